@@ -1,0 +1,75 @@
+"""Fit the polynomials of kernels/scalar_functions.py: weighted minimax by Lawson iteration.
+
+Coefficients are rounded to float32 one at a time, lowest first, refitting the rest. Prints hex bits
+and the remaining weighted error. Run by hand; the results stand in scalar_functions.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mpmath as mp
+import numpy as np
+
+mp.mp.prec = 120
+
+
+def fit(
+    f: Callable[[mp.mpf], mp.mpf], powers: list[int], lo: float, hi: float,
+    weight: Callable[[float], float],
+) -> tuple[list[float], float]:  # fmt: skip
+    """float32 coefficients c with sum c_i x^powers_i ~ f on [lo, hi], and max weighted error."""
+    n = 2000
+    x = 0.5 * (lo + hi) + 0.5 * (hi - lo) * np.cos(np.pi * (np.arange(n) + 0.5) / n)
+    y = np.array([float(f(mp.mpf(float(v)))) for v in x])
+    w = np.array([weight(float(v)) for v in x])
+    fixed: list[float] = []
+    for _ in powers:
+        rest = powers[len(fixed) :]
+        target = y - sum((c * x**p for c, p in zip(fixed, powers, strict=False)), np.zeros(n))
+        basis = np.stack([x**p for p in rest], axis=1)
+        lawson = np.ones(n) / n
+        for _ in range(200):
+            s = np.sqrt(lawson) * w
+            c, *_ = np.linalg.lstsq(basis * s[:, None], target * s, rcond=None)
+            e = np.abs(basis @ c - target) * w
+            lawson = lawson * e
+            lawson /= lawson.sum()
+        fixed.append(float(np.float32(c[0])))
+    total = sum((c * x**p for c, p in zip(fixed, powers, strict=True)), np.zeros(n))
+    return fixed, float(np.max(np.abs(total - y) * w))
+
+
+def show(name: str, coefficients: list[float], error: float) -> None:
+    bits = ", ".join(f"0x{np.float32(c).view(np.uint32):08X}" for c in coefficients)
+    print(f"{name} = ({bits})  # weighted error {error:.2e}")
+
+
+def main() -> None:
+    half = float(mp.log(2) / 2) * 1.001
+    show("EXP", *fit(lambda r: (mp.exp(r) - 1 - r) / r**2 if r else mp.mpf(0.5), list(range(5)),
+                     -half, half, lambda r: r * r))  # fmt: skip
+    lo, hi = float(mp.sqrt(0.5)) - 1, float(mp.sqrt(2)) - 1
+
+    def log_tail(f: mp.mpf) -> mp.mpf:
+        return (mp.log1p(f) - f + f * f / 2) / f**3 if abs(f) > 1e-9 else mp.mpf(1) / 3
+
+    show("LOG", *fit(log_tail, list(range(9)), lo, hi, lambda f: abs(f**3) / max(abs(f), 1e-3)))
+    show("TANH", *fit(lambda u: (mp.tanh(mp.sqrt(u)) / mp.sqrt(u) - 1) / u if u > 1e-9
+                      else -mp.mpf(1) / 3, list(range(8)), 1e-12, 1.0, lambda u: u))  # fmt: skip
+    cut = 0.9277
+    show("ERF_SMALL", *fit(lambda u: mp.erf(mp.sqrt(u)) / mp.sqrt(u) - 1 if u > 1e-12
+                           else 2 / mp.sqrt(mp.pi) - 1, list(range(7)), 1e-14, cut * cut,
+                           lambda u: 1.0))  # fmt: skip
+    # log(erfc(t)) = -t - t * (c0 + c1 t + ...)
+    show("ERF_LARGE", *fit(lambda t: -mp.log(mp.erfc(t)) / t - 1, list(range(9)), cut, 4.0,
+                           lambda t: float(t * mp.erfc(t))))  # fmt: skip
+    q = float(mp.pi / 4) * 1.001
+    show("SIN", *fit(lambda u: (mp.sin(mp.sqrt(u)) / mp.sqrt(u) - 1) / u if u > 1e-9
+                     else -mp.mpf(1) / 6, list(range(4)), 1e-12, q * q, lambda u: u))  # fmt: skip
+    show("COS", *fit(lambda u: (mp.cos(mp.sqrt(u)) - 1 + u / 2) / u**2 if u > 1e-7
+                     else mp.mpf(1) / 24, list(range(4)), 1e-8, q * q, lambda u: u * u))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The compiler: capture, IR, passes, schedule, code generation."""

@@ -1,0 +1,654 @@
+"""Importers: one function per ATen operator, in terms of the registry's operators.
+
+Names only: this module does not import torch. Arguments arrive resolved: tensors as sources, symbolic
+integers as dimensions, dtypes as DType.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ree.compiler.importer import Importer, Refused, Scalar, Value
+from ree.compiler.ir import Ref
+from ree.kernels.types import (
+    Dim,
+    DType,
+    Sym,
+    TensorType,
+    broadcast_shapes,
+    dim_min,
+    product,
+)
+
+IMPORTERS: dict[str, Callable[..., Any]] = {}
+END = 2**63 - 1
+
+
+def aten(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register an importer under one or more ATen names."""
+
+    def wrap(f: Callable[..., Any]) -> Callable[..., Any]:
+        for name in names:
+            IMPORTERS[name] = f
+        return f
+
+    return wrap
+
+
+# pointwise
+
+
+def _unary(op: str) -> Callable[..., Ref]:
+    def f(m: Importer, x: Ref) -> Ref:
+        return m.add(op, _float(m, x))
+
+    return f
+
+
+def _float(m: Importer, x: Ref) -> Ref:
+    return m.cast(x, DType.F32)
+
+
+for _name in ("exp", "log", "tanh", "erf", "sin", "cos", "sqrt", "rsqrt", "sigmoid", "silu"):
+    IMPORTERS[_name] = _unary(_name)
+
+
+def _same_type_unary(op: str) -> Callable[..., Ref]:
+    def f(m: Importer, x: Ref) -> Ref:
+        return m.add(op, x)
+
+    return f
+
+
+for _name in ("neg", "abs", "relu"):
+    IMPORTERS[_name] = _same_type_unary(_name)
+
+
+def _scaled(m: Importer, y: Value, alpha: Scalar) -> Value:
+    if alpha == 1:
+        return y
+    (a, b), _ = m.promote(y, alpha)
+    return m.add("mul", a, b)
+
+
+@aten("add.Tensor", "add.Scalar")
+def _add(m: Importer, x: Ref, y: Value, *, alpha: Scalar = 1) -> Ref:
+    (a, b), dtype = m.promote(x, _scaled(m, y, alpha))
+    if _is_zero(y) and dtype is not DType.F32:
+        return a
+    return m.add("logical_or" if dtype is DType.BOOL else "add", a, b)
+
+
+def _is_zero(y: Value) -> bool:
+    return isinstance(y, int) and not isinstance(y, bool) and y == 0
+
+
+@aten("sub.Tensor", "sub.Scalar")
+def _sub(m: Importer, x: Ref, y: Value, *, alpha: Scalar = 1) -> Ref:
+    (a, b), _ = m.promote(x, _scaled(m, y, alpha))
+    return m.add("sub", a, b)
+
+
+@aten("rsub.Scalar", "rsub.Tensor")
+def _rsub(m: Importer, x: Ref, y: Value, alpha: Scalar = 1) -> Ref:
+    (a, b), _ = m.promote(y, _scaled(m, x, alpha))
+    return m.add("sub", a, b)
+
+
+@aten("mul.Tensor", "mul.Scalar")
+def _mul(m: Importer, x: Ref, y: Value) -> Ref:
+    (a, b), dtype = m.promote(x, y)
+    return m.add("logical_and" if dtype is DType.BOOL else "mul", a, b)
+
+
+@aten("div.Tensor", "div.Scalar")
+def _div(m: Importer, x: Ref, y: Value) -> Ref:
+    (a, b), _ = m.promote(x, y)
+    return m.add("div", m.cast(a, DType.F32), m.cast(b, DType.F32))
+
+
+@aten("reciprocal")
+def _reciprocal(m: Importer, x: Ref) -> Ref:
+    return m.add("div", m.scalar(1.0, DType.F32), _float(m, x))
+
+
+@aten("pow.Tensor_Scalar")
+def _pow(m: Importer, x: Ref, e: Scalar) -> Ref:
+    if m.type(x).dtype is not DType.F32:
+        raise Refused("pow of an integer tensor")
+    one = m.scalar(1.0, DType.F32)
+    if e == 1:
+        return x
+    if e == 2:
+        return m.add("mul", x, x)
+    if e == 3:
+        return m.add("mul", m.add("mul", x, x), x)
+    if e == 0.5:
+        return m.add("sqrt", x)
+    if e == -0.5:
+        return m.add("rsqrt", x)
+    if e == -1:
+        return m.add("div", one, x)
+    raise Refused(f"exponent {e}: expected 1, 2, 3, 0.5, -0.5 or -1")
+
+
+
+def _binary(op: str) -> Callable[..., Ref]:
+    def f(m: Importer, x: Ref, y: Value) -> Ref:
+        (a, b), _ = m.promote(x, y)
+        return m.add(op, a, b)
+
+    return f
+
+
+for _name in ("maximum", "minimum"):
+    IMPORTERS[_name] = _binary(_name)
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    IMPORTERS[f"{_name}.Tensor"] = IMPORTERS[f"{_name}.Scalar"] = _binary(_name)
+
+
+@aten("clamp", "clamp.Tensor", "clamp_min", "clamp_max")
+def _clamp(m: Importer, x: Ref, min: Value | None = None, max: Value | None = None) -> Ref:
+    if min is not None:
+        (x, low), _ = m.promote(x, min)
+        x = m.add("maximum", x, low)
+    if max is not None:
+        (x, high), _ = m.promote(x, max)
+        x = m.add("minimum", x, high)
+    return x
+
+
+IMPORTERS["clamp_max"] = lambda m, x, max: _clamp(m, x, None, max)
+
+
+def _logical(op: str) -> Callable[..., Ref]:
+    def f(m: Importer, x: Ref, y: Value) -> Ref:
+        (a, b), _ = m.promote(x, y)
+        return m.add(op, m.cast(a, DType.BOOL), m.cast(b, DType.BOOL))
+
+    return f
+
+
+def _bitwise(op: str) -> Callable[..., Ref]:
+    def f(m: Importer, x: Ref, y: Value) -> Ref:
+        (a, b), dtype = m.promote(x, y)
+        if dtype is not DType.BOOL:
+            raise Refused(f"bitwise operation on {dtype.text}: expected bool")
+        return m.add(op, a, b)
+
+    return f
+
+
+for _name in ("and", "or", "xor"):
+    IMPORTERS[f"logical_{_name}"] = _logical(f"logical_{_name}")
+    for _suffix in ("Tensor", "Scalar"):
+        IMPORTERS[f"bitwise_{_name}.{_suffix}"] = _bitwise(f"logical_{_name}")
+
+
+@aten("logical_not")
+def _logical_not(m: Importer, x: Ref) -> Ref:
+    return m.add("logical_not", m.cast(x, DType.BOOL))
+
+
+@aten("bitwise_not")
+def _bitwise_not(m: Importer, x: Ref) -> Ref:
+    if m.type(x).dtype is not DType.BOOL:
+        raise Refused("bitwise_not of an integer tensor")
+    return m.add("logical_not", x)
+
+
+@aten("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
+def _where(m: Importer, c: Ref, x: Value, y: Value) -> Ref:
+    (a, b), _ = m.promote(x, y)
+    return m.add("where", m.cast(c, DType.BOOL), a, b)
+
+
+@aten("masked_fill.Scalar", "masked_fill.Tensor")
+def _masked_fill(m: Importer, x: Ref, mask: Ref, value: Value) -> Ref:
+    dtype = m.type(x).dtype
+    v = m.cast(value, dtype) if isinstance(value, Ref) else m.scalar(value, dtype)
+    return m.add("where", mask, v, x)
+
+
+@aten("gelu")
+def _gelu(m: Importer, x: Ref, *, approximate: str = "none") -> Ref:
+    return m.add("gelu_tanh" if approximate == "tanh" else "gelu", x)
+
+
+@aten("_to_copy", "to.dtype")
+def _to_copy(m: Importer, x: Ref, dtype: DType | None = None, **ignored: Any) -> Ref:
+    if dtype is None:
+        return x
+    if dtype not in (DType.F32, DType.I64, DType.BOOL):
+        raise Refused(f"cast to {dtype.text}")
+    return m.cast(x, dtype)
+
+
+@aten("clone", "alias", "detach", "contiguous", "lift_fresh_copy", "dropout")
+def _identity(m: Importer, x: Ref, *args: Any, **kwargs: Any) -> Ref:
+    return x
+
+
+@aten("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
+def _nothing(m: Importer, *args: Any, **kwargs: Any) -> None:
+    return None
+
+
+# contractions
+
+
+@aten("linear")
+def _linear(m: Importer, x: Ref, w: Ref, bias: Ref | None = None) -> Ref:
+    y = m.add("linear", x, w)
+    return y if bias is None else m.add("add", y, bias)
+
+
+@aten("matmul", "mm", "bmm")
+def _matmul(m: Importer, a: Ref, b: Ref) -> Ref:
+    ra, rb = m.type(a).rank, m.type(b).rank
+    if ra == 1:
+        a = m.view(a, (1, *m.type(a).shape))
+    if rb == 1:
+        b = m.view(b, (*m.type(b).shape, 1))
+    y = m.add("matmul", a, b)
+    shape = list(m.type(y).shape)
+    if rb == 1:
+        shape.pop()
+    if ra == 1:
+        shape.pop(-1 if rb == 1 else -2)
+    return m.view(y, tuple(shape)) if 1 in (ra, rb) else y
+
+
+@aten("addmm")
+def _addmm(m: Importer, c: Ref, a: Ref, b: Ref, *, beta: Scalar = 1, alpha: Scalar = 1) -> Ref:
+    if beta != 1 or alpha != 1:
+        raise Refused("addmm with beta or alpha")
+    return m.add("add", m.add("matmul", a, b), c)
+
+
+@aten("scaled_dot_product_attention")
+def _sdpa(
+    m: Importer,
+    q: Ref,
+    k: Ref,
+    v: Ref,
+    mask: Ref | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Ref:
+    if dropout_p:
+        raise Refused("attention dropout")
+    t = m.type(q)
+    rank = t.rank
+    if rank < 3:
+        raise Refused(f"query of rank {rank}")
+    width = t.shape[-1]
+    if not isinstance(width, int):
+        raise Refused("a symbolic head dimension")
+    s = np.float32(1.0 / math.sqrt(width) if scale is None else scale)
+
+    def four(x: Ref) -> Ref:
+        shape = m.type(x).shape
+        if len(shape) == 3:
+            return m.view(x, (1, *shape))
+        if len(shape) == 4:
+            return x
+        return m.view(x, (product(shape[:-3]), *shape[-3:]))
+
+    sources = [four(x) for x in (q, k, v)]
+    if mask is not None:
+        if m.type(mask).rank > 4:
+            raise Refused("a mask of rank over 4")
+        sources.append(mask)
+    y = m.add("attention", *sources, causal=bool(is_causal), scale=float(s), window=0, q_offset=0)
+    out = (*t.shape[:-1], m.type(v).shape[-1])
+    return y if rank == 4 else m.view(y, out)
+
+
+# reductions, norms
+
+
+@aten("sum.dim_IntList", "sum")
+def _sum(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False, *, dtype: Any = None) -> Ref:
+    if m.type(x).dtype is not DType.F32:
+        if dtype is not DType.F32:
+            raise Refused(f"sum of {m.type(x).dtype.text}")
+        x = m.cast(x, DType.F32)
+    return m.reduce("sum", x, tuple(dims or ()), keepdim)
+
+
+@aten("mean.dim", "mean")
+def _mean(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False, *, dtype: Any = None) -> Ref:
+    return m.reduce("mean", _float(m, x), tuple(dims or ()), keepdim)
+
+
+
+def _extreme(op: str) -> Callable[..., Ref]:
+    def f(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False) -> Ref:
+        return m.reduce(op, x, tuple(dims), keepdim)
+
+    return f
+
+
+for _name in ("amax", "amin"):
+    IMPORTERS[_name] = _extreme(_name)
+
+
+@aten("argmax")
+def _argmax(m: Importer, x: Ref, dim: int | None = None, keepdim: bool = False) -> Ref:
+    if dim is None:
+        x = m.view(x, (product(m.type(x).shape),))
+        return m.add("argmax", x, dim=0, keepdim=False)
+    return m.add("argmax", x, dim=m.axis(dim, m.type(x).rank), keepdim=keepdim)
+
+
+@aten("cumsum")
+def _cumsum(m: Importer, x: Ref, dim: int, *, dtype: Any = None) -> Ref:
+    if m.type(x).dtype is DType.BOOL:
+        x = m.cast(x, DType.I64)
+    return m.add("cumsum", x, dim=m.axis(dim, m.type(x).rank))
+
+
+@aten("linalg_vector_norm")
+def _vector_norm(
+    m: Importer, x: Ref, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Ref:
+    if ord != 2:
+        raise Refused(f"norm of order {ord}")
+    return m.add("sqrt", m.reduce("sum", m.add("mul", x, x), tuple(dim or ()), keepdim))
+
+
+@aten("softmax.int", "_softmax")
+def _softmax(m: Importer, x: Ref, dim: int, dtype: Any = None) -> Ref:
+    x = _float(m, x)
+    rank = m.type(x).rank
+    axis = m.axis(dim, rank)
+    last = rank - 1
+    if axis == last:
+        return m.add("softmax", x, dim=last)
+    return m.transpose(m.add("softmax", m.transpose(x, axis, last), dim=last), axis, last)
+
+
+def _normalised(m: Importer, x: Ref, shape: tuple[Dim, ...]) -> tuple[Ref, tuple[Dim, ...]]:
+    """x with the normalised trailing axes merged into one, and x's own shape."""
+    full = m.type(x).shape
+    if full[len(full) - len(shape) :] != tuple(shape):
+        raise Refused(f"normalized_shape {shape} of {m.type(x)}")
+    lead = full[: len(full) - len(shape)]
+    return (x if len(shape) == 1 else m.view(x, (*lead, product(shape)))), full
+
+
+@aten("layer_norm")
+def _layer_norm(
+    m: Importer, x: Ref, shape: Any, w: Ref | None = None, b: Ref | None = None, eps: float = 1e-5,
+    cudnn: bool = True,
+) -> Ref:  # fmt: skip
+    y, full = _normalised(m, x, tuple(shape))
+    n = product(tuple(shape))
+    extra = [m.view(p, (n,)) for p in (w, b) if p is not None]
+    y = m.add("layer_norm", y, *extra, eps=float(np.float32(eps)), weight=w is not None,
+              bias=b is not None)  # fmt: skip
+    return m.view(y, full)
+
+
+@aten("rms_norm")
+def _rms_norm(
+    m: Importer, x: Ref, shape: Any, w: Ref | None = None, eps: float | None = None
+) -> Ref:
+    y, full = _normalised(m, x, tuple(shape))
+    e = float(np.float32(np.finfo(np.float32).eps if eps is None else eps))
+    extra = [] if w is None else [m.view(w, (product(tuple(shape)),))]
+    return m.view(m.add("rms_norm", y, *extra, eps=e, weight=w is not None), full)
+
+
+# data movement
+
+
+@aten("view", "reshape", "_unsafe_view")
+def _view(m: Importer, x: Ref, sizes: Any) -> Ref:
+    return m.view(x, m.shape(x, tuple(sizes)))
+
+
+@aten("permute")
+def _permute(m: Importer, x: Ref, dims: Any) -> Ref:
+    rank = m.type(x).rank
+    return m.add("permute", x, dims=tuple(m.axis(d, rank) for d in dims))
+
+
+@aten("transpose.int")
+def _transpose(m: Importer, x: Ref, a: int, b: int) -> Ref:
+    rank = m.type(x).rank
+    return m.transpose(x, m.axis(a, rank), m.axis(b, rank))
+
+
+@aten("t")
+def _t(m: Importer, x: Ref) -> Ref:
+    return m.transpose(x, 0, 1) if m.type(x).rank == 2 else x
+
+
+@aten("expand")
+def _expand(m: Importer, x: Ref, sizes: Any, *, implicit: bool = False) -> Ref:
+    have = m.type(x).shape
+    pad = len(sizes) - len(have)
+    shape = tuple(
+        have[i - pad] if isinstance(d, int) and d == -1 else d for i, d in enumerate(sizes)
+    )
+    return m.add("expand", x, shape=shape)
+
+
+@aten("unsqueeze")
+def _unsqueeze(m: Importer, x: Ref, dim: int) -> Ref:
+    shape = list(m.type(x).shape)
+    shape.insert(m.axis(dim, len(shape) + 1), 1)
+    return m.view(x, tuple(shape))
+
+
+@aten("squeeze.dim", "squeeze.dims", "squeeze")
+def _squeeze(m: Importer, x: Ref, dims: Any = None) -> Ref:
+    t = m.type(x)
+    listed = range(t.rank) if dims is None else [dims] if isinstance(dims, int) else dims
+    axes = {m.axis(d, t.rank) for d in listed}
+    return m.view(x, tuple(d for i, d in enumerate(t.shape) if i not in axes or d != 1))
+
+
+def _bound(d: Dim | None, size: Dim, default: Dim) -> Dim:
+    """A slice bound in [0, size], as Python does it."""
+    if d is None or d == END:
+        return default
+    if isinstance(d, int) and d < 0:
+        d = d + size
+        if isinstance(d, int):
+            return max(d, 0)
+        return d
+    if isinstance(d, int) and d == 0:
+        return 0
+    if isinstance(d, int) and isinstance(size, Sym):
+        return d  # torch.export has proved it, or recorded it as a range of the symbol
+    if isinstance(d, Sym) and isinstance(size, int):
+        return d
+    return d if d == size else (dim_min(d, size) if isinstance(d, int) else d)
+
+
+@aten("slice.Tensor")
+def _slice(
+    m: Importer, x: Ref, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Ref:
+    t = m.type(x)
+    axis = m.axis(dim, t.rank)
+    size = t.shape[axis]
+    lo, hi = _bound(start, size, 0), _bound(end, size, size)
+    if isinstance(lo, int) and isinstance(hi, int):
+        hi = max(lo, hi)
+    return m.add("slice", x, dim=axis, start=lo, stop=hi, step=step)
+
+
+@aten("select.int")
+def _select(m: Importer, x: Ref, dim: int, index: Any) -> Ref:
+    t = m.type(x)
+    axis = m.axis(dim, t.rank)
+    at = index + t.shape[axis] if isinstance(index, int) and index < 0 else index
+    y = m.add("slice", x, dim=axis, start=at, stop=at + 1, step=1)
+    return m.view(y, (*t.shape[:axis], *t.shape[axis + 1 :]))
+
+
+@aten("split_with_sizes")
+def _split_sizes(m: Importer, x: Ref, sizes: Any, dim: int = 0) -> tuple[Ref, ...]:
+    axis = m.axis(dim, m.type(x).rank)
+    out, at = [], 0
+    for n in sizes:
+        out.append(m.add("slice", x, dim=axis, start=at, stop=at + n, step=1))
+        at = at + n
+    return tuple(out)
+
+
+@aten("split.Tensor")
+def _split(m: Importer, x: Ref, n: int, dim: int = 0) -> tuple[Ref, ...]:
+    axis = m.axis(dim, m.type(x).rank)
+    size = m.type(x).shape[axis]
+    if not isinstance(size, int):
+        raise Refused("split of a symbolic axis")
+    return _split_sizes(m, x, [min(n, size - i) for i in range(0, size, n)], axis)
+
+
+@aten("chunk")
+def _chunk(m: Importer, x: Ref, chunks: int, dim: int = 0) -> tuple[Ref, ...]:
+    size = m.type(x).shape[m.axis(dim, m.type(x).rank)]
+    if not isinstance(size, int):
+        raise Refused("chunk of a symbolic axis")
+    return _split(m, x, -(-size // chunks), dim)  # type: ignore[no-any-return]
+
+
+@aten("getitem", "<built-in function getitem>")
+def _getitem(m: Importer, x: tuple[Ref, ...], i: int) -> Ref:
+    return x[i]
+
+
+@aten("cat")
+def _cat(m: Importer, xs: Any, dim: int = 0) -> Ref:
+    kept = [x for x in xs if m.type(x).shape != (0,)] or list(xs[:1])
+    kept, _ = m.promote(*kept)
+    axis = m.axis(dim, m.type(kept[0]).rank)
+    while len(kept) > 1:  # a node has at most four sources
+        kept = [m.add("cat", *kept[i : i + 4], dim=axis) for i in range(0, len(kept), 4)]
+    return kept[0]
+
+
+@aten("stack")
+def _stack(m: Importer, xs: Any, dim: int = 0) -> Ref:
+    axis = m.axis(dim, m.type(xs[0]).rank + 1)
+    return _cat(m, [_unsqueeze(m, x, axis) for x in xs], axis)  # type: ignore[no-any-return]
+
+
+@aten("embedding")
+def _embedding(m: Importer, table: Ref, idx: Ref, *ignored: Any) -> Ref:
+    return m.add("embedding", table, m.cast(idx, DType.I64))
+
+
+@aten("index.Tensor")
+def _index(m: Importer, x: Ref, indices: Any) -> Ref:
+    t = m.type(x)
+    axes = [i for i, idx in enumerate(indices) if idx is not None]
+    kept = [idx for idx in indices if idx is not None]
+    if any(m.type(i).dtype is not DType.I64 for i in kept):
+        raise Refused("boolean-mask indexing: its result's shape depends on data")
+    if len(kept) > 3:
+        raise Refused(f"{len(kept)} index tensors: expected at most 3")
+    rest = [i for i in range(t.rank) if i not in axes]
+    if axes != list(range(len(axes))):
+        x = m.add("permute", x, dims=tuple(axes + rest))
+    y = m.add("index", x, *kept)
+    adjacent = axes == list(range(axes[0], axes[0] + len(axes)))
+    if adjacent and axes[0] > 0:  # torch puts the indexed axes back where the first one was
+        n = len(broadcast_shapes(*(m.type(i).shape for i in kept)))
+        rank = m.type(y).rank
+        before = list(range(n, n + axes[0]))
+        dims = before + list(range(n)) + list(range(n + axes[0], rank))
+        y = m.add("permute", y, dims=tuple(dims))
+    return y
+
+
+@aten("gather")
+def _gather(m: Importer, x: Ref, dim: int, idx: Ref, *, sparse_grad: bool = False) -> Ref:
+    t, it = m.type(x), m.type(idx)
+    axis = m.axis(dim, t.rank)
+    for i in range(t.rank):
+        if i != axis and t.shape[i] != it.shape[i]:  # gather may read a leading part of x
+            x = m.add("slice", x, dim=i, start=0, stop=it.shape[i], step=1)
+    return m.add("gather", x, idx, dim=axis)
+
+
+@aten("repeat")
+def _repeat(m: Importer, x: Ref, sizes: Any) -> Ref:
+    have = (1,) * (len(sizes) - m.type(x).rank) + m.type(x).shape
+    inner = tuple(v for r, d in zip(sizes, have, strict=True) for v in (1, d))
+    wide = tuple(v for r, d in zip(sizes, have, strict=True) for v in (r, d))
+    y = m.add("expand", m.view(x, inner), shape=wide)
+    return m.view(y, tuple(r * d for r, d in zip(sizes, have, strict=True)))
+
+
+# creation
+
+
+@aten("full")
+def _full(m: Importer, sizes: Any, value: Any, *, dtype: DType | None = None, **ignored: Any) -> Ref:
+    if dtype is None:
+        kinds = {bool: DType.BOOL, int: DType.I64, float: DType.F32}
+        dtype = kinds[type(value)]
+    if dtype not in (DType.F32, DType.I64, DType.BOOL):
+        raise Refused(f"dtype {dtype.text}")
+    if isinstance(value, Sym):
+        return m.cast(m.add("full", shape=tuple(sizes), value=value, dtype=DType.I64), dtype)
+    exact: Scalar = (
+        bool(value) if dtype is DType.BOOL else int(value) if dtype is DType.I64
+        else float(np.float32(value))
+    )  # fmt: skip
+    return m.add("full", shape=tuple(sizes), value=exact, dtype=dtype)
+
+
+@aten("full_like")
+def _full_like(m: Importer, x: Ref, value: Any, *, dtype: Any = None, **ignored: Any) -> Ref:
+    t: TensorType = m.type(x)
+    return _full(m, t.shape, value, dtype=dtype or t.dtype)  # type: ignore[no-any-return]
+
+
+
+for _name, _value in (("zeros", 0), ("ones", 1)):
+    IMPORTERS[_name] = lambda m, sizes, dtype=None, _v=_value, **kw: _full(
+        m, sizes, _v, dtype=dtype or DType.F32
+    )
+    IMPORTERS[f"{_name}_like"] = lambda m, x, dtype=None, _v=_value, **kw: _full_like(
+        m, x, _v, dtype=dtype
+    )
+    IMPORTERS[f"new_{_name}"] = lambda m, x, sizes, dtype=None, _v=_value, **kw: _full(
+        m, sizes, _v, dtype=dtype or m.type(x).dtype
+    )
+
+
+@aten("scalar_tensor")
+def _scalar_tensor(m: Importer, value: Any, *, dtype: DType | None = None, **ignored: Any) -> Ref:
+    return _full(m, (), value, dtype=dtype)  # type: ignore[no-any-return]
+
+
+@aten("arange", "arange.start", "arange.start_step")
+def _arange(
+    m: Importer, start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None,
+    **ignored: Any,
+) -> Ref:  # fmt: skip
+    if end is None:
+        start, end = 0, start
+    if any(isinstance(v, float) for v in (start, end, step)):
+        raise Refused("arange over floats")
+    if not isinstance(step, int) or step == 0:
+        raise Refused(f"arange step {step}")
+    n: Dim = (end - start + step - (1 if step > 0 else -1)) // step
+    n = max(n, 0) if isinstance(n, int) else n
+    x = m.add("iota", n=n, start=start, step=step)
+    return m.cast(x, dtype or DType.I64)
+

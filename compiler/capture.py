@@ -1,0 +1,340 @@
+"""Capture: a torch module becomes an IR graph through torch.export. The only module of the compiler
+that imports torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ree.compiler import legal
+from ree.compiler.aten import IMPORTERS, Refused
+from ree.compiler.importer import Importer
+from ree.compiler.ir import Graph, Origin, Ref, Symbol
+from ree.compiler.passes.canonical import canonicalise
+from ree.errors import CaptureError, UnsupportedError
+from ree.kernels.numerics import canonical_nan
+from ree.kernels.opdef import Array
+from ree.kernels.types import Dim, DType, TensorType, dim_max, dim_min, floordiv, mod, symbol
+
+# kept whole by run_decompositions: their numeric rule is ours
+KEEP = (
+    "scaled_dot_product_attention", "linear", "matmul", "layer_norm", "rms_norm", "group_norm", "gelu",
+    "silu", "softmax.int", "log_softmax.int", "embedding", "conv1d", "conv2d", "cross_entropy_loss",
+    "softplus", "baddbmm", "einsum",
+)  # fmt: skip
+
+TORCH_DTYPES = {
+    torch.float32: DType.F32, torch.float16: DType.F16, torch.bfloat16: DType.BF16,
+    torch.int64: DType.I64, torch.int32: DType.I32, torch.int16: DType.I16, torch.int8: DType.I8,
+    torch.uint8: DType.U8, torch.bool: DType.BOOL,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A graph with the names and data that belong beside it."""
+
+    graph: Graph
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    weight_names: tuple[str, ...]
+    weights: tuple[Array, ...]
+
+
+def capture(
+    module: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+) -> Captured:
+    """The canonical graph of a module called with example inputs.
+
+    Raises CaptureError when torch.export fails, UnsupportedError when operators are missing.
+    """
+    program = _export(module, tuple(args), dict(kwargs or {}), dynamic_shapes)
+    return _import(program)
+
+
+def _export(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> torch.export.ExportedProgram:
+    was_training = module.training
+    flags = [(p, p.requires_grad) for p in module.parameters()]
+    try:
+        module.eval()
+        for p, _ in flags:
+            p.requires_grad_(False)
+        with torch.no_grad():
+            program = torch.export.export(
+                module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
+            )
+            return program.run_decompositions(_decompositions())
+    except Exception as e:  # torch.export raises many unrelated types for what a user's model does
+        raise CaptureError(
+            f"cannot capture the model as one graph: {_first_line(e)}", _hint(e)
+        ) from e
+    finally:
+        module.train(was_training)
+        for p, flag in flags:
+            p.requires_grad_(flag)
+
+
+def _decompositions() -> dict[Any, Any]:
+    table = torch.export.default_decompositions()
+    for op in list(table):
+        name = str(op).removeprefix("aten.")
+        if name in KEEP or name.split(".")[0] in KEEP:
+            del table[op]
+    return dict(table)
+
+
+def _first_line(e: BaseException) -> str:
+    lines = [x.strip() for x in str(e).splitlines() if x.strip()]
+    return lines[0][:300] if lines else type(e).__name__
+
+
+def _hint(e: BaseException) -> str:
+    text = f"{type(e).__name__} {e}"
+    if re.search(r"data.dependent|GuardOnDataDependent|DataDependent", text, re.I):
+        return "control flow that depends on tensor values cannot be compiled; use torch.where"
+    if "dynamic" in text.lower():
+        return "check dynamic_shapes against the example inputs"
+    return "the model must run with torch.export.export(model, example_inputs, strict=False)"
+
+
+def _import(program: torch.export.ExportedProgram) -> Captured:
+    signature, graph = program.graph_signature, program.graph
+    _refuse_unsupported(graph)
+    imp = Importer()
+    symbols = _Symbols(program)
+    buffers = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    constants = dict(signature.inputs_to_lifted_tensor_constants)
+    if signature.buffers_to_mutate or getattr(signature, "user_inputs_to_mutate", None):
+        raise CaptureError(
+            "the model mutates a buffer or an input",
+            "return the new value instead of assigning it in place",
+        )
+    used = {n.name for n in graph.nodes if n.op == "placeholder" and n.users}
+    named = sorted((target, name) for name, target in {**buffers, **constants}.items()
+                   if name in used)  # fmt: skip
+    data = {**dict(program.state_dict), **dict(program.constants)}
+    weight_of: dict[str, Ref] = {}
+    weights = []
+    for target, name in named:
+        array = _to_numpy(data[target], target)
+        weights.append(array)
+        weight_of[name] = imp.builder.weight(TensorType(DType.of(array.dtype), array.shape))
+    input_names = []
+    problems: list[str] = []
+    for node in graph.nodes:
+        imp.builder.origin = _origin(node)
+        if node.op == "placeholder":
+            if node.name in weight_of:
+                imp.env[node.name] = weight_of[node.name]
+            elif node.name in buffers or node.name in constants:
+                continue  # unused weight
+            else:
+                t = _tensor_type(node, symbols)
+                imp.env[node.name] = imp.builder.input(t)
+                input_names.append(node.name)
+        elif node.op == "call_function":
+            _call(imp, node, symbols, problems)
+        elif node.op == "output":
+            outputs = node.args[0]
+    imp.builder.symbols = symbols.used()
+    if problems:
+        raise UnsupportedError(
+            f"{len(problems)} operator call(s) are not supported as used", tuple(problems)
+        )
+    refs = []
+    for out in outputs:
+        if not isinstance(out, torch.fx.Node) or not isinstance(imp.env[out.name], Ref):
+            raise CaptureError("the model returns something that is not a tensor")
+        refs.append(imp.env[out.name])
+    names = tuple(f"output{i}" for i in range(len(refs)))
+    g = canonicalise(imp.builder.finish(tuple(refs)))
+    legal.check(g)
+    return Captured(
+        g, tuple(input_names), names, tuple(t for t, _ in named), tuple(weights)
+    )
+
+
+def _refuse_unsupported(graph: torch.fx.Graph) -> None:
+    """One error that lists every unsupported operator with the source lines it came from."""
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        if node.op != "call_function" or isinstance(node.meta.get("val"), int | torch.SymInt):
+            continue
+        name = _target(node)
+        if name not in IMPORTERS:
+            found.setdefault(name, []).append(_origin(node).location or "unknown line")
+    if found:
+        items = tuple(
+            f"{name} at {', '.join(dict.fromkeys(where))}" for name, where in sorted(found.items())
+        )
+        raise UnsupportedError(
+            f"{len(found)} operator(s) are not supported: {', '.join(sorted(found))}", items,
+            "docs/operators.md lists what is",
+        )  # fmt: skip
+
+
+def _call(
+    imp: Importer, node: torch.fx.Node, symbols: _Symbols, problems: list[str]
+) -> None:
+    val = node.meta.get("val")
+    if isinstance(val, torch.SymInt | int) and not isinstance(val, bool):
+        imp.env[node.name] = symbols.dim(val)
+        return
+    name = _target(node)
+
+    def resolve(a: Any) -> Any:
+        if isinstance(a, torch.fx.Node):
+            return imp.env[a.name]
+        if isinstance(a, list | tuple):
+            return tuple(resolve(x) for x in a)
+        if isinstance(a, torch.dtype):
+            if a not in TORCH_DTYPES:
+                raise Refused(f"dtype {a}")
+            return TORCH_DTYPES[a]
+        return a
+
+    try:
+        args = [resolve(a) for a in node.args]
+        kwargs = {k: resolve(v) for k, v in node.kwargs.items()}
+        result = IMPORTERS[name](imp, *args, **kwargs)
+        imp.env[node.name] = result
+        _check_type(imp, node, result, symbols)
+    except (Refused, ValueError, KeyError, TypeError) as e:
+        problems.append(f"{name} at {_origin(node).location or 'unknown line'}: {e}")
+        imp.poison(node.name, _fake(node, symbols))
+
+
+def _fake(node: torch.fx.Node, symbols: _Symbols) -> TensorType | None:
+    try:
+        return _tensor_type(node, symbols)
+    except (CaptureError, AttributeError):
+        return None
+
+
+def _check_type(imp: Importer, node: torch.fx.Node, result: Any, symbols: _Symbols) -> None:
+    """The importer's result must have the dtype and rank that torch says it has."""
+    val = node.meta.get("val")
+    if isinstance(result, Ref) and isinstance(val, torch.Tensor):
+        t = imp.builder.type_of(result)
+        want = TORCH_DTYPES.get(val.dtype)
+        if t.dtype is not want or t.rank != val.dim():
+            raise Refused(f"expected {want.text if want else val.dtype} of rank {val.dim()}, got {t}")
+        for have, d in zip(t.shape, val.shape, strict=True):
+            expected = symbols.dim(d)
+            if isinstance(have, int) and isinstance(expected, int) and have != expected:
+                raise Refused(f"expected shape {tuple(val.shape)}, got {t}")
+
+
+def _target(node: torch.fx.Node) -> str:
+    return str(node.target).removeprefix("aten.").removesuffix(".default")
+
+
+def _to_numpy(t: torch.Tensor, name: str) -> Array:
+    if t.dtype not in (torch.float32, torch.int64, torch.bool):
+        raise UnsupportedError(
+            f"weight '{name}' has dtype {t.dtype}", (name,), "convert the model with model.float()"
+        )
+    array = np.array(t.detach().cpu().contiguous().numpy())
+    return canonical_nan(array) if array.dtype == np.float32 else array
+
+
+def _tensor_type(node: torch.fx.Node, symbols: _Symbols) -> TensorType:
+    val = node.meta.get("val")
+    if not isinstance(val, torch.Tensor):
+        raise CaptureError(f"input '{node.name}' is not a tensor", "inputs must be tensors")
+    if val.dtype not in TORCH_DTYPES:
+        raise UnsupportedError(f"'{node.name}' has unsupported dtype {val.dtype}", (node.name,))
+    if node.op == "placeholder" and val.dtype not in (torch.float32, torch.int64, torch.bool):
+        raise UnsupportedError(
+            f"input '{node.name}' has dtype {val.dtype}", (node.name,),
+            "this contract computes on float32, int64 and bool",
+        )  # fmt: skip
+    return TensorType(TORCH_DTYPES[val.dtype], tuple(symbols.dim(d) for d in val.shape))
+
+
+class _Symbols:
+    """torch's shape symbols as s0, s1, ... in order of first use."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.ranges = program.range_constraints
+        self.names: dict[Any, str] = {}
+
+    def dim(self, d: int | torch.SymInt) -> Dim:
+        if isinstance(d, int):
+            return d
+        return self._expr(d.node.expr)
+
+    def _expr(self, e: Any) -> Dim:
+        if e.is_Integer:
+            return int(e)
+        if e.is_Symbol:
+            if e not in self.ranges:
+                raise CaptureError(
+                    "a tensor's shape depends on data",
+                    "nonzero, boolean-mask indexing and .item() cannot be compiled",
+                )
+            return symbol(self.names.setdefault(e, f"s{len(self.names)}"))
+        args = [self._expr(a) for a in e.args]
+        name = type(e).__name__
+        if e.is_Add or name == "Add":
+            total: Dim = 0
+            for a in args:
+                total = total + a
+            return total
+        if e.is_Mul or name == "Mul":
+            product: Dim = 1
+            for a in args:
+                product = product * a
+            return product
+        if e.is_Pow and isinstance(args[1], int) and args[1] >= 0:
+            power: Dim = 1
+            for _ in range(args[1]):
+                power = power * args[0]
+            return power
+        binary = {"FloorDiv": floordiv, "CleanDiv": floordiv, "Mod": mod, "PythonMod": mod,
+                  "Max": dim_max, "Min": dim_min}  # fmt: skip
+        if name in binary and len(args) == 2:
+            return binary[name](args[0], args[1])
+        raise CaptureError(f"shape expression {e} is not supported")
+
+    def used(self) -> list[Symbol]:
+        out = []
+        for s, name in self.names.items():
+            r = self.ranges[s]
+            high = int(r.upper) if getattr(r.upper, "is_Integer", False) or isinstance(
+                r.upper, int) else (1 << 31) - 1  # fmt: skip
+            out.append(Symbol(name, max(int(r.lower), 0), min(high, (1 << 31) - 1)))
+        return out
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (.+)\n\s*(.*)')
+
+
+def _origin(node: torch.fx.Node) -> Origin:
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    location = code = ""
+    if frames:
+        path, line, _, code = frames[-1]
+        location = f"{_short(path)}:{line}"
+    stack = node.meta.get("nn_module_stack") or {}
+    module = next(reversed(stack.values()))[0] if stack else ""
+    return Origin(node.name, str(node.target), location, code.strip()[:200], str(module))
+
+
+def _short(path: str) -> str:
+    """A path that does not name this machine's folders: from the package, or the file alone."""
+    parts = path.replace(os.sep, "/").split("/")
+    if "site-packages" in parts:
+        return "/".join(parts[parts.index("site-packages") + 1 :])
+    return parts[-1]

@@ -1,0 +1,82 @@
+"""LLVM as a library: a module's text in, function addresses out.
+
+Code is compiled for the features the chosen instruction set states, never for whatever the host
+happens to have, and without any flag that lets LLVM contract or reassociate.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+_ready = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """What code may assume: LLVM CPU and features, float lanes, hardware FMA."""
+
+    isa: str
+    cpu: str
+    features: str
+    lanes: int
+    hardware_fma: bool
+
+
+TARGETS = {
+    "portable": Target("portable", "x86-64", "", 4, False),
+    "avx512": Target(
+        "avx512",
+        "skylake-avx512",
+        "+avx512f,+avx512bw,+avx512dq,+avx512vl,+fma,+avx2,-prefer-256-bit",
+        16,
+        True,
+    ),
+}
+_engines: list[llvm.ExecutionEngine] = []  # code lives as long as the process
+
+
+def machine(target: Target) -> llvm.TargetMachine:
+    """A target machine for `target`."""
+    global _ready
+    if not _ready:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        _ready = True
+    triple = llvm.Target.from_default_triple()
+    return triple.create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="jitdefault"
+    )
+
+
+def optimise(text: str, target: Target) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
+    """The parsed, verified and optimised module."""
+    width = target.lanes * 32
+    attributes = f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}"'
+    text = re.sub(r"(?m)^(define void @.*\))\s*$", rf"\1 {attributes}", text)
+    module = llvm.parse_assembly(text)
+    module.verify()
+    tm = machine(target)
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = False  # the code is vectorised already
+    tuning.slp_vectorization = False
+    builder = llvm.create_pass_builder(tm, tuning)
+    builder.getModulePassManager().run(module, builder)
+    return module, tm
+
+
+def compile_module(text: str, names: list[str], target: Target) -> list[int]:
+    """Addresses of the functions `names` of an LLVM module given as text."""
+    module, tm = optimise(text, target)
+    engine = llvm.create_mcjit_compiler(module, tm)
+    engine.finalize_object()
+    _engines.append(engine)
+    return [engine.get_function_address(n) for n in names]
+
+
+def assembly(text: str, target: Target) -> str:
+    """Assembly text of a module, for audits."""
+    module, tm = optimise(text, target)
+    return tm.emit_assembly(module)

@@ -1,0 +1,243 @@
+"""Tile functions: a pointwise group as one LLVM function over a rows x columns region.
+
+The signature is `TileFn` of csrc/kernel.hpp. Rows are split into digits, so that a source may be
+broadcast along, or strided over, any of them. Every stored float32 gets the canonical NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import llvmlite.ir as ll
+
+from ree.compiler.emit.jit import TARGETS, compile_module
+from ree.compiler.emit.scalar_llvm import emit as emit_scalar
+from ree.kernels.numerics import CANONICAL_NAN
+from ree.kernels.scalar import Function
+from ree.kernels.types import DType
+
+I64, I32, I8, I1, F32 = ll.IntType(64), ll.IntType(32), ll.IntType(8), ll.IntType(1), ll.FloatType()
+PTR = ll.PointerType()
+STORAGE = {DType.F32: F32, DType.I64: I64, DType.BOOL: I8}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A source or result of the region: inner stride 0 (one element a row), 1, or 2 (any, at run
+    time); `rows` says which row digits move it."""
+
+    dtype: DType
+    inner: int
+    rows: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A scalar function of earlier values: sources first, then steps, numbered in order."""
+
+    function: Function
+    args: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TileSpec:
+    """A tile function up to run-time extents and strides."""
+
+    sources: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    stores: tuple[tuple[int, Operand], ...]  # (step index, result)
+
+    @property
+    def row_digits(self) -> int:
+        operands = [*self.sources, *(o for _, o in self.stores)]
+        return len(operands[0].rows)
+
+
+_compiled: dict[tuple[str, TileSpec], int] = {}
+
+
+def addresses(specs: Sequence[TileSpec], isa: str) -> list[int]:
+    """Addresses of the tile functions, compiling those not seen before as one module."""
+    missing = [s for s in dict.fromkeys(specs) if (isa, s) not in _compiled]
+    if missing:
+        names = [f"tile{i}" for i in range(len(missing))]
+        text = module_text(missing, names, isa)
+        for spec, address in zip(missing, compile_module(text, names, TARGETS[isa]), strict=True):
+            _compiled[isa, spec] = address
+    return [_compiled[isa, s] for s in specs]
+
+
+def module_text(specs: Sequence[TileSpec], names: Sequence[str], isa: str) -> str:
+    """LLVM assembly text of the tile functions."""
+    module = ll.Module("tiles")
+    for spec, name in zip(specs, names, strict=True):
+        _Emitter(module, spec, name, isa).build()
+    return str(module)
+
+
+class _Emitter:
+    def __init__(self, module: ll.Module, spec: TileSpec, name: str, isa: str) -> None:
+        self.spec, self.target = spec, TARGETS[isa]
+        signature = ll.FunctionType(ll.VoidType(), [PTR, PTR, I64, I64, I64, I64])
+        self.fn = ll.Function(module, signature, name)
+        self.b = ll.IRBuilder(self.fn.append_basic_block("entry"))
+        self.operands = [*spec.sources, *(o for _, o in spec.stores)]
+
+    def build(self) -> None:
+        bufs, params, r0, r1, c0, c1 = self.fn.args
+        b, digits = self.b, self.spec.row_digits
+        base = [self._load(PTR, bufs, i) for i in range(len(self.operands))]
+        extents = [self._load(I64, params, d) for d in range(digits)]
+        strides, at = [], digits
+        for _ in self.operands:
+            strides.append([self._load(I64, params, at + d) for d in range(digits + 1)])
+            at += digits + 1
+        vector_end = b.sub(c1, b.srem(b.sub(c1, c0), I64(self.target.lanes)))
+        with _Loop(b, r0, r1, I64(1)) as r:
+            offsets = self._digits(r, extents)
+            rows = []
+            for o, p, s in zip(self.operands, base, strides, strict=True):
+                offset: ll.Value = I64(0)
+                for moves, digit, stride in zip(o.rows, offsets, s, strict=False):
+                    if moves:
+                        offset = b.add(offset, b.mul(digit, stride))
+                rows.append(b.gep(p, [offset], source_etype=STORAGE[o.dtype]))
+            once = {
+                i: self._get(o, rows[i])
+                for i, o in enumerate(self.spec.sources)
+                if o.inner == 0
+            }
+            inner = [s[-1] for s in strides]
+            with _Loop(b, c0, vector_end, I64(self.target.lanes)) as c:
+                self._body(rows, inner, once, c, self.target.lanes)
+            with _Loop(b, vector_end, c1, I64(1)) as c:
+                self._body(rows, inner, once, c, 1)
+        b.ret_void()
+
+    def _load(self, t: ll.Type, p: ll.Value, i: int) -> ll.Value:
+        return self.b.load(self.b.gep(p, [I64(i)], source_etype=t), typ=t)
+
+    def _digits(self, r: ll.Value, extents: list[ll.Value]) -> list[ll.Value]:
+        out: list[ll.Value] = []
+        for extent in reversed(extents[1:]):
+            out.append(self.b.urem(r, extent))
+            r = self.b.udiv(r, extent)
+        return [r, *reversed(out)]
+
+    def _get(self, o: Operand, p: ll.Value) -> ll.Value:
+        x = self.b.load(p, typ=STORAGE[o.dtype], align=o.dtype.size)
+        return self.b.icmp_unsigned("!=", x, I8(0)) if o.dtype is DType.BOOL else x
+
+    def _body(
+        self,
+        rows: list[ll.Value],
+        inner: list[ll.Value],
+        once: dict[int, ll.Value],
+        c: ll.Value,
+        lanes: int,
+    ) -> None:
+        b = self.b
+        values = []
+        for i, o in enumerate(self.spec.sources):
+            if i in once:
+                values.append(_splat(b, once[i], lanes))
+            elif o.inner == 1:
+                values.append(self._load_lanes(o, self._at(o, rows[i], c), lanes))
+            else:
+                values.append(self._gather(o, rows[i], inner[i], c, lanes))
+        cache: dict[object, ll.Value] = {}
+        for step in self.spec.steps:
+            args = [values[j] for j in step.args]
+            values.append(
+                emit_scalar(b, step.function, args, lanes, self.target.hardware_fma, cache)
+            )
+        first = len(self.spec.sources)
+        for k, (index, o) in enumerate(self.spec.stores):
+            p = self._at(o, rows[first + k], c)
+            self._store_lanes(o, p, values[first + index], lanes)
+
+    def _at(self, o: Operand, row: ll.Value, c: ll.Value) -> ll.Value:
+        return self.b.gep(row, [c], source_etype=STORAGE[o.dtype])
+
+    def _load_lanes(self, o: Operand, p: ll.Value, lanes: int) -> ll.Value:
+        if lanes == 1:
+            return self._get(o, p)
+        t = ll.VectorType(STORAGE[o.dtype], lanes)
+        x = self.b.load(p, typ=t, align=o.dtype.size)
+        if o.dtype is DType.BOOL:
+            return self.b.icmp_unsigned("!=", x, ll.Constant(t, [0] * lanes))
+        return x
+
+    def _gather(
+        self, o: Operand, row: ll.Value, stride: ll.Value, c: ll.Value, lanes: int
+    ) -> ll.Value:
+        parts = [
+            self._get(o, self._at(o, row, self.b.mul(self.b.add(c, I64(j)), stride)))
+            for j in range(lanes)
+        ]
+        if lanes == 1:
+            return parts[0]
+        out: ll.Value = ll.Constant(ll.VectorType(parts[0].type, lanes), ll.Undefined)
+        for j, x in enumerate(parts):
+            out = self.b.insert_element(out, x, I32(j))
+        return out
+
+    def _store_lanes(self, o: Operand, p: ll.Value, x: ll.Value, lanes: int) -> None:
+        b = self.b
+        if o.dtype is DType.F32:
+            x = self._canonical(x, lanes)
+        elif o.dtype is DType.BOOL:
+            x = b.zext(x, I8 if lanes == 1 else ll.VectorType(I8, lanes))
+        b.store(x, p, align=o.dtype.size)
+
+
+    def _canonical(self, x: ll.Value, lanes: int) -> ll.Value:
+        """The bits of x, NaNs as 0x7fc00000. In integers: to LLVM all float NaNs are alike, and it
+        removes a select between a NaN and another (seen with sqrt, LLVM 22)."""
+        b = self.b
+        t = I32 if lanes == 1 else ll.VectorType(I32, lanes)
+
+        def constant(v: int) -> ll.Constant:
+            return ll.Constant(t, v if lanes == 1 else [v] * lanes)
+
+        bits = b.bitcast(x, t)
+        size = b.and_(bits, constant(0x7FFFFFFF))
+        nan = b.icmp_unsigned(">", size, constant(0x7F800000))
+        return b.select(nan, constant(CANONICAL_NAN), bits)
+
+
+class _Loop:
+    """for i in range(start, stop, step): the body is emitted inside the `with` block."""
+
+    def __init__(self, b: ll.IRBuilder, start: ll.Value, stop: ll.Value, step: ll.Value) -> None:
+        self.b, self.start, self.stop, self.step = b, start, stop, step
+
+    def __enter__(self) -> ll.Value:
+        b = self.b
+        before = b.block
+        self.head = b.append_basic_block("head")
+        body = b.append_basic_block("body")
+        self.end = b.append_basic_block("end")
+        b.branch(self.head)
+        b.position_at_end(self.head)
+        self.i = b.phi(I64)
+        self.i.add_incoming(self.start, before)
+        b.cbranch(b.icmp_signed("<", self.i, self.stop), body, self.end)
+        b.position_at_end(body)
+        return self.i
+
+    def __exit__(self, *exc: object) -> None:
+        b = self.b
+        self.i.add_incoming(b.add(self.i, self.step), b.block)
+        b.branch(self.head)
+        b.position_at_end(self.end)
+
+
+def _splat(b: ll.IRBuilder, x: ll.Value, lanes: int) -> ll.Value:
+    if lanes == 1:
+        return x
+    t = ll.VectorType(x.type, lanes)
+    one = b.insert_element(ll.Constant(t, ll.Undefined), x, I32(0))
+    mask = ll.Constant(ll.VectorType(I32, lanes), [0] * lanes)
+    return b.shuffle_vector(one, ll.Constant(t, ll.Undefined), mask)

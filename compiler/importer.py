@@ -1,0 +1,111 @@
+"""What importers of framework operators share: the builder, constants, broadcasting, casts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ree.compiler.ir import Builder, Ref
+from ree.kernels.types import Dim, DType, Shape, Sym, TensorType, product
+
+
+class Refused(Exception):
+    """An operator call that is not supported as used; the message says what about it."""
+
+
+Scalar = bool | int | float
+Value = Ref | Scalar | Sym
+
+
+class Importer:
+    """Builds IR from framework calls; `env` maps captured names to sources, dims or tuples."""
+
+    def __init__(self) -> None:
+        self.builder = Builder()
+        self.env: dict[str, Any] = {}
+
+    def poison(self, name: str, t: TensorType | None) -> None:
+        """Give a failed call a well-typed result, so that later calls can be checked too."""
+        if t is None or t.dtype not in (DType.F32, DType.I64, DType.BOOL):
+            t = TensorType(DType.F32, ())
+        zero: Scalar = False if t.dtype is DType.BOOL else 0.0 if t.dtype is DType.F32 else 0
+        self.env[name] = self.add("full", shape=t.shape, value=zero, dtype=t.dtype)
+
+    def type(self, x: Ref) -> TensorType:
+        return self.builder.type_of(x)
+
+    def add(self, op: str, *sources: Ref, **attrs: Any) -> Ref:
+        return self.builder.add(op, *sources, **attrs)
+
+    def scalar(self, v: Scalar | Sym, dtype: DType) -> Ref:
+        """A rank-0 constant of dtype; a symbolic integer becomes a `full` node."""
+        if isinstance(v, Sym):
+            x = self.add("full", shape=(), value=v, dtype=DType.I64)
+            return self.cast(x, dtype)
+        with np.errstate(over="ignore"):
+            return self.builder.const(np.array(v).astype(dtype.numpy))
+
+    def cast(self, x: Ref, dtype: DType) -> Ref:
+        return x if self.type(x).dtype is dtype else self.add("cast", x, dtype=dtype)
+
+    def promote(self, *values: Value) -> tuple[list[Ref], DType]:
+        """Operands by torch's promotion among bool, i64 and f32: tensors decide the category
+        unless a scalar's is higher."""
+        order = [DType.BOOL, DType.I64, DType.F32]
+
+        def category(v: Value) -> DType:
+            if isinstance(v, Ref):
+                return self.type(v).dtype
+            if isinstance(v, bool):
+                return DType.BOOL
+            return DType.F32 if isinstance(v, float) else DType.I64
+
+        for v in values:
+            if category(v) not in order:
+                raise Refused(f"dtype {category(v).text}")
+        dtype = max((category(v) for v in values), key=order.index)
+        return [self.cast(v, dtype) if isinstance(v, Ref) else self.scalar(v, dtype)
+                for v in values], dtype  # fmt: skip
+
+    def axis(self, dim: int, rank: int) -> int:
+        """dim as a non-negative axis."""
+        if not -max(rank, 1) <= dim < max(rank, 1):
+            raise Refused(f"dim {dim} of a tensor of rank {rank}")
+        return dim % rank if rank else 0
+
+    def shape(self, x: Ref, sizes: tuple[Dim, ...]) -> Shape:
+        """sizes with one -1 resolved against x's elements."""
+        if not any(isinstance(d, int) and d == -1 for d in sizes):
+            return sizes
+        known = product(d for d in sizes if not (isinstance(d, int) and d == -1))
+        total = product(self.type(x).shape)
+        from ree.kernels.types import floordiv
+
+        rest = floordiv(total, known) if known != 0 else 0
+        return tuple(rest if isinstance(d, int) and d == -1 else d for d in sizes)
+
+    def view(self, x: Ref, shape: Shape) -> Ref:
+        return self.add("view", x, shape=shape)
+
+    def transpose(self, x: Ref, a: int, b: int) -> Ref:
+        dims = list(range(self.type(x).rank))
+        dims[a], dims[b] = dims[b], dims[a]
+        return self.add("permute", x, dims=tuple(dims))
+
+    def reduce(self, op: str, x: Ref, dims: tuple[int, ...], keepdim: bool) -> Ref:
+        """A reduction over several axes as one over their merged axis: they go last, in order."""
+        t = self.type(x)
+        axes = sorted({self.axis(d, t.rank) for d in dims}) or list(range(t.rank))
+        if t.rank == 0:
+            return self.add(op, self.view(x, (1,)), dim=0, keepdim=False)
+        if len(axes) == 1:
+            return self.add(op, x, dim=axes[0], keepdim=keepdim)
+        kept = [i for i in range(t.rank) if i not in axes]
+        moved = self.add("permute", x, dims=tuple(kept + axes))
+        shape = tuple(t.shape[i] for i in kept)
+        merged = self.view(moved, (*shape, product(t.shape[i] for i in axes)))
+        y = self.add(op, merged, dim=len(kept), keepdim=False)
+        if keepdim:
+            y = self.view(y, tuple(1 if i in axes else t.shape[i] for i in range(t.rank)))
+        return y

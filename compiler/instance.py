@@ -1,0 +1,164 @@
+"""Instances: a program with every symbol bound, committed so that a contract can read it.
+
+instance = H(0x04 || numeric id || node root || number of values || interface root). The node root is
+a Merkle tree with one record of fixed size per value; what varies in size (index rule, attributes,
+microcode, row program) stands in the record as its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ree.compiler.ir import Graph, Node, bind_graph, bound_node
+from ree.compiler.text import print_attr
+from ree.kernels import opdef
+from ree.kernels.index import IndexRule
+from ree.kernels.microcode import microcode_bytes
+from ree.kernels.numerics import CANONICAL_NAN, CONTRACT, SEGMENT, SUM_BLOCK, SUM_LANES
+from ree.kernels.opdef import Bound, OpDef
+from ree.kernels.rowprogram import RowProgram
+from ree.kernels.types import MAX_RANK, TensorType
+from ree.traces.merkle import merkle_root
+from ree.traces.tensor import tensor_hash
+
+RECORD_BYTES = 240
+MAX_SOURCES = 4
+NO_DIGEST = bytes(32)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A bound program and its commitment."""
+
+    graph: Graph
+    program: bytes
+    numeric_id: bytes
+    node_root: bytes
+    interface_root: bytes
+    digest: bytes
+
+
+def sha256(*parts: bytes) -> bytes:
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+@lru_cache(maxsize=1)
+def numeric_id() -> bytes:
+    """Identity of the numeric contract: its name, constants, and every operator's rule."""
+    from ree.kernels import registry  # noqa: F401  (all operators)
+
+    parts = [CONTRACT.encode(), struct.pack(">IIII", SEGMENT, SUM_BLOCK, SUM_LANES, CANONICAL_NAN)]
+    for name in opdef.names():
+        op = opdef.get(name)
+        parts.append(struct.pack(">H", op.opcode) + sha256(op.rule.encode()))
+    return sha256(b"ree.numeric\0", *parts)
+
+
+def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:
+    """The instance of program g with its symbols bound to env; ValueError if a shape rule refuses
+    or a symbol is unbound."""
+    missing = [s.name for s in g.symbols if s.name not in env]
+    if missing:
+        raise ValueError(f"symbol {missing[0]} is not bound")
+    bound = bind_graph(g, env)
+    records = [r for n in bound.nodes for r in node_records(bound, n)]
+    node_root = merkle_root(records)
+    interface_root = merkle_root(_interface(bound))
+    nid = numeric_id()
+    digest = sha256(b"\x04", nid, node_root, struct.pack(">Q", len(records)), interface_root)
+    return Instance(bound, g.program_hash(), nid, node_root, interface_root, digest)
+
+
+def encode_type(t: TensorType) -> bytes:
+    """dtype, rank and eight dimensions, 66 bytes."""
+    dims = t.dims + (0,) * (MAX_RANK - t.rank)
+    return struct.pack(">BB8Q", t.dtype.code, t.rank, *dims)
+
+
+def node_records(g: Graph, n: Node) -> list[bytes]:
+    """One record per result:
+
+    opcode u16, result u8, sources u8, type (66), 4 x (kind u8, index u32) (20), padding (6),
+    then the digests of index rule, attributes, microcode and row program (32 each), the row
+    program's node count u64, and padding with zeros to RECORD_BYTES.
+    """
+    op = opdef.get(n.op)
+    b = bound_node(n, g.typer())
+    sources = b"".join(struct.pack(">BI", s.kind, s.index) for s in n.sources)
+    sources += bytes(5 * (MAX_SOURCES - len(n.sources)))
+    rule = sha256(encode_rule(op.index_rule(b))) if op.index_rule else NO_DIGEST
+    attrs = sha256("\n".join(f"{k}={print_attr(v)}" for k, v in n.attrs).encode())
+    code = _microcode_id(op, b)
+    sub, count = _sub_program(op, b)
+    out = []
+    for i, t in enumerate(n.results):
+        record = struct.pack(">HBB", op.opcode, i, len(n.sources)) + encode_type(t) + sources
+        record += bytes(6) + rule + attrs + code + sub + struct.pack(">Q", count)
+        out.append(record.ljust(RECORD_BYTES, b"\0"))
+    return out
+
+
+def _microcode_id(op: OpDef, b: Bound) -> bytes:
+    if op.scalar is None:
+        return NO_DIGEST
+    return _function_id(op.name, tuple(t.dtype for t in b.inputs), tuple(sorted(b.attrs.items())))
+
+
+@lru_cache(maxsize=1024)
+def _function_id(name: str, dtypes: tuple[opdef.DType, ...], attrs: tuple[tuple[str, object], ...]) -> bytes:  # fmt: skip
+    scalar = opdef.get(name).scalar
+    assert scalar is not None
+    return sha256(microcode_bytes(scalar(dtypes, dict(attrs))))  # type: ignore[arg-type]
+
+
+def _sub_program(op: OpDef, b: Bound) -> tuple[bytes, int]:
+    """Commitment to the row program's nodes. They are the same for every element; what an element
+    changes is where its inputs are cut, and that follows from the index rule."""
+    if op.row_program is None or b.out.numel == 0:
+        return NO_DIGEST, 0
+    program = op.row_program(b, 0)
+    leaves = row_leaves(program)
+    return merkle_root(leaves), len(leaves)
+
+
+def row_leaves(program: RowProgram) -> list[bytes]:
+    """Canonical bytes of a row program: its inputs' types, constants, then nodes."""
+    leaves = [bytes([0]) + struct.pack(">B", x.operand) + encode_type(x.type)
+              for x in program.inputs]  # fmt: skip
+    leaves += [bytes([1]) + tensor_hash(c) for c in program.constants]
+    for node in program.nodes:
+        attrs = "\n".join(f"{k}={print_attr(v)}" for k, v in sorted(node.attrs.items()))
+        sources = struct.pack(f">B{len(node.sources)}I", len(node.sources), *node.sources)
+        leaves.append(
+            bytes([2]) + struct.pack(">H", opdef.get(node.op).opcode) + sources + sha256(attrs.encode())
+        )
+    return leaves
+
+
+def encode_rule(rule: IndexRule) -> bytes:
+    """Canonical bytes of an index rule: counts before lists, 64-bit big-endian integers."""
+
+    def ints(*v: int) -> bytes:
+        return struct.pack(f">{len(v)}q", *v)
+
+    parts = [ints(len(rule.out_digits), *rule.out_digits, len(rule.red_digits), *rule.red_digits,
+                  len(rule.accesses))]  # fmt: skip
+    for a in rule.accesses:
+        parts.append(ints(len(a.coords)))
+        parts += [ints(*c.coeffs, c.bound, c.stride, c.offset) for c in a.coords]
+        parts.append(ints(len(a.indirect)))
+        parts += [ints(t.operand, t.bound, t.stride) for t in a.indirect]
+    return b"".join(parts)
+
+
+def _interface(g: Graph) -> list[bytes]:
+    """Leaves of the interface tree: inputs, weights, constants, outputs, in that order."""
+    leaves = [b"\x00" + encode_type(t) for t in g.inputs]
+    leaves += [b"\x01" + encode_type(t) for t in g.weights]
+    leaves += [b"\x02" + tensor_hash(c.array()) for c in g.consts]
+    leaves += [b"\x03" + struct.pack(">BI", r.kind, r.index) for r in g.outputs]
+    return leaves

@@ -1,0 +1,92 @@
+"""Legality: what every graph must satisfy, checked after capture, after each pass and on load."""
+
+from __future__ import annotations
+
+from ree.compiler.ir import Graph, Kind, Ref
+from ree.kernels import opdef
+from ree.kernels.numerics import CONTRACT
+from ree.kernels.types import MAX_ELEMENTS, MAX_RANK, DType, TensorType, symbols_of
+
+MAX_SOURCES = 4  # what a node record holds
+
+
+class IllegalGraph(ValueError):
+    """A graph that breaks a rule; the message names the node and the rule."""
+
+
+def check(g: Graph) -> None:
+    """Raise IllegalGraph unless g is well formed.
+
+    1. The contract is one this build knows. 2. Symbols are distinct, their ranges sane, and each is
+    a bare dimension of some input. 3. Sources exist and precede their use. 4. Operators are
+    registered, have at most four sources, and their stated results are what the shape rule infers.
+    5. Ranks and static sizes are within limits. 6. Outputs exist.
+    """
+    if g.contract != CONTRACT:
+        raise IllegalGraph(f"numeric contract: expected {CONTRACT}, got {g.contract[:40]}")
+    names = {s.name for s in g.symbols}
+    if len(names) != len(g.symbols):
+        raise IllegalGraph("a symbol is declared twice")
+    for s in g.symbols:
+        if not 0 <= s.low <= s.high:
+            raise IllegalGraph(f"symbol {s.name}: empty range [{s.low}, {s.high}]")
+    bare = {str(d) for t in g.inputs for d in t.shape}
+    if names - bare:
+        raise IllegalGraph(f"symbol {min(names - bare)} is not a dimension of any input")
+    for t in (*g.inputs, *g.weights, *(c.type for c in g.consts)):
+        _check_type(t, names)
+    defined: list[TensorType] = []
+    for n in g.nodes:
+        where = f"%{n.first} = {n.op}"
+        if n.op not in opdef.names():
+            raise IllegalGraph(f"{where}: unknown operator")
+        if len(n.sources) > MAX_SOURCES:
+            raise IllegalGraph(f"{where}: {len(n.sources)} sources, at most {MAX_SOURCES}")
+        types = [_source_type(g, s, defined, where) for s in n.sources]
+        if n.first != len(defined):
+            raise IllegalGraph(f"{where}: expected first value %{len(defined)}")
+        if list(n.attrs) != sorted(n.attrs, key=lambda kv: kv[0]):
+            raise IllegalGraph(f"{where}: attributes are not sorted")
+        try:
+            inferred = opdef.get(n.op).infer(types, n.attr_map)
+        except (ValueError, KeyError, TypeError, IndexError) as e:
+            raise IllegalGraph(f"{where}: {e}") from e
+        if inferred != n.results:
+            raise IllegalGraph(
+                f"{where}: expected results {', '.join(map(str, inferred))}, "
+                f"got {', '.join(map(str, n.results))}"
+            )
+        for t in n.results:
+            _check_type(t, names)
+        defined.extend(n.results)
+    if not g.outputs:
+        raise IllegalGraph("a program needs at least one output")
+    for ref in g.outputs:
+        _source_type(g, ref, defined, "return")
+
+
+def _source_type(g: Graph, ref: Ref, defined: list[TensorType], where: str) -> TensorType:
+    if ref.kind is Kind.VALUE:
+        if ref.index >= len(defined):
+            raise IllegalGraph(f"{where}: {ref} is used before it is defined")
+        return defined[ref.index]
+    try:
+        return g.type_of(ref)
+    except IndexError as e:
+        raise IllegalGraph(f"{where}: {ref} does not exist") from e
+
+
+def _check_type(t: TensorType, names: set[str]) -> None:
+    if t.rank > MAX_RANK:
+        raise IllegalGraph(f"{t}: rank at most {MAX_RANK}")
+    for d in t.shape:
+        if isinstance(d, int):
+            if d < 0:
+                raise IllegalGraph(f"{t}: negative dimension")
+        elif symbols_of(d) - names:
+            raise IllegalGraph(f"{t}: undeclared symbol {min(symbols_of(d) - names)}")
+    if t.is_static and t.numel > MAX_ELEMENTS:
+        raise IllegalGraph(f"{t}: at most {MAX_ELEMENTS} elements")
+
+
+COMPUTE_DTYPES = (DType.F32, DType.I64, DType.BOOL)  # what operators of this contract compute on

@@ -1,0 +1,213 @@
+// SHA-256 (FIPS 180-4) of W equal-length messages, one per lane, and of one message in scalar code.
+// The compression function is written once for both: V is I (a vector of W messages) or uint32_t.
+#include <cstdint>
+#include <cstring>
+
+namespace ree::REE_ISA::sha {
+
+alignas(64) inline constexpr uint32_t kRound[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+inline constexpr uint32_t kInit[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+
+// The operations of the vector layer, for one message.
+inline uint32_t addi(uint32_t a, uint32_t b) { return a + b; }
+template <int N>
+inline uint32_t rotr(uint32_t x) { return (x >> N) | (x << (32 - N)); }
+inline uint32_t shr(uint32_t x, int n) { return x >> n; }
+inline uint32_t xor3(uint32_t a, uint32_t b, uint32_t c) { return a ^ b ^ c; }
+inline uint32_t choose(uint32_t e, uint32_t f, uint32_t g) { return g ^ (e & (f ^ g)); }
+inline uint32_t majority(uint32_t a, uint32_t b, uint32_t c) { return (a & b) | (c & (a | b)); }
+using REE_ISA::addi;
+using REE_ISA::choose;
+using REE_ISA::majority;
+using REE_ISA::rotr;
+using REE_ISA::shr;
+using REE_ISA::xor3;
+
+template <class V>
+inline V splat(uint32_t x);
+template <>
+inline uint32_t splat<uint32_t>(uint32_t x) { return x; }
+template <>
+inline I splat<I>(uint32_t x) { return set1i(x); }
+
+template <class V>
+inline V sigma0(V x) { return xor3(rotr<7>(x), rotr<18>(x), shr(x, 3)); }
+template <class V>
+inline V sigma1(V x) { return xor3(rotr<17>(x), rotr<19>(x), shr(x, 10)); }
+
+// One round; kw is the round constant plus the schedule word.
+template <class V>
+inline void round(V a, V b, V c, V& d, V e, V f, V g, V& h, V kw) {
+  V t = addi(addi(addi(h, kw), choose(e, f, g)), xor3(rotr<6>(e), rotr<11>(e), rotr<25>(e)));
+  d = addi(d, t);
+  h = addi(addi(t, majority(a, b, c)), xor3(rotr<2>(a), rotr<13>(a), rotr<22>(a)));
+}
+
+// Sixteen rounds, KW(i) giving round i's constant plus word; the state ends in place.
+#define REE_SHA_EIGHT(KW, i)            \
+  round(a, b, c, d, e, f, g, h, KW(i));     \
+  round(h, a, b, c, d, e, f, g, KW(i + 1)); \
+  round(g, h, a, b, c, d, e, f, KW(i + 2)); \
+  round(f, g, h, a, b, c, d, e, KW(i + 3)); \
+  round(e, f, g, h, a, b, c, d, KW(i + 4)); \
+  round(d, e, f, g, h, a, b, c, KW(i + 5)); \
+  round(c, d, e, f, g, h, a, b, KW(i + 6)); \
+  round(b, c, d, e, f, g, h, a, KW(i + 7));
+#define REE_SHA_SIXTEEN(KW) REE_SHA_EIGHT(KW, 0) REE_SHA_EIGHT(KW, 8)
+#define REE_SHA_LOADED(i) addi(splat<V>(kRound[i]), w[i])
+#define REE_SHA_CONSTANT(i) ((i) == 0 ? addi(splat<V>(kRound[0]), x) : \
+                             splat<V>(kRound[i] + ((i) == 15 ? length : 0)))
+#define REE_SHA_EXPANDED(i)                                                             \
+  addi(splat<V>(k[i]),                                                                  \
+       w[i] = addi(addi(w[i], w[((i) + 9) & 15]),                                       \
+                   addi(sigma0(w[((i) + 1) & 15]), sigma1(w[((i) + 14) & 15]))))
+#define REE_SHA_ENTER                                                      \
+  V a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
+#define REE_SHA_LEAVE                                                      \
+  s[0] = addi(s[0], a), s[1] = addi(s[1], b), s[2] = addi(s[2], c), s[3] = addi(s[3], d); \
+  s[4] = addi(s[4], e), s[5] = addi(s[5], f), s[6] = addi(s[6], g), s[7] = addi(s[7], h);
+
+// The compression function: state s absorbs the big-endian words w, which are consumed.
+template <class V>
+inline void compress(V* s, V* w) {
+  REE_SHA_ENTER
+  REE_SHA_SIXTEEN(REE_SHA_LOADED)
+  // rolled, so that the loop stays in the decoded-instruction cache
+  for (const uint32_t* k = kRound + 16; k != kRound + 64; k += 16) {
+    REE_SHA_SIXTEEN(REE_SHA_EXPANDED)
+  }
+  REE_SHA_LEAVE
+}
+
+// The last block of a message of 64n + 1 bytes: x is its byte and the padding bit, then zeros and
+// the length in bits. Most of the first schedule pass is then constant or zero.
+template <class V>
+inline void compress_last(V* s, V x, uint32_t length) {
+  REE_SHA_ENTER
+  REE_SHA_SIXTEEN(REE_SHA_CONSTANT)
+  uint32_t c17 = sigma1(length), c19 = sigma1(c17), c21 = sigma1(c19), c30 = sigma0(length);
+  V w[16];
+  w[0] = x;
+  w[1] = splat<V>(c17);
+  w[2] = sigma1(x);
+  w[3] = splat<V>(c19);
+  w[4] = sigma1(w[2]);
+  w[5] = splat<V>(c21);
+  w[6] = addi(sigma1(w[4]), splat<V>(length));
+  w[7] = addi(w[0], splat<V>(sigma1(c21)));
+  w[8] = addi(sigma1(w[6]), splat<V>(c17));
+  w[9] = addi(sigma1(w[7]), w[2]);
+  w[10] = addi(sigma1(w[8]), splat<V>(c19));
+  w[11] = addi(sigma1(w[9]), w[4]);
+  w[12] = addi(sigma1(w[10]), splat<V>(c21));
+  w[13] = addi(sigma1(w[11]), w[6]);
+  w[14] = addi(addi(sigma1(w[12]), w[7]), splat<V>(c30));
+  w[15] = addi(addi(sigma1(w[13]), w[8]), addi(sigma0(w[0]), splat<V>(length)));
+  const uint32_t* k = kRound + 16;
+#define REE_SHA_READY(i) addi(splat<V>(k[i]), w[i])
+  REE_SHA_SIXTEEN(REE_SHA_READY)
+#undef REE_SHA_READY
+  for (k = kRound + 32; k != kRound + 64; k += 16) {
+    REE_SHA_SIXTEEN(REE_SHA_EXPANDED)
+  }
+  REE_SHA_LEAVE
+}
+
+#undef REE_SHA_EIGHT
+#undef REE_SHA_SIXTEEN
+#undef REE_SHA_LOADED
+#undef REE_SHA_CONSTANT
+#undef REE_SHA_EXPANDED
+#undef REE_SHA_ENTER
+#undef REE_SHA_LEAVE
+
+inline uint32_t load_be(const uint8_t* p) {
+  uint32_t v;
+  std::memcpy(&v, p, 4);
+  return __builtin_bswap32(v);
+}
+inline void store_be(uint8_t* p, uint32_t v) {
+  v = __builtin_bswap32(v);
+  std::memcpy(p, &v, 4);
+}
+
+// Digests of n <= W messages tag || src[i][0 .. 64 * blocks), to dst[i]. Sources are all read
+// before the first digest is written.
+inline void hash_tagged(uint8_t tag, int blocks, const uint8_t* const* src, uint8_t* const* dst,
+                        int n) {
+  const uint32_t length = (uint32_t)(64 * blocks + 1) * 8;
+  uint32_t last[W];
+  const uint8_t* p[W];
+  for (int i = 0; i < W; ++i) {
+    p[i] = src[i < n ? i : 0];
+    last[i] = (uint32_t)p[i][64 * blocks - 1] << 24 | 0x800000u;
+  }
+  I s[8], w[16];
+  for (int j = 0; j < 8; ++j) s[j] = set1i(kInit[j]);
+  load_block_tagged(p, tag, w);
+  compress(s, w);
+  for (int b = 1; b < blocks; ++b) {
+    // W strided streams are more than the hardware follows; the next W leaves come next
+    for (int i = 0; i < W; ++i) __builtin_prefetch(p[i] + 64 * (W * blocks + b - 1));
+    load_block(p, 64 * b - 1, w);
+    compress(s, w);
+  }
+  I x;
+  std::memcpy(&x, last, sizeof x);
+  compress_last(s, x, length);
+  store_digests(s, dst, n);
+}
+
+// The same for one message.
+inline void hash_tagged_one(uint8_t tag, int blocks, const uint8_t* src, uint8_t* dst) {
+  uint32_t s[8], w[16];
+  std::memcpy(s, kInit, sizeof s);
+  w[0] = (uint32_t)tag << 24 | load_be(src) >> 8;
+  for (int j = 1; j < 16; ++j) w[j] = load_be(src + 4 * j - 1);
+  compress(s, w);
+  for (int b = 1; b < blocks; ++b) {
+    for (int j = 0; j < 16; ++j) w[j] = load_be(src + 64 * b + 4 * j - 1);
+    compress(s, w);
+  }
+  compress_last(s, (uint32_t)src[64 * blocks - 1] << 24 | 0x800000u,
+                (uint32_t)(64 * blocks + 1) * 8);
+  for (int j = 0; j < 8; ++j) store_be(dst + 4 * j, s[j]);
+}
+
+// Plain SHA-256 of n <= W messages of `length` bytes.
+inline void hash_plain(const uint8_t* const* src, int64_t length, uint8_t* const* dst, int n) {
+  const int64_t whole = length / 64;
+  const int rest = (int)(length % 64), tail = rest < 56 ? 64 : 128;
+  uint8_t padded[W][128] = {};
+  const uint8_t *p[W], *q[W];
+  for (int i = 0; i < W; ++i) {
+    p[i] = src[i < n ? i : 0];
+    q[i] = padded[i];
+    if (rest) std::memcpy(padded[i], p[i] + 64 * whole, (size_t)rest);
+    padded[i][rest] = 0x80;
+    store_be(padded[i] + tail - 8, (uint32_t)((uint64_t)length >> 29));
+    store_be(padded[i] + tail - 4, (uint32_t)((uint64_t)length << 3));
+  }
+  I s[8], w[16];
+  for (int j = 0; j < 8; ++j) s[j] = set1i(kInit[j]);
+  for (int64_t b = 0; b < whole; ++b) {
+    load_block(p, 64 * b, w);
+    compress(s, w);
+  }
+  for (int b = 0; b < tail; b += 64) {
+    load_block(q, b, w);
+    compress(s, w);
+  }
+  store_digests(s, dst, n);
+}
+
+}  // namespace ree::REE_ISA::sha

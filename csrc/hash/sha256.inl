@@ -1,0 +1,206 @@
+// Hash kernels: Merkle roots of tensor bodies (docs/trace-format.md) and plain SHA-256.
+#include <algorithm>
+#include <vector>
+
+#include "compress.inl"
+
+namespace ree::REE_ISA {
+namespace sha {
+
+inline constexpr int64_t kLeaf = 512, kDigest = 32;
+inline constexpr int kFan = 16;        // nodes a piece of a large tree leaves behind: full vectors
+inline constexpr int64_t kPiece = 256; // leaves (128 KiB) a piece starts from
+inline constexpr int kScalar = 2;      // up to here one message after the other is faster
+
+// Collects messages and hashes W at a time. A message may overwrite sources of its own or earlier
+// messages, as sources are read before digests are written.
+class Batch {
+ public:
+  Batch(uint8_t tag, int blocks) : tag_(tag), blocks_(blocks) {}
+  void add(const uint8_t* src, uint8_t* dst) {
+    src_[n_] = src;
+    dst_[n_] = dst;
+    if (++n_ == W) flush();
+  }
+  // a leaf of n < kLeaf bytes, zero-filled
+  void add_partial(const uint8_t* src, int64_t n, uint8_t* dst) {
+    std::memcpy(partial_[n_], src, (size_t)n);
+    std::memset(partial_[n_] + n, 0, (size_t)(kLeaf - n));
+    add(partial_[n_], dst);
+  }
+  void flush() {
+    if (n_ > kScalar) {
+      hash_tagged(tag_, blocks_, src_, dst_, n_);
+    } else {
+      // both sources of a parent precede or equal its place, so this order is safe too
+      for (int i = 0; i < n_; ++i) hash_tagged_one(tag_, blocks_, src_[i], dst_[i]);
+    }
+    n_ = 0;
+  }
+
+ private:
+  uint8_t tag_;
+  int blocks_, n_ = 0;
+  const uint8_t* src_[W];
+  uint8_t* dst_[W];
+  uint8_t partial_[W][kLeaf];
+};
+
+// `count` consecutive leaves or nodes of one tree, reduced by `levels` levels to `dst`.
+struct Piece {
+  const uint8_t* data;  // leaves: tensor bytes; nodes: digests
+  int64_t bytes;        // leaves only
+  int64_t count;
+  int levels;
+  uint8_t* dst;
+  uint8_t* slot;  // the digests being reduced
+};
+
+struct Tree {
+  const uint8_t* data;
+  int64_t bytes;
+  uint8_t* out;
+  int64_t count;  // leaves, then nodes of the level reached; 0 when done
+};
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Pieces share vectors, so many small trees cost what one large tree does.
+inline void reduce(Piece* first, Piece* last, bool leaves, uint8_t* scratch) {
+  int depth = 0;
+  for (Piece* p = first; p != last; ++p) {
+    p->slot = scratch;
+    scratch += (p->count + 1) / 2 * 2 * kDigest;
+    depth = std::max(depth, p->levels);
+  }
+  if (leaves) {
+    Batch batch(0, kLeaf / 64);
+    for (Piece* p = first; p != last; ++p)
+      for (int64_t i = 0; i < p->count; ++i) {
+        const int64_t rest = p->bytes - i * kLeaf;
+        uint8_t* dst = p->slot + i * kDigest;
+        if (rest >= kLeaf) batch.add(p->data + i * kLeaf, dst);
+        else batch.add_partial(p->data + i * kLeaf, rest, dst);
+      }
+    batch.flush();
+  } else {
+    for (Piece* p = first; p != last; ++p)
+      std::memcpy(p->slot, p->data, (size_t)(p->count * kDigest));
+  }
+  for (int level = 0; level < depth; ++level) {
+    Batch batch(1, 1);
+    for (Piece* p = first; p != last; ++p) {
+      if (level >= p->levels) continue;
+      if (p->count % 2) std::memset(p->slot + p->count * kDigest, 0, kDigest);  // absent
+      p->count = (p->count + 1) / 2;
+      for (int64_t i = 0; i < p->count; ++i)
+        batch.add(p->slot + 2 * i * kDigest, p->slot + i * kDigest);
+    }
+    batch.flush();
+  }
+  for (Piece* p = first; p != last; ++p)
+    std::memcpy(p->dst, p->slot, (size_t)(p->count * kDigest));
+}
+
+// Roots of many trees: large ones lose a few levels per pass, small ones are finished in one.
+inline void hash_trees(Pool& pool, std::vector<Tree>& trees) {
+  int64_t total = 0;
+  for (Tree& t : trees) total += t.count = ceil_div(t.bytes, kLeaf);
+  int64_t limit = kPiece;  // smaller pieces when there is too little work for every thread
+  while (limit > 2 * kFan && total < 2 * limit * pool.threads()) limit /= 2;
+  int levels = 0;
+  while ((int64_t)kFan << levels < limit) ++levels;
+
+  const int64_t per_thread = 2 * limit * kDigest;
+  int64_t first_layer = 0;
+  for (const Tree& t : trees)
+    if (t.count > limit) first_layer += ceil_div(t.count, (int64_t)1 << levels) * kDigest;
+  uint8_t* workspace = (uint8_t*)pool.scratch(
+      0, (size_t)(pool.threads() * per_thread + 2 * first_layer + kDigest));
+  uint8_t* layers[2] = {workspace + pool.threads() * per_thread, nullptr};
+  layers[1] = layers[0] + first_layer;
+
+  std::vector<Piece> pieces;
+  std::vector<int64_t> items;  // bounds: item i is pieces [items[i], items[i + 1])
+  for (int pass = 0;; ++pass) {
+    pieces.clear();
+    items.assign(1, 0);
+    uint8_t* next = layers[pass % 2];
+    int64_t filled = 0;
+    const auto put = [&](const Piece& p) {
+      if (filled + p.count > limit) {
+        items.push_back((int64_t)pieces.size());
+        filled = 0;
+      }
+      filled += p.count;
+      pieces.push_back(p);
+    };
+    for (Tree& t : trees) {
+      if (t.count == 0) {
+        if (pass == 0) std::memset(t.out, 0, kDigest);
+        continue;
+      }
+      const int64_t unit = pass == 0 ? kLeaf : kDigest;
+      if (t.count <= limit) {
+        int depth = 0;
+        while ((int64_t)1 << depth < t.count) ++depth;
+        put({t.data, t.bytes, t.count, depth, t.out, nullptr});
+        t.count = 0;
+        continue;
+      }
+      uint8_t* const layer = next;
+      for (int64_t i = 0; i < t.count; i += limit) {
+        put({t.data + i * unit, t.bytes - i * unit, std::min(limit, t.count - i), levels, next,
+             nullptr});
+        next += kFan * kDigest;
+      }
+      t.data = layer;
+      t.count = ceil_div(t.count, (int64_t)1 << levels);
+      next = layer + t.count * kDigest;
+    }
+    if (pieces.empty()) return;
+    items.push_back((int64_t)pieces.size());
+    pool.parallel_for((int64_t)items.size() - 1, [&](int64_t i, int thread) {
+      reduce(pieces.data() + items[(size_t)i], pieces.data() + items[(size_t)i + 1], pass == 0,
+             workspace + thread * per_thread);
+    });
+  }
+}
+
+}  // namespace sha
+
+// Root of one tensor body. bufs: data, out (32 bytes). params: bytes.
+static void tree_hash(Pool& pool, void* const* bufs, const int64_t* params) {
+  std::vector<sha::Tree> trees{{(const uint8_t*)bufs[0], params[0], (uint8_t*)bufs[1], 0}};
+  sha::hash_trees(pool, trees);
+}
+
+// Roots of many bodies. bufs: data_0 .. data_{k-1}, out (k x 32 bytes). params: k, bytes_0 ..
+static void tree_hash_many(Pool& pool, void* const* bufs, const int64_t* params) {
+  const int64_t k = params[0];
+  std::vector<sha::Tree> trees((size_t)k);
+  for (int64_t i = 0; i < k; ++i)
+    trees[(size_t)i] = {(const uint8_t*)bufs[i], params[1 + i],
+                        (uint8_t*)bufs[k] + i * sha::kDigest, 0};
+  sha::hash_trees(pool, trees);
+}
+
+// Plain SHA-256. bufs: data, out (count x 32 bytes). params: count, bytes of a message, stride.
+static void sha256_many(Pool& pool, void* const* bufs, const int64_t* params) {
+  const int64_t count = params[0], length = params[1], stride = params[2];
+  pool.parallel_for(sha::ceil_div(count, W), [&](int64_t item, int) {
+    const uint8_t* src[W];
+    uint8_t* dst[W];
+    const int n = (int)std::min<int64_t>(W, count - item * W);
+    for (int i = 0; i < n; ++i) {
+      src[i] = (const uint8_t*)bufs[0] + (item * W + i) * stride;
+      dst[i] = (uint8_t*)bufs[1] + (item * W + i) * sha::kDigest;
+    }
+    sha::hash_plain(src, length, dst, n);
+  });
+}
+
+#define REE_HASH_KERNELS \
+  REE_KERNEL(tree_hash) REE_KERNEL(tree_hash_many) REE_KERNEL(sha256_many)
+
+}  // namespace ree::REE_ISA

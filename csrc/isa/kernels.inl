@@ -1,0 +1,28 @@
+// Included once per ISA, after that ISA's vector layer: compiles every kernel for it.
+#include "../kernel.hpp"
+
+// generated at build time from kernels/scalar_functions.py
+#include "scalar_generated.inl"
+
+#include "../ops/gemm.inl"
+#include "../ops/attention.inl"
+#include "../ops/rows.inl"
+#include "../ops/movement.inl"
+#include "../ops/scan.inl"
+#include "../hash/sha256.inl"
+
+namespace ree::REE_ISA {
+
+static const KernelEntry kEntries[] = {
+#define REE_KERNEL(name) {#name, &name},
+    REE_GEMM_KERNELS REE_ATTENTION_KERNELS REE_ROWS_KERNELS REE_MOVEMENT_KERNELS REE_SCAN_KERNELS
+    REE_HASH_KERNELS
+#undef REE_KERNEL
+};
+#define REE_STR2(x) #x
+#define REE_STR(x) REE_STR2(x)
+extern const KernelTable table;
+const KernelTable table = {REE_STR(REE_ISA), kEntries, 
+                           (int)(sizeof kEntries / sizeof kEntries[0]), W, kPanel};
+
+}  // namespace ree::REE_ISA

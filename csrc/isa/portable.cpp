@@ -1,0 +1,4 @@
+// The portable build of every kernel.
+#include "portable.hpp"
+
+#include "kernels.inl"

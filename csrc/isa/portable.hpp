@@ -1,0 +1,169 @@
+// Portable vector layer: 4 lanes through GCC/Clang vector extensions, no CPU feature assumed.
+// Every ISA header defines the same names; see docs/architecture.md, "The vector layer".
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define REE_ISA portable
+
+namespace ree::portable {
+
+inline constexpr int W = 4;
+typedef float F __attribute__((vector_size(16)));
+typedef uint32_t I __attribute__((vector_size(16)));
+typedef int32_t S __attribute__((vector_size(16)));
+typedef double D __attribute__((vector_size(32)));
+typedef int64_t L __attribute__((vector_size(32)));
+struct M { S v; };  // all-ones or zero per lane
+
+inline F set1(float x) { return F{x, x, x, x}; }
+inline I set1i(uint32_t x) { return I{x, x, x, x}; }
+inline F zero() { return set1(0.0f); }
+inline F load(const float* p) { F r; std::memcpy(&r, p, sizeof r); return r; }
+inline void store(float* p, F x) { std::memcpy(p, &x, sizeof x); }
+inline F load_partial(const float* p, int n) {  // lanes >= n read +0
+  F r = zero();
+  if (n > 0) std::memcpy(&r, p, sizeof(float) * (n < W ? n : W));
+  return r;
+}
+inline void store_partial(float* p, F x, int n) {
+  if (n > 0) std::memcpy(p, &x, sizeof(float) * (n < W ? n : W));
+}
+inline I bits(F x) { return (I)x; }
+inline F from_bits(I x) { return (F)x; }
+
+inline F add(F a, F b) { return a + b; }
+inline F sub(F a, F b) { return a - b; }
+inline F mul(F a, F b) { return a * b; }
+inline F div(F a, F b) { return a / b; }
+inline F neg(F a) { return from_bits(bits(a) ^ set1i(0x80000000u)); }
+inline F abs(F a) { return from_bits(bits(a) & set1i(0x7fffffffu)); }
+inline F sqrt(F a) {
+  return F{std::sqrt(a[0]), std::sqrt(a[1]), std::sqrt(a[2]), std::sqrt(a[3])};
+}
+// fma without hardware: the product is exact in double; the sum is rounded to odd there, and
+// one rounding to float then equals rounding once (Boldo & Melquiond, "Emulation of FMA", 2008).
+inline F fma(F a, F b, F c) {
+  D p = __builtin_convertvector(a, D) * __builtin_convertvector(b, D);
+  D z = __builtin_convertvector(c, D);
+  D s = p + z;
+  D t = s - p;
+  D e = (p - (s - t)) + (z - t);
+  L si = (L)s, ei = (L)e;
+  L inexact = (e != 0.0) & (e == e) & ((si & 1) == 0) & (s - s == 0.0);
+  // toward the error: +1 ulp when error and sum have one sign, -1 otherwise
+  L step = ((si ^ ei) >> 63) | 1;
+  return __builtin_convertvector((D)(si + (inexact & step)), F);
+}
+inline I addi(I a, I b) { return a + b; }
+inline I subi(I a, I b) { return a - b; }
+inline I andi(I a, I b) { return a & b; }
+inline I ori(I a, I b) { return a | b; }
+inline I xori(I a, I b) { return a ^ b; }
+inline I shl(I a, int n) { return a << (uint32_t)n; }
+inline I shr(I a, int n) { return a >> (uint32_t)n; }
+inline I sar(I a, int n) { return (I)((S)a >> n); }
+inline I shlv(I a, I n) { return a << n; }
+inline I shrv(I a, I n) { return a >> n; }
+inline I sarv(I a, I n) { return (I)((S)a >> (S)n); }
+inline I mullo(I a, I b) { return a * b; }
+inline I mulhi(I a, I b) {
+  I r;
+  for (int i = 0; i < W; ++i) r[i] = (uint32_t)(((uint64_t)a[i] * b[i]) >> 32);
+  return r;
+}
+inline F i2f(I a) { return __builtin_convertvector((S)a, F); }  // signed, RNE
+inline F u2f(I a) { return __builtin_convertvector(a, F); }     // unsigned, RNE
+// round half to even; |x| >= 2^23, infinities and NaN pass through; the sign of zero is kept
+inline F rint(F x) {
+  F m = from_bits((bits(x) & set1i(0x80000000u)) | set1i(0x4b000000u));
+  F r = (x + m) - m;
+  r = from_bits((bits(r) & set1i(0x7fffffffu)) | (bits(x) & set1i(0x80000000u)));
+  S small = abs(x) < set1(8388608.0f);
+  return from_bits((bits(r) & (I)small) | (bits(x) & ~(I)small));
+}
+inline M lt(F a, F b) { return {a < b}; }
+inline M le(F a, F b) { return {a <= b}; }
+inline M eq(F a, F b) { return {a == b}; }
+inline M ne(F a, F b) { return {a != b}; }  // true when unordered
+inline M lti(I a, I b) { return {(S)a < (S)b}; }
+inline M lei(I a, I b) { return {(S)a <= (S)b}; }
+inline M ltu(I a, I b) { return {a < b}; }
+inline M leu(I a, I b) { return {a <= b}; }
+inline M eqi(I a, I b) { return {a == b}; }
+inline M nei(I a, I b) { return {a != b}; }
+inline M and_m(M a, M b) { return {a.v & b.v}; }
+inline M or_m(M a, M b) { return {a.v | b.v}; }
+inline M xor_m(M a, M b) { return {a.v ^ b.v}; }
+inline M not_m(M a) { return {~a.v}; }
+inline M lanes_below(int n) { return {S{0, 1, 2, 3} < S{n, n, n, n}}; }
+inline F select(M m, F t, F f) { return from_bits((bits(t) & (I)m.v) | (bits(f) & ~(I)m.v)); }
+inline I select(M m, I t, I f) { return (t & (I)m.v) | (f & ~(I)m.v); }
+inline M select(M m, M t, M f) { return {(t.v & m.v) | (f.v & ~m.v)}; }
+inline M set1m(bool b) { return {b ? S{-1, -1, -1, -1} : S{0, 0, 0, 0}}; }
+inline bool any(M m) { return (m.v[0] | m.v[1] | m.v[2] | m.v[3]) != 0; }
+inline F lesser(F a, F b) { return select(lt(a, b), a, b); }   // b if unordered or equal
+inline F greater(F a, F b) { return select(lt(b, a), a, b); }  // b if unordered or equal
+// truncated, saturating, NaN gives 0
+inline I f2i(F x) {
+  I r;
+  for (int i = 0; i < W; ++i)
+    r[i] = x[i] != x[i]            ? 0u
+           : x[i] >= 2147483648.0f ? 0x7fffffffu
+           : x[i] < -2147483648.0f ? 0x80000000u
+                                   : (uint32_t)(int32_t)x[i];
+  return r;
+}
+inline I lookup16(const uint32_t* table, I index) {  // index modulo 16
+  return I{table[index[0] & 15], table[index[1] & 15], table[index[2] & 15], table[index[3] & 15]};
+}
+inline I lookup(const uint32_t* table, I index) {
+  return I{table[index[0]], table[index[1]], table[index[2]], table[index[3]]};
+}
+
+// Hashing: rotations, three-input logic, and blocks of 16 big-endian words of W messages.
+template <int N>
+inline I rotr(I a) { return (a >> N) | (a << (32 - N)); }
+inline I xor3(I a, I b, I c) { return a ^ b ^ c; }
+inline I choose(I e, I f, I g) { return g ^ (e & (f ^ g)); }
+inline I majority(I a, I b, I c) { return (a & b) | (c & (a | b)); }
+inline void load_block(const uint8_t* const* p, int64_t offset, I* w) {
+  for (int j = 0; j < 16; ++j) {
+    uint32_t lane[W];
+    for (int i = 0; i < W; ++i) {
+      std::memcpy(&lane[i], p[i] + offset + 4 * j, 4);
+      lane[i] = __builtin_bswap32(lane[i]);
+    }
+    w[j] = I{lane[0], lane[1], lane[2], lane[3]};
+  }
+}
+// byte 0 is the tag, bytes 1 .. 63 are p[i][0 .. 62]; p[i][-1] is not accessed
+inline void load_block_tagged(const uint8_t* const* p, uint8_t tag, I* w) {
+  load_block(p, 0, w);
+  for (int j = 15; j > 0; --j) w[j] = (w[j] >> 8) | (w[j - 1] << 24);
+  w[0] = (w[0] >> 8) | set1i((uint32_t)tag << 24);
+}
+// words s[0 .. 7] of lane i, big-endian, to p[i], for the first n lanes
+inline void store_digests(const I* s, uint8_t* const* p, int n) {
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < 8; ++j) {
+      uint32_t v = __builtin_bswap32(s[j][i]);
+      std::memcpy(p[i] + 4 * j, &v, 4);
+    }
+}
+
+// Contraction tile: rows and vectors of accumulators.
+inline constexpr int kTileRows = 4;
+inline constexpr int kTileVectors = 2;
+// r[i] lane j = r[j] lane i
+inline void transpose(F* r) {
+  for (int i = 0; i < W; ++i)
+    for (int j = 0; j < i; ++j) {
+      float x = r[i][j];
+      r[i][j] = r[j][i];
+      r[j][i] = x;
+    }
+}
+
+}  // namespace ree::portable

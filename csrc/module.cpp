@@ -1,0 +1,39 @@
+// Python bindings, without logic.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "plan.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+NB_MODULE(_core, m) {
+  nb::class_<ree::Pool>(m, "Pool")
+      .def(nb::init<int>(), "threads"_a)
+      .def_prop_ro("threads", &ree::Pool::threads);
+  nb::class_<ree::Plan>(m, "Plan")
+      .def(nb::init<const std::string&>(), "isa"_a)
+      .def("add", &ree::Plan::add, "kernel"_a, "slots"_a, "params"_a)
+      .def("__len__", &ree::Plan::size)
+      .def(
+          "run",
+          [](const ree::Plan& plan, ree::Pool& pool, const std::vector<uint64_t>& table) {
+            std::vector<void*> p(table.size());
+            for (size_t i = 0; i < p.size(); ++i) p[i] = reinterpret_cast<void*>(table[i]);
+            nb::gil_scoped_release release;
+            plan.run(pool, p.data(), (int64_t)p.size());
+          },
+          "pool"_a, "table"_a);
+  m.def("isa_names", [] {
+    std::string_view names[8];
+    int n = ree::isa_names(names, 8);
+    return std::vector<std::string>(names, names + n);
+  });
+  m.def("panel", [](const std::string& isa) {
+    const ree::KernelTable* t = ree::find_isa(isa);
+    if (!t) throw std::invalid_argument("instruction set '" + isa + "' is not available here");
+    return t->panel;
+  });
+  m.def("float_mode_is_clean", &ree::FloatMode::is_clean);
+}

@@ -1,0 +1,1 @@
+#define REE_ATTENTION_KERNELS

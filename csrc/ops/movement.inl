@@ -1,0 +1,324 @@
+// Data movement: bits are copied, never interpreted (canonical_copy alone rewrites NaN).
+// Strides and offsets are in elements; buffers of one call never overlap, except in canonical_copy.
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+
+#define REE_MOVEMENT_KERNELS                                                                   \
+  REE_KERNEL(strided_copy)                                                                     \
+  REE_KERNEL(gather_rows)                                                                      \
+  REE_KERNEL(index_nd)                                                                         \
+  REE_KERNEL(gather_axis)                                                                      \
+  REE_KERNEL(fill)                                                                             \
+  REE_KERNEL(iota)                                                                             \
+  REE_KERNEL(canonical_copy)
+
+namespace ree::REE_ISA {
+namespace move {
+
+constexpr int kMaxDims = 8;
+constexpr int64_t kGrain = 16384;  // elements that are worth a work item
+constexpr int64_t kTile = 32;      // side of a transposed tile
+
+inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Calls fn(begin, end) over [0, n) in pieces of `grain`, in parallel.
+template <class Fn>
+void pieces(Pool& pool, int64_t n, int64_t grain, Fn&& fn) {
+  if (grain < 1) grain = 1;
+  pool.parallel_for(ceil_div(n, grain), [&](int64_t i, int) {
+    fn(i * grain, min64(n, (i + 1) * grain));
+  });
+}
+
+struct Layout {
+  int n = 0;
+  int64_t extent[kMaxDims], x[kMaxDims], y[kMaxDims];
+  void swap(int a, int b) {
+    for (int64_t* v : {extent, x, y}) {
+      int64_t t = v[a];
+      v[a] = v[b];
+      v[b] = t;
+    }
+  }
+};
+
+// A position in the outer dims of a layout, walked in row-major order.
+struct Odometer {
+  const Layout& l;
+  int n;
+  int64_t digit[kMaxDims];
+  int64_t x = 0, y = 0;
+  Odometer(const Layout& layout, int dims, int64_t at) : l(layout), n(dims) {
+    for (int i = n - 1; i >= 0; --i) {
+      digit[i] = at % l.extent[i];
+      at /= l.extent[i];
+      x += digit[i] * l.x[i];
+      y += digit[i] * l.y[i];
+    }
+  }
+  void next() {
+    for (int i = n - 1; i >= 0; --i) {
+      x += l.x[i];
+      y += l.y[i];
+      if (++digit[i] < l.extent[i]) return;
+      x -= digit[i] * l.x[i];
+      y -= digit[i] * l.y[i];
+      digit[i] = 0;
+    }
+  }
+};
+
+// Drops extents of 1 and merges neighbours that lie contiguously in both tensors.
+inline Layout simplify(int ndim, const int64_t* extent, const int64_t* x, const int64_t* y) {
+  Layout l;
+  for (int i = 0; i < ndim; ++i) {
+    if (extent[i] == 1) continue;
+    int p = l.n - 1;
+    if (p >= 0 && l.x[p] == x[i] * extent[i] && l.y[p] == y[i] * extent[i]) {
+      l.extent[p] *= extent[i];
+      l.x[p] = x[i];
+      l.y[p] = y[i];
+    } else {
+      l.extent[l.n] = extent[i];
+      l.x[l.n] = x[i];
+      l.y[l.n++] = y[i];
+    }
+  }
+  return l;
+}
+
+// The dimension, among the first n, with the smallest nonzero stride; -1 if there is none.
+inline int innermost(const int64_t* stride, int n) {
+  int best = -1;
+  for (int i = 0; i < n; ++i) {
+    if (stride[i] == 0) continue;
+    int64_t s = stride[i] < 0 ? -stride[i] : stride[i];
+    if (best < 0 || s < (stride[best] < 0 ? -stride[best] : stride[best])) best = i;
+  }
+  return best;
+}
+
+template <class T>
+void copy_row(const T* x, T* y, int64_t n, int64_t sx, int64_t sy) {
+  if (sx == 1 && sy == 1) {
+    std::memcpy(y, x, (size_t)n * sizeof(T));
+  } else if (sx == 0 && sy == 1) {
+    const T v = *x;
+    for (int64_t i = 0; i < n; ++i) y[i] = v;
+  } else if (sy == 1) {
+    for (int64_t i = 0; i < n; ++i) y[i] = x[i * sx];
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i * sy] = x[i * sx];
+  }
+}
+
+// Both sides move whole cache lines; the transposition happens in a small buffer whose odd row
+// length keeps its columns in different cache sets.
+template <class T>
+void copy_tile(const T* x, T* y, int64_t rows, int64_t cols, int64_t x_row, int64_t x_col,
+               int64_t y_row, int64_t y_col) {
+  T buffer[kTile][kTile + 1];
+  for (int64_t r = 0; r < rows; ++r) copy_row(x + r * x_row, buffer[r], cols, x_col, 1);
+  for (int64_t c = 0; c < cols; ++c)
+    for (int64_t r = 0; r < rows; ++r) y[r * y_row + c * y_col] = buffer[r][c];
+}
+
+template <class T>
+void copy_typed(Pool& pool, const T* x, T* y, Layout l) {
+  if (l.n == 0) {
+    *y = *x;
+    return;
+  }
+  int inner_y = innermost(l.y, l.n);
+  if (inner_y < 0) inner_y = l.n - 1;
+  int inner_x = innermost(l.x, l.n);
+  bool transposed = inner_x >= 0 && inner_x != inner_y && l.x[inner_y] != 0;
+  l.swap(inner_y, l.n - 1);
+  if (inner_x == l.n - 1) inner_x = inner_y;  // where the swap has put it
+  if (transposed) l.swap(inner_x, l.n - 2);
+  int outer_dims = l.n - (transposed ? 2 : 1);
+  int64_t outer = 1;
+  for (int i = 0; i < outer_dims; ++i) outer *= l.extent[i];
+  int64_t n = l.extent[l.n - 1], sx = l.x[l.n - 1], sy = l.y[l.n - 1];
+  if (!transposed) {
+    int64_t chunk = min64(n, kGrain), chunks = ceil_div(n, chunk);
+    pieces(pool, outer * chunks, kGrain / chunk, [&](int64_t begin, int64_t end) {
+      Odometer at(l, outer_dims, begin / chunks);
+      for (int64_t i = begin; i < end; ++i) {
+        int64_t c = i % chunks * chunk;
+        copy_row(x + at.x + c * sx, y + at.y + c * sy, min64(chunk, n - c), sx, sy);
+        if (i % chunks == chunks - 1) at.next();
+      }
+    });
+    return;
+  }
+  int64_t m = l.extent[l.n - 2], mx = l.x[l.n - 2], my = l.y[l.n - 2];
+  int64_t strips = ceil_div(n, kTile);
+  pieces(pool, outer * strips, kGrain / (kTile * m), [&](int64_t begin, int64_t end) {
+    Odometer at(l, outer_dims, begin / strips);
+    for (int64_t i = begin; i < end; ++i) {
+      int64_t r = i % strips * kTile;
+      for (int64_t c = 0; c < m; c += kTile)
+        copy_tile(x + at.x + r * sx + c * mx, y + at.y + r * sy + c * my, min64(kTile, n - r),
+                  min64(kTile, m - c), sx, mx, sy, my);
+      if (i % strips == strips - 1) at.next();
+    }
+  });
+}
+
+// The element type of a size travels as a null pointer.
+template <class Fn>
+void by_size(int64_t elem_size, Fn&& fn) {
+  switch (elem_size) {
+    case 1: return fn((uint8_t*)nullptr);
+    case 2: return fn((uint16_t*)nullptr);
+    case 4: return fn((uint32_t*)nullptr);
+    case 8: return fn((uint64_t*)nullptr);
+  }
+  throw std::invalid_argument("element size is not 1, 2, 4 or 8");
+}
+
+[[noreturn]] inline void bad_index(int64_t value, int64_t position, int64_t low, int64_t high) {
+  char text[128];
+  std::snprintf(text, sizeof text, "index %lld at position %lld is not in [%lld, %lld)",
+                (long long)value, (long long)position, (long long)low, (long long)high);
+  throw std::out_of_range(text);
+}
+
+}  // namespace move
+
+// y[i] = x[i]. bufs: X, Y; params: elem_size, ndim (<= 8), extents, x strides, y strides.
+static void strided_copy(Pool& pool, void* const* bufs, const int64_t* params) {
+  int ndim = (int)params[1];
+  const int64_t* extent = params + 2;
+  if (ndim < 0 || ndim > move::kMaxDims) throw std::invalid_argument("strided_copy: bad rank");
+  for (int i = 0; i < ndim; ++i)
+    if (extent[i] <= 0) return;
+  move::Layout l = move::simplify(ndim, extent, extent + ndim, extent + 2 * ndim);
+  move::by_size(params[0], [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    move::copy_typed(pool, (const T*)bufs[0], (T*)bufs[1], l);
+  });
+}
+
+// Y[i, :] = table[idx[i], :]. bufs: table, idx (i64), Y; params: n_idx, row_elems, table_rows,
+// elem_size. An index outside [0, table_rows) throws std::out_of_range.
+static void gather_rows(Pool& pool, void* const* bufs, const int64_t* params) {
+  const char* table = (const char*)bufs[0];
+  const int64_t* idx = (const int64_t*)bufs[1];
+  char* y = (char*)bufs[2];
+  int64_t n = params[0], rows = params[2], bytes = params[1] * params[3];
+  move::pieces(pool, n, 4 * move::kGrain / (bytes + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (idx[i] < 0 || idx[i] >= rows) move::bad_index(idx[i], i, 0, rows);
+      std::memcpy(y + i * bytes, table + idx[i] * bytes, (size_t)bytes);
+    }
+  });
+}
+
+// Advanced indexing. bufs: X, Y, idx0.. (i64; null reads coordinate 0); params: elem_size, k,
+// nd_out, extents[nd_out], per index (strides[nd_out], x_stride, dim size), block. Each index tuple
+// copies `block` contiguous elements. Negative indices wrap once; others throw std::out_of_range.
+static void index_nd(Pool& pool, void* const* bufs, const int64_t* params) {
+  using move::kMaxDims;
+  int64_t elem = params[0];
+  int k = (int)params[1], nd = (int)params[2];
+  if (k < 0 || k > kMaxDims || nd < 0 || nd > kMaxDims)
+    throw std::invalid_argument("index_nd: bad rank");
+  const int64_t* extent = params + 3;
+  const int64_t* per_index = extent + nd;
+  int64_t bytes = per_index[k * (nd + 2)] * elem, total = 1;
+  for (int d = 0; d < nd; ++d) total *= extent[d];
+  const char* x = (const char*)bufs[0];
+  char* y = (char*)bufs[1];
+  move::pieces(pool, total, 4 * move::kGrain / (bytes + 16), [&](int64_t begin, int64_t end) {
+    int64_t digit[kMaxDims], at[kMaxDims] = {};
+    int64_t rest = begin;
+    for (int d = nd - 1; d >= 0; --d) {
+      digit[d] = rest % extent[d];
+      rest /= extent[d];
+      for (int j = 0; j < k; ++j) at[j] += digit[d] * per_index[j * (nd + 2) + d];
+    }
+    for (int64_t i = begin; i < end; ++i) {
+      int64_t offset = 0;
+      for (int j = 0; j < k; ++j) {
+        const int64_t* idx = (const int64_t*)bufs[2 + j];
+        if (!idx) continue;
+        int64_t stride = per_index[j * (nd + 2) + nd], size = per_index[j * (nd + 2) + nd + 1];
+        int64_t v = idx[at[j]];
+        if (v < -size || v >= size) move::bad_index(v, i, -size, size);
+        offset += (v < 0 ? v + size : v) * stride;
+      }
+      std::memcpy(y + i * bytes, x + offset * elem, (size_t)bytes);
+      for (int d = nd - 1; d >= 0; --d) {
+        bool carry = ++digit[d] == extent[d];
+        int64_t step = carry ? 1 - extent[d] : 1;
+        if (carry) digit[d] = 0;
+        for (int j = 0; j < k; ++j) at[j] += step * per_index[j * (nd + 2) + d];
+        if (!carry) break;
+      }
+    }
+  });
+}
+
+// y[o, i, c] = x[o, idx[o, i, c], c]. bufs: X, IDX (i64), Y; params: elem_size, outer, n_x, n_idx,
+// inner; all contiguous. An index outside [0, n_x) throws std::out_of_range.
+static void gather_axis(Pool& pool, void* const* bufs, const int64_t* params) {
+  int64_t outer = params[1], n_x = params[2], n_idx = params[3], inner = params[4];
+  const int64_t* idx = (const int64_t*)bufs[1];
+  move::by_size(params[0], [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const T* x = (const T*)bufs[0];
+    T* y = (T*)bufs[2];
+    int64_t rows = outer * n_idx;
+    move::pieces(pool, rows, move::kGrain / (inner + 1), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const T* from = x + r / n_idx * n_x * inner;
+        for (int64_t c = 0; c < inner; ++c) {
+          int64_t v = idx[r * inner + c];
+          if (v < 0 || v >= n_x) move::bad_index(v, r * inner + c, 0, n_x);
+          y[r * inner + c] = from[v * inner + c];
+        }
+      }
+    });
+  });
+}
+
+// bufs: Y; params: n, elem_size, bit pattern (low elem_size bytes).
+static void fill(Pool& pool, void* const* bufs, const int64_t* params) {
+  move::by_size(params[1], [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    T* y = (T*)bufs[0];
+    T v = (T)params[2];
+    move::pieces(pool, params[0], 4 * move::kGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) y[i] = v;
+    });
+  });
+}
+
+// y[i] = start + step * i, wrapping. bufs: Y (i64); params: n, start, step.
+static void iota(Pool& pool, void* const* bufs, const int64_t* params) {
+  int64_t* y = (int64_t*)bufs[0];
+  uint64_t start = (uint64_t)params[1], step = (uint64_t)params[2];
+  move::pieces(pool, params[0], move::kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) y[i] = (int64_t)(start + step * (uint64_t)i);
+  });
+}
+
+// y = x with every NaN made 0x7fc00000; X and Y may be the same. bufs: X, Y (f32); params: n.
+static void canonical_copy(Pool& pool, void* const* bufs, const int64_t* params) {
+  const float* x = (const float*)bufs[0];
+  float* y = (float*)bufs[1];
+  move::pieces(pool, params[0], 2 * move::kGrain, [&](int64_t begin, int64_t end) {
+    F nan = from_bits(set1i(0x7fc00000u));
+    for (int64_t i = begin; i < end; i += W) {
+      int n = (int)move::min64(W, end - i);
+      F v = load_partial(x + i, n);
+      store_partial(y + i, select(ne(v, v), nan, v), n);
+    }
+  });
+}
+
+}  // namespace ree::REE_ISA

@@ -1,0 +1,1 @@
+#define REE_ROWS_KERNELS

@@ -1,0 +1,35 @@
+#include "plan.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace ree {
+namespace {
+const KernelTable& require_isa(const std::string& isa) {
+  const KernelTable* t = find_isa(isa);
+  if (!t) throw std::invalid_argument("instruction set '" + isa + "' is not available here");
+  return *t;
+}
+}  // namespace
+
+Plan::Plan(const std::string& isa) : table_(require_isa(isa)) {}
+
+void Plan::add(const std::string& kernel, std::vector<int32_t> slots, std::vector<int64_t> params) {
+  Kernel fn = find_kernel(table_, kernel);
+  if (!fn) throw std::invalid_argument("unknown kernel '" + kernel + "'");
+  for (int32_t s : slots) max_slot_ = std::max(max_slot_, s);
+  steps_.push_back({fn, std::move(slots), std::move(params)});
+}
+
+void Plan::run(Pool& pool, void* const* table, int64_t table_size) const {
+  if (max_slot_ >= table_size) throw std::invalid_argument("buffer table too short");
+  FloatMode mode;
+  std::vector<void*> bufs;
+  for (const Step& s : steps_) {
+    bufs.resize(s.slots.size());
+    for (size_t i = 0; i < bufs.size(); ++i) bufs[i] = s.slots[i] < 0 ? nullptr : table[s.slots[i]];
+    s.fn(pool, bufs.data(), s.params.data());
+  }
+}
+
+}  // namespace ree

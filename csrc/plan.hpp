@@ -1,0 +1,30 @@
+// A bound program: a list of kernel calls over a table of buffer slots, run without Python.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernel.hpp"
+
+namespace ree {
+
+class Plan {
+ public:
+  explicit Plan(const std::string& isa);
+  // slots index the table given to run(); throws std::invalid_argument for an unknown kernel.
+  void add(const std::string& kernel, std::vector<int32_t> slots, std::vector<int64_t> params);
+  void run(Pool& pool, void* const* table, int64_t table_size) const;
+  int size() const { return (int)steps_.size(); }
+
+ private:
+  struct Step {
+    Kernel fn;
+    std::vector<int32_t> slots;
+    std::vector<int64_t> params;
+  };
+  const KernelTable& table_;
+  std::vector<Step> steps_;
+  int32_t max_slot_ = -1;
+};
+
+}  // namespace ree

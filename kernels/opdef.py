@@ -1,0 +1,219 @@
+"""What an operator is: one record that says everything, checked when it is registered.
+
+Shape rules see symbolic types; everything else sees a `Bound` node, whose shapes are ints. Opcode ranges, attribute conventions and primitive operators for row programs are listed
+in docs/adding-an-operator.md.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ree.kernels.index import IndexRule
+from ree.kernels.rowprogram import RowProgram
+from ree.kernels.scalar import Function
+from ree.kernels.types import Dim, DType, TensorType, evaluate
+
+Array = npt.NDArray[np.generic]
+# float attributes are Python floats that are exactly float32
+AttrValue = bool | int | float | str | DType | Dim | tuple["AttrValue", ...]
+Attrs = Mapping[str, AttrValue]
+
+
+class Form(enum.Enum):
+    """The handful of shapes a numeric rule may have."""
+
+    POINTWISE = "pointwise"  # a scalar function of broadcast sources
+    CONTRACTION = "contraction"  # segmented FMA chain
+    SUM = "sum"  # blocks, lanes, halving
+    SELECTION = "selection"  # exact, order-free: max, argmax, ...
+    MOVE = "move"  # an index rule alone; never hashed
+    GATHER = "gather"  # an index rule with one index read
+    CREATE = "create"  # no sources: iota, full
+    COMPOSITE = "composite"  # has a row program
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An operator applied to sources of known shapes."""
+
+    op: str
+    inputs: tuple[TensorType, ...]
+    outputs: tuple[TensorType, ...]
+    attrs: Attrs
+
+    @property
+    def out(self) -> TensorType:
+        return self.outputs[0]
+
+    def int_attr(self, name: str) -> int:
+        v = self.attrs[name]
+        if not isinstance(v, int):
+            raise TypeError(f"attribute {name} of {self.op} is not an int")
+        return int(v)
+
+    def f32_attr(self, name: str) -> float:
+        v = self.attrs[name]
+        if not isinstance(v, float):
+            raise TypeError(f"attribute {name} of {self.op} is not a float")
+        return v
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating-point operations and bytes that must move (sources read once, results written)."""
+
+    flops: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One case of an operator: a name, source arrays and attributes."""
+
+    name: str
+    inputs: tuple[Array, ...]
+    attrs: Attrs = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class View:
+    """A source or result as a kernel sees it: a buffer slot, and strides in elements."""
+
+    slot: int
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: DType
+
+
+class Lowering(Protocol):
+    """What `lower` may ask of the planner, for one bound node."""
+
+    node: Bound
+
+    def source(self, i: int) -> View:
+        """Source i as it lies in memory (any strides, 0 where broadcast)."""
+
+    def dense(self, i: int, trailing: int | None = None) -> View:
+        """Source i with its last `trailing` dimensions contiguous (all by default), copying if
+        it is not."""
+
+    def result(self, i: int = 0) -> View:
+        """Result i, contiguous."""
+
+    def offset(self, slot: int, nbytes: int) -> int:
+        """A slot `nbytes` into the buffer of another."""
+
+    def scratch(self, nbytes: int) -> int:
+        """A slot for temporary memory that lives for this node only."""
+
+    def packed(self, i: int, k: int, n: int, stride_k: int, stride_n: int) -> int:
+        """A slot with source i in the panel layout of `gemm`; weights are packed once, at load."""
+
+    def epilogue(self, rows: int, cols: int) -> tuple[int, list[int], list[int]]:
+        """(tile function address or 0, its slots, its parameters): the pointwise work fused onto
+        the result of a contraction of rows x cols."""
+
+    def emit(self, kernel: str, slots: Sequence[int], params: Sequence[int]) -> None:
+        """Call a csrc kernel; slot -1 is a null pointer."""
+
+
+Infer = Callable[[Sequence[TensorType], Attrs], tuple[TensorType, ...]]
+Reference = Callable[[Sequence[Array], Bound], tuple[Array, ...]]
+
+
+@dataclass(frozen=True)
+class OpDef:
+    """An operator of the contract.
+
+    name and opcode: identity, stable for ever. rule: the numeric rule in one line. infer: shape
+    rule, symbolic; raises ValueError. reference: slow meaning in NumPy. index_rule: see index.py.
+    scalar: for pointwise operators, the function (may depend on dtypes and attributes). lower: emits
+    csrc kernel calls (pointwise and move operators are lowered by the planner instead).
+    row_program: for composites, one output element in primitive operators. bound: error against
+    float64, as text for the documentation. samples: cases, the nasty ones included.
+    """
+
+    name: str
+    opcode: int
+    form: Form
+    rule: str
+    infer: Infer
+    cost: Callable[[Bound], Cost]
+    samples: Callable[[], Iterable[Sample]]
+    bound: str
+    reference: Reference | None = None
+    index_rule: Callable[[Bound], IndexRule] | None = None
+    scalar: Callable[[Sequence[DType], Attrs], Function] | None = None
+    lower: Callable[[Lowering], None] | None = None
+    row_program: Callable[[Bound, int], RowProgram] | None = None
+
+    def __post_init__(self) -> None:
+        needed = {
+            Form.POINTWISE: ("scalar", "reference", "index_rule"),
+            Form.MOVE: ("reference", "index_rule"),
+            Form.COMPOSITE: ("reference", "index_rule", "lower", "row_program"),
+            Form.CREATE: ("reference", "lower"),
+        }.get(self.form, ("reference", "index_rule", "lower"))
+        missing = [f for f in needed if getattr(self, f) is None]
+        missing += [f for f in ("rule", "bound") if not getattr(self, f)]
+        if missing:
+            raise TypeError(f"operator '{self.name}' ({self.form.value}) lacks {', '.join(missing)}")
+
+
+_BY_NAME: dict[str, OpDef] = {}
+_BY_CODE: dict[int, OpDef] = {}
+
+
+def register(op: OpDef) -> OpDef:
+    """Add an operator; TypeError if its name or opcode is taken."""
+    if op.name in _BY_NAME or op.opcode in _BY_CODE:
+        raise TypeError(f"operator '{op.name}' (opcode {op.opcode}) is registered twice")
+    _BY_NAME[op.name] = op
+    _BY_CODE[op.opcode] = op
+    return op
+
+
+def get(name: str) -> OpDef:
+    """The operator called `name`; KeyError if there is none."""
+    return _BY_NAME[name]
+
+
+def names() -> tuple[str, ...]:
+    """Names of all operators, by opcode."""
+    return tuple(_BY_CODE[c].name for c in sorted(_BY_CODE))
+
+
+def bind(op: str, inputs: Sequence[TensorType], attrs: Attrs, env: Mapping[str, Dim]) -> Bound:
+    """The node with symbols replaced by env; its result types are inferred again."""
+    types = tuple(t.bind(env) for t in inputs)
+    bound_attrs = {k: bind_attr(v, env) for k, v in attrs.items()}
+    return Bound(op, types, get(op).infer(types, bound_attrs), bound_attrs)
+
+
+def bind_attr(v: AttrValue, env: Mapping[str, Dim]) -> AttrValue:
+    """An attribute with symbols replaced."""
+    if isinstance(v, tuple):
+        return tuple(bind_attr(x, env) for x in v)
+    if isinstance(v, bool | float | str | DType):
+        return v
+    return evaluate(v, env)
+
+
+def apply(op: str, inputs: Sequence[Array], attrs: Attrs | None = None) -> tuple[Array, ...]:
+    """Run an operator's reference on arrays."""
+    types = tuple(TensorType(DType.of(x.dtype), x.shape) for x in inputs)
+    node = bind(op, types, attrs or {}, {})
+    reference = get(op).reference
+    assert reference is not None  # checked at registration
+    return reference(inputs, node)
+
+
+def bytes_moved(node: Bound) -> int:
+    """Bytes of all sources and results, each once."""
+    return sum(t.nbytes for t in node.inputs) + sum(t.nbytes for t in node.outputs)

@@ -1,0 +1,209 @@
+"""Pointwise operators: a scalar function of sources that broadcast.
+
+An entry costs one line: everything else (shape rule, reference, index rule, code) follows from the
+function and the dtypes it accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+from ree.kernels import scalar_functions as fn
+from ree.kernels.index import IndexRule, broadcast_access
+from ree.kernels.opdef import (
+    Array,
+    Attrs,
+    Bound,
+    Cost,
+    Form,
+    OpDef,
+    Sample,
+    bytes_moved,
+    get,
+    register,
+)
+from ree.kernels.samples import SPECIAL, patterns
+from ree.kernels.scalar import (
+    BOOL,
+    F32,
+    I64,
+    Expr,
+    Function,
+    absolute,
+    convert,
+    eq,
+    fma,
+    make,
+    maximum,
+    minimum,
+    ne,
+    param,
+    select,
+    sqrt,
+    walk,
+)
+from ree.kernels.scalar_numpy import evaluate
+from ree.kernels.types import DType, TensorType, broadcast_shapes
+
+TYPES = {DType.F32: F32, DType.I64: I64, DType.BOOL: BOOL}
+DTYPES = {t: d for d, t in TYPES.items()}
+
+Build = Callable[..., Expr]
+Signature = tuple[DType, ...]
+
+
+def infer_with(signatures: Sequence[Signature], scalar: Callable[..., Function], name: str):  # type: ignore[no-untyped-def]
+    """The shape rule of a pointwise operator."""
+
+    def infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+        dtypes = tuple(t.dtype for t in types)
+        if dtypes not in signatures:
+            raise ValueError(f"{name}: not defined on ({', '.join(d.text for d in dtypes)})")
+        shape = broadcast_shapes(*(t.shape for t in types))
+        return (TensorType(DTYPES[scalar(dtypes, attrs).result], shape),)
+
+    return infer
+
+
+def reference(inputs: Sequence[Array], node: Bound) -> tuple[Array, ...]:
+    """Any pointwise operator, through the NumPy form of its scalar function."""
+    scalar = get(node.op).scalar
+    assert scalar is not None
+    y = evaluate(scalar([t.dtype for t in node.inputs], node.attrs), *inputs)
+    return (np.ascontiguousarray(np.broadcast_to(y, node.out.dims)).reshape(node.out.dims),)
+
+
+def index_rule(node: Bound) -> IndexRule:
+    out = node.out.dims
+    return IndexRule(out, tuple(broadcast_access(t.dims, out) for t in node.inputs))
+
+
+def pointwise(name: str, opcode: int, signatures: Sequence[Signature], build: Build, rule: str,
+              bound: str) -> None:  # fmt: skip
+    """Register the operator whose function is build(*arguments)."""
+
+    @lru_cache(maxsize=64)
+    def make_function(dtypes: tuple[DType, ...]) -> Function:
+        types = tuple(TYPES[d] for d in dtypes)
+        return Function(name, types, build(*(param(i, t) for i, t in enumerate(types))))
+
+    def scalar(dtypes: Sequence[DType], attrs: Attrs) -> Function:
+        return make_function(tuple(dtypes))
+
+    def cost(node: Bound) -> Cost:
+        body = scalar([t.dtype for t in node.inputs], node.attrs).body
+        flops = sum(1 for e in walk(body) if e.type is F32 and e.args and e.op != "select")
+        return Cost(flops * node.out.numel, bytes_moved(node))
+
+    register(
+        OpDef(name, opcode, Form.POINTWISE, rule, infer_with(signatures, scalar, name), cost,
+              lambda: _samples(signatures), bound, reference, index_rule, scalar)
+    )  # fmt: skip
+
+
+def _samples(signatures: Sequence[Signature]) -> Iterator[Sample]:
+    for dtypes in signatures:
+        n = len(dtypes)
+        text = ",".join(d.text for d in dtypes)
+        if all(d is DType.F32 for d in dtypes):
+            for name, x in patterns((3, 37), 11):
+                rest = [next(iter(patterns((3, 37), 12 + i)))[1] for i in range(n - 1)]
+                yield Sample(f"{text}/{name}", (x, *rest))
+            pairs = np.array(list(product(SPECIAL, repeat=min(n, 2))), np.float32)
+            columns = [np.ascontiguousarray(pairs[:, min(i, pairs.shape[1] - 1)]) for i in range(n)]
+            yield Sample(f"{text}/special", tuple(columns))
+        shapes = [((2, 1, 5), (4, 1), (5,)), ((0, 3), (1, 3), (3,)), ((), (7,), (1,)),
+                  ((130, 3), (130, 1), ()), ((1000,), (1000,), (1000,))]  # fmt: skip
+        for k, shape in enumerate(shapes):
+            arrays = tuple(_random(d, s, 31 * k + i)
+                           for i, (d, s) in enumerate(zip(dtypes, shape, strict=False)))  # fmt: skip
+            yield Sample(f"{text}/broadcast{k}", arrays)
+
+
+def _random(d: DType, shape: tuple[int, ...], seed: int) -> Array:
+    rng = np.random.default_rng(seed)
+    if d is DType.F32:
+        return rng.standard_normal(shape, np.float32)
+    if d is DType.BOOL:
+        return np.asarray(rng.random(shape) < 0.5)
+    edge = np.array([0, 1, -1, 2**62, -(2**63), 2**24 + 1, 2**53 + 1, 7])
+    return np.asarray(rng.choice(edge, shape), np.int64)
+
+
+def _op(name: str) -> Build:
+    return lambda *args: make(name, *args)
+
+
+FLOAT1: list[Signature] = [(DType.F32,)]
+FLOAT2: list[Signature] = [(DType.F32, DType.F32)]
+NUMBER1: list[Signature] = [(DType.F32,), (DType.I64,)]
+NUMBER2: list[Signature] = [(DType.F32, DType.F32), (DType.I64, DType.I64)]
+ANY2: list[Signature] = [*NUMBER2, (DType.BOOL, DType.BOOL)]
+BOOL2: list[Signature] = [(DType.BOOL, DType.BOOL)]
+HALF = "0.5 ulp"
+
+pointwise("add", 1, NUMBER2, _op("add"), "a + b", HALF)
+pointwise("sub", 2, NUMBER2, _op("sub"), "a - b", HALF)
+pointwise("mul", 3, NUMBER2, _op("mul"), "a * b", HALF)
+pointwise("div", 4, FLOAT2, _op("div"), "a / b", HALF)
+pointwise("fma", 5, [(DType.F32,) * 3], fma, "a * b + c, rounded once", HALF)
+pointwise("neg", 6, NUMBER1, _op("neg"), "sign flipped", "exact")
+pointwise("abs", 7, NUMBER1, absolute, "sign cleared", "exact")
+pointwise("sqrt", 8, FLOAT1, sqrt, "square root", HALF)
+pointwise("minimum", 9, NUMBER2, minimum, "NaN if either is; -0 < +0", "exact")
+pointwise("maximum", 10, NUMBER2, maximum, "NaN if either is; -0 < +0", "exact")
+pointwise("eq", 20, ANY2, eq, "a == b", "exact")
+pointwise("ne", 21, ANY2, ne, "a != b; true when unordered", "exact")
+pointwise("lt", 22, NUMBER2, _op("lt"), "a < b", "exact")
+pointwise("le", 23, NUMBER2, _op("le"), "a <= b", "exact")
+pointwise("gt", 24, NUMBER2, lambda a, b: b < a, "a > b", "exact")
+pointwise("ge", 25, NUMBER2, lambda a, b: b <= a, "a >= b", "exact")
+pointwise("logical_and", 30, BOOL2, _op("and"), "a and b", "exact")
+pointwise("logical_or", 31, BOOL2, _op("or"), "a or b", "exact")
+pointwise("logical_xor", 32, BOOL2, _op("xor"), "a xor b", "exact")
+pointwise("logical_not", 33, [(DType.BOOL,)], _op("not"), "not a", "exact")
+pointwise("where", 34, [(DType.BOOL, d, d) for d in TYPES], select, "c ? a : b", "exact")
+
+for _f, _code, _bound in [
+    (fn.exp, 50, "1.0 ulp"), (fn.log, 51, "1.0 ulp"), (fn.tanh, 52, "1.0 ulp"),
+    (fn.erf, 53, "1.0 ulp"), (fn.sin, 54, "1.0 ulp"), (fn.cos, 55, "1.0 ulp"),
+    (fn.rsqrt, 56, "1.5 ulp"), (fn.sigmoid, 57, "2.5 ulp"), (fn.silu, 58, "3.5 ulp"),
+    (fn.gelu, 59, "8 * 2^-24 * |x|"), (fn.gelu_tanh, 60, "8 * 2^-24 * |x|"), (fn.relu, 61, "exact"),
+]:  # fmt: skip
+    pointwise(_f.name, _code, FLOAT1, _f, f"the float32 program {_f.name}", _bound)
+
+
+def _cast_scalar(dtypes: Sequence[DType], attrs: Attrs) -> Function:
+    to = attrs["dtype"]
+    if not isinstance(to, DType) or to not in TYPES:
+        raise ValueError("cast: expected dtype f32, i64 or bool")
+    return _cast_function(dtypes[0], to)
+
+
+@lru_cache(maxsize=16)
+def _cast_function(source: DType, to: DType) -> Function:
+    return Function(f"cast_{to.text}", (TYPES[source],), convert(param(0, TYPES[source]), TYPES[to]))
+
+
+def _cast_samples() -> Iterator[Sample]:
+    for d in TYPES:
+        for to in TYPES:
+            x = _random(d, (5, 29), 3)
+            if d is DType.F32:
+                big = np.array([2.0**62, -(2.0**63), 2.0**63, 1e30, 0.5, -0.5, 1.5], np.float32)
+                x = np.concatenate([SPECIAL, big, x.reshape(-1).astype(np.float32) * 1e3])
+            yield Sample(f"{d.text}->{to.text}", (x,), {"dtype": to})
+
+
+register(
+    OpDef("cast", 70, Form.POINTWISE,
+          "i64 to f32 to nearest even; f32 to i64 toward zero, saturating, NaN to 0; bool is != 0",
+          infer_with([(d,) for d in TYPES], _cast_scalar, "cast"),
+          lambda node: Cost(0, bytes_moved(node)), _cast_samples, HALF, reference, index_rule,
+          _cast_scalar)
+)  # fmt: skip
+

@@ -1,0 +1,17 @@
+"""The registry, complete: importing this module registers every operator of the contract."""
+
+from __future__ import annotations
+
+from ree.kernels import (  # noqa: F401
+    attention,
+    contraction,
+    gather,
+    movement,
+    norms,
+    pointwise,
+    reductions,
+    scan,
+)
+from ree.kernels.opdef import Form, OpDef, get, names
+
+__all__ = ["Form", "OpDef", "get", "names"]

@@ -1,0 +1,38 @@
+"""Compiling: from a torch module to a Program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ree.compiler.capture import capture
+from ree.program import Names, Program
+
+
+def compile(
+    module: Any,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | Any,
+    dynamic_shapes: Any = None,
+) -> Program:
+    """Compile a torch module.
+
+    example_inputs: a tuple of positional tensors, a dict of keyword tensors, or one tensor.
+    dynamic_shapes: as torch.export's. Raises CaptureError, UnsupportedError.
+    """
+    import torch
+
+    if isinstance(example_inputs, torch.Tensor):
+        example_inputs = (example_inputs,)
+    if isinstance(example_inputs, Mapping):
+        args: tuple[Any, ...] = ()
+        kwargs = dict(example_inputs)
+    else:
+        args, kwargs = tuple(example_inputs), {}
+    captured = capture(module, args, kwargs, dynamic_shapes)
+    given = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
+    examples = {
+        name: t.detach().cpu().contiguous().numpy()
+        for name, t in zip(captured.input_names, given, strict=False)
+    }
+    names = Names(captured.input_names, captured.output_names, captured.weight_names)
+    return Program(captured.graph, names, captured.weights, examples)

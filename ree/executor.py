@@ -1,0 +1,113 @@
+"""Executables: a recipe with memory and code behind it."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ree import _core
+from ree.compiler.emit.tile import addresses
+from ree.compiler.ir import Graph
+from ree.compiler.plan import ALIGN, DIGEST, Call, Packing, Recipe
+from ree.errors import InputError
+from ree.kernels.opdef import Array
+
+
+class Executable:
+    """Runs one instance on one instruction set. Memory is allocated once, here; a run allocates only
+    its outputs."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        recipe: Recipe,
+        isa: str,
+        weights: Sequence[Array],
+        packed: MutableMapping[Any, Array],
+    ) -> None:
+        self.graph, self.recipe, self.isa = graph, recipe, isa
+        self._weights = list(weights)
+        self._consts = [c.array() for c in graph.consts]
+        self._arena = aligned(recipe.arena_bytes)
+        self._digests = np.zeros(max(DIGEST * len(recipe.digests), 1), np.uint8)
+        self._packed = [self._pack(p, packed) for p in recipe.packings]
+        self._plan = _core.Plan(isa)
+        code = addresses(recipe.tiles, isa)
+        for call in recipe.calls:
+            self._plan.add(call.kernel, list(call.slots), _params(call, code))
+        self._fixed = {
+            "arena": [self._arena.ctypes.data + o for o in recipe.offsets],
+            "weight": [w.ctypes.data for w in self._weights],
+            "const": [c.ctypes.data for c in self._consts],
+            "packed": [p.ctypes.data for p in self._packed],
+            "digest": [self._digests.ctypes.data],
+        }
+        self._out_types = [graph.type_of(r) for r in graph.outputs]
+        self._table = [0] * len(recipe.slots)
+        self._moving = []  # slots whose address changes from run to run
+        for i, s in enumerate(recipe.slots):
+            if s.buffer.kind in ("input", "output"):
+                self._moving.append((i, s.buffer.kind == "input", s.buffer.index, s.offset))
+            else:
+                self._table[i] = self._fixed[s.buffer.kind][s.buffer.index] + s.offset
+
+    def run(
+        self, inputs: Sequence[Array], pool: _core.Pool
+    ) -> tuple[list[Array], dict[int, bytes], dict[int, Array]]:
+        """(outputs, body roots by value, kept values by value)."""
+        outputs = [np.empty(t.dims, t.dtype.numpy) for t in self._out_types]
+        for i, is_input, index, offset in self._moving:
+            base = inputs[index] if is_input else outputs[index]
+            self._table[i] = base.ctypes.data + offset
+        try:
+            self._plan.run(pool, self._table)
+        except IndexError as e:
+            raise InputError(str(e)) from e
+        raw = self._digests.tobytes()
+        digests = {
+            v: raw[DIGEST * i : DIGEST * (i + 1)] for i, v in enumerate(self.recipe.digests)
+        }
+        return outputs, digests, self._kept(outputs)
+
+    def _kept(self, outputs: Sequence[Array]) -> dict[int, Array]:
+        values = {}
+        types = self.graph.value_types()
+        for v, buffer in self.recipe.values.items():
+            t = types[v]
+            if buffer.kind == "output":
+                values[v] = outputs[buffer.index]
+            else:
+                start = self.recipe.offsets[buffer.index]
+                raw = self._arena[start : start + t.nbytes]
+                values[v] = raw.view(t.dtype.numpy).reshape(t.dims).copy()
+        return values
+
+    def _pack(self, p: Packing, cache: MutableMapping[Any, Array]) -> Array:
+        key = (self.isa, p)
+        if key not in cache:
+            panel = _core.panel(self.isa)
+            w = self._weights[p.source.index]
+            out = aligned((p.n + panel - 1) // panel * panel * p.k * 4)
+            plan = _core.Plan(self.isa)
+            plan.add("pack", [0, 1], [p.k, p.n, p.stride_k, p.stride_n, 1, 0])
+            from ree.settings import pool
+
+            plan.run(pool(), [w.ctypes.data, out.ctypes.data])
+            cache[key] = out
+        return cache[key]
+
+
+def _params(call: Call, code: Sequence[int]) -> list[int]:
+    params = list(call.params)
+    if call.tile >= 0:
+        params[call.tile_at] = code[call.tile]
+    return params
+
+
+def aligned(nbytes: int) -> Array:
+    """An uninitialised byte array whose address is a multiple of ALIGN."""
+    raw = np.empty(nbytes + ALIGN, np.uint8)
+    start = -raw.ctypes.data % ALIGN
+    return raw[start : start + nbytes]

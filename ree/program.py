@@ -1,0 +1,289 @@
+"""Programs: a captured graph with its weights, ready to run on inputs of any allowed shape."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ree import _core, settings
+from ree.compiler.instance import Instance, make_instance
+from ree.compiler.ir import Graph, Kind, Node, Origin
+from ree.compiler.plan import plan
+from ree.errors import InputError
+from ree.executor import Executable
+from ree.kernels import registry  # noqa: F401  (operators)
+from ree.kernels.opdef import Array
+from ree.kernels.types import DType, Sym, TensorType, evaluate
+from ree.traces.tensor import body_root, tensor_hash
+from ree.traces.trace import Trace, ValueInfo, make_trace
+
+LEVELS = ("io", "ops")
+
+
+@dataclass
+class Result:
+    """Outputs of a run, in the program's order, and its trace if one was asked for."""
+
+    outputs: tuple[Any, ...]
+    trace: Trace | None = None
+    values: dict[int, Array] = field(default_factory=dict)  # keep_values only
+
+
+@dataclass
+class Names:
+    """What the graph itself does not say: names of inputs, outputs and weights."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: tuple[str, ...]
+
+
+class Program:
+    """A compiled program.
+
+    Calling it with arrays or tensors, positional or by name, returns a tuple of outputs (or the
+    output, when there is one) of the same kind as the inputs.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        names: Names,
+        weights: Sequence[Array],
+        examples: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.graph, self.names = graph, names
+        self.weights = list(weights)
+        self.examples = dict(examples or {})
+        self.program_hash = graph.program_hash()
+        self._weights_root: bytes | None = None
+        self._instances: dict[tuple[int, ...], Instance] = {}
+        self._executables: dict[tuple[object, ...], Executable] = {}
+        self._packed: dict[object, Any] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        out = self.run(*args, **kwargs).outputs
+        return out[0] if len(out) == 1 else out
+
+    @property
+    def weights_root(self) -> bytes:
+        """Merkle root over the weights' tensor hashes, by name."""
+        if self._weights_root is None:
+            from ree.traces.trace import tensors_root
+
+            self._weights_root = tensors_root([hash_array(w) for w in self.weights])
+        return self._weights_root
+
+    def run(
+        self,
+        *args: Any,
+        trace: str | None = None,
+        threads: int | None = None,
+        isa: str | None = None,
+        fuse: bool = True,
+        keep_values: bool = False,
+        **kwargs: Any,
+    ) -> Result:
+        """Run on inputs; trace is None, "io" or "ops". keep_values also returns every value that
+        an "ops" trace hashes. InputError for inputs that do not fit."""
+        if trace not in (None, *LEVELS):
+            raise InputError(f"trace level: expected io or ops, got '{trace}'")
+        arrays, as_torch = self._bind_inputs(args, kwargs)
+        with self._lock:  # buffers belong to one run at a time
+            env = self.bind_symbols(arrays)
+            executable = self._executable(env, isa or settings.isa(), trace == "ops",
+                                          keep_values, fuse)  # fmt: skip
+            outputs, digests, values = executable.run(arrays, settings.pool(threads))
+            made = None
+            if trace is not None:
+                made = self._trace(env, arrays, outputs, digests, trace == "ops")
+        result = tuple(_to_torch(x) if as_torch else x for x in outputs)
+        return Result(result, made, values)
+
+    # inputs
+
+    def _bind_inputs(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Array], bool]:
+        names = self.names.inputs
+        if len(args) > len(names):
+            raise InputError(f"expected {len(names)} inputs, got {len(args)}")
+        given = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in names:
+                raise InputError(f"unknown input '{name}'", f"inputs are {', '.join(names)}")
+            if name in given:
+                raise InputError(f"input '{name}' is given twice")
+            given[name] = value
+        missing = [n for n in names if n not in given]
+        if missing:
+            raise InputError(f"missing input '{missing[0]}'", f"inputs are {', '.join(names)}")
+        as_torch = any(type(v).__module__.startswith("torch") for v in given.values())
+        return [
+            _to_array(n, given[n], t) for n, t in zip(names, self.graph.inputs, strict=True)
+        ], as_torch
+
+    def bind_symbols(self, arrays: Sequence[Array]) -> dict[str, int]:
+        """Values of the symbols that the input shapes imply; InputError where they do not fit."""
+        env: dict[str, int] = {}
+        for name, t, a in zip(self.names.inputs, self.graph.inputs, arrays, strict=True):
+            if a.ndim != t.rank:
+                raise InputError(f"input '{name}': expected {t}, got rank {a.ndim}")
+            for d, size in zip(t.shape, a.shape, strict=True):
+                if isinstance(d, Sym) and str(d) in {s.name for s in self.graph.symbols}:
+                    if env.setdefault(str(d), size) != size:
+                        raise InputError(
+                            f"input '{name}': expected {t} with {d}={env[str(d)]}, "
+                            f"got shape {list(a.shape)}"
+                        )
+        for s in self.graph.symbols:
+            if not s.low <= env[s.name] <= s.high:
+                raise InputError(
+                    f"dimension {s.name}: expected {s.low} to {s.high}, got {env[s.name]}"
+                )
+        for name, t, a in zip(self.names.inputs, self.graph.inputs, arrays, strict=True):
+            want = tuple(evaluate(d, env) for d in t.shape)
+            if a.shape != want:
+                raise InputError(
+                    f"input '{name}': expected shape {list(want)}, got {list(a.shape)}"
+                )
+        return env
+
+    # execution
+
+    def instance(self, env: Mapping[str, int]) -> Instance:
+        """The instance for bound symbols."""
+        key = tuple(env[s.name] for s in self.graph.symbols)
+        if key not in self._instances:
+            try:
+                self._instances[key] = make_instance(self.graph, env)
+            except ValueError as e:
+                raise InputError(f"the program does not accept these shapes: {e}") from e
+        return self._instances[key]
+
+    def _executable(
+        self, env: Mapping[str, int], isa: str, hash_values: bool, keep: bool, fuse: bool
+    ) -> Executable:
+        instance = self.instance(env)
+        key = (instance.digest, isa, hash_values, keep, fuse)
+        if key not in self._executables:
+            if len(self._executables) >= 16:  # many shapes: drop the oldest buffers
+                self._executables.pop(next(iter(self._executables)))
+            recipe = plan(
+                instance.graph,
+                panel=_core.panel(isa),
+                hash_values=hash_values,
+                keep_values=keep,
+                fuse=fuse,
+            )
+            self._executables[key] = Executable(
+                instance.graph, recipe, isa, self.weights, self._packed
+            )
+        return self._executables[key]
+
+    def _trace(
+        self,
+        env: Mapping[str, int],
+        inputs: Sequence[Array],
+        outputs: Sequence[Array],
+        digests: Mapping[int, bytes],
+        ops: bool,
+    ) -> Trace:
+        instance = self.instance(env)
+        types = instance.graph.value_types()
+        return make_trace(
+            numeric_id=instance.numeric_id,
+            program=instance.program,
+            instance=instance.digest,
+            weights_root=self.weights_root,
+            inputs=[hash_array(x) for x in inputs],
+            outputs=[hash_array(x) for x in outputs],
+            values=[
+                tensor_hash_of(t, digests[v]) if v in digests else bytes(32)
+                for v, t in enumerate(types)
+            ]
+            if ops
+            else None,
+            infos=value_infos(instance.graph) if ops else (),
+        )
+
+    def save(self, path: str) -> None:
+        """Write the artifact directory `path`."""
+        from ree.artifact import save
+
+        save(self, path)
+
+
+def value_infos(g: Graph) -> tuple[ValueInfo, ...]:
+    """What travels beside a trace: per value, operator, type and origin."""
+    return tuple(
+        ValueInfo(n.op, str(t), n.origin.name, n.origin.location, n.origin.code, n.origin.module)
+        for n in g.nodes
+        for t in n.results
+    )
+
+
+def hash_array(x: Array) -> bytes:
+    """Tensor hash, the body root by the csrc kernel."""
+    return tensor_hash(x, body_root=fast_body_root)
+
+
+def tensor_hash_of(t: TensorType, root: bytes) -> bytes:
+    """Tensor hash from a type and a body root."""
+    from ree.traces.tensor import hash_from_root
+
+    return hash_from_root(t.dtype.code, t.dims, root)
+
+
+def fast_body_root(x: Array) -> bytes:
+    """Body root of a contiguous array by the csrc kernel."""
+    x = np.ascontiguousarray(x)
+    out = np.zeros(32, np.uint8)
+    p = _core.Plan(settings.isa())
+    p.add("tree_hash", [0, 1], [x.nbytes])
+    p.run(settings.pool(), [x.ctypes.data, out.ctypes.data])
+    return out.tobytes()
+
+
+def origin_of(g: Graph, value: int) -> tuple[Node, Origin]:
+    """The node that defines a value, and where it comes from."""
+    node = g.producers()[value]
+    return node, node.origin
+
+
+def _to_array(name: str, value: Any, t: TensorType) -> Array:
+    """A contiguous array of the input's dtype, NaNs canonical; never the caller's memory."""
+    if type(value).__module__.startswith("torch"):
+        if str(value.dtype) == "torch.bfloat16" or getattr(value, "is_sparse", False):
+            raise InputError(f"input '{name}': expected {t}, got {value.dtype}")
+        value = value.detach().cpu().numpy()
+    a = np.asarray(value)
+    if isinstance(value, bool | int | float | list | tuple) and a.dtype.kind in "bif":
+        a = a.astype(t.dtype.numpy)
+    try:
+        dtype = DType.of(a.dtype)
+    except ValueError as e:
+        raise InputError(f"input '{name}': expected {t}, got dtype {a.dtype}") from e
+    if dtype is not t.dtype:
+        raise InputError(f"input '{name}': expected dtype {t.dtype.text}, got {dtype.text}")
+    a = np.ascontiguousarray(a).reshape(a.shape)
+    if t.dtype is DType.F32:
+        nan = np.isnan(a)
+        if nan.any():
+            a = a.copy()
+            a.view(np.uint32)[nan] = 0x7FC00000
+    return a
+
+
+def _to_torch(x: Array) -> Any:
+    import torch
+
+    return torch.from_numpy(x)
+
+
+__all__ = ["Kind", "Names", "Program", "Result", "body_root", "hash_array"]

@@ -1,0 +1,49 @@
+"""Settings from the environment: REE_FORCE_ISA and REE_NUM_THREADS."""
+
+from __future__ import annotations
+
+import os
+
+from ree import _core
+from ree.errors import EnvironmentError_
+
+MAX_THREADS = 1024
+
+
+def isa() -> str:
+    """The instruction set to run on: REE_FORCE_ISA, or the best this CPU has."""
+    names = _core.isa_names()
+    forced = os.environ.get("REE_FORCE_ISA")
+    if not forced:
+        return str(names[0])
+    if forced not in names:
+        raise EnvironmentError_(
+            f"REE_FORCE_ISA: expected one of {', '.join(names)}, got '{forced}'"
+        )
+    return forced
+
+
+def threads() -> int:
+    """REE_NUM_THREADS, or the cores this process may use."""
+    text = os.environ.get("REE_NUM_THREADS")
+    if not text:
+        return len(os.sched_getaffinity(0))
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
+        raise EnvironmentError_(
+            f"REE_NUM_THREADS: expected a number from 1 to {MAX_THREADS}, got '{text[:20]}'"
+        )
+    return int(text)
+
+
+_pools: dict[int, _core.Pool] = {}
+
+
+def pool(n: int | None = None) -> _core.Pool:
+    """The pool of n threads (default: `threads()`); one per size and process."""
+    n = threads() if n is None else n
+    if not 1 <= n <= MAX_THREADS:
+        raise EnvironmentError_(f"threads: expected 1 to {MAX_THREADS}, got {n}")
+    key = n + (os.getpid() << 16)  # threads do not survive a fork
+    if key not in _pools:
+        _pools[key] = _core.Pool(n)
+    return _pools[key]

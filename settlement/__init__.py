@@ -1,0 +1,1 @@
+"""Settlement, the contracts and their client. Not part of this release."""

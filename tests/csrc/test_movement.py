@@ -1,0 +1,200 @@
+"""Data-movement kernels against NumPy, byte for byte, for every ISA and several thread counts."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from ree.kernels.index import contiguous_strides
+from ree.kernels.numerics import canonical_nan
+
+from ree import _core
+
+ISAS = _core.isa_names()
+POOLS = {n: _core.Pool(n) for n in (1, 2, 7)}
+DTYPES = (np.uint8, np.uint16, np.uint32, np.uint64)
+Array = npt.NDArray[np.generic]
+
+
+def call(
+    isa: str, threads: int, kernel: str, arrays: list[Array | None], params: list[int]
+) -> None:
+    plan = _core.Plan(isa)
+    slots = [-1 if a is None else i for i, a in enumerate(arrays)]
+    plan.add(kernel, slots, params)
+    plan.run(POOLS[threads], [0 if a is None else a.ctypes.data for a in arrays])
+
+
+@pytest.fixture(params=[(isa, n) for isa in ISAS for n in POOLS], ids=str)
+def where(request: pytest.FixtureRequest) -> tuple[str, int]:
+    value: tuple[str, int] = request.param
+    return value
+
+
+def noise(shape: tuple[int, ...], dtype: type, seed: int = 0) -> Array:
+    bits = np.random.default_rng(seed).bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    return np.frombuffer(bits, dtype).reshape(shape).copy()
+
+
+def elem_strides(a: Array) -> list[int]:
+    return [s // a.itemsize for s in a.strides]
+
+
+def copy(where: tuple[str, int], x: Array, y: Array) -> None:
+    assert x.shape == y.shape
+    params = [x.itemsize, x.ndim, *x.shape, *elem_strides(x), *elem_strides(y)]
+    call(*where, "strided_copy", [x, y], params)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_copy_permuted(where: tuple[str, int], dtype: type) -> None:
+    x = noise((3, 1, 37, 65), dtype)
+    for order in permutations(range(4)):
+        view = x.transpose(order)
+        y: Array = np.zeros(view.shape, dtype)
+        copy(where, view, y)
+        assert y.tobytes() == np.ascontiguousarray(view).tobytes()
+
+
+def test_copy_large_transpose_and_row(where: tuple[str, int]) -> None:
+    x = noise((300, 517), np.uint32)
+    y = np.zeros((517, 300), np.uint32)
+    copy(where, x.T, y)
+    assert (y == x.T).all()
+    flat = noise((100_003,), np.uint32)
+    out = np.zeros_like(flat)
+    copy(where, flat, out)
+    assert (out == flat).all()
+
+
+def test_copy_views(where: tuple[str, int]) -> None:
+    x = noise((6, 40, 33), np.uint32)
+    cases = [
+        x[1:5, ::3, 2:30],
+        x[:, ::-1, ::-2],
+        np.broadcast_to(x[:, :1, :], (6, 9, 33)),
+        np.broadcast_to(x[:, :, :1], (6, 40, 50)),
+        np.broadcast_to(x[0, 0, :], (2, 3, 4, 5, 33)),
+        np.broadcast_to(x[0, 0, 0], (5, 7)),
+        np.broadcast_to(x[:, :, :1].transpose(2, 1, 0), (8, 40, 6)),
+        x[0, 0, 0, ...],
+        x[:0],
+        noise((2, 2, 3, 2, 2, 3, 2, 5), np.uint32).transpose(7, 0, 6, 1, 5, 2, 4, 3),
+    ]
+    for view in cases:
+        y = np.zeros(view.shape, np.uint32)
+        copy(where, view, y)
+        assert (y == view).all(), view.shape
+
+
+def test_copy_into_a_strided_result(where: tuple[str, int]) -> None:
+    x = noise((5, 34, 40), np.uint32)
+    for order in permutations(range(3)):
+        y = np.full((5, 36, 80), 7, np.uint32)
+        want = y.copy()
+        target = y[:, 1:35, ::2].transpose(order)
+        source = np.ascontiguousarray(x.transpose(order))
+        want[:, 1:35, ::2] = x
+        copy(where, source, target)
+        assert (y == want).all()
+
+
+def test_gather_rows(where: tuple[str, int]) -> None:
+    table = noise((50, 19), np.uint16)
+    idx = np.random.default_rng(1).integers(0, 50, 9001)
+    y = np.zeros((9001, 19), np.uint16)
+    call(*where, "gather_rows", [table, idx, y], [9001, 19, 50, 2])
+    assert (y == table[idx]).all()
+    for bad in (-1, 50):
+        wrong = idx.copy()
+        wrong[8000] = bad
+        with pytest.raises(IndexError, match=rf"index {bad} at position 8000 .*\[0, 50\)"):
+            call(*where, "gather_rows", [table, wrong, y], [9001, 19, 50, 2])
+    call(*where, "gather_rows", [table, idx, y], [0, 19, 50, 2])
+
+
+def index_nd(where: tuple[str, int], x: Array, *indices: Array) -> Array:
+    shape = np.broadcast_shapes(*(i.shape for i in indices))
+    k = len(indices)
+    y = np.zeros((*shape, *x.shape[k:]), x.dtype)
+    params = [x.itemsize, k, len(shape), *shape]
+    strides = contiguous_strides(x.shape)
+    for j, idx in enumerate(indices):
+        params += elem_strides(np.broadcast_to(idx, shape))
+        params += [strides[j], x.shape[j]]
+    call(*where, "index_nd", [x, y, *indices], [*params, int(np.prod(x.shape[k:]))])
+    return y
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_index_nd(where: tuple[str, int], dtype: type) -> None:
+    x = noise((7, 11, 13), dtype)
+    rng = np.random.default_rng(2)
+    rows, cols = rng.integers(-7, 7, (90, 1)), rng.integers(-11, 11, (1, 70))
+    assert (index_nd(where, x, rows, cols) == x[rows, cols]).all()
+    deep = rng.integers(-13, 13, (3, 1, 70))
+    assert (index_nd(where, x, rows, cols, deep) == x[rows, cols, deep]).all()
+    one = np.array(-3)
+    assert (index_nd(where, x, one) == x[-3]).all()
+    assert index_nd(where, x, rows[:0]).shape == (0, 1, 11, 13)
+
+
+def test_index_nd_out_of_range(where: tuple[str, int]) -> None:
+    x = noise((7, 11), np.uint32)
+    for bad in (7, -8):
+        with pytest.raises(IndexError, match=rf"index {bad} at position 3 .*\[-7, 7\)"):
+            index_nd(where, x, np.array([0, 1, 2, bad, 4]))
+
+
+def test_index_nd_null_index_reads_coordinate_zero(where: tuple[str, int]) -> None:
+    x = noise((4, 5), np.uint32)
+    idx, y = np.array([3, 0, -1]), np.zeros(3, np.uint32)
+    params = [4, 2, 1, 3, 0, 5, 4, 1, 1, 5, 1]
+    call(*where, "index_nd", [x, y, None, idx], params)
+    assert (y == x[0, idx]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_gather_axis(where: tuple[str, int], dtype: type, axis: int) -> None:
+    x = noise((5, 6, 7), dtype)
+    shape = list(x.shape)
+    shape[axis] = 4000
+    idx = np.random.default_rng(3).integers(0, x.shape[axis], shape)
+    y: Array = np.zeros(shape, dtype)
+    outer, inner = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1 :]))
+    params = [x.itemsize, outer, x.shape[axis], 4000, inner]
+    call(*where, "gather_axis", [x, idx, y], params)
+    assert (y == np.take_along_axis(x, idx, axis)).all()
+    idx.reshape(-1)[12345] = x.shape[axis]
+    with pytest.raises(IndexError, match=f"index {x.shape[axis]} at position 12345 "):
+        call(*where, "gather_axis", [x, idx, y], params)
+
+
+def test_fill_and_iota(where: tuple[str, int]) -> None:
+    for dtype in DTYPES:
+        for n in (0, 1, 70_001):
+            y = noise((n + 1,), dtype)
+            last = y[-1]
+            pattern = int(np.frombuffer(b"\xfe" * y.itemsize, f"i{y.itemsize}")[0])
+            call(*where, "fill", [y], [n, y.itemsize, pattern])
+            assert y[:-1].tobytes() == b"\xfe" * (n * y.itemsize)
+            assert y[-1] == last
+    for n, start, step in ((70_001, -5, 3), (4, 2**63 - 2, 1), (0, 0, 1)):
+        z = np.zeros(n, np.int64)
+        call(*where, "iota", [z], [n, start, step])
+        with np.errstate(over="ignore"):
+            assert (z == np.int64(start) + np.int64(step) * np.arange(n)).all()
+
+
+def test_canonical_copy(where: tuple[str, int]) -> None:
+    x = noise((70_003,), np.uint32).view(np.float32)
+    x[::5] = np.array(0xFFC00001, np.uint32).view(np.float32)
+    x[:2] = np.array([0x7F800000, 0x7F800001], np.uint32).view(np.float32)
+    y = np.zeros_like(x)
+    call(*where, "canonical_copy", [x, y], [x.size])
+    assert y.tobytes() == canonical_nan(x).tobytes()
+    call(*where, "canonical_copy", [x, x], [x.size])
+    assert x.tobytes() == y.tobytes()

@@ -1,0 +1,1 @@
+"""Commitments to a run: Merkle trees, tensor hashes, traces and their files."""

@@ -1,0 +1,340 @@
+"""Bytes of a trace file; docs/trace-format.md has the layout and an example.
+
+    magic (8) | format version u32 | lengths u64 of trace, sidecar, index, data
+    trace | sidecar | index | SHA-256 of everything before | zeros to a multiple of 64 | data
+
+The checksum tells a damaged file from a different run; it authenticates nothing. Data is bound by
+the tensor hashes instead (`check_values`), so that opening a file reads none of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ree.kernels.types import MAX_ELEMENTS, MAX_RANK, DType
+from ree.traces.encoding import DIGEST, sha256, u8, u32, u64
+from ree.traces.sidecar import MAX_BYTES as MAX_SIDECAR
+from ree.traces.sidecar import SidecarError, decode_sidecar, encode_sidecar
+from ree.traces.tensor import Array, BodyRoot, body_root, dtype_of, raw_bytes, tensor_hash
+from ree.traces.trace import LEVELS, Trace, is_moved
+
+MAGIC = b"\x89REE\r\n\x1a\n"  # as PNG's: shows 7-bit and line-end damage
+FORMAT = 1
+ALIGN = 64
+HEADER_BYTES = 44
+TRACE_BYTES = 4 + 1 + 4 * DIGEST + 3 * 4  # without its tensor hashes
+MAX_TRACE = 512 << 20
+MAX_INDEX = 64 << 20
+KINDS = ("input", "output", "value")
+_DTYPES = {d.code: d for d in DType}
+
+
+class TraceFormatError(ValueError):
+    """A trace file that is malformed; the message says what was expected."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies in the data section."""
+
+    kind: str
+    index: int
+    dtype: DType
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.size
+
+
+class StoredTensors(Mapping[tuple[str, int], Array]):
+    """Tensors of a file by ("input" | "output" | "value", index), read-only views of its bytes.
+
+    They are what the file says, not yet what the trace commits to: see `check_values`.
+    """
+
+    def __init__(self, entries: Iterable[Entry], data: memoryview) -> None:
+        self.entries = {(e.kind, e.index): e for e in entries}
+        self._data = data
+
+    def __getitem__(self, key: tuple[str, int]) -> Array:
+        e = self.entries[key]
+        raw = self._data[e.offset : e.offset + e.nbytes]
+        if not e.nbytes:
+            return np.zeros(e.shape, e.dtype.numpy)
+        return np.frombuffer(raw, e.dtype.numpy).reshape(e.shape)
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+@dataclass(frozen=True)
+class TraceFile:
+    """A parsed file."""
+
+    trace: Trace
+    tensors: StoredTensors
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Section lengths, from the header."""
+
+    trace: int
+    sidecar: int
+    index: int
+    data: int
+
+    @property
+    def head_bytes(self) -> int:
+        """Everything before the padding and the data."""
+        return HEADER_BYTES + self.trace + self.sidecar + self.index + DIGEST
+
+    @property
+    def data_start(self) -> int:
+        return _aligned(self.head_bytes) if self.data else self.head_bytes
+
+    @property
+    def file_bytes(self) -> int:
+        return self.data_start + self.data
+
+
+# writing
+
+
+def encode_file(
+    trace: Trace, tensors: Mapping[tuple[str, int], Array] | None = None
+) -> Iterator[bytes | memoryview]:
+    """The file in pieces. tensors: arrays to carry, by (kind, index); uint16 holds bfloat16.
+
+    ValueError for a tensor the trace does not have a hash for. Hashes are not computed here.
+    """
+    arrays: list[Array] = []
+    entries: list[Entry] = []
+    end = 0
+    for kind, index in sorted(tensors or {}, key=lambda k: (KINDS.index(k[0]), k[1])):
+        array = np.asarray((tensors or {})[kind, index])
+        end = _aligned(end)
+        e = Entry(kind, index, dtype_of(array), array.shape, end)
+        _check_entry(e, trace)
+        arrays.append(array)
+        entries.append(e)
+        end += e.nbytes
+    core, side, table = _encode_trace(trace), encode_sidecar(trace.sidecar), _encode_index(entries)
+    layout = Layout(len(core), len(side), len(table), end)
+    _check_limits(layout)
+    head = MAGIC + u32(FORMAT) + b"".join(map(u64, (len(core), len(side), len(table), end)))
+    head += core + side + table
+    yield head + sha256(head)
+    if end:
+        yield bytes(layout.data_start - layout.head_bytes)
+    position = 0
+    for e, array in zip(entries, arrays, strict=True):
+        yield bytes(e.offset - position)
+        yield raw_bytes(array)
+        position = e.offset + e.nbytes
+
+
+def _encode_trace(t: Trace) -> bytes:
+    hashes = (*t.inputs, *t.outputs, *t.values)
+    return b"".join(
+        (
+            u32(t.version), u8(LEVELS.index(t.level)), t.numeric_id, t.program, t.instance,
+            t.weights_root, u32(len(t.inputs)), u32(len(t.outputs)), u32(len(t.values)), *hashes,
+        )
+    )  # fmt: skip
+
+
+def _encode_index(entries: list[Entry]) -> bytes:
+    out = [u32(len(entries))]
+    for e in entries:
+        out += [u8(KINDS.index(e.kind)), u32(e.index), u8(e.dtype.code), u8(len(e.shape))]
+        out += [u64(d) for d in e.shape] + [u64(e.offset)]
+    return b"".join(out)
+
+
+# reading
+
+
+def parse_header(raw: bytes, file_bytes: int) -> Layout:
+    """Section lengths, checked against their limits and the size of the file."""
+    if len(raw) < HEADER_BYTES:
+        raise TraceFormatError(f"file: expected at least {HEADER_BYTES} bytes, got {len(raw)}")
+    r = _Reader(raw)
+    magic = r.take(8)
+    if magic != MAGIC:
+        raise TraceFormatError(f"magic: expected {MAGIC.hex()}, got {magic.hex()}")
+    version = r.uint(4)
+    if version != FORMAT:
+        raise TraceFormatError(f"format version: expected {FORMAT}, got {version}")
+    layout = Layout(r.uint(8), r.uint(8), r.uint(8), r.uint(8))
+    _check_limits(layout)
+    if layout.file_bytes != file_bytes:
+        raise TraceFormatError(f"file: expected {layout.file_bytes} bytes, got {file_bytes}")
+    return layout
+
+
+def parse_head(raw: bytes, layout: Layout) -> tuple[Trace, tuple[Entry, ...]]:
+    """Trace and index from the first `layout.head_bytes` of a file."""
+    body, checksum = raw[:-DIGEST], raw[-DIGEST:]
+    if sha256(body) != checksum:
+        raise TraceFormatError(
+            f"checksum: expected {checksum.hex()}, got {sha256(body).hex()}: the file is damaged"
+        )
+    r = _Reader(raw)
+    r.take(HEADER_BYTES)
+    trace = _parse_trace(_Reader(r.take(layout.trace)), r.take(layout.sidecar))
+    return trace, _parse_index(_Reader(r.take(layout.index)), trace, layout.data)
+
+
+def parse_data(entries: tuple[Entry, ...], data: memoryview) -> StoredTensors:
+    """Views of the data section; its padding must be zeros."""
+    position = 0
+    for e in entries:
+        if any(data[position : e.offset]):
+            raise TraceFormatError(f"padding before {e.kind} {e.index}: expected zeros")
+        position = e.offset + e.nbytes
+    return StoredTensors(entries, data)
+
+
+def parse_file(raw: bytes) -> TraceFile:
+    """A file that is in memory."""
+    layout = parse_header(raw[:HEADER_BYTES], len(raw))
+    trace, entries = parse_head(raw[: layout.head_bytes], layout)
+    check_gap(raw[layout.head_bytes : layout.data_start])
+    return TraceFile(trace, parse_data(entries, memoryview(raw)[layout.data_start :]))
+
+
+def check_gap(gap: bytes) -> None:
+    """The bytes between checksum and data must be zeros."""
+    if any(gap):
+        raise TraceFormatError(f"padding before data: expected zeros, got {gap.hex()}")
+
+
+def check_values(file: TraceFile, body_root: BodyRoot = body_root) -> None:
+    """Check every tensor the file carries against the trace; TraceFormatError for the first that
+    does not have its hash."""
+    for (kind, index), e in file.tensors.entries.items():
+        try:
+            got = tensor_hash(file.tensors[kind, index], body_root=body_root)
+        except ValueError as error:
+            raise TraceFormatError(f"{kind} {index}: {error}") from error
+        want = _hash_of(e, file.trace)
+        if got != want:
+            raise TraceFormatError(
+                f"{kind} {index}: expected bytes with hash {want.hex()}, got {got.hex()}"
+            )
+
+
+def _parse_trace(r: _Reader, sidecar: bytes) -> Trace:
+    if r.left < TRACE_BYTES:
+        raise TraceFormatError(f"trace: expected at least {TRACE_BYTES} bytes, got {r.left}")
+    version, level = r.uint(4), r.uint(1)
+    if level >= len(LEVELS):
+        raise TraceFormatError(f"level: expected 0 or 1, got {level}")
+    numeric_id, program, instance, weights_root = (r.take(DIGEST) for _ in range(4))
+    counts = [r.uint(4) for _ in range(3)]
+    if r.left != DIGEST * sum(counts):
+        raise TraceFormatError(
+            f"tensor hashes: expected {DIGEST * sum(counts)} bytes, got {r.left}"
+        )
+    inputs, outputs, values = (tuple(r.take(DIGEST) for _ in range(n)) for n in counts)
+    try:
+        return Trace(
+            LEVELS[level], numeric_id, program, instance, weights_root, inputs, outputs, values,
+            version, decode_sidecar(sidecar, *counts),
+        )  # fmt: skip
+    except SidecarError as e:
+        raise TraceFormatError(str(e)) from e
+    except ValueError as e:
+        raise TraceFormatError(f"trace: {e}") from e
+
+
+def _parse_index(r: _Reader, trace: Trace, data_bytes: int) -> tuple[Entry, ...]:
+    count = r.uint(4)
+    entries: list[Entry] = []
+    end, previous = 0, (-1, -1)
+    for _ in range(count):  # every entry takes bytes, so a false count ends at the section's end
+        kind, index, code, rank = r.uint(1), r.uint(4), r.uint(1), r.uint(1)
+        if kind >= len(KINDS) or code not in _DTYPES or rank > MAX_RANK:
+            raise TraceFormatError(
+                f"index entry {len(entries)}: expected kind, dtype code and rank, "
+                f"got {kind}, {code} and {rank}"
+            )
+        shape = tuple(r.uint(8) for _ in range(rank))
+        e = Entry(KINDS[kind], index, _DTYPES[code], shape, r.uint(8))
+        if (kind, index) <= previous:
+            raise TraceFormatError(f"index entry {len(entries)}: expected ascending order")
+        previous = (kind, index)
+        try:
+            _check_entry(e, trace)
+        except ValueError as error:
+            raise TraceFormatError(str(error)) from error
+        if e.offset != _aligned(end):
+            raise TraceFormatError(
+                f"{e.kind} {index}: expected offset {_aligned(end)}, got {e.offset}"
+            )
+        end = e.offset + e.nbytes
+        entries.append(e)
+    if r.left:
+        raise TraceFormatError(f"index: expected {count} entries, got {r.left} further bytes")
+    if end != data_bytes:
+        raise TraceFormatError(f"data: expected {end} bytes, got {data_bytes}")
+    return tuple(entries)
+
+
+def _check_entry(e: Entry, trace: Trace) -> None:
+    """ValueError unless the trace has a hash for the tensor and its size is allowed."""
+    if is_moved(_hash_of(e, trace)):
+        raise ValueError(f"{e.kind} {e.index}: expected no bytes for a value that is only moved")
+    if len(e.shape) > MAX_RANK or any(d > MAX_ELEMENTS for d in e.shape):
+        raise ValueError(f"{e.kind} {e.index}: dimension or rank too large")
+    if math.prod(e.shape) > MAX_ELEMENTS:
+        raise ValueError(f"{e.kind} {e.index}: expected at most {MAX_ELEMENTS} elements")
+
+
+def _hash_of(e: Entry, trace: Trace) -> bytes:
+    hashes = {"input": trace.inputs, "output": trace.outputs, "value": trace.values}[e.kind]
+    if not 0 <= e.index < len(hashes):
+        raise ValueError(f"{e.kind}: expected index below {len(hashes)}, got {e.index}")
+    return hashes[e.index]
+
+
+def _check_limits(layout: Layout) -> None:
+    for name, limit in (("trace", MAX_TRACE), ("sidecar", MAX_SIDECAR), ("index", MAX_INDEX)):
+        if getattr(layout, name) > limit:
+            raise TraceFormatError(
+                f"{name}: expected at most {limit} bytes, got {getattr(layout, name)}"
+            )
+
+
+def _aligned(n: int) -> int:
+    return (n + ALIGN - 1) // ALIGN * ALIGN
+
+
+class _Reader:
+    """Takes bytes from the front; never past the end."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw, self._at = raw, 0
+
+    @property
+    def left(self) -> int:
+        return len(self._raw) - self._at
+
+    def take(self, n: int) -> bytes:
+        if n > self.left:
+            raise TraceFormatError(f"section: expected {n} more bytes, got {self.left}")
+        self._at += n
+        return self._raw[self._at - n : self._at]
+
+    def uint(self, n: int) -> int:
+        return int.from_bytes(self.take(n), "big")

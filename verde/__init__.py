@@ -1,0 +1,1 @@
+"""Verde, the dispute game: the descent from a run to one float operation. Not part of this release."""
