@@ -57,13 +57,15 @@ def main() -> None:
     show("LOG", *fit(log_tail, list(range(9)), lo, hi, lambda f: abs(f**3) / max(abs(f), 1e-3)))
     show("TANH", *fit(lambda u: (mp.tanh(mp.sqrt(u)) / mp.sqrt(u) - 1) / u if u > 1e-9
                       else -mp.mpf(1) / 3, list(range(8)), 1e-12, 1.0, lambda u: u))  # fmt: skip
-    cut = 0.9277
+    cut = 1.0
     show("ERF_SMALL", *fit(lambda u: mp.erf(mp.sqrt(u)) / mp.sqrt(u) - 1 if u > 1e-12
                            else 2 / mp.sqrt(mp.pi) - 1, list(range(7)), 1e-14, cut * cut,
                            lambda u: 1.0))  # fmt: skip
-    # log(erfc(t)) = -t - t * (c0 + c1 t + ...)
-    show("ERF_LARGE", *fit(lambda t: -mp.log(mp.erfc(t)) / t - 1, list(range(9)), cut, 4.0,
-                           lambda t: float(t * mp.erfc(t))))  # fmt: skip
+    # erfc(t) = 2^(t * (c0 + c1 t + ...))
+    show("ERF_LARGE", *fit(lambda t: mp.log(mp.erfc(t), 2) / t, list(range(8)), cut, 4.0,
+                           lambda t: float(t * mp.erfc(t) * mp.log(2))))  # fmt: skip
+    show("EXP2", *fit(lambda f: (mp.mpf(2) ** f - 1) / f if abs(f) > 1e-12 else mp.log(2),
+                      list(range(6)), -0.5, 0.5, abs))  # fmt: skip
     q = float(mp.pi / 4) * 1.001
     show("SIN", *fit(lambda u: (mp.sin(mp.sqrt(u)) / mp.sqrt(u) - 1) / u if u > 1e-9
                      else -mp.mpf(1) / 6, list(range(4)), 1e-12, q * q, lambda u: u))  # fmt: skip

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-
 from ree.kernels.numerics import (
     F32,
     SEGMENT,
@@ -34,9 +33,7 @@ NEG_INF = np.float32(-np.inf)
 EXP = FUNCTIONS["exp"]
 
 
-def valid_range(
-    position: int, keys: int, causal: bool, window: int
-) -> tuple[int, int]:
+def valid_range(position: int, keys: int, causal: bool, window: int) -> tuple[int, int]:
     """Keys [low, high) that a query at absolute `position` may see, mask aside."""
     high = min(keys, position + 1) if causal else keys
     low = max(0, position - window + 1) if window else 0
@@ -85,12 +82,12 @@ def attention(
             if mask is not None:
                 s = s + mask[..., part].astype(np.float32)
             s = np.where(valid[..., part], s, NEG_INF)
-            m, l, o = segment(s, v[:, :, part, :])
+            m, part_l, part_o = segment(s, v[:, :, part, :])
             new_m = maximum(big_m, m)
             u = shift(new_m)
             a, b = exp(big_m - u), exp(m - u)
-            big_l = fma32(big_l, a, l * b)
-            big_o = fma32(big_o, a[..., None], o * b[..., None]) + ZERO
+            big_l = fma32(big_l, a, part_l * b)
+            big_o = fma32(big_o, a[..., None], part_o * b[..., None]) + ZERO
             big_m = new_m
         total = big_l[..., None]
         return canonical_nan(np.where(total == 0, ZERO, big_o / total))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ree.kernels import (  # noqa: F401
-    attention,
+    attention_op,
     contraction,
     gather,
     movement,

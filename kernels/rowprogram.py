@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ree.kernels.index import IndexRule, read
+from ree.kernels.index import IndexRule, access_by_dims, read
 from ree.kernels.types import TensorType
 
 if TYPE_CHECKING:
@@ -69,3 +69,48 @@ def element(program: RowProgram, sources: Sequence[Array]) -> np.generic:
     """The element the row program computes."""
     value: np.generic = run(program, sources)[-1].reshape(-1)[program.element]
     return value
+
+
+@dataclass(frozen=True)
+class Local:
+    """A local of a row program under construction."""
+
+    kind: int  # 0 input, 1 constant, 2 node
+    index: int
+
+
+class RowBuilder:
+    """Builds a row program in any order; numbering is settled by `finish`."""
+
+    def __init__(self) -> None:
+        self._inputs: list[RowInput] = []
+        self._constants: list[Array] = []
+        self._nodes: list[tuple[str, tuple[Local, ...], Mapping[str, AttrValue]]] = []
+
+    def row(self, operand: int, t: TensorType, dims: Sequence[int], starts: Sequence[int],
+            axes: Sequence[int]) -> Local:  # fmt: skip
+        """Cut the tensor of type t out of source `operand` (of shape dims): its axes run along
+        `axes` of the source, the other coordinates stand at `starts`."""
+        terms: list[tuple[int | None, int, int]] = [
+            (list(axes).index(a), 1, 0) if a in axes else (None, 0, starts[a])
+            for a in range(len(dims))
+        ]
+        rule = IndexRule((), (access_by_dims(dims, len(axes), terms),), t.dims)
+        self._inputs.append(RowInput(operand, t, rule))
+        return Local(0, len(self._inputs) - 1)
+
+    def constant(self, x: Array) -> Local:
+        self._constants.append(x)
+        return Local(1, len(self._constants) - 1)
+
+    def add(self, op: str, *sources: Local, **attrs: AttrValue) -> Local:
+        self._nodes.append((op, sources, attrs))
+        return Local(2, len(self._nodes) - 1)
+
+    def finish(self, element: int = 0) -> RowProgram:
+        base = (0, len(self._inputs), len(self._inputs) + len(self._constants))
+        nodes = tuple(
+            RowNode(op, tuple(base[s.kind] + s.index for s in sources), attrs)
+            for op, sources, attrs in self._nodes
+        )
+        return RowProgram(tuple(self._inputs), tuple(self._constants), nodes, element)

@@ -2,84 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+import struct
+from collections.abc import Callable, Iterator
 
-from ree.kernels.scalar import (
-    NAN_UNUSED,
-    Expr,
-    Function,
-    Table,
-    f32_value,
-    tables_of,
-    topological,
-)
+from ree.kernels.scalar import BOOL, F32, I32, U32, Expr, Function, T, walk
 from ree.kernels.scalar_functions import FUNCTIONS
 
-_PRELUDE = """// NaN if either is NaN; -0 < +0. The bits of equal operands differ only in the sign of zero.
-inline F nan_if_unordered(F a, F b, F r) {
-  return select(or_m(le(a, b), lt(b, a)), r, from_bits(set1i(0x7fc00000u)));
-}
-inline F minimum(F a, F b) {
-  const F same = from_bits(ori(bits(a), bits(b)));
-  return nan_if_unordered(a, b, select(eq(a, b), same, lesser(a, b)));
-}
-inline F maximum(F a, F b) {
-  const F same = from_bits(andi(bits(a), bits(b)));
-  return nan_if_unordered(a, b, select(eq(a, b), same, greater(a, b)));
-}
-"""
-_CTYPE = {"f32": "F", "i32": "I", "u32": "I", "bool": "M"}
-_SUFFIX = {"f32": "", "i32": "i", "u32": "u", "bool": "_m"}
+_CTYPE = {F32: "F", I32: "I", U32: "I", BOOL: "M"}
+_Tables = dict[tuple[int, ...], str]
 
 
 def emit_all() -> str:
     """Text of csrc's scalar_generated.inl: every function as `name_`, and a kernel
     `unary_name(bufs: x, y; params: n)` for each function of one f32."""
-    functions = FUNCTIONS.values()
-    unary = [f for f in functions if [t for _, t in f.params] == ["f32"] and f.type == "f32"]
-    parts = ["// Generated from kernels/scalar_functions.py.", "namespace ree::REE_ISA {", "", _PRELUDE]
-    parts += [_table(t) for t in tables_of(functions).values()]
-    parts += [emit_function(f) for f in functions]
-    parts += [_kernel(f.name) for f in unary]
-    names = " ".join(f"REE_KERNEL(unary_{f.name})" for f in unary)
+    tables: _Tables = {}
+    code = [emit_function(f, tables) for f in FUNCTIONS.values()]
+    unary = [f.name for f in FUNCTIONS.values() if f.params == (F32,) and f.result is F32]
+    parts = ["// Generated from kernels/scalar_functions.py.", "namespace ree::REE_ISA {", ""]
+    parts += [_table(name, entries) for entries, name in tables.items()]
+    parts += code + [_kernel(name) for name in unary]
+    names = " ".join(f"REE_KERNEL(unary_{name})" for name in unary)
     parts += ["}  // namespace ree::REE_ISA", "", "#undef REE_SCALAR_KERNELS"]
     parts += [f"#define REE_SCALAR_KERNELS {names}", ""]
     return "\n".join(parts)
 
 
-def emit_function(function: Function) -> str:
-    """One inline C++ function, `name_`. TypeError if it needs i64, which vectors here lack."""
-    params = ", ".join(f"{_ctype(t)} {n}" for n, t in function.params)
+def emit_function(function: Function, tables: _Tables) -> str:
+    """One inline C++ function, `name_`; the tables it reads are added to `tables`. TypeError if it
+    needs i64, which vectors here lack."""
+    params = ", ".join(f"{_ctype(t)} x{i}" for i, t in enumerate(function.params))
     return (
-        f"inline {_ctype(function.type)} {function.name}_({params}) {{\n"
-        + "".join(f"  {line}\n" for line in _lines(function.body))
+        f"inline {_ctype(function.result)} {function.name}_({params}) {{\n"
+        + "".join(f"  {line}\n" for line in _lines(function.body, tables))
         + "}\n"
     )
 
 
-def _lines(body: Expr) -> Iterable[str]:
+def _lines(body: Expr, tables: _Tables) -> Iterator[str]:
     names: dict[Expr, str] = {}
-    for node in topological(body):
-        text = _EMIT[node.op](node, [names[a] for a in node.args])
-        if node.op in ("const", "param"):
-            names[node] = text
+    text_of: dict[str, str] = {}
+    for node in walk(body):
+        args = [names[a] for a in node.args]
+        if node.op == "param":
+            names[node] = f"x{node.value}"
+        elif node.op == "const":
+            names[node] = _const(node)
         else:
+            text = _lookup(node, args, tables) if node.op == "table" else _EMIT[node.op](node, args)
             names[node] = f"v{len(names)}"
-            yield f"const {_ctype(node.type)} {names[node]} = {text};"
+            text_of[names[node]] = f"const {_ctype(node.type)} {names[node]} = {text};"
+    used = {names[body]}  # a condition may have been folded into lesser or greater
+    for name, text in reversed(text_of.items()):
+        if name in used:
+            used.update(re.findall(r"\bv\d+\b", text))
+    yield from (text for name, text in text_of.items() if name in used)
     yield f"return {names[body]};"
 
 
-def _ctype(kind: str) -> str:
-    if kind not in _CTYPE:
-        raise TypeError(f"the C++ vector layer has no {kind}")
-    return _CTYPE[kind]
+def _ctype(t: T) -> str:
+    if t not in _CTYPE:
+        raise TypeError(f"the C++ vector layer has no {t.text}")
+    return _CTYPE[t]
 
 
-def _table(t: Table) -> str:
-    values = t.values * (16 // len(t.values))
-    return f"alignas(64) static const uint32_t {t.name}_[16] = {{" + (
+def _table(name: str, entries: tuple[int, ...]) -> str:
+    values = (*entries, *(0,) * (16 - len(entries)))
+    return f"alignas(64) static const uint32_t {name}[16] = {{" + (
         ", ".join(f"0x{v:08x}u" for v in values) + "};"
     )
+
+
+def _lookup(node: Expr, args: list[str], tables: _Tables) -> str:
+    assert isinstance(node.value, tuple)
+    if len(node.value) > 16:
+        raise TypeError("tables have at most 16 entries")
+    name = tables.setdefault(node.value, f"table{len(tables)}_")
+    return f"lookup16({name}, {args[0]})"
 
 
 def _kernel(name: str) -> str:
@@ -101,25 +100,21 @@ def _kernel(name: str) -> str:
 """
 
 
-def _const(node: Expr, args: list[str]) -> str:
-    assert isinstance(node.attr, int)
-    if node.type == "bool":
-        return f"set1m({'true' if node.attr else 'false'})"
-    if node.type != "f32":
-        return f"set1i(0x{node.attr & 0xFFFFFFFF:08x}u)"
-    value = f32_value(node.attr)
+def _const(node: Expr) -> str:
+    assert isinstance(node.value, int)
+    if node.type is BOOL:
+        return f"set1m({'true' if node.value else 'false'})"
+    if node.type is not F32:
+        return f"set1i(0x{node.value & 0xFFFFFFFF:08x}u)"
+    value = float(struct.unpack("<f", struct.pack("<I", node.value))[0])
     if value - value != 0:
-        return f"from_bits(set1i(0x{node.attr:08x}u))"
+        return f"from_bits(set1i(0x{node.value:08x}u))"
     return f"set1({value.hex()}f)"
-
-
-def _param(node: Expr, args: list[str]) -> str:
-    return str(node.attr)
 
 
 def _select(node: Expr, args: list[str]) -> str:
     condition, a, b = node.args
-    if condition.op == "lt" and a.type == "f32":
+    if condition.op == "lt" and a.type is F32:
         # one instruction where the machine's own minimum or maximum is exactly this choice
         if condition.args == (a, b):
             return f"lesser({args[1]}, {args[2]})"
@@ -130,101 +125,79 @@ def _select(node: Expr, args: list[str]) -> str:
 
 def _convert(node: Expr, args: list[str]) -> str:
     source, target, x = node.args[0].type, node.type, args[0]
-    if "i64" in (source, target):
-        raise TypeError("the C++ vector layer has no i64")
-    if source == "f32":
-        return f"ne({x}, zero())" if target == "bool" else f"f2i({x})"
-    if source == "bool":
-        one = "set1(1.0f)" if target == "f32" else "set1i(1u)"
-        return f"select({x}, {one}, {'zero()' if target == 'f32' else 'set1i(0u)'})"
-    if target == "f32":
-        return f"{'i2f' if source == 'i32' else 'u2f'}({x})"
-    return f"nei({x}, set1i(0u))" if target == "bool" else x
+    _ctype(source), _ctype(target)
+    if source is F32:
+        return f"ne({x}, zero())" if target is BOOL else f"f2i({x})"
+    if source is BOOL:
+        return f"select({x}, " + ("set1(1.0f), zero())" if target is F32 else "set1i(1u), set1i(0u))")
+    if target is F32:
+        return f"i2f({x})" if source is I32 else f"u2f({x})"
+    return f"nei({x}, set1i(0u))" if target is BOOL else x
 
 
 def _bitcast(node: Expr, args: list[str]) -> str:
-    if node.type == "f32":
+    if node.type is F32:
         return f"from_bits({args[0]})"
-    if node.args[0].type != "f32":
-        return args[0]
-    if node.attr == NAN_UNUSED:
-        return f"bits({args[0]})"
-    return f"select(eq({args[0]}, {args[0]}), bits({args[0]}), set1i(0x7fc00000u))"
-
-
-def _lookup(node: Expr, args: list[str]) -> str:
-    assert isinstance(node.attr, Table)
-    return f"lookup16({node.attr.name}_, {args[0]})"
+    return f"bits({args[0]})" if node.args[0].type is F32 else args[0]
 
 
 def _shift(node: Expr, args: list[str]) -> str:
-    amount = node.args[1]
-    if amount.op == "const":
-        assert isinstance(amount.attr, int)
-        return f"{node.op}({args[0]}, {amount.attr % 32})"
-    masked = amount.op == "and" and any(
-        a.op == "const" and isinstance(a.attr, int) and 0 <= a.attr < 32 for a in amount.args
-    )
-    n = args[1] if masked else f"andi({args[1]}, set1i(31u))"
-    return f"{node.op}v({args[0]}, {n})"
+    name = "shl" if node.op == "shl" else "shr" if node.type is U32 else "sar"
+    if node.args[1].op == "const":
+        return f"{name}({args[0]}, {node.args[1].value})"
+    return f"{name}v({args[0]}, {args[1]})"
 
 
-def _by_type(**names: str) -> Callable[[Expr, list[str]], str]:
-    """Emit the call `names[type of the first operand](args)`."""
-
-    def emit(node: Expr, args: list[str]) -> str:
-        kind = node.args[0].type
-        if kind not in names:
-            raise TypeError(f"{node.op} on {kind} has no C++ form")
-        return f"{names[kind]}({', '.join(args)})"
-
-    return emit
+_Rule = Callable[[Expr, list[str]], str]
 
 
-def _arithmetic(name: str, integer: str) -> Callable[[Expr, list[str]], str]:
-    return _by_type(f32=name, i32=integer, u32=integer)
+def _call(f32: str = "", signed: str = "", unsigned: str = "", mask: str = "") -> _Rule:
+    """A call of the vector layer's function for the type of the first operand."""
+    names = {F32: f32, I32: signed, U32: unsigned, BOOL: mask}
+
+    def rule(node: Expr, args: list[str]) -> str:
+        name = names.get(node.args[0].type)
+        if not name:
+            raise TypeError(f"{node.op} on {node.args[0].type.text} has no C++ form")
+        return f"{name}({', '.join(args)})"
+
+    return rule
 
 
-def _compare(f: str, i: str, u: str) -> Callable[[Expr, list[str]], str]:
-    return _by_type(f32=f, i32=i, u32=u)
+def _unary(f32: str, integer: str, mask: str) -> _Rule:
+    """Like `_call` for operations that integers spell as a binary one with a constant."""
+
+    def rule(node: Expr, args: list[str]) -> str:
+        text = {F32: f32, BOOL: mask}.get(node.type, integer)
+        if not text:
+            raise TypeError(f"{node.op} on {node.type.text} has no C++ form")
+        return text.format(args[0])
+
+    return rule
 
 
-def _logic(integer: str, mask: str) -> Callable[[Expr, list[str]], str]:
-    return _by_type(i32=integer, u32=integer, bool=mask)
-
-
-def _not(node: Expr, args: list[str]) -> str:
-    return f"not_m({args[0]})" if node.type == "bool" else f"xori({args[0]}, set1i(0xffffffffu))"
-
-
-_EMIT: dict[str, Callable[[Expr, list[str]], str]] = {
-    "const": _const,
-    "param": _param,
-    "lookup": _lookup,
+_EMIT: dict[str, _Rule] = {
     "select": _select,
     "convert": _convert,
     "bitcast": _bitcast,
-    "add": _arithmetic("add", "addi"),
-    "sub": _arithmetic("sub", "subi"),
-    "mul": _arithmetic("mul", "mullo"),
-    "fma": _by_type(f32="fma"),
-    "div": _by_type(f32="div"),
-    "sqrt": _by_type(f32="sqrt"),
-    "neg": _by_type(f32="neg"),
-    "abs": _by_type(f32="abs"),
-    "min": _by_type(f32="minimum"),
-    "max": _by_type(f32="maximum"),
-    "rint": _by_type(f32="rint"),
-    "lt": _compare("lt", "lti", "ltu"),
-    "le": _compare("le", "lei", "leu"),
-    "eq": _compare("eq", "eqi", "eqi"),
-    "ne": _compare("ne", "nei", "nei"),
-    "and": _logic("andi", "and_m"),
-    "or": _logic("ori", "or_m"),
-    "xor": _logic("xori", "xor_m"),
-    "not": _not,
+    "add": _call("add", "addi", "addi"),
+    "sub": _call("sub", "subi", "subi"),
+    "mul": _call("mul", "mullo", "mullo"),
+    "fma": _call("fma"),
+    "div": _call("div"),
+    "sqrt": _call("sqrt"),
+    "neg": _unary("neg({})", "subi(set1i(0u), {})", ""),
+    "abs": _unary("abs({0})", "select(lti({0}, set1i(0u)), subi(set1i(0u), {0}), {0})", ""),
+    "rint": _call("rint"),
+    "lt": _call("lt", "lti", "ltu"),
+    "le": _call("le", "lei", "leu"),
+    "eq": _call("eq", "eqi", "eqi"),
+    "ne": _call("ne", "nei", "nei"),
+    "and": _call("", "andi", "andi", "and_m"),
+    "or": _call("", "ori", "ori", "or_m"),
+    "xor": _call("", "xori", "xori", "xor_m"),
+    "not": _unary("", "xori({}, set1i(0xffffffffu))", "not_m({})"),
     "shl": _shift,
     "shr": _shift,
-    "sar": _shift,
-    "mulhi": _by_type(u32="mulhi"),
+    "mul_hi": _call("", "", "mulhi"),
 }

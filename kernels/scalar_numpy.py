@@ -80,6 +80,18 @@ def _clear_sign(a: Array) -> Array:
     return _bits(_bits(a, np.uint32) & np.uint32(0x7FFFFFFF), np.float32)
 
 
+def _floordiv(a: Array, b: Array) -> Array:
+    """Quotient toward minus infinity; 0 where b is 0; the least integer over -1 wraps to itself."""
+    zero, one = b.dtype.type(0), b.dtype.type(1)
+    overflow = (a == np.iinfo(a.dtype).min) & (b == -1)
+    quotient = np.floor_divide(a, np.where((b == 0) | overflow, one, b))
+    return np.where(b == 0, zero, quotient)
+
+
+def _mod(a: Array, b: Array) -> Array:
+    return np.where(b == 0, b, a - _floordiv(a, b) * b)
+
+
 _OPS: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "sub": np.subtract,
@@ -101,5 +113,7 @@ _OPS: dict[str, Callable[..., Any]] = {
     "not": np.invert,
     "shl": np.left_shift,
     "shr": np.right_shift,
+    "floordiv": _floordiv,
+    "mod": _mod,
     "mul_hi": lambda a, b: (a.astype(np.uint64) * b.astype(np.uint64)) >> np.uint64(32),
 }

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from ree.program import Program
-from ree.traces.diff import Difference, compare
+import numpy as np
+
+from ree.program import Program, Result, fast_body_root, tensor_hash
+from ree.traces.diff import Difference, Tensors, compare
 from ree.traces.trace import Trace
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
-    """What a replay found: `same`, or the first difference."""
+    """What a replay found: `same`, or the differences, first differing value first named.
+
+    `forged` names tensors that the trace's file carries but that do not have the hash the trace
+    commits to.
+    """
 
     same: bool
-    level: str
     replayed: Trace
-    differences: tuple[Difference, ...] = field(default_factory=tuple)
+    differences: tuple[Difference, ...] = ()
+    forged: tuple[str, ...] = ()
 
 
 def verify(
@@ -26,32 +32,53 @@ def verify(
     trace: Trace,
     inputs: Sequence[Any] | Mapping[str, Any] | None = None,
     *,
-    values: Any = None,
+    tensors: Tensors | None = None,
     threads: int | None = None,
     isa: str | None = None,
 ) -> Report:
     """Replay `program` on `inputs` (default: its examples) at the trace's level and compare.
 
-    values: the tensors the trace's file carries, if any; with them the report names the first
-    differing element.
+    tensors: those the trace's file carries, if any; with them a report names the first differing
+    element. InputError when the inputs do not fit the program.
     """
-    args, kwargs = _inputs(program, inputs)
-    result = program.run(
-        *args, **kwargs, trace=trace.level, threads=threads, isa=isa,
-        keep_values=values is not None and trace.level == "ops",
-    )  # fmt: skip
-    assert result.trace is not None  # a level was given
-    differences = tuple(compare(trace, result.trace, values, _replayed_values(result)))
-    return Report(not differences, trace.level, result.trace, differences)
-
-
-def _inputs(program: Program, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    args: tuple[Any, ...] = ()
+    named: dict[str, Any] = {}
     if inputs is None:
-        return (), dict(program.examples)
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return tuple(inputs), {}
+        named = dict(program.examples)
+    elif isinstance(inputs, Mapping):
+        named = dict(inputs)
+    else:
+        args = tuple(inputs)
+    keep = bool(tensors) and trace.level == "ops"
+    result = program.run(
+        *args, **named, trace=trace.level, threads=threads, isa=isa, keep_values=keep
+    )
+    assert result.trace is not None  # a level was given
+    carried = tensors or {}
+    forged = tuple(_forged(trace, carried))
+    differences = compare(trace, result.trace, _sound(trace, carried), replayed_tensors(result))
+    return Report(not differences and not forged, result.trace, differences, forged)
 
 
-def _replayed_values(result: Any) -> Any:
-    return result
+def replayed_tensors(result: Result) -> dict[tuple[str, int], Any]:
+    """Tensors of a run, keyed as a trace file keys them."""
+    out: dict[tuple[str, int], Any] = {("value", v): x for v, x in result.values.items()}
+    out.update({("output", i): np.asarray(x) for i, x in enumerate(result.outputs)})
+    return out
+
+
+def _matches(trace: Trace, key: tuple[str, int], x: Any) -> bool:
+    hashes = {"input": trace.inputs, "output": trace.outputs, "value": trace.values}[key[0]]
+    try:
+        return tensor_hash(x, body_root=fast_body_root) == hashes[key[1]]
+    except ValueError:
+        return False
+
+
+def _forged(trace: Trace, tensors: Tensors) -> list[str]:
+    return [f"{kind} {i}" for (kind, i), x in tensors.items() if not _matches(trace, (kind, i), x)]
+
+
+def _sound(trace: Trace, tensors: Tensors) -> dict[tuple[str, int], Any]:
+    """The carried tensors that are what the trace commits to."""
+    return {k: x for k, x in tensors.items() if _matches(trace, k, x)}

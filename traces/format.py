@@ -64,10 +64,12 @@ class StoredTensors(Mapping[tuple[str, int], Array]):
 
     def __getitem__(self, key: tuple[str, int]) -> Array:
         e = self.entries[key]
-        raw = self._data[e.offset : e.offset + e.nbytes]
-        if not e.nbytes:
-            return np.zeros(e.shape, e.dtype.numpy)
-        return np.frombuffer(raw, e.dtype.numpy).reshape(e.shape)
+        if e.nbytes:
+            raw = self._data[e.offset : e.offset + e.nbytes]
+            return np.frombuffer(raw, e.dtype.numpy).reshape(e.shape)
+        empty = np.zeros(e.shape, e.dtype.numpy)  # NumPy takes no empty buffer
+        empty.flags.writeable = False
+        return empty
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         return iter(self.entries)
@@ -115,7 +117,8 @@ def encode_file(
 ) -> Iterator[bytes | memoryview]:
     """The file in pieces. tensors: arrays to carry, by (kind, index); uint16 holds bfloat16.
 
-    ValueError for a tensor the trace does not have a hash for. Hashes are not computed here.
+    ValueError for a tensor the trace has no hash for, or a sidecar that does not fit. Hashes are
+    not computed here.
     """
     arrays: list[Array] = []
     entries: list[Entry] = []
@@ -133,7 +136,9 @@ def encode_file(
     _check_limits(layout)
     head = MAGIC + u32(FORMAT) + b"".join(map(u64, (len(core), len(side), len(table), end)))
     head += core + side + table
-    yield head + sha256(head)
+    head += sha256(head)
+    parse_head(head, layout)  # nothing is written that could not be read
+    yield head
     if end:
         yield bytes(layout.data_start - layout.head_bytes)
     position = 0

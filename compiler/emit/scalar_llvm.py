@@ -26,15 +26,16 @@ def emit(
     args: Sequence[ll.Value],
     lanes: int,
     hardware_fma: bool,
-    cache: dict[object, ll.Value],
+    cache: dict[object, ll.Value] | None = None,
 ) -> ll.Value:
     """The value of a function (or expression over parameters 0, 1, ...) applied to `args`.
 
     With lanes == 1 values are scalars, else <lanes x type>; bool is i1. Without `hardware_fma` the
-    baseline of the architecture is assumed: fma and rint are spelled out. `cache` is kept by the
-    caller for one block of code, so that a function of the same arguments is emitted once.
+    baseline of the architecture is assumed: fma and rint are spelled out. A `cache` kept by the
+    caller for one block of code makes a function of the same arguments be emitted once.
     """
     root = body.body if isinstance(body, Function) else body
+    cache = {} if cache is None else cache
     key = (root, lanes, tuple(args))
     if key not in cache:
         e = _Emitter(builder, lanes, hardware_fma)
@@ -182,6 +183,26 @@ def _mul_hi(e: _Emitter, node: Expr, args: list[ll.Value]) -> ll.Value:
     return e.b.trunc(e.b.lshr(product, e.const(ll.IntType(64), 32)), args[0].type)
 
 
+def _floordiv(e: _Emitter, node: Expr, args: list[ll.Value]) -> ll.Value:
+    (a, divisor), b, t = args, e.b, _TYPES[node.type]
+    zero, minus_one = e.const(t, 0), e.const(t, -1)
+    is_zero = b.icmp_signed("==", divisor, zero)
+    # the machine traps on these two divisors: divide by one, then negate or discard
+    opposite = b.icmp_signed("==", divisor, minus_one)
+    d = b.select(b.or_(is_zero, opposite), e.const(t, 1), divisor)
+    q = b.sdiv(a, d)
+    rest = b.sub(a, b.mul(q, d))
+    below = b.and_(b.icmp_signed("!=", rest, zero), b.icmp_signed("<", b.xor(rest, d), zero))
+    q = b.select(below, b.add(q, minus_one), q)
+    return b.select(is_zero, zero, b.select(opposite, b.sub(zero, a), q))
+
+
+def _mod(e: _Emitter, node: Expr, args: list[ll.Value]) -> ll.Value:
+    rest = e.b.sub(args[0], e.b.mul(_floordiv(e, node, args), args[1]))
+    zero = e.const(_TYPES[node.type], 0)
+    return e.b.select(e.b.icmp_signed("==", args[1], zero), zero, rest)
+
+
 def _table(e: _Emitter, node: Expr, args: list[ll.Value]) -> ll.Value:
     """A tree of selects on the bits of the index: no memory, and equal halves cost nothing."""
     assert isinstance(node.value, tuple)
@@ -248,5 +269,7 @@ _EMIT: dict[str, _Rule] = {
     "shl": _plain("shl"),
     "shr": _shr,
     "mul_hi": _mul_hi,
+    "floordiv": _floordiv,
+    "mod": _mod,
     "table": _table,
 }

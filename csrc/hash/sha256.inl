@@ -111,14 +111,11 @@ inline void hash_trees(Pool& pool, std::vector<Tree>& trees) {
   int levels = 0;
   while ((int64_t)kFan << levels < limit) ++levels;
 
-  const int64_t per_thread = 2 * limit * kDigest;
   int64_t first_layer = 0;
   for (const Tree& t : trees)
     if (t.count > limit) first_layer += ceil_div(t.count, (int64_t)1 << levels) * kDigest;
-  uint8_t* workspace = (uint8_t*)pool.scratch(
-      0, (size_t)(pool.threads() * per_thread + 2 * first_layer + kDigest));
-  uint8_t* layers[2] = {workspace + pool.threads() * per_thread, nullptr};
-  layers[1] = layers[0] + first_layer;
+  uint8_t* const shared = (uint8_t*)pool.shared((size_t)(2 * first_layer));
+  uint8_t* const layers[2] = {shared, shared + first_layer};
 
   std::vector<Piece> pieces;
   std::vector<int64_t> items;  // bounds: item i is pieces [items[i], items[i + 1])
@@ -162,7 +159,7 @@ inline void hash_trees(Pool& pool, std::vector<Tree>& trees) {
     items.push_back((int64_t)pieces.size());
     pool.parallel_for((int64_t)items.size() - 1, [&](int64_t i, int thread) {
       reduce(pieces.data() + items[(size_t)i], pieces.data() + items[(size_t)i + 1], pass == 0,
-             workspace + thread * per_thread);
+             (uint8_t*)pool.scratch(thread, (size_t)(2 * limit * kDigest)));
     });
   }
 }

@@ -84,9 +84,23 @@ inline F select(M m, F t, F f) { return _mm512_mask_blend_ps(m.v, f, t); }
 inline I select(M m, I t, I f) { return _mm512_mask_blend_epi32(m.v, f, t); }
 inline M select(M m, M t, M f) { return {(__mmask16)((t.v & m.v) | (f.v & ~m.v))}; }
 inline M set1m(bool b) { return {(__mmask16)(b ? 0xffff : 0)}; }
+// W lanes to one by halving: l with l + W/2, then + W/4, ...
+inline float fold_lanes(F x) {
+  __m256 h = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+  __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
 inline bool any(M m) { return m.v != 0; }
 inline F lesser(F a, F b) { return _mm512_min_ps(a, b); }   // a < b ? a : b
 inline F greater(F a, F b) { return _mm512_max_ps(a, b); }  // b < a ? a : b
+// NaN if either is NaN; -0 < +0 (vrangeps orders zeros, but prefers a number to a NaN)
+inline F with_nan(F a, F b, F r) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q), r,
+                              from_bits(set1i(0x7fc00000u)));
+}
+inline F maximum(F a, F b) { return with_nan(a, b, _mm512_range_ps(a, b, 0x5)); }
+inline F minimum(F a, F b) { return with_nan(a, b, _mm512_range_ps(a, b, 0x4)); }
 // truncated, saturating, NaN gives 0
 inline I f2i(F x) {
   I r = _mm512_cvttps_epi32(x);  // 0x80000000 when out of range

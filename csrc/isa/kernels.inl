@@ -16,7 +16,7 @@ namespace ree::REE_ISA {
 static const KernelEntry kEntries[] = {
 #define REE_KERNEL(name) {#name, &name},
     REE_GEMM_KERNELS REE_ATTENTION_KERNELS REE_ROWS_KERNELS REE_MOVEMENT_KERNELS REE_SCAN_KERNELS
-    REE_HASH_KERNELS
+    REE_HASH_KERNELS REE_SCALAR_KERNELS
 #undef REE_KERNEL
 };
 #define REE_STR2(x) #x

@@ -102,9 +102,23 @@ inline F select(M m, F t, F f) { return from_bits((bits(t) & (I)m.v) | (bits(f) 
 inline I select(M m, I t, I f) { return (t & (I)m.v) | (f & ~(I)m.v); }
 inline M select(M m, M t, M f) { return {(t.v & m.v) | (f.v & ~m.v)}; }
 inline M set1m(bool b) { return {b ? S{-1, -1, -1, -1} : S{0, 0, 0, 0}}; }
+// W lanes to one by halving: l with l + W/2, then + W/4, ...
+inline float fold_lanes(F x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 inline bool any(M m) { return (m.v[0] | m.v[1] | m.v[2] | m.v[3]) != 0; }
 inline F lesser(F a, F b) { return select(lt(a, b), a, b); }   // b if unordered or equal
 inline F greater(F a, F b) { return select(lt(b, a), a, b); }  // b if unordered or equal
+// NaN if either is NaN; -0 < +0: equal values differ at most in the sign of zero
+inline F with_nan(F a, F b, F r) {
+  return select(or_m(ne(a, a), ne(b, b)), from_bits(set1i(0x7fc00000u)), r);
+}
+inline F maximum(F a, F b) {
+  F same = from_bits(bits(a) & bits(b));
+  return with_nan(a, b, select(lt(b, a), a, select(lt(a, b), b, same)));
+}
+inline F minimum(F a, F b) {
+  F same = from_bits(bits(a) | bits(b));
+  return with_nan(a, b, select(lt(a, b), a, select(lt(b, a), b, same)));
+}
 // truncated, saturating, NaN gives 0
 inline I f2i(F x) {
   I r;

@@ -1,1 +1,412 @@
-#define REE_ATTENTION_KERNELS
+// Attention in 128-key segments folded in order (docs/numerics.md, "Attention").
+//
+// A work item is a chunk of query rows of one (batch, kv head): row t * G + g is position t of the
+// g-th query head that reads this kv head, so positions never fall along the rows. The chunk walks
+// the segments in order and keeps M, l, o of each row; V is packed once per segment and chunk. Keys
+// that no row of a block may see are skipped: their p is +0, which changes no sum and no chain, and
+// an all-masked segment leaves the state as it was.
+#include "attention_args.inl"
+#include "attention_tiles.inl"
+#include "attention_few.inl"
+
+#define REE_ATTENTION_KERNELS REE_KERNEL(attention)
+
+namespace ree::REE_ISA {
+namespace attn {
+
+constexpr int kChunkBlocks = 5;  // blocks that share a packed segment of V
+
+// Query rows of one block: packed queries and running state. Row arrays are kRows long.
+struct Block {
+  int rows;              // of kRows; the rest repeats the last one and is never stored
+  int64_t first;         // row number of row 0
+  float* qt;             // [d][kRows]
+  float* o;              // [kRows][o_stride]
+  float *m, *l;          // running maximum and denominator
+  int32_t *low, *high;   // keys the row may see, mask aside; both ascend with the row
+  Row row[kRows];
+};
+
+// Scratch of one segment.
+struct Tile {
+  float* s;          // [slot][kRows]: scores, then p
+  float* again;      // scores once more, when V turns out not to be finite
+  float* mask;       // [slot][kRows], where rows differ in their mask
+  float *a, *b;      // [kRows]: factors of the fold
+  float key_mask[kSegment];
+  enum { kNone, kPerKey, kPerRow } mask_form;
+  const float* v;    // packed, or V itself
+  int64_t v_stride;  // 0: packed
+};
+
+// One chunk: (batch b, kv head h), blocks of rows.
+class Chunk {
+ public:
+  Chunk(const Args& args, int64_t b, int64_t h) : x_(args), b_(b), h_(h), group_(args.group()) {}
+
+  static size_t floats(const Args& x, int64_t blocks) {
+    int64_t wide = o_stride(x);
+    int64_t block = x.d * kRows + wide * kRows + 4 * kRows;
+    return (size_t)(blocks * block + (3 * (kSegment + kKeys) + 2) * kRows + kSegment * wide);
+  }
+
+  void run(float* scratch, int64_t first_row, int64_t end_row) {
+    Tile t;
+    auto take = [&](int64_t n) {
+      float* p = scratch;
+      scratch += n;
+      return p;
+    };
+    Block blocks[kChunkBlocks];
+    int n = 0;
+    int64_t low = x_.keys, high = 0;
+    prefetch(x_.keys_of(b_, h_), x_.ks[2], x_.d, 0, (int)clamp64(x_.keys, kSegment));
+    for (int64_t r = first_row; r < end_row; r += kRows) {
+      Block& k = blocks[n++];
+      k.first = r;
+      k.rows = (int)(end_row - r < kRows ? end_row - r : kRows);
+      k.qt = take(x_.d * kRows);
+      k.o = take(o_stride(x_) * kRows);
+      k.m = take(kRows);
+      k.l = take(kRows);
+      k.low = (int32_t*)take(kRows);
+      k.high = (int32_t*)take(kRows);
+      start(k);
+      low = k.low[0] < low ? k.low[0] : low;
+      high = k.high[kRows - 1] > high ? k.high[kRows - 1] : high;
+    }
+    t.s = take((kSegment + kKeys) * kRows);
+    t.again = take((kSegment + kKeys) * kRows);
+    t.mask = take((kSegment + kKeys) * kRows);
+    t.a = take(kRows);
+    t.b = take(kRows);
+    float* pack = take(kSegment * o_stride(x_));
+    for (int64_t base = low / kSegment * kSegment; base < high; base += kSegment) {
+      t.v = nullptr;
+      t.v_stride = 0;
+      for (int i = 0; i < n; ++i) step(blocks[i], t, base, pack);
+    }
+    for (int i = 0; i < n; ++i) finish(blocks[i]);
+  }
+
+ private:
+  void start(Block& k) const {
+    int64_t t = k.first / group_, g = k.first % group_;
+    for (int r = 0; r < kRows; ++r) {
+      k.row[r] = x_.row(b_, h_ * group_ + g, t, 0);
+      k.low[r] = k.row[r].low;
+      k.high[r] = k.row[r].high;
+      k.m[r] = -__builtin_inff();
+      k.l[r] = 0;
+      for (int64_t c = 0; c < x_.dv; c += 16) __builtin_prefetch(k.row[r].out + c, 1);
+      if (r + 1 < k.rows && ++g == group_) {
+        g = 0;
+        ++t;
+      }
+    }
+    for (int r = 0; r < kRows; r += W) pack_queries(k, r);
+    std::memset(k.o, 0, sizeof(float) * (size_t)(kRows * o_stride(x_)));
+  }
+
+  void pack_queries(const Block& k, int r) const {
+    for (int64_t d = 0; d < x_.d; d += W) {
+      F t[W];
+      int n = (int)clamp64(x_.d - d, W);
+      for (int i = 0; i < W; ++i) t[i] = load_partial(k.row[r + i].q + d, n);
+      transpose(t);
+      for (int i = 0; i < n; ++i) store(k.qt + (d + i) * kRows + r, t[i]);
+    }
+  }
+
+  // The row vectors [first, end) of a block that may see some key of [key, last].
+  struct Vectors {
+    int first, end;
+  };
+  static Vectors vectors(const Block& k, int64_t key, int64_t last) {
+    int first = 0, end = (k.rows + W - 1) / W;
+    while (first < end && k.high[(first + 1) * W - 1] <= key) ++first;
+    while (end > first && k.low[(end - 1) * W] > last) --end;
+    return {first, end};
+  }
+
+  // Every row may see keys [key, end), mask aside.
+  static bool inside(const Block& k, int64_t key, int64_t end) {
+    return key >= k.low[kRows - 1] && end <= k.high[0];
+  }
+
+  // Reads the mask of slots [j0, j1); narrows them where rows agree on which keys are valid.
+  void read_mask(const Block& k, Tile& t, int64_t base, int& j0, int& j1) const {
+    t.mask_form = Tile::kNone;
+    if (x_.mask_kind == kNoMask) return;
+    bool is_bool = x_.mask_kind == kBoolMask;
+    int64_t size = is_bool ? 1 : 4, step = x_.ms[3] * size;
+    bool same = x_.ms[2] == 0 && (x_.ms[1] == 0 || group_ == 1);
+    if (!same && x_.ms[3] == 1) {
+      same = true;
+      for (int r = 1; same && r < k.rows; ++r)
+        same = !std::memcmp(k.row[0].mask + (base + j0) * step, k.row[r].mask + (base + j0) * step,
+                            (size_t)((j1 - j0) * step));
+    }
+    if (!same) {
+      t.mask_form = Tile::kPerRow;
+      for (int r = 0; r < kRows; r += W) {
+        if (is_bool) mask_words(k, t, r, base * step, j0, j1, step);
+        else mask_floats(k, t, r, base * step, j0, j1, step);
+      }
+      return;
+    }
+    t.mask_form = Tile::kPerKey;
+    for (int j = j0; j < j1; ++j)
+      t.key_mask[j] = x_.mask_value(k.row[0].mask, base + j);
+    if (!is_bool) return;  // NaN + -inf is NaN: a float mask must be added
+    while (j0 < j1 && t.key_mask[j0] == 0) ++j0;
+    while (j0 < j1 && t.key_mask[j1 - 1] == 0) --j1;
+  }
+
+  // Bool masks of W rows, transposed four keys at a time: row j / 4 of the tile holds byte j % 4.
+  static void mask_words(const Block& k, Tile& t, int r, int64_t base, int j0, int j1,
+                         int64_t step) {
+    for (int j = j0 & ~3; j < j1; j += 4 * W) {
+      F words[W];
+      for (int i = 0; i < W; ++i) {
+        alignas(64) uint8_t row[4 * W] = {};
+        int from = j > j0 ? j : j0, to = j + 4 * W < j1 ? j + 4 * W : j1;
+        const char* at = k.row[r + i].mask + base;
+        if (step == 1) std::memcpy(row + (from - j), at + from, (size_t)(to - from));
+        else
+          for (int n = from; n < to; ++n) row[n - j] = (uint8_t)at[n * step];
+        words[i] = load((const float*)row);
+      }
+      transpose(words);
+      for (int i = 0; i < W && j + 4 * i < j1; ++i)
+        store(t.mask + (j / 4 + i) * kRows + r, words[i]);
+    }
+  }
+
+  static void mask_floats(const Block& k, Tile& t, int r, int64_t base, int j0, int j1,
+                          int64_t step) {
+    for (int j = j0; j < j1; j += W) {
+      F values[W];
+      int n = j1 - j < W ? j1 - j : W;
+      for (int i = 0; i < W; ++i) {
+        float row[W];
+        const char* at = k.row[r + i].mask + base + j * step;
+        if (step == 4) values[i] = load_partial((const float*)at, n);
+        else {
+          for (int x = 0; x < n; ++x) std::memcpy(row + x, at + x * step, 4);
+          values[i] = load_partial(row, n);
+        }
+      }
+      transpose(values);
+      for (int i = 0; i < n; ++i) store(t.mask + (j + i) * kRows + r, values[i]);
+    }
+  }
+
+  // Masks the scores of `count` keys from slot j and takes their maximum into m.
+  void mask_scores(const Block& k, const Tile& t, float* s, int64_t base, int j, int count,
+                   Vectors vs, float* m) const {
+    for (int i = j; i < j + count; ++i) {
+      I key = set1i((uint32_t)(base + i));
+      for (int v = vs.first; v < vs.end; ++v) {
+        float* at = s + i * kRows + v * W;
+        F x = load(at);
+        if (t.mask_form == Tile::kPerKey) {
+          F y = set1(t.key_mask[i]);
+          x = x_.mask_kind == kFloatMask ? add(x, y) : select(eq(y, zero()), neg_inf(), x);
+        } else if (t.mask_form == Tile::kPerRow && x_.mask_kind == kFloatMask) {
+          x = add(x, load(t.mask + i * kRows + v * W));
+        } else if (t.mask_form == Tile::kPerRow) {
+          I word = bits(load(t.mask + i / 4 * kRows + v * W));
+          x = select(eqi(andi(word, byte_of(i)), set1i(0)), neg_inf(), x);
+        }
+        I low = load_ints(k.low + v * W), high = load_ints(k.high + v * W);
+        x = select(and_m(lei(low, key), lti(key, high)), x, neg_inf());
+        store(at, x);
+        store(m + v * W, max_lax(load(m + v * W), x));
+      }
+    }
+  }
+  static I byte_of(int key) {  // selects byte key % 4 of a word in memory order
+    uint8_t bytes[4] = {};
+    bytes[key % 4] = 0xff;
+    uint32_t word;
+    std::memcpy(&word, bytes, 4);
+    return set1i(word);
+  }
+  static I load_ints(const int32_t* p) { return bits(load((const float*)p)); }
+
+  // Scores of slots [j0, j1), -inf where invalid, and their maximum per row.
+  void scores(const Block& k, const Tile& t, float* s, int64_t base, int j0, int j1,
+              float* m) const {
+    for (int r = 0; r < kRows; r += W) store(m + r, neg_inf());
+    const float* keys = x_.keys_of(b_, h_);
+    for (int j = j0; j < j1; j += kKeys) {
+      int count = j1 - j < kKeys ? j1 - j : kKeys;
+      Vectors vs = vectors(k, base + j, base + j + count - 1);
+      if (vs.first == vs.end) continue;
+      const float* rows[kKeys];
+      for (int i = 0; i < kKeys; ++i)
+        rows[i] = keys + (base + j + (i < count ? i : count - 1)) * x_.ks[2];
+      score_tile_for(vs.end - vs.first)(k.qt + vs.first * W, rows, x_.d, x_.scale,
+                                        s + j * kRows + vs.first * W);
+      if (t.mask_form != Tile::kNone || !inside(k, base + j, base + j + count)) {
+        mask_scores(k, t, s, base, j, count, vs, m);
+      } else {
+        for (int v = vs.first; v < vs.end; ++v) {
+          F top = load(m + v * W);
+          for (int i = j; i < j + count; ++i) top = max_lax(top, load(s + i * kRows + v * W));
+          store(m + v * W, top);
+        }
+      }
+    }
+  }
+
+  // p = exp(s - u) in place, +0 in every other slot.
+  void exponentials(const Block& k, const Tile& t, int64_t base, int j0, int j1,
+                    const float* m) const {
+    F u[kVecs];
+    for (int v = 0; v < kVecs; ++v) u[v] = shift_of(load(m + v * W));
+    auto clear = [&](int from, int to) {
+      if (from < to) std::memset(t.s + from * kRows, 0, sizeof(float) * kRows * (size_t)(to - from));
+    };
+    clear(0, j0);
+    clear(j1, kSegment);
+    for (int j = j0; j < j1; j += kKeys) {
+      int end = j + kKeys < j1 ? j + kKeys : j1;
+      Vectors vs = vectors(k, base + j, base + end - 1);
+      bool masked = t.mask_form != Tile::kNone || !inside(k, base + j, base + end);
+      if (vs.end - vs.first < kVecs) clear_outside(j, end, vs, t.s);
+      for (int i = j; i < end; ++i) {
+        float* at = t.s + i * kRows;
+        bool invalid = t.mask_form == Tile::kPerKey && x_.mask_kind == kBoolMask &&
+                       t.key_mask[i] == 0;
+        for (int v = vs.first; v < vs.end; ++v) {
+          if (invalid) {
+            store(at + v * W, zero());
+            continue;
+          }
+          F x = sub(load(at + v * W), u[v]);
+          store(at + v * W, masked ? exp_masked(x) : exp_(x));
+        }
+      }
+    }
+  }
+  static void clear_outside(int j, int end, Vectors vs, float* s) {
+    for (; j < end; ++j)
+      for (int v = 0; v < kVecs; ++v)
+        if (v < vs.first || v >= vs.end) store(s + j * kRows + v * W, zero());
+  }
+
+  // V of one segment: packed in column panels [panel][slot][kPanelWidth], zero beyond dv; read in
+  // place where few rows would not repay the packing.
+  void read_values(Tile& t, int64_t base, float* pack) const {
+    const float* v = x_.values_of(b_, h_) + base * x_.vs[2];
+    if (x_.queries * group_ <= kValueRows && x_.dv % W == 0) {
+      t.v = v;
+      t.v_stride = x_.vs[2];
+      return;
+    }
+    t.v = pack;
+    int n = (int)(x_.keys - base < kSegment ? x_.keys - base : kSegment);
+    for (int64_t c = 0; c < x_.dv; c += kPanelWidth) {
+      int64_t width = o_stride(x_) - c < kPanelWidth ? o_stride(x_) - c : kPanelWidth;
+      for (int j = 0; j < n; ++j)
+        for (int64_t w = 0; w < width; w += W, pack += W)
+          store(pack, load_partial(v + j * x_.vs[2] + c + w, (int)clamp64(x_.dv - c - w, W)));
+      pack += (kSegment - n) * width;
+    }
+  }
+
+  void step(Block& k, Tile& t, int64_t base, float* pack) const {
+    int64_t low = k.low[0] - base, high = k.high[kRows - 1] - base;
+    int j0 = (int)clamp64(low, kSegment), j1 = (int)clamp64(high, kSegment);
+    if (j0 < j1) read_mask(k, t, base, j0, j1);
+    if (j0 >= j1) return;
+    if (!t.v) prefetch(x_.values_of(b_, h_) + base * x_.vs[2], x_.vs[2], x_.dv, j0, j1);
+    float m[kRows];
+    scores(k, t, t.s, base, j0, j1, m);
+    exponentials(k, t, base, j0, j1, m);
+    for (int v = 0; v < kRows; v += W) {
+      F before = load(k.m + v), now = load(m + v);
+      F top = max_lax(before, now), u = shift_of(top);
+      F a = exp_masked(sub(before, u)), b = exp_masked(sub(now, u));
+      store(k.m + v, top);
+      store(k.l + v, fma(load(k.l + v), a, mul(slot_sum(t.s + v), b)));
+      store(t.a + v, a);
+      store(t.b + v, b);
+    }
+    if (!t.v) read_values(t, base, pack);
+    values(k, t, base, j0, j1);
+  }
+
+  void values(Block& k, const Tile& t, int64_t base, int j0, int j1) const {
+    bool have_again = false;
+    for (int64_t c = 0; c < x_.dv; c += kPanelWidth) {
+      int vecs = o_stride(x_) - c < kPanelWidth ? (int)((o_stride(x_) - c) / W) : kValueVecs;
+      const float* v = t.v_stride ? t.v + c : t.v + c * kSegment;
+      int64_t stride = t.v_stride ? t.v_stride : vecs * W;
+      for (int r = 0; r < k.rows; r += kValueRows) {
+        int rows = k.rows - r < kValueRows ? k.rows - r : kValueRows;
+        int from = (int)clamp64(k.low[r] - base, kSegment), to;
+        from = from > j0 ? from : j0;
+        to = (int)clamp64(k.high[r + rows - 1] - base, kSegment);
+        to = to < j1 ? to : j1;
+        if (from >= to) continue;
+        float* o = k.o + r * o_stride(x_) + c;
+        const float* p = t.s + from * kRows + r;
+        if (v_tile(rows, vecs)(p, to - from, v + from * stride, stride, o, o_stride(x_), t.a + r,
+                               t.b + r))
+          continue;
+        if (!have_again) {
+          float m[kRows];
+          for (int i = 0; i < kSegment * kRows; i += W) store(t.again + i, neg_inf());
+          scores(k, t, t.again, base, j0, j1, m);
+          have_again = true;
+        }
+        value_tile_checked(rows, vecs, p, t.again + from * kRows + r, to - from, v + from * stride,
+                           stride, o, o_stride(x_), t.a + r, t.b + r);
+      }
+    }
+  }
+  static ValueTile v_tile(int rows, int vecs) {
+    return vecs == 1 ? value_tile_for<kValueRows, 1>(rows)
+                     : value_tile_for<kValueRows, kValueVecs>(rows);
+  }
+
+  void finish(const Block& k) const {
+    for (int r = 0; r < k.rows; ++r)
+      finish_row(k.o + r * o_stride(x_), k.l[r], k.row[r].out, x_.dv);
+  }
+
+  const Args& x_;
+  int64_t b_, h_, group_;
+};
+
+}  // namespace attn
+
+// bufs: Q, K, V, MASK or null, O; params: B, H, HK, Tq, Tk, D, DV, scale (f32 bits), causal,
+// q_offset, window (0: none), mask kind (0 none, 1 bool, 2 float32), then strides in elements of
+// q (b, h, t), k (b, h, t), v (b, h, t), mask (b, h, q, k), o (b, h, t); rows are contiguous.
+static void attention(Pool& pool, void* const* bufs, const int64_t* params) {
+  using namespace attn;
+  const Args x = read_args(bufs, params);
+  int64_t rows = x.queries * x.group(), heads = x.batch * x.kv_heads;
+  int64_t blocks = (rows + kRows - 1) / kRows, per = blocks < kChunkBlocks ? blocks : kChunkBlocks;
+  while (per > 1 && heads * ((blocks + per - 1) / per) < 4 * pool.threads()) --per;
+  int64_t chunks = per ? (blocks + per - 1) / per : 0;
+  if (rows <= kFewRows) {
+    pool.parallel_for(rows ? heads : 0, [&](int64_t i, int thread) {
+      float* scratch = (float*)pool.scratch(thread, few_floats(x) * sizeof(float));
+      few_rows(x, i / x.kv_heads, i % x.kv_heads, 0, rows, scratch);
+    });
+    return;
+  }
+  pool.parallel_for(heads * chunks, [&](int64_t i, int thread) {
+    int64_t h = i % heads, c = chunks - 1 - i / heads;  // causal: the longest chunks first
+    int64_t first = c * per * kRows, end = first + per * kRows;
+    float* scratch = (float*)pool.scratch(thread, Chunk::floats(x, per) * sizeof(float));
+    Chunk(x, h / x.kv_heads, h % x.kv_heads).run(scratch, first, end < rows ? end : rows);
+  });
+}
+
+}  // namespace ree::REE_ISA

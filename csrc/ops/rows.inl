@@ -1,1 +1,129 @@
-#define REE_ROWS_KERNELS
+// Row kernels: sums and selections over one axis, softmax and norms over the last.
+#include <cmath>
+#include <vector>
+
+#include "rows_sum.inl"
+#include "rows_select.inl"
+
+namespace ree::REE_ISA {
+namespace rows {
+
+// Rows are claimed in chunks, so that the pool's counter is not contended.
+template <class Fn>
+void each_row(Pool& pool, int64_t rows, int64_t n, Fn fn) {
+  int64_t chunk = std::max<int64_t>(1, kGrain / 2 / std::max<int64_t>(n, 1));
+  pool.parallel_for(pieces_of(rows, chunk), [&](int64_t i, int) {
+    for (int64_t r = i * chunk; r < std::min(rows, (i + 1) * chunk); ++r) fn(r);
+  });
+}
+
+// The greatest element. A NaN may hide others and is not reported, and the sign of zero is not
+// defined; -inf for no elements.
+inline float row_max_lax(const float* x, int64_t n) {
+  constexpr int kWays = 4;
+  const F low = set1(-__builtin_inff());
+  F top[kWays] = {low, low, low, low};
+  int64_t i = 0;
+  for (; i + kWays * W <= n; i += kWays * W)
+    for (int v = 0; v < kWays; ++v) top[v] = greater(top[v], load(x + i + v * W));
+  for (; i + W <= n; i += W) top[0] = greater(top[0], load(x + i));
+  if (i < n) {
+    int rest = (int)(n - i);
+    top[1] = greater(top[1], select(lanes_below(rest), load_partial(x + i, rest), low));
+  }
+  float each[W];
+  store(each, greater(greater(top[0], top[1]), greater(top[2], top[3])));
+  for (int half = W / 2; half > 0; half /= 2)
+    for (int l = 0; l < half; ++l) each[l] = each[l] > each[l + half] ? each[l] : each[l + half];
+  return each[0];
+}
+
+inline void softmax_row(const float* x, int64_t n, float* y) {
+  // A NaN that the maximum overlooks makes its own p, so the sum, so the whole row NaN, as the rule
+  // says; the sign of a zero maximum cannot matter, since exp(+-0) = 1.
+  F m = set1(row_max_lax(x, n));
+  float total = tree_sum(n, [x, y, m](int64_t i, int64_t c) {
+    F e = exp_(sub(load_n(x + i, c), m));
+    if (c < W) e = select(lanes_below((int)c), e, zero());
+    store_n(y + i, e, c);
+    return e;
+  });
+  F t = set1(total);
+  for (int64_t i = 0; i < n; i += W)
+    store_n(y + i, canonical(div(load_n(y + i, n - i), t)), n - i);
+}
+
+// y = v * r [* w] [+ b] with v = x - mean or x
+template <bool Centre>
+void affine_row(const float* x, float* y, int64_t n, float mean, float scale, const float* w,
+                const float* b) {
+  F r = set1(scale), m = set1(mean);
+  for (int64_t i = 0; i < n; i += W) {
+    int64_t c = n - i;
+    F v = load_n(x + i, c);
+    if (Centre) v = sub(v, m);
+    v = mul(v, r);
+    if (w) v = mul(v, load_n(w + i, c));
+    if (b) v = add(v, load_n(b + i, c));
+    store_n(y + i, canonical(v), c);
+  }
+}
+
+inline float scale_of(float square, int64_t n, float eps) {
+  return 1.0f / std::sqrt(square / (float)n + eps);
+}
+
+}  // namespace rows
+
+// bufs X, Y; params rows, n, row strides of X and Y. m = max; p = exp(x - m); p / sum(p)
+void softmax(Pool& pool, void* const* bufs, const int64_t* p) {
+  const float* x = static_cast<const float*>(bufs[0]);
+  float* y = static_cast<float*>(bufs[1]);
+  int64_t n = p[1], sx = p[2], sy = p[3];
+  rows::each_row(pool, p[0], n, [=](int64_t r) { rows::softmax_row(x + r * sx, n, y + r * sy); });
+}
+
+// bufs X, W|null, B|null, Y; params rows, n, row strides of X and Y, eps
+void layer_norm(Pool& pool, void* const* bufs, const int64_t* p) {
+  const float* x = static_cast<const float*>(bufs[0]);
+  const float* w = static_cast<const float*>(bufs[1]);
+  const float* b = static_cast<const float*>(bufs[2]);
+  float* y = static_cast<float*>(bufs[3]);
+  int64_t n = p[1], sx = p[2], sy = p[3];
+  float eps = param_f32(p[4]);
+  rows::each_row(pool, p[0], n, [=](int64_t r) {
+    const float* row = x + r * sx;
+    float mean = rows::row_sum(row, n) / (float)n;
+    F m = set1(mean);
+    float square = rows::tree_sum(n, [row, m](int64_t i, int64_t c) {
+      F d = sub(rows::load_n(row + i, c), m);
+      d = mul(d, d);
+      return c < W ? select(lanes_below((int)c), d, zero()) : d;
+    });
+    rows::affine_row<true>(row, y + r * sy, n, mean, rows::scale_of(square, n, eps), w, b);
+  });
+}
+
+// bufs X, W|null, Y; params rows, n, row strides of X and Y, eps
+void rms_norm(Pool& pool, void* const* bufs, const int64_t* p) {
+  const float* x = static_cast<const float*>(bufs[0]);
+  const float* w = static_cast<const float*>(bufs[1]);
+  float* y = static_cast<float*>(bufs[2]);
+  int64_t n = p[1], sx = p[2], sy = p[3];
+  float eps = param_f32(p[4]);
+  rows::each_row(pool, p[0], n, [=](int64_t r) {
+    const float* row = x + r * sx;
+    float square = rows::tree_sum(n, [row](int64_t i, int64_t c) {
+      F v = rows::load_n(row + i, c);
+      return mul(v, v);
+    });
+    rows::affine_row<false>(row, y + r * sy, n, 0.0f, rows::scale_of(square, n, eps), w, nullptr);
+  });
+}
+
+}  // namespace ree::REE_ISA
+
+#undef REE_ROWS_KERNELS
+#define REE_ROWS_KERNELS                                                             \
+  REE_KERNEL(sum) REE_KERNEL(amax) REE_KERNEL(amin) REE_KERNEL(argmax)               \
+  REE_KERNEL(softmax) REE_KERNEL(layer_norm) REE_KERNEL(rms_norm)

@@ -1,0 +1,130 @@
+"""Contraction kernels against torch.mm: ratios interleaved in one run, medians over rounds.
+
+    python benchmarks/bench_contraction.py [--threads 1 2] [--rounds 41] [--shape MxKxN ...]
+
+Weights are packed beforehand, as a program's are; the ratio is torch's time over ours. One thread
+may be timed by the CPU time of the thread (--cpu-time), where other programs take turns with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ree import _core
+
+# M x K x N and the ratio wanted
+SHAPES = {
+    "1536x1536x1536": 0.95,
+    "512x2048x640": 1.0,
+    "128x384x1536": 1.3,
+    "128x1536x384": 1.3,
+    "128x384x384": 1.3,
+    "4096x384x1536": 1.1,
+    "4096x1536x384": 1.1,
+    "4096x384x384": 1.1,
+    "1x2048x2048": 1.0,
+    "4x2048x2048": 2.0,
+    "8x2048x2048": 1.0,
+    "16x2048x2048": 1.0,
+    "1024x1024x33": 1.0,
+    "33x4096x1024": 1.0,
+}
+
+
+def aligned(*shape: int) -> np.ndarray:
+    """An uninitialised float32 array on a 64-byte boundary."""
+    raw = np.empty(int(np.prod(shape)) * 4 + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + raw.size - 64].view(np.float32).reshape(shape)
+
+
+def ours(isa: str, pool: _core.Pool, a: np.ndarray, b: np.ndarray) -> Callable[[], None]:
+    (m, k), n = a.shape, b.shape[1]
+    panel = _core.panel(isa)
+    packed, c = aligned(-(-n // panel), k, panel), aligned(m, n)
+    pack = _core.Plan(isa)
+    pack.add("pack", [0, 1], [k, n, n, 1, 1, 0])
+    pack.run(pool, [b.ctypes.data, packed.ctypes.data])
+    plan = _core.Plan(isa)
+    plan.add("gemm", [0, 1, 2], [1, m, n, k, 0, k, 0, 0, n, 0])
+    table = [x.ctypes.data for x in (a, packed, c)]
+
+    def run() -> None:
+        plan.run(pool, table)
+
+    run()
+    expected = torch.mm(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    np.testing.assert_allclose(c, expected, rtol=0, atol=1e-4 * k)
+    run.keep = (packed, c)  # type: ignore[attr-defined]
+    return run
+
+
+def seconds(run: Callable[[], object], repeat: int, clock: Callable[[], float]) -> float:
+    start = clock()
+    for _ in range(repeat):
+        run()
+    return (clock() - start) / repeat
+
+
+def measure(shape: str, threads: int, rounds: int, isa: str, cpu_time: bool) -> dict[str, object]:
+    m, k, n = map(int, shape.split("x"))
+    rng = np.random.default_rng(0)
+    a, b = aligned(m, k), aligned(k, n)
+    a[:], b[:] = rng.standard_normal((m, k)), rng.standard_normal((k, n))
+    torch.set_num_threads(threads)
+    x, w, out = torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(aligned(m, n))
+    contraction = ours(isa, _core.Pool(threads), a, b)
+
+    def reference() -> object:
+        return torch.mm(x, w, out=out)
+
+    flops = 2 * m * n * k
+    clock = time.thread_time if cpu_time and threads == 1 else time.perf_counter
+    once = min(seconds(contraction, 2, clock) for _ in range(3))
+    repeat = max(1, int(0.005 / max(once, 1e-7)))
+    pairs = [
+        (seconds(reference, repeat, clock), seconds(contraction, repeat, clock))
+        for _ in range(rounds)
+    ]
+    mine = statistics.median(p[1] for p in pairs)
+    return {
+        "shape": shape,
+        "threads": threads,
+        "ratio": round(statistics.median(t / o for t, o in pairs), 3),
+        "wanted": SHAPES.get(shape),
+        "gflops": round(flops / mine / 1e9, 1),
+        "torch_gflops": round(flops / statistics.median(p[0] for p in pairs) / 1e9, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--shape", nargs="+", default=list(SHAPES))
+    parser.add_argument("--isa", default=_core.isa_names()[0])
+    parser.add_argument("--cpu-time", action="store_true")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    rows = []
+    print(f"{'M x K x N':>16} threads  ratio  wanted   GF/s  torch GF/s   ({args.isa})")
+    for threads in args.threads:
+        for shape in args.shape:
+            r = measure(shape, threads, args.rounds, args.isa, args.cpu_time)
+            rows.append(r)
+            print(f"{shape:>16} {threads:7d} {r['ratio']:6} {r['wanted'] or '':>7} "
+                  f"{r['gflops']:6} {r['torch_gflops']:11}", flush=True)  # fmt: skip
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+// The register kernels of a contraction. Every output element is
+//   total = +0; per kSegment consecutive k: s = +0, s = fma(a, b, s) ascending, total = total + s
+// whatever kernel, tile or thread computes it: lanes are different outputs, chains stay whole.
+#include "../kernel.hpp"
+
+namespace ree::REE_ISA {
+inline constexpr int kPanel = kTileVectors * W;  // columns of one packed panel
+}
+
+namespace ree::REE_ISA::contraction {
+
+inline constexpr int kSegment = 128;
+
+inline F canonical(F x) { return select(ne(x, x), from_bits(set1i(0x7fc00000u)), x); }
+
+// One segment of a tile of rows x columns.
+struct TileStep {
+  const float* a;  // rows of kSegment floats
+  const float* b;  // `k` rows of kPanel floats
+  int64_t k;       // at most kSegment
+  const float* in;  // totals of the segments before; nullptr: +0
+  int64_t in_row;
+  float* out;
+  int64_t out_row;
+  int64_t columns;   // of `in` and `out`
+  bool canonical;    // the totals are final
+  const char* next_a;  // to prefetch, a line for every k
+  const char* next_b;
+  int64_t next_b_step;  // bytes for every k
+};
+
+template <int R, int V>
+void tile_step(const TileStep& t) {
+  F s[R][V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) s[r][v] = zero();
+  const float *a = t.a, *b = t.b, *end = t.a + t.k;
+  const char *next_a = t.next_a, *next_b = t.next_b;
+  const int64_t next_b_step = t.next_b_step;
+#pragma GCC unroll 2
+  for (; a != end; ++a, b += kPanel) {
+    F column[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) column[v] = load(b + v * W);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      F x = set1(a[r * kSegment]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) s[r][v] = fma(x, column[v], s[r][v]);
+    }
+    __builtin_prefetch(next_a, 0, 3);
+    __builtin_prefetch(next_b, 0, 2);
+    next_a += 64;
+    next_b += next_b_step;
+  }
+  // The first segment is added to +0, not copied: the total is then never -0.
+  if (t.columns >= V * W) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        F x = add(t.in ? load(t.in + r * t.in_row + v * W) : zero(), s[r][v]);
+        store(t.out + r * t.out_row + v * W, t.canonical ? canonical(x) : x);
+      }
+    return;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      int n = (int)t.columns - v * W;
+      F x = add(t.in ? load_partial(t.in + r * t.in_row + v * W, n) : zero(), s[r][v]);
+      store_partial(t.out + r * t.out_row + v * W, t.canonical ? canonical(x) : x, n);
+    }
+}
+
+using TileStepFn = void (*)(const TileStep&);
+template <int... R>
+struct TileSteps {
+  static constexpr TileStepFn full[] = {&tile_step<R + 1, kTileVectors>...};
+  static constexpr TileStepFn narrow[] = {&tile_step<R + 1, 1>...};  // one vector of columns
+};
+template <int N, int... R>
+struct MakeTileSteps : MakeTileSteps<N - 1, N - 1, R...> {};
+template <int... R>
+struct MakeTileSteps<0, R...> : TileSteps<R...> {};
+using TileTable = MakeTileSteps<kTileRows>;
+
+// All of K for R rows (A in place) and P panels: totals stay in registers or on the stack.
+struct FewRows {
+  const float* a;
+  int64_t a_row;
+  const float* b;
+  int64_t b_k;      // floats from one k to the next
+  int64_t b_panel;  // from one panel to the next
+  int64_t k;
+  float* c;
+  int64_t c_row;
+  int64_t columns;  // at most P * kPanel
+};
+
+template <int R, int P>
+void few_rows(const FewRows& t) {
+  constexpr int V = P * kTileVectors;
+  constexpr int64_t kAhead = 3072;  // bytes of a panel
+  F total[R][V];
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) total[r][v] = zero();
+  const float* b = t.b;
+  for (int64_t start = 0; start < t.k; start += kSegment) {
+    F s[R][V];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) s[r][v] = zero();
+    const float* a = t.a + start;
+    const float* end = t.a + (start + kSegment < t.k ? start + kSegment : t.k);
+    for (; a != end; ++a, b += t.b_k) {
+      F x[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) x[r] = set1(a[r * t.a_row]);
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kTileVectors; ++v) {
+          const float* q = b + p * t.b_panel + v * W;
+          F y = load(q);
+          if (v * W % 16 == 0) __builtin_prefetch((const char*)q + kAhead, 0, 3);
+#pragma GCC unroll 4
+          for (int r = 0; r < R; ++r)
+            s[r][p * kTileVectors + v] = fma(x[r], y, s[r][p * kTileVectors + v]);
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) total[r][v] = add(total[r][v], s[r][v]);
+  }
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v)
+      store_partial(t.c + r * t.c_row + v * W, canonical(total[r][v]), (int)t.columns - v * W);
+}
+
+}  // namespace ree::REE_ISA::contraction

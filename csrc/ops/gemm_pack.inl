@@ -1,0 +1,88 @@
+// Packing of contraction operands: pure copies, so any blocking is free.
+#include "../kernel.hpp"
+
+namespace ree::REE_ISA::contraction {
+
+// dst[i * dst_row + j] = src[i + j * src_column], i < rows, j < columns
+inline void copy_transposed(const float* src, int64_t src_column, float* dst, int64_t dst_row,
+                            int64_t rows, int64_t columns) {
+  int64_t i = 0;
+  for (; i + W <= rows; i += W) {
+    int64_t j = 0;
+    for (; j + W <= columns; j += W) {
+      F r[W];
+      for (int x = 0; x < W; ++x) r[x] = load(src + i + (j + x) * src_column);
+      transpose(r);
+      for (int x = 0; x < W; ++x) store(dst + (i + x) * dst_row + j, r[x]);
+    }
+    for (; j < columns; ++j)
+      for (int x = 0; x < W; ++x) dst[(i + x) * dst_row + j] = src[i + x + j * src_column];
+  }
+  for (; i < rows; ++i)
+    for (int64_t j = 0; j < columns; ++j) dst[i * dst_row + j] = src[i + j * src_column];
+}
+
+inline void copy_row(const float* src, float* dst, int64_t n) {
+  int64_t i = 0;
+  for (; i + W <= n; i += W) store(dst + i, load(src + i));
+  if (i < n) store_partial(dst + i, load_partial(src + i, (int)(n - i)), (int)(n - i));
+}
+
+// `count` rows k of up to kPanel columns, zeros in the columns past n.
+inline void pack_panel(const float* b, int64_t b_k, int64_t b_n, int64_t count, int64_t n,
+                       float* dst) {
+  if (n < kPanel)
+    for (int64_t k = 0; k < count; ++k)
+      for (int v = 0; v < kTileVectors; ++v) store(dst + k * kPanel + v * W, zero());
+  if (b_n == 1 && n >= kPanel) {
+    for (int64_t k = 0; k < count; ++k)
+      for (int v = 0; v < kTileVectors; ++v)
+        store(dst + k * kPanel + v * W, load(b + k * b_k + v * W));
+  } else if (b_n == 1) {
+    for (int64_t k = 0; k < count; ++k) copy_row(b + k * b_k, dst + k * kPanel, n);
+  } else if (b_k == 1) {
+    copy_transposed(b, b_n, dst, kPanel, count, n < kPanel ? n : kPanel);
+  } else {
+    for (int64_t k = 0; k < count; ++k)
+      for (int64_t j = 0; j < n && j < kPanel; ++j) dst[k * kPanel + j] = b[k * b_k + j * b_n];
+  }
+}
+
+// Rows of A for one run of k: dst[segment][row][kSegment].
+inline void pack_rows(const float* a, int64_t a_row, int64_t a_k, int64_t rows, int64_t count,
+                      float* dst) {
+  for (int64_t start = 0; start < count; start += kSegment, dst += rows * kSegment) {
+    int64_t n = count - start < kSegment ? count - start : kSegment;
+    const float* src = a + start * a_k;
+    if (a_k == 1) {
+      for (int64_t r = 0; r < rows; ++r) copy_row(src + r * a_row, dst + r * kSegment, n);
+    } else if (a_row == 1) {
+      copy_transposed(src, a_k, dst, kSegment, rows, n);
+    } else {
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t k = 0; k < n; ++k) dst[r * kSegment + k] = src[r * a_row + k * a_k];
+    }
+  }
+}
+
+}  // namespace ree::REE_ISA::contraction
+
+namespace ree::REE_ISA {
+
+// bufs B, packed; params K, N, stride_k, stride_n, batch, b_batch.
+// packed is [batch][ceil(N / kPanel)][K][kPanel], zeros past N.
+void pack(Pool& pool, void* const* bufs, const int64_t* p) {
+  const float* b = static_cast<const float*>(bufs[0]);
+  float* packed = static_cast<float*>(bufs[1]);
+  const int64_t K = p[0], N = p[1], stride_k = p[2], stride_n = p[3], batch = p[4], b_batch = p[5];
+  const int64_t panels = (N + kPanel - 1) / kPanel;
+  const int64_t run = 4096, runs = (K + run - 1) / run;
+  pool.parallel_for(batch * panels * runs, [&](int64_t i, int) {
+    int64_t k = i % runs * run, panel = i / runs % panels, e = i / runs / panels;
+    contraction::pack_panel(b + e * b_batch + k * stride_k + panel * kPanel * stride_n, stride_k, stride_n,
+               K - k < run ? K - k : run, N - panel * kPanel,
+               packed + ((e * panels + panel) * K + k) * kPanel);
+  });
+}
+
+}  // namespace ree::REE_ISA

@@ -1,0 +1,160 @@
+// Order-free exact selection over one axis: amax, amin, argmax. Includes after rows_sum.inl.
+
+namespace ree::REE_ISA {
+namespace rows {
+
+struct Greatest {
+  static constexpr float kStart = -__builtin_inff();
+  static F pick(F a, F b) { return maximum(a, b); }
+};
+struct Least {
+  static constexpr float kStart = __builtin_inff();
+  static F pick(F a, F b) { return minimum(a, b); }
+};
+
+template <class Op>
+inline F load_or_start(const float* p, int64_t n) {
+  if (n >= W) return load(p);
+  return select(lanes_below((int)n), load_partial(p, (int)n), set1(Op::kStart));
+}
+
+template <class Op>
+float select_row(const float* x, int64_t n, int64_t step) {
+  constexpr int kWays = W >= 16 ? 8 : 4;
+  F top[kWays];
+  for (int v = 0; v < kWays; ++v) top[v] = set1(Op::kStart);
+  int64_t i = 0;
+  if (step == 1) {
+    for (; i + kWays * W <= n; i += kWays * W)
+      for (int v = 0; v < kWays; ++v) top[v] = Op::pick(top[v], load(x + i + v * W));
+    for (; i < n; i += W) top[0] = Op::pick(top[0], load_or_start<Op>(x + i, n - i));
+  } else {
+    for (; i < n; ++i) top[0] = Op::pick(top[0], set1(x[i * step]));
+  }
+  for (int v = 1; v < kWays; ++v) top[0] = Op::pick(top[0], top[v]);
+  float each[W];
+  for (int half = W / 2; half > 0; half /= 2) {
+    store(each, top[0]);
+    for (int l = 0; l < half; ++l) each[l] = each[l + half];
+    top[0] = Op::pick(top[0], load(each));
+  }
+  store(each, top[0]);
+  return each[0];
+}
+
+// out[c] over n rows of `width` columns, rows taken four at a time
+template <class Op>
+void select_columns(const float* x, int64_t n, int64_t step, int64_t width, float* out) {
+  for (int64_t r = 0; r < std::max<int64_t>(n, 1); r += 4)
+    for (int64_t c = 0; c < width; c += W) {
+      int64_t count = width - c;
+      const float* row = x + r * step + c;
+      F s = r ? load_n(out + c, count) : set1(Op::kStart);
+      for (int64_t k = 0; k < std::min<int64_t>(4, n - r); ++k)
+        s = Op::pick(s, load_n(row + k * step, count));
+      store_n(out + c, s, count);
+    }
+}
+
+// Items are (outer, chunk of the axis, strip of columns), or (result, chunk) where columns are not
+// contiguous; the results of chunks are reduced in turn.
+template <class Op>
+void select_axis(Pool& pool, const float* x, Axis a, float* y) {
+  bool columns = a.by_columns();
+  int64_t width = columns ? a.inner : 1, share = a.results() * a.n / (2 * pool.threads());
+  int64_t strip = columns ? std::clamp<int64_t>(share / std::max<int64_t>(a.n, 1), 256, 2048) : 1;
+  strip = std::min(strip, width);
+  int64_t chunk = std::max<int64_t>(std::max(share, kGrain) / std::max<int64_t>(strip, 1), 16);
+  int64_t chunks = std::max<int64_t>(pieces_of(a.n, chunk), 1), strips = pieces_of(width, strip);
+  int64_t lines = columns ? a.outer : a.results();
+  float* out = y;
+  if (chunks > 1)
+    out = static_cast<float*>(pool.shared((size_t)(a.results() * chunks) * sizeof(float)));
+  // short rows are claimed several at a time
+  int64_t items = lines * chunks * strips;
+  int64_t batch = columns ? 1 : std::max<int64_t>(1, kGrain / std::max<int64_t>(a.n, 1));
+  pool.parallel_for(pieces_of(items, batch), [&](int64_t first, int) {
+    for (int64_t i = first * batch; i < std::min(items, (first + 1) * batch); ++i) {
+      int64_t c = i % strips * strip, k = i / strips % chunks, line = i / strips / chunks;
+      int64_t n = std::min(chunk, a.n - k * chunk);
+      const float* from = x + a.start(columns ? line * a.inner : line) + k * chunk * a.x_n + c;
+      float* to = out + (line * chunks + k) * width + c;
+      if (columns) select_columns<Op>(from, n, a.x_n, std::min(strip, width - c), to);
+      else *to = select_row<Op>(from, n, a.x_n);
+    }
+  });
+  if (chunks == 1) return;
+  for (int64_t line = 0; line < lines; ++line) {
+    const float* part = out + line * chunks * width;
+    if (columns) select_columns<Op>(part, chunks, width, width, y + line * width);
+    else y[line] = select_row<Op>(part, chunks, 1);
+  }
+}
+
+// The first of n elements that is `top`, which is among them: equality sees no sign of zero.
+inline int64_t find(const float* x, int64_t n, int64_t step, float top) {
+  auto is_top = [&](float v) { return v == top || (top != top && v != v); };
+  int64_t i = 0;
+  if (step == 1) {
+    F t = set1(top);
+    M nan = ne(t, t);
+    for (; i + W <= n; i += W) {
+      F v = load(x + i);
+      if (any(or_m(eq(v, t), and_m(nan, ne(v, v))))) break;
+    }
+  }
+  for (; i < n; ++i)
+    if (is_top(x[i * step])) return i;
+  return 0;
+}
+
+}  // namespace rows
+
+// bufs X, Y; params outer, n, inner, strides of X (outer, n, inner)
+void amax(Pool& pool, void* const* bufs, const int64_t* p) {
+  rows::select_axis<rows::Greatest>(pool, static_cast<const float*>(bufs[0]), rows::Axis(p),
+                                    static_cast<float*>(bufs[1]));
+}
+void amin(Pool& pool, void* const* bufs, const int64_t* p) {
+  rows::select_axis<rows::Least>(pool, static_cast<const float*>(bufs[0]), rows::Axis(p),
+                                 static_cast<float*>(bufs[1]));
+}
+
+// bufs X, Y (i64); params outer, n, inner, strides of X. The greatest value, then where it is first.
+void argmax(Pool& pool, void* const* bufs, const int64_t* p) {
+  rows::Axis a(p);
+  const float* x = static_cast<const float*>(bufs[0]);
+  int64_t* y = static_cast<int64_t*>(bufs[1]);
+  std::vector<float> top((size_t)a.results());
+  rows::select_axis<rows::Greatest>(pool, x, a, top.data());
+  if (a.by_columns()) {
+    // strips of columns; rows are read in order until every column of the strip has its index
+    constexpr int64_t kStrip = 512;
+    int64_t strips = rows::pieces_of(a.inner, kStrip);
+    pool.parallel_for(a.outer * strips, [&](int64_t i, int) {
+      int64_t c0 = i % strips * kStrip, o = i / strips, width = std::min(kStrip, a.inner - c0);
+      const float* t = top.data() + o * a.inner + c0;
+      int64_t* out = y + o * a.inner + c0;
+      for (int64_t c = 0; c < width; ++c) out[c] = -1;
+      int64_t missing = width;
+      for (int64_t k = 0; k < a.n && missing > 0; ++k) {
+        const float* row = x + o * a.x_outer + k * a.x_n + c0;
+        for (int64_t c = 0; c < width; c += W) {
+          F v = rows::load_n(row + c, width - c), m = rows::load_n(t + c, width - c);
+          if (!any(or_m(eq(v, m), and_m(ne(v, v), ne(m, m))))) continue;
+          for (int64_t e = c; e < std::min(width, c + W); ++e)
+            if (out[e] < 0 && (row[e] == t[e] || (row[e] != row[e] && t[e] != t[e])))
+              out[e] = k, --missing;
+        }
+      }
+    });
+    return;
+  }
+  int64_t batch = std::max<int64_t>(1, rows::kGrain / std::max<int64_t>(a.n, 1));
+  pool.parallel_for(rows::pieces_of(a.results(), batch), [&](int64_t i, int) {
+    for (int64_t r = i * batch; r < std::min(a.results(), (i + 1) * batch); ++r)
+      y[r] = rows::find(x + a.start(r), a.n, a.x_n, top[(size_t)r]);
+  });
+}
+
+}  // namespace ree::REE_ISA

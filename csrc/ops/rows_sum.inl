@@ -1,0 +1,209 @@
+// The sum rule over one axis: blocks of 1024 elements, 64 lanes from +0, lanes fold by halving,
+// block results are summed by the same rule.
+#include <algorithm>
+
+#include "../kernel.hpp"
+
+namespace ree::REE_ISA {
+namespace rows {
+
+inline constexpr int kLanes = 64;
+inline constexpr int kBlock = 1024;
+inline constexpr int kLaneVectors = kLanes / W;
+inline constexpr int64_t kGrain = 16384;  // elements worth a work item
+
+inline float canonical1(float x) {
+  const uint32_t nan = 0x7fc00000u;
+  if (x != x) __builtin_memcpy(&x, &nan, 4);
+  return x;
+}
+inline F load_n(const float* p, int64_t n) { return n >= W ? load(p) : load_partial(p, (int)n); }
+inline void store_n(float* p, F x, int64_t n) {
+  if (n >= W) store(p, x);
+  else store_partial(p, x, (int)n);
+}
+inline int64_t pieces_of(int64_t n, int64_t piece) { return (n + piece - 1) / piece; }
+
+// get(i, count) is the W elements from i on, of which `count` exist (count >= W: all); the others
+// must be +0. Adding that to a lane changes nothing: a lane starts at +0, so it is never -0.
+template <class Get>
+inline float block_sum(int64_t start, int64_t n, Get get) {
+  F lanes[kLaneVectors];
+  for (int v = 0; v < kLaneVectors; ++v) lanes[v] = zero();
+  int64_t i = start, end = start + n;
+  for (; i + kLanes <= end; i += kLanes)
+    for (int v = 0; v < kLaneVectors; ++v) lanes[v] = add(lanes[v], get(i + v * W, (int64_t)W));
+  for (int v = 0; v < kLaneVectors && i + v * W < end; ++v)
+    lanes[v] = add(lanes[v], get(i + v * W, end - i - v * W));
+  for (int half = kLaneVectors / 2; half > 0; half /= 2)
+    for (int v = 0; v < half; ++v) lanes[v] = add(lanes[v], lanes[v + half]);
+  return fold_lanes(lanes[0]);
+}
+
+// Sum of n <= 1024 block results, none of them -0. One result is itself; up to 8 are at most one
+// element a lane, whose folding starts where lanes are not all +0.
+inline float fold_results(const float* x, int64_t n) {
+  if (n == 1) return x[0];
+  if (n == 2) return x[0] + x[1];
+  if (n <= 8) {
+    float t[8] = {};
+    for (int64_t i = 0; i < n; ++i) t[i] = x[i];
+    for (int half = 4; half > 0; half /= 2)
+      for (int l = 0; l < half; ++l) t[l] += t[l + half];
+    return t[0];
+  }
+  return block_sum(0, n, [x](int64_t i, int64_t c) { return load_n(x + i, c); });
+}
+
+// Sum of n <= 1024 * unit elements from `start` on; unit is a power of 1024. Elements are asked for
+// once each, in ascending order.
+template <class Get>
+float span_sum(int64_t start, int64_t n, int64_t unit, Get get) {
+  if (unit == 1) return block_sum(start, n, get);
+  float results[kBlock];
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i += unit)
+    results[count++] = span_sum(start + i, std::min(unit, n - i), unit / kBlock, get);
+  return fold_results(results, count);
+}
+
+// Sum of get(i, count) over [0, n); see block_sum.
+template <class Get>
+inline float tree_sum(int64_t n, Get get) {
+  int64_t unit = 1;
+  while (n > unit * kBlock) unit *= kBlock;
+  return span_sum(0, n, unit, get);
+}
+
+inline float row_sum(const float* x, int64_t n) {
+  return tree_sum(n, [x](int64_t i, int64_t c) { return load_n(x + i, c); });
+}
+
+// W elements of a row with any stride.
+inline F load_strided(const float* p, int64_t step, int64_t n) {
+  float t[W] = {};
+  for (int64_t l = 0; l < std::min<int64_t>(W, n); ++l) t[l] = p[l * step];
+  return load(t);
+}
+
+// The axis that a reduction removes, of [outer, n, inner], and the strides of its source.
+struct Axis {
+  int64_t outer, n, inner, x_outer, x_n, x_inner;
+  explicit Axis(const int64_t* p)
+      : outer(p[0]), n(p[1]), inner(p[2]), x_outer(p[3]), x_n(p[4]), x_inner(p[5]) {}
+  int64_t results() const { return outer * inner; }
+  bool by_columns() const { return inner > 1 && x_inner == 1; }
+  int64_t start(int64_t r) const { return r / inner * x_outer + r % inner * x_inner; }
+};
+
+inline float mean_or_sum(float s, float divisor) { return canonical1(s / divisor); }
+
+inline void sum_rows(Pool& pool, const float* x, const Axis& a, float divisor, float* y) {
+  auto get_at = [&](const float* row, int64_t first, int64_t n) {
+    int64_t step = a.x_n;
+    if (step == 1) return row_sum(row + first, n);
+    return tree_sum(n, [=](int64_t i, int64_t c) {
+      return load_strided(row + (first + i) * step, step, c);
+    });
+  };
+  int64_t results = a.results(), blocks = pieces_of(a.n, kBlock);
+  // few long rows: blocks first, in parallel
+  if (pool.threads() > 1 && results < 2 * pool.threads() && a.n > 2 * kGrain) {
+    constexpr int64_t kGroup = kGrain / kBlock;
+    int64_t groups = pieces_of(blocks, kGroup);
+    float* partial = static_cast<float*>(pool.shared((size_t)(results * blocks) * sizeof(float)));
+    pool.parallel_for(results * groups, [&](int64_t i, int) {
+      int64_t r = i / groups, first = i % groups * kGroup;
+      for (int64_t b = first; b < std::min(blocks, first + kGroup); ++b)
+        partial[r * blocks + b] =
+            get_at(x + a.start(r), b * kBlock, std::min<int64_t>(kBlock, a.n - b * kBlock));
+    });
+    for (int64_t r = 0; r < results; ++r)
+      y[r] = mean_or_sum(row_sum(partial + r * blocks, blocks), divisor);
+    return;
+  }
+  int64_t chunk = std::max<int64_t>(1, kGrain / std::max<int64_t>(a.n, 1));
+  pool.parallel_for(pieces_of(results, chunk), [&](int64_t i, int) {
+    for (int64_t r = i * chunk; r < std::min(results, (i + 1) * chunk); ++r)
+      y[r] = mean_or_sum(get_at(x + a.start(r), 0, a.n), divisor);
+  });
+}
+
+// out[c] = sum over a block of n <= 1024 rows of `width` columns. Lanes are rows of scratch; source
+// rows are read whole, a few of one lane at a time, so that scratch is touched a quarter as often.
+inline void column_block(const float* x, int64_t n, int64_t step, int64_t width, float* lanes,
+                         float* out) {
+  constexpr int64_t kAtOnce = 4;
+  int64_t live = std::min<int64_t>(n, kLanes);
+  for (int64_t r = 0; r < n; r += kAtOnce * kLanes)
+    for (int64_t l = 0; l < std::min<int64_t>(kLanes, n - r); ++l) {
+      float* lane = lanes + l * width;
+      const float* row = x + (r + l) * step;
+      int64_t next = kLanes * step, rest = pieces_of(n - r - l, kLanes);
+      for (int64_t c = 0; c < width; c += W) {
+        int64_t count = width - c;
+        F s = r ? load_n(lane + c, count) : zero();
+        s = add(s, load_n(row + c, count));
+        if (rest > 1) s = add(s, load_n(row + next + c, count));
+        if (rest > 2) s = add(s, load_n(row + 2 * next + c, count));
+        if (rest > 3) s = add(s, load_n(row + 3 * next + c, count));
+        store_n(lane + c, s, count);
+      }
+    }
+  // a lane that no row reached is +0 and need not be added
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t l = 0; l + half < live; ++l) {
+      float *to = lanes + l * width, *from = to + half * width;
+      for (int64_t c = 0; c < width; c += W)
+        store_n(to + c, add(load_n(to + c, width - c), load_n(from + c, width - c)), width - c);
+    }
+    live = std::min(live, half);
+  }
+  for (int64_t c = 0; c < width; c += W) store_n(out + c, load_n(lanes + c, width - c), width - c);
+}
+
+inline void sum_columns(Pool& pool, const float* x, Axis a, float divisor, float* y) {
+  int64_t size = 0;
+  for (int64_t n = a.n; n > kBlock;) size += a.outer * a.inner * (n = pieces_of(n, kBlock));
+  float* level = size ? static_cast<float*>(pool.shared((size_t)size * sizeof(float))) : nullptr;
+  for (;;) {
+    int64_t blocks = pieces_of(a.n, kBlock);
+    float* out = blocks > 1 ? level : y;
+    // Wide strips, since a narrow one reads little of every row it touches; but some for everyone.
+    int64_t share = a.inner * a.outer * blocks / (2 * pool.threads());
+    int64_t strip = std::clamp<int64_t>(share / W * W, 256, 2048);
+    int64_t strips = pieces_of(a.inner, strip);
+    pool.parallel_for(a.outer * blocks * strips, [&](int64_t i, int thread) {
+      int64_t c = i % strips * strip, b = i / strips % blocks, o = i / strips / blocks;
+      int64_t width = std::min(strip, a.inner - c);
+      auto* lanes = static_cast<float*>(
+          pool.scratch(thread, (size_t)(kLanes * std::min(strip, a.inner)) * sizeof(float)));
+      float* to = out + (o * blocks + b) * a.inner + c;
+      column_block(x + o * a.x_outer + b * kBlock * a.x_n + c,
+                   std::min<int64_t>(kBlock, a.n - b * kBlock), a.x_n, width, lanes, to);
+      if (blocks == 1)
+        for (int64_t k = 0; k < width; k += W)
+          store_n(to + k, canonical(div(load_n(to + k, width - k), set1(divisor))), width - k);
+    });
+    if (blocks <= 1) return;
+    x = level;
+    level += a.outer * blocks * a.inner;
+    a.n = blocks;
+    a.x_outer = blocks * a.inner;
+    a.x_n = a.inner;
+  }
+}
+
+}  // namespace rows
+
+// bufs X, Y; params outer, n, inner, strides of X (outer, n, inner), mode (0 sum, 1 mean)
+void sum(Pool& pool, void* const* bufs, const int64_t* p) {
+  rows::Axis a(p);
+  const float* x = static_cast<const float*>(bufs[0]);
+  float* y = static_cast<float*>(bufs[1]);
+  float divisor = p[6] ? (float)a.n : 1.0f;  // division by one is exact
+  if (a.n > 0 && a.by_columns()) return rows::sum_columns(pool, x, a, divisor, y);
+  rows::sum_rows(pool, x, a, divisor, y);
+}
+
+}  // namespace ree::REE_ISA

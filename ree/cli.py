@@ -1,0 +1,106 @@
+"""The command line: thin, stdout is data, stderr is talk.
+
+Exit codes: 0 success, 1 the check says no, 2 an error. Heavy modules are imported inside commands, so
+that --help is fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from ree import __version__
+
+OK, DIFFERS, ERROR = 0, 1, 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command-line grammar."""
+    p = argparse.ArgumentParser(
+        prog="ree", description="Compile a PyTorch program once; get the same bits on every machine."
+    )
+    p.add_argument("--version", action="version", version=f"ree {__version__}")
+    sub = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        c = sub.add_parser(name, help=help, description=help)
+        c.add_argument("--json", action="store_true", help="print JSON on stdout")
+        return c
+
+    c = command("compile", "compile MODEL.py (it defines model() and example_inputs()) to an artifact")
+    c.add_argument("model", metavar="MODEL.py")
+    c.add_argument("-o", "--output", required=True, metavar="OUT.ree")
+
+    c = command("run", "run an artifact")
+    c.add_argument("artifact", metavar="ART.ree")
+    c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
+    c.add_argument("-o", "--output", metavar="OUT.safetensors", help="write the outputs here")
+    c.add_argument("--trace", metavar="FILE", help="write a trace here")
+    c.add_argument("--trace-level", choices=("io", "ops"), default="io",
+                   help="io: inputs and outputs (default); ops: every value")  # fmt: skip
+    c.add_argument("--max-values", type=int, default=256, metavar="MIB",
+                   help="an ops trace carries its values, for naming a differing element, when they "
+                   "fit in MIB mebibytes (default 256)")  # fmt: skip
+    c.add_argument("--threads", type=int, metavar="N")
+
+    c = command("verify", "replay an artifact and compare with a trace: 0 same, 1 differs, 2 error")
+    c.add_argument("artifact", metavar="ART.ree")
+    c.add_argument("--trace", required=True, metavar="FILE")
+    c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
+    c.add_argument("--threads", type=int, metavar="N")
+
+    c = command("diff", "compare two traces without the model: 0 same, 1 differ, 2 error")
+    c.add_argument("left", metavar="A.trace")
+    c.add_argument("right", metavar="B.trace")
+
+    c = command("inspect", "describe an artifact or a trace")
+    c.add_argument("file", metavar="FILE")
+
+    command("doctor", "describe this machine: instruction set, float mode, threads, versions")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    args = parser().parse_args(argv)
+    from ree.errors import ReeError, UnsupportedError
+
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {}
+    try:
+        from ree import commands as module
+
+        commands = module.COMMANDS
+        code = commands[args.command](args)
+        sys.stdout.flush()
+        return code
+    except ReeError as e:
+        say(f"error: {e}")
+        if isinstance(e, UnsupportedError):
+            for item in e.items:
+                say(f"  {item}")
+        if e.hint:
+            say(f"hint: {e.hint}")
+        return ERROR
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except BrokenPipeError:  # the reader of stdout left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except MemoryError:
+        say("error: out of memory")
+        return ERROR
+    except OSError as e:
+        say(f"error: {e.filename or 'file'}: {e.strerror or e}")
+        return ERROR
+
+
+def say(text: str) -> None:
+    """One line to stderr."""
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

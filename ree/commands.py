@@ -1,0 +1,339 @@
+"""What the commands of the command line do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ree.cli import DIFFERS, OK, say
+from ree.errors import InputError, ReeError, TraceError
+
+if TYPE_CHECKING:
+    from ree.program import Program
+    from ree.traces.diff import Difference
+    from ree.traces.files import TraceFile
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """A spinner with elapsed time on an interactive stderr, one plain line otherwise."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    start = time.perf_counter()
+    if console.is_terminal:
+        with console.status(text):
+            yield
+    else:
+        yield
+    say(f"{text}: {time.perf_counter() - start:.1f} s")
+
+
+def emit(args: argparse.Namespace, data: dict[str, Any], lines: list[str]) -> None:
+    """JSON or lines on stdout."""
+    print(json.dumps(data, indent=1) if args.json else "\n".join(lines))
+
+
+def compile_command(args: argparse.Namespace) -> int:
+    from ree.model_file import load_model_file
+
+    with progress("load model"):
+        module, inputs, dynamic_shapes = load_model_file(Path(args.model))
+    from ree.compile import compile
+
+    with progress("compile"):
+        program = compile(module, inputs, dynamic_shapes)
+    with progress("write"):
+        program.save(args.output)
+    data = describe(program)
+    emit(args, data, [
+        f"wrote {args.output}",
+        f"program  {data['program']}",
+        f"weights  {data['weights_root']} ({data['parameters']:,} parameters)",
+        f"nodes    {data['nodes']} in {data['groups']} groups; "
+        f"{data['flops'] / 1e9:.3f} Gflop, {data['bytes'] / 1e6:.1f} MB moved on the examples",
+        "operators " + ", ".join(f"{k} {v}" for k, v in data["operators"].items()),
+    ])  # fmt: skip
+    return OK
+
+
+def describe(program: Program) -> dict[str, Any]:
+    """Facts about a program, on its examples' shapes."""
+    from collections import Counter
+
+    from ree.compiler.fusion import group
+    from ree.compiler.passes.canonical import bound_nodes
+    from ree.kernels import opdef
+
+    g = program.graph
+    counts = Counter(n.op for n in g.nodes)
+    data: dict[str, Any] = {
+        "program": program.program_hash.hex(),
+        "weights_root": program.weights_root.hex(),
+        "contract": g.contract,
+        "parameters": sum(w.size for w in program.weights),
+        "nodes": len(g.nodes),
+        "values": g.n_values,
+        "operators": dict(counts.most_common()),
+        "symbols": {s.name: [s.low, s.high] for s in g.symbols},
+        "inputs": dict(zip(program.names.inputs, map(str, g.inputs), strict=True)),
+        "outputs": {n: str(g.type_of(r)) for n, r in zip(program.names.outputs, g.outputs,
+                                                         strict=True)},
+    }  # fmt: skip
+    if program.examples or not g.inputs:
+        arrays = [program.examples[n] for n in program.names.inputs]
+        instance = program.instance(program.bind_symbols(arrays))
+        costs = [opdef.get(b.op).cost(b) for b in bound_nodes(instance.graph)
+                 if opdef.get(b.op).form is not opdef.Form.MOVE]  # fmt: skip
+        data["instance"] = instance.digest.hex()
+        data["groups"] = len(group(instance.graph))
+        data["flops"] = sum(c.flops for c in costs)
+        data["bytes"] = sum(c.bytes for c in costs)
+    return data
+
+
+def _load(path: str) -> Program:
+    from ree.artifact import load
+
+    return load(path)
+
+
+def read_inputs(path: str | None) -> dict[str, Any] | None:
+    """Arrays of a safetensors file; None for no file."""
+    if path is None:
+        return None
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError as e:
+        raise InputError(f"no file '{path}'") from e
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as e:
+        raise InputError(f"'{path}' is not a readable safetensors file: {str(e)[:200]}") from e
+
+
+def run_command(args: argparse.Namespace) -> int:
+    program = _load(args.artifact)
+    inputs = read_inputs(args.inputs)
+    if inputs is None:
+        inputs = dict(program.examples)
+    level = args.trace_level if args.trace else None
+    start = time.perf_counter()
+    result = program.run(**inputs, trace=level, threads=args.threads)
+    seconds = time.perf_counter() - start
+    outputs = dict(zip(program.names.outputs, result.outputs, strict=True))
+    if args.output:
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+
+        from ree.files import atomic_file
+
+        with atomic_file(Path(args.output)) as temp:
+            try:
+                save_file({k: _storable(v) for k, v in outputs.items()}, temp)
+            except SafetensorError as e:
+                raise OSError(0, str(e)) from e
+    data: dict[str, Any] = {"outputs": {k: f"{v.dtype}{list(v.shape)}" for k, v in outputs.items()},
+                            "seconds": round(seconds, 4)}  # fmt: skip
+    lines = [f"{k}: {v.dtype}{list(v.shape)}" for k, v in outputs.items()]
+    if args.trace and result.trace is not None:
+        tensors: dict[tuple[str, int], Any] = {}
+        if level == "ops":
+            tensors = _carried(program, inputs, args)
+        elif sum(v.nbytes for v in result.outputs) <= args.max_values << 20:
+            tensors = {("output", i): v for i, v in enumerate(result.outputs)}
+        _write_trace(args.trace, result.trace, tensors)
+        data["root"] = result.trace.root.hex()
+        lines.append(f"root {data['root']}")
+    emit(args, data, lines)
+    return OK
+
+
+def _storable(x: Any) -> Any:
+    import numpy as np
+
+    return np.ascontiguousarray(x)
+
+
+def _carried(program: Program, inputs: dict[str, Any], args: argparse.Namespace) -> dict[Any, Any]:
+    """Tensors an ops trace carries, or nothing when they are too large."""
+    from ree.verify import replayed_tensors
+
+    instance = program.instance(program.bind_symbols([inputs[n] for n in program.names.inputs]))
+    size = sum(t.nbytes for t in instance.graph.value_types())
+    if size > args.max_values << 20:
+        say(f"values not stored: {size >> 20} MiB is over --max-values {args.max_values}")
+        return {}
+    result = program.run(**inputs, trace="ops", threads=args.threads, keep_values=True)
+    return replayed_tensors(result)
+
+
+def _write_trace(path: str, trace: Any, tensors: dict[Any, Any]) -> None:
+    from ree.traces.files import write_trace
+
+    try:
+        write_trace(path, trace, tensors)
+    except OSError as e:
+        raise ReeError(f"cannot write '{path}': {e.strerror or e}") from e
+
+
+def read_trace_file(path: str) -> TraceFile:
+    """A parsed trace file; TraceError if malformed or unreadable."""
+    from ree.traces.files import TraceFormatError, read_trace
+
+    try:
+        return read_trace(path)
+    except FileNotFoundError as e:
+        raise TraceError(f"no trace at '{path}'") from e
+    except TraceFormatError as e:
+        raise TraceError(f"trace '{path}' is malformed: {e}") from e
+    except OSError as e:
+        raise TraceError(f"cannot read trace '{path}': {e.strerror or e}") from e
+
+
+def verify_command(args: argparse.Namespace) -> int:
+    from ree.verify import verify
+
+    file = read_trace_file(args.trace)
+    program = _load(args.artifact)
+    inputs = read_inputs(args.inputs)
+    report = verify(program, file.trace, inputs, tensors=file.tensors, threads=args.threads)
+    data = {
+        "same": report.same,
+        "level": file.trace.level,
+        "root": file.trace.root.hex(),
+        "replayed_root": report.replayed.root.hex(),
+        "differences": [_as_json(d) for d in report.differences],
+        "forged": list(report.forged),
+    }
+    if report.same:
+        emit(args, data, [f"same: root {file.trace.root.hex()} ({file.trace.level})"])
+        return OK
+    lines = [f"differs: trace {file.trace.root.hex()}, replay {report.replayed.root.hex()}"]
+    lines += [line for d in report.differences for line in explain(d, "trace", "replay")]
+    lines += [f"{what}: the tensor carried is not the one the trace commits to"
+              for what in report.forged]  # fmt: skip
+    emit(args, data, lines)
+    return DIFFERS
+
+
+def diff_command(args: argparse.Namespace) -> int:
+    from ree.traces.diff import compare
+
+    left, right = read_trace_file(args.left), read_trace_file(args.right)
+    differences = compare(left.trace, right.trace, left.tensors, right.tensors)
+    same = left.trace.root == right.trace.root
+    data = {"same": same, "left": left.trace.root.hex(), "right": right.trace.root.hex(),
+            "differences": [_as_json(d) for d in differences]}  # fmt: skip
+    if same:
+        emit(args, data, [f"same: root {left.trace.root.hex()}"])
+        return OK
+    lines = [f"differ: {left.trace.root.hex()}, {right.trace.root.hex()}"]
+    if left.trace.level != right.trace.level:
+        lines.append(f"levels: {left.trace.level}, {right.trace.level}")
+    emit(args, data, lines + [x for d in differences for x in explain(d, "left", "right")])
+    return DIFFERS
+
+
+def explain(d: Difference, left: str, right: str) -> list[str]:
+    """A difference as lines a person can read."""
+    if d.index < 0:
+        return [f"{d.kind}: {left} {d.left[:16]}, {right} {d.right[:16]}"]
+    name = f" '{d.name}'" if d.name else ""
+    lines = [f"first differing {d.kind}: %{d.index}" if d.kind == "value"
+             else f"{d.kind} {d.index}{name} differs"]  # fmt: skip
+    if d.info is not None:
+        lines.append(f"  operator {d.info.op} : {d.info.type}")
+        if d.info.location:
+            lines.append(f"  source   {d.info.location}  {d.info.code}")
+        if d.info.module:
+            lines.append(f"  module   {d.info.module}")
+    if d.element is not None:
+        e = d.element
+        for side, bits, value in ((left, e.left_bits, e.left), (right, e.right_bits, e.right)):
+            lines.append(f"  element  {list(e.index)} {side:>6} 0x{bits} {value:.9g}")
+        distance = "not comparable" if e.ulps is None else f"{e.ulps} ulp"
+        lines.append(f"  distance {distance}; {e.differing} of {e.count} elements differ")
+    if d.also:
+        lines.append(f"  {d.also} later values differ too")
+    return lines
+
+
+def _as_json(d: Difference) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(d)
+
+
+def inspect_command(args: argparse.Namespace) -> int:
+    path = Path(args.file)
+    if path.is_dir():
+        data = describe(_load(args.file))
+        data = {"kind": "artifact", **data}
+    elif not path.exists():
+        raise ReeError(f"no file '{path}'")
+    else:
+        file = read_trace_file(args.file)
+        t = file.trace
+        data = {
+            "kind": "trace",
+            "level": t.level,
+            "root": t.root.hex(),
+            "io_root": t.io_root.hex(),
+            "program": t.program.hex(),
+            "instance": t.instance.hex(),
+            "weights_root": t.weights_root.hex(),
+            "numeric_id": t.numeric_id.hex(),
+            "inputs": [h.hex() for h in t.inputs],
+            "outputs": [h.hex() for h in t.outputs],
+            "values": len(t.values),
+            "tensors": len(file.tensors),
+        }
+    emit(args, data, [f"{k:13} {v}" for k, v in data.items()])
+    return OK
+
+
+def doctor_command(args: argparse.Namespace) -> int:
+    import os
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from ree import _core, settings
+
+    versions = {}
+    for name in ("ree-ml", "numpy", "llvmlite", "safetensors", "torch", "nanobind"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    data = {
+        "isa": settings.isa(),
+        "isa_available": list(_core.isa_names()),
+        "float_mode_clean": bool(_core.float_mode_is_clean()),
+        "threads": settings.threads(),
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+    emit(args, data, [f"{k:17} {v}" for k, v in data.items()])
+    if not data["float_mode_clean"]:
+        say("note: this thread flushes subnormals (FTZ or DAZ is on); REE corrects it while it runs")
+    return OK
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "compile": compile_command,
+    "run": run_command,
+    "verify": verify_command,
+    "diff": diff_command,
+    "inspect": inspect_command,
+    "doctor": doctor_command,
+}
+
