@@ -83,17 +83,19 @@ def _lookup(node: Expr, args: list[str], tables: _Tables) -> str:
 
 def _kernel(name: str) -> str:
     return f"""static void unary_{name}(Pool& pool, void* const* bufs, const int64_t* params) {{
-  const float* x = static_cast<const float*>(bufs[0]);
-  float* y = static_cast<float*>(bufs[1]);
+  const float* const x = static_cast<const float*>(bufs[0]);
+  float* const y = static_cast<float*>(bufs[1]);
   const int64_t n = params[0], block = 16384;
-  pool.parallel_for((n + block - 1) / block, [&](int64_t b, int) {{
-    const int64_t end = n < (b + 1) * block ? n : (b + 1) * block;
+  pool.parallel_for((n + block - 1) / block, [=](int64_t b, int) {{
     const auto canonical = [](F v) {{ return select(eq(v, v), v, from_bits(set1i(0x7fc00000u))); }};
-    int64_t i = b * block;
-    for (; i + W <= end; i += W) store(y + i, canonical({name}_(load(x + i))));
-    if (i < end) {{
-      const int rest = static_cast<int>(end - i);
-      store_partial(y + i, canonical({name}_(load_partial(x + i, rest))), rest);
+    const int64_t start = b * block, count = n - start < block ? n - start : block;
+    const float* const in = x + start;
+    float* const out = y + start;
+    int64_t i = 0;
+    for (; i + W <= count; i += W) store(out + i, canonical({name}_(load(in + i))));
+    if (i < count) {{
+      const int rest = static_cast<int>(count - i);
+      store_partial(out + i, canonical({name}_(load_partial(in + i, rest))), rest);
     }}
   }});
 }}

@@ -4,6 +4,7 @@
 // generated at build time from kernels/scalar_functions.py
 #include "scalar_generated.inl"
 
+#include "../ops/common.inl"
 #include "../ops/gemm.inl"
 #include "../ops/attention.inl"
 #include "../ops/rows.inl"

@@ -93,7 +93,7 @@ class Chunk {
   void start(Block& k) const {
     int64_t t = k.first / group_, g = k.first % group_;
     for (int r = 0; r < kRows; ++r) {
-      k.row[r] = x_.row(b_, h_ * group_ + g, t, 0);
+      k.row[r] = x_.row_at(b_, h_ * group_ + g, t);
       k.low[r] = k.row[r].low;
       k.high[r] = k.row[r].high;
       k.m[r] = -__builtin_inff();

@@ -33,9 +33,9 @@ struct Args {
 
   // Row t * group + g of a kv head is position t of the g-th query head that reads it.
   Row row(int64_t b, int64_t kv_head, int64_t n) const {
-    return row(b, kv_head * group() + n % group(), n / group(), 0);
+    return row_at(b, kv_head * group() + n % group(), n / group());
   }
-  Row row(int64_t b, int64_t head, int64_t t, int) const {
+  Row row_at(int64_t b, int64_t head, int64_t t) const {
     Row r;
     int64_t position = t + q_offset, size = mask_kind == kBoolMask ? 1 : 4;
     r.q = q + b * qs[0] + head * qs[1] + t * qs[2];

@@ -11,7 +11,6 @@ namespace ree::REE_ISA::contraction {
 
 inline constexpr int kSegment = 128;
 
-inline F canonical(F x) { return select(ne(x, x), from_bits(set1i(0x7fc00000u)), x); }
 
 // One segment of a tile of rows x columns.
 struct TileStep {

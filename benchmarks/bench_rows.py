@@ -1,0 +1,112 @@
+"""Row kernels against torch, interleaved; prints JSON of median times and of their ratio.
+
+Results are preallocated on both sides: torch runs through out= (softmax, sum, mean, amax, argmax,
+layer_norm as native_layer_norm.out); rms_norm has no out= and allocates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+
+from ree import _core
+from ree.kernels.scalar import f32_bits
+
+Case = tuple[str, list[torch.Tensor | None], list[int], Callable[[], object]]
+EPS = 1e-5
+
+
+def reduction(kernel: str, shape: tuple[int, ...], dim: int, mode: list[int]) -> Case:
+    x = torch.randn(shape)
+    kept = [d for i, d in enumerate(shape) if i != dim]
+    dtype = torch.int64 if kernel == "argmax" else torch.float32
+    y, z = torch.empty(kept, dtype=dtype), torch.empty(kept, dtype=dtype)
+    outer, n = (1, shape[0]) if dim == 0 else (shape[0], shape[1])
+    inner = shape[1] if dim == 0 else 1
+    name = "mean" if mode == [1] else kernel
+    f = getattr(torch, name)
+    return (kernel, [x, y], [outer, n, inner, n * inner, inner, 1, *mode],
+            lambda: f(x, dim, out=z))  # fmt: skip
+
+
+def row(kernel: str, rows: int, n: int) -> Case:
+    x, w, b = torch.randn(rows, n), torch.randn(n), torch.randn(n)
+    y, z = torch.empty_like(x), torch.empty_like(x)
+    mean, rstd = torch.empty(rows, 1), torch.empty(rows, 1)
+    params = [rows, n, n, n]
+    eps = f32_bits(EPS)
+    if kernel == "softmax":
+        return kernel, [x, y], params, lambda: torch.softmax(x, -1, out=z)
+    if kernel == "layer_norm":
+        out = torch.ops.aten.native_layer_norm.out
+        return (kernel, [x, w, b, y], [*params, eps],
+                lambda: out(x, [n], w, b, EPS, out0=z, out1=mean, out2=rstd))  # fmt: skip
+    return (kernel, [x, w, y], [*params, eps],
+            lambda: torch.nn.functional.rms_norm(x, (n,), w, EPS))  # fmt: skip
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    f"{kernel} {rows}x{n}": lambda k=kernel, r=rows, n=n: row(k, r, n)  # type: ignore[misc]
+    for kernel in ("softmax", "layer_norm", "rms_norm")
+    for rows, n in ((4096, 1536), (64, 1536), (4096, 128), (512, 384))
+} | {
+    f"{kernel}{mode} {rows}x{n} dim {dim}": lambda k=kernel, r=rows, n=n, d=dim, m=mode: reduction(  # type: ignore[misc]
+        k, (r, n), d, m
+    )
+    for kernel, mode in (("sum", [0]), ("sum", [1]), ("amax", []), ("argmax", []))
+    for rows, n in ((4096, 1536), (64, 1536), (1, 4 << 20))
+    for dim in (0, 1)
+    if not (rows == 1 and dim == 0)
+}
+
+
+def measure(make: Callable[[], Case], isa: str, threads: int, seconds: float) -> dict[str, Any]:
+    kernel, tensors, params, torch_call = make()
+    pool, plan = _core.Pool(threads), _core.Plan(isa)
+    plan.add(kernel, [-1 if t is None else i for i, t in enumerate(tensors)], params)
+    table = [0 if t is None else t.data_ptr() for t in tensors]
+    ours: list[float] = []
+    theirs: list[float] = []
+    stop = time.perf_counter() + seconds
+    while time.perf_counter() < stop or len(ours) < 5:
+        t0 = time.perf_counter()
+        plan.run(pool, table)
+        t1 = time.perf_counter()
+        torch_call()
+        t2 = time.perf_counter()
+        ours.append(t1 - t0)
+        theirs.append(t2 - t1)
+    return {
+        "us": round(median(ours) * 1e6, 1),
+        "torch_us": round(median(theirs) * 1e6, 1),
+        "time_ratio": round(median(ours) / median(theirs), 3),
+        "runs": len(ours),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="substring of the case names to run")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--isa", default=_core.isa_names()[0])
+    parser.add_argument("--seconds", type=float, default=1.0, help="per case")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    results = {}
+    with torch.no_grad():
+        for threads in args.threads:
+            torch.set_num_threads(threads)
+            for name, make in CASES.items():
+                if args.only in name:
+                    results[f"{name} t{threads}"] = measure(make, args.isa, threads, args.seconds)
+    print(json.dumps({"isa": args.isa, "torch": torch.__version__, "cases": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

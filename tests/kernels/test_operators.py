@@ -1,0 +1,101 @@
+"""Every operator on all its samples: the same bytes from every route."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ree import _core
+from ree.compiler import interp
+from ree.compiler.instance import make_instance
+from ree.conformance import cases, graph_of, reference_digest
+from ree.kernels import opdef, registry, rowprogram
+from ree.kernels.index import read
+from ree.kernels.opdef import Form
+
+GOLDEN = Path(__file__).parent.parent / "vectors" / "operators.json"
+OPS = registry.names()
+
+
+def same(a, b, where):
+    assert a.dtype == b.dtype, where
+    assert a.shape == b.shape, where
+    assert a.tobytes() == b.tobytes(), where
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_backends_agree(op):
+    """Reference, interpreter, every instruction set, 1, 2 and 7 threads, traced or not."""
+    count = 0
+    for case in cases(op):
+        inputs = [np.ascontiguousarray(x).reshape(x.shape) for x in case.sample.inputs]
+        bound = make_instance(case.program.graph, {}).graph
+        for got, want in zip(interp.outputs(bound, inputs, ()), case.expected, strict=True):
+            same(got, want, (op, case.sample.name, "interp"))
+        for isa in _core.isa_names():
+            for threads in (1, 2, 7):
+                result = case.program.run(*inputs, isa=isa, threads=threads)
+                for got, want in zip(result.outputs, case.expected, strict=True):
+                    same(got, want, (op, case.sample.name, isa, threads))
+        count += 1
+    assert count >= 3
+
+
+@pytest.mark.parametrize("op", [o for o in OPS if opdef.get(o).row_program])
+def test_row_programs_equal_their_composites(op):
+    for case in cases(op):
+        node = make_instance(case.program.graph, {}).graph
+        bound = opdef.bind(op, [t for t in node.inputs], case.sample.attrs, {})
+        flat = case.expected[0].reshape(-1)
+        for i in {0, flat.size // 2, flat.size - 1} if flat.size else ():
+            program = opdef.get(op).row_program(bound, i)
+            got = rowprogram.element(program, case.sample.inputs)
+            assert got.tobytes() == flat[i].tobytes(), (op, case.sample.name, i)
+
+
+@pytest.mark.parametrize("op", [o for o in OPS if opdef.get(o).form is Form.CONTRACTION])
+def test_index_rules_of_contractions_say_which_products_are_summed(op):
+    """The chain spelled by the index rule alone gives the reference's element."""
+    from ree.kernels.numerics import contract
+
+    for case in cases(op):
+        inputs = case.sample.inputs
+        g = graph_of(op, case.sample)
+        bound = opdef.bind(op, list(g.inputs), case.sample.attrs, {})
+        rule = opdef.get(op).index_rule(bound)
+        a, b = (read(rule, i, inputs) for i in range(2))
+        got = contract(np.asarray(a, np.float32), np.asarray(b, np.float32))
+        same(got.reshape(case.expected[0].shape), case.expected[0], (op, case.sample.name))
+
+
+@pytest.mark.parametrize("op", [o for o in OPS if opdef.get(o).form is Form.POINTWISE])
+def test_index_rules_of_pointwise_operators(op):
+    for case in cases(op):
+        g = graph_of(op, case.sample)
+        bound = opdef.bind(op, list(g.inputs), case.sample.attrs, {})
+        rule = opdef.get(op).index_rule(bound)
+        moved = tuple(
+            read(rule, i, case.sample.inputs).reshape(bound.out.dims)
+            for i in range(len(bound.inputs))
+        )
+        same(opdef.apply(op, moved, case.sample.attrs)[0], case.expected[0], (op, case.sample.name))
+
+
+def test_golden_digests():
+    """The contract's bits do not drift: a digest changes only with a decision to change it."""
+    golden = json.loads(GOLDEN.read_text())
+    assert set(golden) == set(OPS)
+    for op in OPS:
+        assert reference_digest(op) == golden[op], op
+
+
+def test_an_incomplete_operator_cannot_be_registered():
+    add = opdef.get("add")
+    for missing in ("scalar", "reference", "index_rule", "rule", "bound"):
+        fields = {f: getattr(add, f) for f in add.__dataclass_fields__}
+        fields[missing] = "" if missing in ("rule", "bound") else None
+        with pytest.raises(TypeError, match=missing):
+            opdef.OpDef(**fields)
+    with pytest.raises(TypeError, match="twice"):
+        opdef.register(add)
