@@ -14,14 +14,15 @@ _Tables = dict[tuple[int, ...], str]
 
 
 def emit_all() -> str:
-    """Text of csrc's scalar_generated.inl: every function as `name_`, and a kernel
-    `unary_name(bufs: x, y; params: n)` for each function of one f32."""
+    """Text of csrc's scalar_generated.inl: every function as `name_`; for each function of one f32
+    also `name_4(v)`, in place on four vectors, and a kernel `unary_name(bufs: x, y; params: n)`."""
     tables: _Tables = {}
     code = [emit_function(f, tables) for f in FUNCTIONS.values()]
     unary = [f.name for f in FUNCTIONS.values() if f.params == (F32,) and f.result is F32]
     parts = ["// Generated from kernels/scalar_functions.py.", "namespace ree::REE_ISA {", ""]
     parts += [_table(name, entries) for entries, name in tables.items()]
-    parts += code + [_kernel(name) for name in unary]
+    parts += code + [_four(FUNCTIONS[name], tables) for name in unary]
+    parts += [_kernel(name) for name in unary]
     names = " ".join(f"REE_KERNEL(unary_{name})" for name in unary)
     parts += ["}  // namespace ree::REE_ISA", "", "#undef REE_SCALAR_KERNELS"]
     parts += [f"#define REE_SCALAR_KERNELS {names}", ""]
@@ -37,6 +38,18 @@ def emit_function(function: Function, tables: _Tables) -> str:
         + "".join(f"  {line}\n" for line in _lines(function.body, tables))
         + "}\n"
     )
+
+
+def _four(function: Function, tables: _Tables) -> str:
+    """The function on four vectors, line by line: one vector alone is a single chain of dependent
+    operations, which leaves most of a core idle."""
+    lines = list(_lines(function.body, tables))
+    text = f"inline __attribute__((always_inline)) void {function.name}_4(F* v) {{\n"
+    for line in lines:
+        for i in range(4):
+            one = re.sub(r"\b(v\d+)\b", rf"\1_{i}", re.sub(r"\bx0\b", f"v[{i}]", line))
+            text += f"  {one.replace('return', f'v[{i}] =')}\n"
+    return text + "}\n"
 
 
 def _lines(body: Expr, tables: _Tables) -> Iterator[str]:
@@ -92,6 +105,11 @@ def _kernel(name: str) -> str:
     const float* const in = x + start;
     float* const out = y + start;
     int64_t i = 0;
+    for (; i + 4 * W <= count; i += 4 * W) {{
+      F v[4] = {{load(in + i), load(in + i + W), load(in + i + 2 * W), load(in + i + 3 * W)}};
+      {name}_4(v);
+      for (int j = 0; j < 4; ++j) store(out + i + j * W, canonical(v[j]));
+    }}
     for (; i + W <= count; i += W) store(out + i, canonical({name}_(load(in + i))));
     if (i < count) {{
       const int rest = static_cast<int>(count - i);

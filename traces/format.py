@@ -1,10 +1,11 @@
 """Bytes of a trace file; docs/trace-format.md has the layout and an example.
 
     magic (8) | format version u32 | lengths u64 of trace, sidecar, index, data
-    trace | sidecar | index | SHA-256 of everything before | zeros to a multiple of 64 | data
+    trace | sidecar | index | SHA-256 of header, sidecar, index | zeros to a multiple of 64 | data
 
-The checksum tells a damaged file from a different run; it authenticates nothing. Data is bound by
-the tensor hashes instead (`check_values`), so that opening a file reads none of it.
+The checksum shows damage to what no hash covers; it authenticates nothing. The trace is left out of
+it, so that an altered digest is a different run, which verification names; data is bound by the
+tensor hashes (`check_values`), so that opening a file reads none of it.
 """
 
 from __future__ import annotations
@@ -135,8 +136,7 @@ def encode_file(
     layout = Layout(len(core), len(side), len(table), end)
     _check_limits(layout)
     head = MAGIC + u32(FORMAT) + b"".join(map(u64, (len(core), len(side), len(table), end)))
-    head += core + side + table
-    head += sha256(head)
+    head += core + side + table + sha256(head, side, table)
     parse_head(head, layout)  # nothing is written that could not be read
     yield head
     if end:
@@ -189,10 +189,11 @@ def parse_header(raw: bytes, file_bytes: int) -> Layout:
 
 def parse_head(raw: bytes, layout: Layout) -> tuple[Trace, tuple[Entry, ...]]:
     """Trace and index from the first `layout.head_bytes` of a file."""
-    body, checksum = raw[:-DIGEST], raw[-DIGEST:]
-    if sha256(body) != checksum:
+    checksum = raw[-DIGEST:]
+    got = sha256(raw[:HEADER_BYTES], raw[HEADER_BYTES + layout.trace : -DIGEST])
+    if got != checksum:
         raise TraceFormatError(
-            f"checksum: expected {checksum.hex()}, got {sha256(body).hex()}: the file is damaged"
+            f"checksum: expected {checksum.hex()}, got {got.hex()}: the file is damaged"
         )
     r = _Reader(raw)
     r.take(HEADER_BYTES)

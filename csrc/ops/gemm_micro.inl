@@ -11,7 +11,6 @@ namespace ree::REE_ISA::contraction {
 
 inline constexpr int kSegment = 128;
 
-
 // One segment of a tile of rows x columns.
 struct TileStep {
   const float* a;  // rows of kSegment floats

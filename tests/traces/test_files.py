@@ -45,8 +45,10 @@ def encoded(trace: Trace, tensors: dict | None = None) -> bytes:
 
 def resealed(raw: bytes, changed: bytes) -> bytes:
     """`changed` with a fitting checksum, as an adversary would write it."""
-    end = parse_header(raw[:HEADER_BYTES], len(raw)).head_bytes - 32
-    return changed[:end] + sha256(changed[:end]) + changed[end + 32 :]
+    layout = parse_header(raw[:HEADER_BYTES], len(raw))
+    end = layout.head_bytes - 32
+    covered = changed[:HEADER_BYTES] + changed[HEADER_BYTES + layout.trace : end]
+    return changed[:end] + sha256(covered) + changed[end + 32 :]
 
 
 def same(a: format.TraceFile, b: format.TraceFile) -> bool:
@@ -154,10 +156,16 @@ def test_every_length_but_the_right_one_is_malformed(tmp_path: Path) -> None:
 def test_every_flipped_bit_is_noticed() -> None:
     raw = encoded(sample(), ARRAYS)
     layout = parse_header(raw[:HEADER_BYTES], len(raw))
+    claims = range(HEADER_BYTES, HEADER_BYTES + layout.trace)  # another run, or malformed
     for bit in range(8 * len(raw)):
         changed = bytearray(raw)
         changed[bit // 8] ^= 1 << bit % 8
-        if bit // 8 < layout.data_start:
+        if bit // 8 in claims:
+            try:
+                assert parse_file(bytes(changed)).trace.root != sample().root
+            except TraceFormatError:
+                pass
+        elif bit // 8 < layout.data_start:
             with pytest.raises(TraceFormatError):
                 parse_file(bytes(changed))
         else:  # padding is checked at once, tensors against their hashes
