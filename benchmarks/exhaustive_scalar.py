@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from ree import _core
+from ree.kernels.microcode import microcode_bytes
 from ree.kernels.numerics import CONTRACT
-from ree.kernels.scalar_functions import BOUNDS
+from ree.kernels.scalar_functions import BOUNDS, FUNCTIONS
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "scalar_bounds.json"
@@ -97,6 +98,7 @@ def measure(lib: Any, name: str, isa: str, threads: int) -> dict[str, Any]:
         "special_value_mismatches": sum(s.mismatches for s, _ in done),
         "first_mismatch": next((f"0x{s.mismatch_input:08x}" for s, _ in done if s.mismatches), None),
         "sha256": hashlib.sha256(b"".join(d for _, d in done)).hexdigest(),
+        "microcode": hashlib.sha256(microcode_bytes(FUNCTIONS[name])).hexdigest(),
         "isa": isa,
         "same_on_every_257th_input": same,
         "seconds": round(time.monotonic() - start, 1),

@@ -28,6 +28,9 @@ def compile(
         kwargs = dict(example_inputs)
     else:
         args, kwargs = tuple(example_inputs), {}
+    # the examples' memory layout must not become a condition on later inputs
+    args = tuple(_contiguous(a) for a in args)
+    kwargs = {k: _contiguous(v) for k, v in kwargs.items()}
     captured = capture(module, args, kwargs, dynamic_shapes)
     given = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
     examples = {
@@ -36,3 +39,9 @@ def compile(
     }
     names = Names(captured.input_names, captured.output_names, captured.weight_names)
     return Program(captured.graph, names, captured.weights, examples)
+
+
+def _contiguous(x: Any) -> Any:
+    import torch
+
+    return x.contiguous() if isinstance(x, torch.Tensor) else x

@@ -100,15 +100,12 @@ class Few {
 
  private:
   void step(int64_t base, int j0, int j1) {
-    prefetch(v_ + base * x_.vs[2], x_.vs[2], x_.dv, j0, j1);
     for (int j = j0 & ~(2 * W - 1); j < j1; j += 2 * W) {
       const float* keys[2 * W];
       for (int i = 0; i < 2 * W; ++i)
         keys[i] = k_ + clamp64(base + j + i, x_.keys - 1) * x_.ks[2];
       few_scores<R>(q_, keys, x_.d, x_.scale, s_ + j);
     }
-    prefetch(k_ + (base + kSegment) * x_.ks[2], x_.ks[2], x_.d, 0,
-             (int)clamp64(x_.keys - base - kSegment, kSegment));
     float a[R], b[R];
     for (int r = 0; r < R; ++r) softmax(r, base, a[r], b[r]);
     constexpr int kWide = R == 1 ? 4 : 2;

@@ -148,7 +148,7 @@ struct BlockScratch {
 // Tiles [t0, t1) x panels [p0, p1) of element e.
 inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64_t t0, int64_t t1,
                        int64_t p0, int64_t p1, bool a_packed, const BlockScratch& scratch) {
-  const int64_t r0 = s.tile_row(x, t0), rows = s.tile_row(x, t1) - r0, panels = x.panels();
+  const int64_t r0 = s.tile_row(x, t0), rows = s.tile_row(x, t1) - r0;
   const float *a = x.a_of(e) + r0 * x.a_row, *b = x.b_of(e);
   float* c = x.c_of(e) + r0 * x.c_row;
   TileStep step;
@@ -159,6 +159,7 @@ inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64
     for (int64_t g = p0; g < p1; g += kGroup) {
       const int64_t g_end = smaller(g + kGroup, p1);
       for (int64_t j = g; j < g_end; ++j) {
+        step.c_row = x.c_row;
         step.columns = smaller(kPanel, x.N - j * kPanel);
         const TileStepFn* table = step.columns > W ? TileTable::full : TileTable::narrow;
         step.a = scratch.a;
@@ -177,13 +178,13 @@ inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64
           step.next_b = (const char*)(step.b + step.k * kPanel);
           for (int64_t t = t0; t < t1; ++t) {
             const int64_t at = s.tile_row(x, t) - r0, n = s.tile_row(x, t + 1) - r0 - at;
-            float* tile_c = c + at * x.c_row + j * kPanel;
-            float* tile_total = scratch.totals + at * kPanel;
-            step.in = k > 0 ? tile_total : k0 > 0 ? tile_c : nullptr;
-            step.in_row = k > 0 ? kPanel : x.c_row;
-            step.out = last ? tile_c : tile_total;
-            step.out_row = last ? x.c_row : kPanel;
-            step.canonical = last && last_pass;
+            step.c = c + at * x.c_row + j * kPanel;
+            float* totals = scratch.totals + at * kPanel;
+            step.in = k > 0 || k0 > 0 ? totals : nullptr;
+            step.out = last ? nullptr : totals;
+            if (k == 0 && k0 > 0)  // of the pass before; its NaN are canonical already
+              for (int64_t r = 0; r < n; ++r)
+                copy_row(step.c + r * x.c_row, totals + r * kPanel, step.columns);
             const float* next = step.a + n * kSegment;
             step.next_a = (const char*)(last && t + 1 == t1 ? scratch.a : next);
             table[n - 1](step);
@@ -195,7 +196,6 @@ inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64
       if (last_pass) x.finish(e, r0, r0 + rows, g, g_end);
     }
   }
-  (void)panels;
 }
 
 inline void contract_blocks(Pool& pool, const Contraction& x, const Blocking& s) {

@@ -13,15 +13,14 @@ inline constexpr int kSegment = 128;
 
 // One segment of a tile of rows x columns.
 struct TileStep {
-  const float* a;  // rows of kSegment floats
-  const float* b;  // `k` rows of kPanel floats
-  int64_t k;       // at most kSegment
-  const float* in;  // totals of the segments before; nullptr: +0
-  int64_t in_row;
-  float* out;
-  int64_t out_row;
-  int64_t columns;   // of `in` and `out`
-  bool canonical;    // the totals are final
+  const float* a;   // rows of kSegment floats
+  const float* b;   // `k` rows of kPanel floats
+  int64_t k;        // at most kSegment
+  const float* in;  // totals of the segments before, rows of kPanel floats; nullptr: +0
+  float* out;       // where the new totals go, rows of kPanel floats; nullptr: to c
+  float* c;
+  int64_t c_row;
+  int64_t columns;  // of c
   const char* next_a;  // to prefetch, a line for every k
   const char* next_b;
   int64_t next_b_step;  // bytes for every k
@@ -54,24 +53,39 @@ void tile_step(const TileStep& t) {
     next_b += next_b_step;
   }
   // The first segment is added to +0, not copied: the total is then never -0.
-  if (t.columns >= V * W) {
+  const float* in = t.in;
+  if (in) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        F x = add(t.in ? load(t.in + r * t.in_row + v * W) : zero(), s[r][v]);
-        store(t.out + r * t.out_row + v * W, t.canonical ? canonical(x) : x);
-      }
+      for (int v = 0; v < V; ++v) s[r][v] = add(load(in + r * kPanel + v * W), s[r][v]);
+  } else {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) s[r][v] = add(zero(), s[r][v]);
+  }
+  float* out = t.out;
+  if (out) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) store(out + r * kPanel + v * W, s[r][v]);
+    return;
+  }
+  out = t.c;
+  if (t.columns >= V * W) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r, out += t.c_row)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) store(out + v * W, canonical(s[r][v]));
     return;
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r, out += t.c_row)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      int n = (int)t.columns - v * W;
-      F x = add(t.in ? load_partial(t.in + r * t.in_row + v * W, n) : zero(), s[r][v]);
-      store_partial(t.out + r * t.out_row + v * W, t.canonical ? canonical(x) : x, n);
-    }
+    for (int v = 0; v < V; ++v)
+      store_partial(out + v * W, canonical(s[r][v]), (int)t.columns - v * W);
 }
 
 using TileStepFn = void (*)(const TileStep&);
