@@ -1,4 +1,4 @@
-"""Every float32 input of every unary function of the contract: largest error, special values, digest.
+"""Every float32 input of each measured function: largest error, special values, digest.
 
     python benchmarks/exhaustive_scalar.py [names ...] [--isa avx512] [--threads 2]
 
@@ -81,6 +81,7 @@ def measure(lib: Any, name: str, isa: str, threads: int) -> dict[str, Any]:
 
     with ThreadPoolExecutor(threads) as pool:
         done = list(pool.map(chunk, range(2**32 // CHUNK)))
+    wrong = [f"0x{s.mismatch_input:08x}" for s, _ in done if s.mismatches]
     worst = max((s for s, _ in done), key=lambda s: (s.max_ulp, -s.worst_input))
     sample = np.arange(0, 2**32, STRIDE, dtype=np.uint32)
     same = {
@@ -96,7 +97,7 @@ def measure(lib: Any, name: str, isa: str, threads: int) -> dict[str, Any]:
         "inputs": 2**32,
         "compared_in_ulps": sum(s.finite for s, _ in done),
         "special_value_mismatches": sum(s.mismatches for s, _ in done),
-        "first_mismatch": next((f"0x{s.mismatch_input:08x}" for s, _ in done if s.mismatches), None),
+        "first_mismatch": wrong[0] if wrong else None,
         "sha256": hashlib.sha256(b"".join(d for _, d in done)).hexdigest(),
         "microcode": hashlib.sha256(microcode_bytes(FUNCTIONS[name])).hexdigest(),
         "isa": isa,

@@ -70,7 +70,7 @@ def main() -> None:
     show("SIN", *fit(lambda u: (mp.sin(mp.sqrt(u)) / mp.sqrt(u) - 1) / u if u > 1e-9
                      else -mp.mpf(1) / 6, list(range(4)), 1e-12, q * q, lambda u: u))  # fmt: skip
     show("COS", *fit(lambda u: (mp.cos(mp.sqrt(u)) - 1 + u / 2) / u**2 if u > 1e-7
-                     else mp.mpf(1) / 24, list(range(4)), 1e-8, q * q, lambda u: u * u))  # fmt: skip
+                    else mp.mpf(1) / 24, list(range(4)), 1e-8, q * q, lambda u: u * u))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,9 +3,14 @@ that imports torch."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +75,7 @@ def _export(
         module.eval()
         for p, _ in flags:
             p.requires_grad_(False)
-        with torch.no_grad():
+        with torch.no_grad(), _quiet():
             program = torch.export.export(
                 module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
             )
@@ -83,6 +88,23 @@ def _export(
         module.train(was_training)
         for p, flag in flags:
             p.requires_grad_(flag)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's own account of a failed export: the error says it in one line."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _decompositions() -> dict[Any, Any]:
@@ -325,7 +347,9 @@ def _origin(node: torch.fx.Node) -> Origin:
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     location = code = ""
     if frames:
-        path, line, _, code = frames[-1]
+        # the innermost line that is not the framework's own
+        mine = [f for f in frames if "site-packages/torch/" not in f[0].replace(os.sep, "/")]
+        path, line, _, code = (mine or frames)[-1]
         location = f"{_short(path)}:{line}"
     stack = node.meta.get("nn_module_stack") or {}
     module = next(reversed(stack.values()))[0] if stack else ""

@@ -91,8 +91,8 @@ class Program:
 
 
 def assemble(function: Function) -> Program:
-    """The steps of a function, in the order of `walk`; each shared expression once. ValueError if it
-    needs more than 65,536 registers."""
+    """The steps of a function, in the order of `walk`; each shared expression once. ValueError if
+    it needs more than 65,536 registers."""
     params = function.params
     number: dict[Expr, int] = {}
     steps: list[Step] = []

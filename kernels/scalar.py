@@ -61,8 +61,9 @@ OPS: dict[str, OpInfo] = {
     "ne": OpInfo(14, 2, (*NUMBERS, BOOL), "bool", "a != b; true when unordered"),
     "select": OpInfo(15, 3, (*NUMBERS, BOOL), "given", "c ? a : b"),
     "convert": OpInfo(16, 1, (*NUMBERS, BOOL), "given",
-                      "integer to f32 to nearest even; f32 to signed integer toward zero, saturating, "
-                      "NaN to 0; between integers by wrapping; to bool: != 0; from bool: 0 or 1"),
+                      "integer to f32 to nearest even; f32 to signed integer toward zero, "
+                      "saturating, NaN to 0; between integers by wrapping; to bool: != 0; from bool: "
+                      "0 or 1"),
     "bitcast": OpInfo(17, 1, (F32, I32, U32), "given",
                       "the same 32 bits; no function may depend on the bits of a NaN"),
     "and": OpInfo(18, 2, (*INTS, BOOL), "same", "bitwise"),
@@ -73,7 +74,8 @@ OPS: dict[str, OpInfo] = {
     "shr": OpInfo(23, 2, INTS, "same", "a >> b, 0 <= b < width; arithmetic for signed types"),
     "mul_hi": OpInfo(24, 2, (U32,), "same", "upper 32 bits of the 64-bit product"),
     "table": OpInfo(25, 1, (U32,), "given", "entry a of a constant table of u32, a in range"),
-    "floordiv": OpInfo(26, 2, (I32, I64), "same", "quotient toward minus infinity, wraps; 0 if b is 0"),
+    "floordiv": OpInfo(26, 2, (I32, I64), "same",
+                       "quotient toward minus infinity, wraps; 0 if b is 0"),
     "mod": OpInfo(27, 2, (I32, I64), "same", "a - floordiv(a, b) * b; 0 if b is 0"),
 }  # fmt: skip
 _NAME_OF_CODE = {info.code: name for name, info in OPS.items()}

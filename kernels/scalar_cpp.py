@@ -149,7 +149,8 @@ def _convert(node: Expr, args: list[str]) -> str:
     if source is F32:
         return f"ne({x}, zero())" if target is BOOL else f"f2i({x})"
     if source is BOOL:
-        return f"select({x}, " + ("set1(1.0f), zero())" if target is F32 else "set1i(1u), set1i(0u))")
+        ones = "set1(1.0f), zero()" if target is F32 else "set1i(1u), set1i(0u)"
+        return f"select({x}, {ones})"
     if target is F32:
         return f"i2f({x})" if source is I32 else f"u2f({x})"
     return f"nei({x}, set1i(0u))" if target is BOOL else x

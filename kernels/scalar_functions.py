@@ -65,16 +65,16 @@ def with_sign(magnitude: Expr, x: Expr) -> Expr:
 
 
 def biased(offset: int) -> Expr:
-    """`MAGIC` so that the low bits of x + biased(offset) are the exponent field of 2^(x + offset)."""
+    """`MAGIC` with a bias: the low bits of x + biased(o) are the exponent field of 2^(x + o)."""
     return const(12582912.0 + 127 + offset, F32)
 
 
 def exp_core(x: Expr, magic: Expr) -> tuple[Expr, Expr]:
-    """(y, 2^(n + offset)) with exp(x) = y * 2^n and y about 1; for |x| <= 150, magic = `MAGIC` + 127
-    + an integer offset, and n + offset in [-126, 127].
+    """(y, 2^(n + o)) with exp(x) = y * 2^n and y about 1; for |x| <= 150, magic = biased(o) and
+    n + o in [-126, 127].
 
-    The last addition is compensated: 1 + r is split exactly, so the error is 0.5 ulp of the sum plus
-    that of the reduction.
+    The last addition is compensated: 1 + r is split exactly, so the error is 0.5 ulp of the sum
+    plus that of the reduction.
     """
     t = fma(x, LOG2E, magic)
     n = t - magic
@@ -157,14 +157,17 @@ def erf(x: Expr) -> Expr:
 
 
 # 2/pi as 32-bit words, from 2^-1 down; enough for the largest float32 and 96 bits more
-TWO_OVER_PI = (0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB)
+TWO_OVER_PI = (0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041,
+               0xFE5163AB)  # fmt: skip
 PIO2_HI, PIO2_LO = bits(0x3FC90FDB), bits(0xB33BBD2E)
 QUARTER_PI = bits(0x3F490FDB)
 
 
 def _reduce(a: Expr) -> tuple[Expr, Expr, Expr]:
-    """(quadrant, r, tail) of finite a >= 1/2 with r + tail = a - quadrant * pi/2, by Payne and Hanek:
-    an integer product with the bits of 2/pi that matter."""
+    """(quadrant, r, tail) of finite a >= 1/2 with r + tail = a - quadrant * pi/2.
+
+    By Payne and Hanek: an integer product with the bits of 2/pi that matter. Infinity and NaN
+    give some finite r."""
     i = bitcast(a, U32)
     m = (i & 0x007FFFFF) | 0x00800000
     # a = m * 2^(e - 150): bits of 2/pi before the one worth 2^1 there only add multiples of 4

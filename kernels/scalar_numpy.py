@@ -52,19 +52,19 @@ def _one(e: Expr, params: list[Array], args: list[Array]) -> Array:
 
 def _convert(x: Array, t: T) -> Array:
     if t is BOOL:
-        return x != 0
+        return np.asarray(x != 0)
     if x.dtype != np.float32 or t is F32:
         return x.astype(DTYPES[t])
-    info = np.iinfo(DTYPES[t])
+    top = 2 ** (63 if t is I64 else 31)
     wide = np.trunc(x.astype(np.float64))
-    inside = (wide >= float(info.min)) & (wide < -float(info.min))
+    inside = (wide >= -float(top)) & (wide < float(top))
     out = np.where(inside, wide, 0).astype(DTYPES[t])
-    out = np.where(wide >= -float(info.min), info.max, out)
-    return np.where(wide < float(info.min), info.min, out).astype(DTYPES[t])
+    out = np.where(wide >= float(top), top - 1, out)
+    return np.where(wide < -float(top), -top, out).astype(DTYPES[t])
 
 
 def _bits(a: Array, dtype: type[np.generic]) -> Array:
-    """The same bits as another type of equal size; keeps rank 0, which ascontiguousarray does not."""
+    """The same bits as another type of equal size; keeps rank 0, unlike ascontiguousarray."""
     return np.ascontiguousarray(a).view(dtype).reshape(np.shape(a))
 
 

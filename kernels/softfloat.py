@@ -195,12 +195,6 @@ def _floordiv(a: int, b: int) -> int:
     return a // b if b else 0
 
 
-def _shift(op: str, a: int, n: int, width: int) -> int:
-    if not 0 <= n < width:
-        raise ValueError(f"shift by {n}")
-    return a << n if op == "shl" else a >> n
-
-
 _INTEGER: dict[str, Callable[..., int]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
@@ -211,6 +205,8 @@ _INTEGER: dict[str, Callable[..., int]] = {
     "or": lambda a, b: a | b,
     "xor": lambda a, b: a ^ b,
     "not": lambda a: ~a,
+    "shl": lambda a, b: a << b,
+    "shr": lambda a, b: a >> b,  # of the signed value: arithmetic for signed types
     "mul_hi": lambda a, b: a * b >> 32,
     "floordiv": _floordiv,
     "mod": lambda a, b: a - _floordiv(a, b) * b if b else 0,
@@ -224,6 +220,6 @@ _INTEGER: dict[str, Callable[..., int]] = {
 def _integer(op: str, operand: T, args: Sequence[int]) -> int:
     width = _width(operand)
     values = [_value(x, operand) for x in args]
-    if op in ("shl", "shr"):
-        return _shift(op, *values, width) & (1 << width) - 1
+    if op in ("shl", "shr") and not 0 <= values[1] < width:
+        raise ValueError(f"shift by {values[1]}")
     return int(_INTEGER[op](*values)) & (1 << width) - 1

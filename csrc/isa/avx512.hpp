@@ -15,6 +15,7 @@
 namespace ree::avx512 {
 
 inline constexpr int W = 16;
+inline constexpr bool kHardwareFma = true;
 using F = __m512;
 using I = __m512i;
 struct M { __mmask16 v; };

@@ -10,6 +10,7 @@
 namespace ree::portable {
 
 inline constexpr int W = 4;
+inline constexpr bool kHardwareFma = false;
 typedef float F __attribute__((vector_size(16)));
 typedef uint32_t I __attribute__((vector_size(16)));
 typedef int32_t S __attribute__((vector_size(16)));

@@ -60,7 +60,6 @@ class Chunk {
     Block blocks[kChunkBlocks];
     int n = 0;
     int64_t low = x_.keys, high = 0;
-    prefetch(x_.keys_of(b_, h_), x_.ks[2], x_.d, 0, (int)clamp64(x_.keys, kSegment));
     for (int64_t r = first_row; r < end_row; r += kRows) {
       Block& k = blocks[n++];
       k.first = r;
@@ -98,7 +97,6 @@ class Chunk {
       k.high[r] = k.row[r].high;
       k.m[r] = -__builtin_inff();
       k.l[r] = 0;
-      for (int64_t c = 0; c < x_.dv; c += 16) __builtin_prefetch(k.row[r].out + c, 1);
       if (r + 1 < k.rows && ++g == group_) {
         g = 0;
         ++t;
@@ -322,7 +320,6 @@ class Chunk {
     int j0 = (int)clamp64(low, kSegment), j1 = (int)clamp64(high, kSegment);
     if (j0 < j1) read_mask(k, t, base, j0, j1);
     if (j0 >= j1) return;
-    if (!t.v) prefetch(x_.values_of(b_, h_) + base * x_.vs[2], x_.vs[2], x_.dv, j0, j1);
     float m[kRows];
     scores(k, t, t.s, base, j0, j1, m);
     exponentials(k, t, base, j0, j1, m);

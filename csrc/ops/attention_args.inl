@@ -75,12 +75,6 @@ inline Args read_args(void* const* bufs, const int64_t* p) {
 // Floats of one row of running o: whole vectors.
 inline int64_t o_stride(const Args& x) { return (x.dv + W - 1) / W * W; }
 
-// Rows [j0, j1) of n floats, on their way to the cache while something else is computed.
-inline void prefetch(const float* p, int64_t stride, int64_t n, int j0, int j1) {
-  for (int j = j0; j < j1; ++j)
-    for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(p + j * stride + i);
-}
-
 // out = o / l, +0 where no key was valid.
 inline void finish_row(const float* o, float l, float* out, int64_t dv) {
   F nan = from_bits(set1i(0x7fc00000u)), divisor = set1(l);

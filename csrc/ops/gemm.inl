@@ -147,11 +147,16 @@ struct BlockScratch {
 
 // Tiles [t0, t1) x panels [p0, p1) of element e.
 inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64_t t0, int64_t t1,
-                       int64_t p0, int64_t p1, bool a_packed, const BlockScratch& scratch) {
+                       int64_t p0, int64_t p1, bool a_packed, int64_t rows_ahead,
+                       int64_t next_rows, const BlockScratch& scratch) {
   const int64_t r0 = s.tile_row(x, t0), rows = s.tile_row(x, t1) - r0;
   const float *a = x.a_of(e) + r0 * x.a_row, *b = x.b_of(e);
   float* c = x.c_of(e) + r0 * x.c_row;
   TileStep step;
+  // the rows of the block this thread is likely to take next
+  const bool dense = x.a_k == 1 && x.a_row <= x.K + x.K / 4 && next_rows > 0;
+  step.later_a = (const char*)(dense ? a + rows_ahead * x.a_row : a);
+  const char* later_end = step.later_a + (dense ? next_rows * x.a_row * 4 : 0);
   for (int64_t k0 = 0; k0 == 0 || k0 < x.K; k0 += s.depth) {
     const int64_t depth = smaller(s.depth, x.K - k0);
     const bool last_pass = k0 + depth >= x.K;
@@ -174,8 +179,9 @@ inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64
             step.b = scratch.b;
           }
           // the panel's next segment moves to L2, a share of it per tile
-          step.next_b_step = x.is_packed ? kPanel * 4 / (t1 - t0) : 0;
           step.next_b = (const char*)(step.b + step.k * kPanel);
+          step.next_b_step =
+              x.is_packed ? ceil_div(kStride * kPanel * 4, 64 * (t1 - t0)) * 64 : 0;
           for (int64_t t = t0; t < t1; ++t) {
             const int64_t at = s.tile_row(x, t) - r0, n = s.tile_row(x, t + 1) - r0 - at;
             step.c = c + at * x.c_row + j * kPanel;
@@ -187,9 +193,13 @@ inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64
                 copy_row(step.c + r * x.c_row, totals + r * kPanel, step.columns);
             const float* next = step.a + n * kSegment;
             step.next_a = (const char*)(last && t + 1 == t1 ? scratch.a : next);
+            step.next_c = last ? (const char*)step.c : (const char*)totals;
+            step.next_c_step = last ? x.c_row * 4 : 0;
+            step.later_a_step = step.later_a < later_end ? 64 : 0;
             table[n - 1](step);
             step.a = next;
-            step.next_b += step.k * step.next_b_step;
+            step.next_b += step.k / kStride * step.next_b_step;
+            step.later_a += step.k / kStride * step.later_a_step;
           }
         }
       }
@@ -215,9 +225,14 @@ inline void contract_blocks(Pool& pool, const Contraction& x, const Blocking& s)
     const bool a_packed =
         thread < kRemembered && s.depth == x.K && packed_block[thread] == block;
     if (thread < kRemembered) packed_block[thread] = block;
-    block_task(x, s, x.first + block / s.row_blocks, row * s.tiles / s.row_blocks,
-               (row + 1) * s.tiles / s.row_blocks, column * panels / s.column_blocks,
-               (column + 1) * panels / s.column_blocks, a_packed, scratch);
+    const int64_t t0 = row * s.tiles / s.row_blocks, t1 = (row + 1) * s.tiles / s.row_blocks;
+    const int64_t ahead = s.column_blocks > 1 ? 1 : pool.threads();
+    const int64_t n0 = smaller(row + ahead, s.row_blocks) * s.tiles / s.row_blocks;
+    const int64_t n1 = smaller(row + ahead + 1, s.row_blocks) * s.tiles / s.row_blocks;
+    block_task(x, s, x.first + block / s.row_blocks, t0, t1, column * panels / s.column_blocks,
+               (column + 1) * panels / s.column_blocks, a_packed,
+               s.tile_row(x, n0) - s.tile_row(x, t0), s.tile_row(x, n1) - s.tile_row(x, n0),
+               scratch);
   });
 }
 

@@ -21,10 +21,30 @@ struct TileStep {
   float* c;
   int64_t c_row;
   int64_t columns;  // of c
-  const char* next_a;  // to prefetch, a line for every k
-  const char* next_b;
-  int64_t next_b_step;  // bytes for every k
+  // Prefetched on the way. next_a: the next tile's rows, to L1, a line for every k. The others move
+  // once every kStride k: next_b (whole lines) and later_a to L2, next_c (a row) to L1.
+  const char *next_a, *next_b, *later_a, *next_c;
+  int64_t next_b_step, later_a_step, next_c_step;  // bytes
 };
+inline constexpr int kStride = 4;
+
+template <int R, int V, int U>
+inline void tile_ks(const float*& a, const float*& b, F (&s)[R][V]) {
+#pragma GCC unroll 4
+  for (int u = 0; u < U; ++u) {
+    F column[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) column[v] = load(b + u * kPanel + v * W);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      F x = set1(a[r * kSegment + u]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) s[r][v] = fma(x, column[v], s[r][v]);
+    }
+  }
+  a += U;
+  b += U * kPanel;
+}
 
 template <int R, int V>
 void tile_step(const TileStep& t) {
@@ -33,25 +53,24 @@ void tile_step(const TileStep& t) {
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) s[r][v] = zero();
-  const float *a = t.a, *b = t.b, *end = t.a + t.k;
-  const char *next_a = t.next_a, *next_b = t.next_b;
-  const int64_t next_b_step = t.next_b_step;
-#pragma GCC unroll 2
-  for (; a != end; ++a, b += kPanel) {
-    F column[V];
+  const float *a = t.a, *b = t.b, *end = t.a + t.k, *whole = t.a + t.k / kStride * kStride;
+  const char *next_a = t.next_a, *next_b = t.next_b, *later_a = t.later_a, *next_c = t.next_c;
+  const int64_t next_b_step = t.next_b_step, later_a_step = t.later_a_step;
+  const int64_t next_c_step = t.next_c_step;
+  while (a != whole) {
+    tile_ks<R, V, kStride>(a, b, s);
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) column[v] = load(b + v * W);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      F x = set1(a[r * kSegment]);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) s[r][v] = fma(x, column[v], s[r][v]);
-    }
-    __builtin_prefetch(next_a, 0, 3);
-    __builtin_prefetch(next_b, 0, 2);
-    next_a += 64;
-    next_b += next_b_step;
+    for (int u = 0; u < kStride; ++u) __builtin_prefetch(next_a + u * 64, 0, 3);
+    next_a += kStride * 64;
+    const char* stop = next_b + next_b_step;
+    for (; next_b != stop; next_b += 64) __builtin_prefetch(next_b, 0, 2);
+    __builtin_prefetch(later_a, 0, 2);
+    later_a += later_a_step;
+    __builtin_prefetch(next_c, 1, 3);
+    __builtin_prefetch(next_c + (kPanel - 1) * 4, 1, 3);
+    next_c += next_c_step;
   }
+  while (a != end) tile_ks<R, V, 1>(a, b, s);
   // The first segment is added to +0, not copied: the total is then never -0.
   const float* in = t.in;
   if (in) {

@@ -38,19 +38,48 @@ inline float row_max_lax(const float* x, int64_t n) {
   return each[0];
 }
 
-inline void softmax_row(const float* x, int64_t n, float* y) {
+// p / l, correctly rounded, for p in [0, 1] and one finite l >= 1. With 1/l = high + low, q is off by
+// less than one ulp, its remainder is exact, and q + remainder * high then rounds as the quotient
+// does (Markstein, "Computation of elementary functions on the IBM RISC System/6000", 1990), unless
+// the remainder could be subnormal: such p, and l too large, are left to the division itself.
+class Quotient {
+ public:
+  explicit Quotient(float l) : divisor_(set1(l)) {
+    F one = set1(1.0f);
+    high_ = div(one, divisor_);
+    low_ = mul(fma(neg(divisor_), high_, one), high_);
+    smallest_ = set1i(l <= 0x1p26f ? 0x0d800000u - 1 : 0xffffffffu);  // 2^-100, or everything
+  }
+  F operator()(F p) const {
+    if (!kHardwareFma || any(ltu(subi(bits(p), set1i(1)), smallest_))) return div(p, divisor_);
+    F q = fma(p, high_, mul(p, low_));
+    return fma(fma(neg(divisor_), q, p), high_, q);
+  }
+
+ private:
+  F divisor_, high_, low_;
+  I smallest_;
+};
+
+inline void softmax_row(const float* x, int64_t n, float* y, const float* next) {
   // A NaN that the maximum overlooks makes its own p, so the sum, so the whole row NaN, as the rule
   // says; the sign of a zero maximum cannot matter, since exp(+-0) = 1.
   F m = set1(row_max_lax(x, n));
-  float total = tree_sum(n, [x, y, m](int64_t i, int64_t c) {
+  float total = tree_sum(n, [x, y, m, next](int64_t i, int64_t c) {
+    __builtin_prefetch(next + i);
     F e = exp_(sub(load_n(x + i, c), m));
     if (c < W) e = select(lanes_below((int)c), e, zero());
     store_n(y + i, e, c);
     return e;
   });
-  F t = set1(total);
-  for (int64_t i = 0; i < n; i += W)
-    store_n(y + i, canonical(div(load_n(y + i, n - i), t)), n - i);
+  if (total != total) {
+    for (int64_t i = 0; i < n; ++i) y[i] = canonical1(total);
+    return;
+  }
+  Quotient quotient(total);
+  int64_t i = 0;
+  for (; i + W <= n; i += W) store(y + i, quotient(load(y + i)));
+  if (i < n) store_n(y + i, quotient(load_n(y + i, n - i)), n - i);
 }
 
 // y = v * r [* w] [+ b] with v = x - mean or x
@@ -80,7 +109,9 @@ void softmax(Pool& pool, void* const* bufs, const int64_t* p) {
   const float* x = static_cast<const float*>(bufs[0]);
   float* y = static_cast<float*>(bufs[1]);
   int64_t n = p[1], sx = p[2], sy = p[3];
-  rows::each_row(pool, p[0], n, [=](int64_t r) { rows::softmax_row(x + r * sx, n, y + r * sy); });
+  rows::each_row(pool, p[0], n, [=](int64_t r) {
+    rows::softmax_row(x + r * sx, n, y + r * sy, x + (r + 1) * sx);
+  });
 }
 
 // bufs X, W|null, B|null, Y; params rows, n, row strides of X and Y, eps

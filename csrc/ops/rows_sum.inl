@@ -129,37 +129,71 @@ inline void sum_rows(Pool& pool, const float* x, const Axis& a, float divisor, f
   });
 }
 
-// out[c] = sum over a block of n <= 1024 rows of `width` columns. Lanes are rows of scratch; source
-// rows are read whole, a few of one lane at a time, so that scratch is touched a quarter as often.
+// Four lanes or less folded into one: out = (l0 + l1) + (l2 + l3), where lane j is +0, or what
+// start[j] holds, plus its K source rows in order. A row or lane that is missing points to zeros.
+template <int K>
+void fold4(const float* const* start, const float* const* rows, int64_t width, float* out) {
+  for (int64_t c = 0; c < width; c += W) {
+    int64_t count = width - c;
+    F s[4];
+    for (int j = 0; j < 4; ++j) {
+      s[j] = start ? load_n(start[j] + c, count) : zero();
+      for (int k = 0; k < K; ++k) s[j] = add(s[j], load_n(rows[j * K + k] + c, count));
+    }
+    store_n(out + c, add(add(s[0], s[1]), add(s[2], s[3])), count);
+  }
+}
+
+// lane += four rows
+inline void add_rows(const float* x, int64_t step, int64_t width, bool first, float* lane) {
+  for (int64_t c = 0; c < width; c += W) {
+    int64_t count = width - c;
+    F s = first ? zero() : load_n(lane + c, count);
+    for (int k = 0; k < 4; ++k) s = add(s, load_n(x + k * step + c, count));
+    store_n(lane + c, s, count);
+  }
+}
+
+// out[c] = sum over a block of n <= 1024 rows of `width` columns. Rows are read whole, a few of one
+// lane at a time; lanes are rows of `lanes`, the 65th of which is +0.
 inline void column_block(const float* x, int64_t n, int64_t step, int64_t width, float* lanes,
                          float* out) {
-  constexpr int64_t kAtOnce = 4;
-  int64_t live = std::min<int64_t>(n, kLanes);
-  for (int64_t r = 0; r < n; r += kAtOnce * kLanes)
-    for (int64_t l = 0; l < std::min<int64_t>(kLanes, n - r); ++l) {
-      float* lane = lanes + l * width;
-      const float* row = x + (r + l) * step;
-      int64_t next = kLanes * step, rest = pieces_of(n - r - l, kLanes);
-      for (int64_t c = 0; c < width; c += W) {
-        int64_t count = width - c;
-        F s = r ? load_n(lane + c, count) : zero();
-        s = add(s, load_n(row + c, count));
-        if (rest > 1) s = add(s, load_n(row + next + c, count));
-        if (rest > 2) s = add(s, load_n(row + 2 * next + c, count));
-        if (rest > 3) s = add(s, load_n(row + 3 * next + c, count));
-        store_n(lane + c, s, count);
-      }
+  constexpr int64_t kAtOnce = 4 * kLanes;
+  float* zeros = lanes + kLanes * width;
+  std::fill(zeros, zeros + width, 0.0f);
+  int64_t r = 0;
+  for (; n - r > kAtOnce; r += kAtOnce)
+    for (int64_t l = 0; l < kLanes; ++l)
+      add_rows(x + (r + l) * step, kLanes * step, width, r == 0, lanes + l * width);
+  auto source = [&](int64_t i) { return r + i < n ? x + (r + i) * step : zeros; };
+  auto lane = [&](int64_t l, int64_t live) { return l < live ? lanes + l * width : zeros; };
+  int64_t rest = n - r, live = std::min<int64_t>(n, kLanes);
+  // the first folding takes the last rows too: 64 lanes to 16, else 16 to 4, else 4 to 1
+  int64_t quarter = live > 16 ? 16 : live > 4 ? 4 : 1;
+  for (int64_t l = 0; l < quarter; ++l) {
+    const int64_t order[4] = {l, l + 2 * quarter, l + quarter, l + 3 * quarter};
+    const float *start[4], *rows[16];
+    int k = (int)pieces_of(rest, kLanes);
+    for (int j = 0; j < 4; ++j) {
+      start[j] = lane(order[j], live);
+      for (int i = 0; i < k; ++i) rows[j * k + i] = source(order[j] + i * kLanes);
     }
-  // a lane that no row reached is +0 and need not be added
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t l = 0; l + half < live; ++l) {
-      float *to = lanes + l * width, *from = to + half * width;
-      for (int64_t c = 0; c < width; c += W)
-        store_n(to + c, add(load_n(to + c, width - c), load_n(from + c, width - c)), width - c);
-    }
-    live = std::min(live, half);
+    float* to = quarter == 1 ? out : lanes + l * width;
+    const float* const* lanes_before = r ? start : nullptr;
+    if (k == 1) fold4<1>(lanes_before, rows, width, to);
+    else if (k == 2) fold4<2>(lanes_before, rows, width, to);
+    else if (k == 3) fold4<3>(lanes_before, rows, width, to);
+    else fold4<4>(lanes_before, rows, width, to);
   }
-  for (int64_t c = 0; c < width; c += W) store_n(out + c, load_n(lanes + c, width - c), width - c);
+  while (quarter > 1) {
+    live = std::min(live, quarter);
+    quarter /= 4;
+    for (int64_t l = 0; l < quarter; ++l) {
+      const float* start[4] = {lane(l, live), lane(l + 2 * quarter, live), lane(l + quarter, live),
+                               lane(l + 3 * quarter, live)};
+      fold4<0>(start, nullptr, width, quarter == 1 ? out : lanes + l * width);
+    }
+  }
 }
 
 inline void sum_columns(Pool& pool, const float* x, Axis a, float divisor, float* y) {
@@ -177,7 +211,7 @@ inline void sum_columns(Pool& pool, const float* x, Axis a, float divisor, float
       int64_t c = i % strips * strip, b = i / strips % blocks, o = i / strips / blocks;
       int64_t width = std::min(strip, a.inner - c);
       auto* lanes = static_cast<float*>(
-          pool.scratch(thread, (size_t)(kLanes * std::min(strip, a.inner)) * sizeof(float)));
+          pool.scratch(thread, (size_t)((kLanes + 1) * std::min(strip, a.inner)) * sizeof(float)));
       float* to = out + (o * blocks + b) * a.inner + c;
       column_block(x + o * a.x_outer + b * kBlock * a.x_n + c,
                    std::min<int64_t>(kBlock, a.n - b * kBlock), a.x_n, width, lanes, to);

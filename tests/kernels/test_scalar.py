@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import re
 from functools import lru_cache
@@ -14,6 +15,8 @@ import llvmlite.ir as ll
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+from ree import _core
 from ree.compiler.emit.jit import TARGETS, assembly, compile_module
 from ree.compiler.emit.scalar_llvm import emit
 from ree.kernels import scalar, softfloat
@@ -23,8 +26,6 @@ from ree.kernels.samples import SPECIAL
 from ree.kernels.scalar import BOOL, F32, I32, I64, OPS, U32, Expr, Function, T, const, param
 from ree.kernels.scalar_functions import BOUNDS, FUNCTIONS
 from ree.kernels.scalar_numpy import DTYPES, evaluate
-
-from ree import _core
 
 Array = npt.NDArray[Any]
 ISAS = _core.isa_names()
@@ -83,7 +84,8 @@ def edge_values(t: T) -> Array:
 def operands(types: tuple[T, ...]) -> list[Array]:
     """Edge values in all combinations (three operands: a sample), then random bit patterns."""
     rng = np.random.default_rng(len(types))
-    grid = np.array(list(product(*(range(len(edge_values(t))) for t in types)))).reshape(-1, len(types))
+    combinations = list(product(*(range(len(edge_values(t))) for t in types)))
+    grid = np.array(combinations).reshape(-1, len(types))
     if len(grid) > 3000:
         grid = rng.permutation(grid)[:3000]
     out = []
@@ -171,7 +173,8 @@ def by_kernel(name: str, isa: str, x: Array) -> Array:
     return y.view(np.uint32)
 
 
-LAYOUTS = [(isa, lanes) for isa in ISAS for lanes in (1, TARGETS[isa].lanes, 4 * TARGETS[isa].lanes)]
+LAYOUTS = [(isa, factor * TARGETS[isa].lanes) for isa in ISAS for factor in (1, 4)]
+LAYOUTS += [(isa, 1) for isa in ISAS]
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -273,8 +276,6 @@ def test_measured_bound_is_of_this_function(name: str) -> None:
 
 
 def microcode_digest(f: Function) -> str:
-    import hashlib
-
     return hashlib.sha256(microcode_bytes(f)).hexdigest()
 
 
@@ -387,6 +388,7 @@ def test_softfloat_rounds_like_float64_arithmetic() -> None:
     rng = np.random.default_rng(1)
     with np.errstate(over="ignore"):
         for _ in range(3000):
-            n, e = int(rng.integers(0, 2**53)) >> int(rng.integers(0, 53)), int(rng.integers(-200, 110))
+            n = int(rng.integers(0, 2**53)) >> int(rng.integers(0, 53))
+            e = int(rng.integers(-200, 110))
             want = np.float32(np.ldexp(np.float64(n), e))
             assert softfloat.pack(0, n, e) == int(want.view(np.uint32)), (n, e)
