@@ -9,12 +9,15 @@ demo: $(VENV)/.built
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.built
-	$(BIN)/python -m pytest
+	$(BIN)/python -P -m pytest
 
 check: $(VENV)/.built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -P -m mypy -p ree
+	mkdir -p build/typing/ree
+	ln -sfn $(abspath ree)/*.py $(abspath ree)/*.pyi $(abspath ree)/py.typed build/typing/ree/
+	for d in compiler kernels traces verde settlement; do ln -sfn $(abspath .)/$$d build/typing/ree/$$d; done
+	cd build/typing && $(abspath $(BIN))/python -m mypy -p ree --config-file $(abspath pyproject.toml)
 	$(BIN)/cmake -S . -B build/check -G Ninja -DREE_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) > /dev/null
 	$(BIN)/cmake --build build/check
 

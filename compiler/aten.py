@@ -514,7 +514,8 @@ def _split(m: Importer, x: Ref, n: int, dim: int = 0) -> tuple[Ref, ...]:
     size = m.type(x).shape[axis]
     if not isinstance(size, int):
         raise Refused("split of a symbolic axis")
-    return _split_sizes(m, x, [min(n, size - i) for i in range(0, size, n)], axis)
+    sizes = [min(n, size - i) for i in range(0, size, n)]
+    return tuple(_split_sizes(m, x, sizes, axis))
 
 
 @aten("chunk")

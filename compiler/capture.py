@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from ree.compiler import legal
-from ree.compiler.aten import IMPORTERS, Refused
-from ree.compiler.importer import Importer
+from ree.compiler.aten import IMPORTERS
+from ree.compiler.importer import Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref, Symbol
 from ree.compiler.passes.canonical import canonicalise
 from ree.errors import CaptureError, UnsupportedError

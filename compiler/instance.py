@@ -21,7 +21,7 @@ from ree.kernels.microcode import microcode_bytes
 from ree.kernels.numerics import CANONICAL_NAN, CONTRACT, SEGMENT, SUM_BLOCK, SUM_LANES
 from ree.kernels.opdef import Bound, OpDef
 from ree.kernels.rowprogram import RowProgram
-from ree.kernels.types import MAX_RANK, TensorType
+from ree.kernels.types import MAX_RANK, DType, TensorType
 from ree.traces.merkle import merkle_root
 from ree.traces.tensor import tensor_hash
 
@@ -109,7 +109,9 @@ def _microcode_id(op: OpDef, b: Bound) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _function_id(name: str, dtypes: tuple[opdef.DType, ...], attrs: tuple[tuple[str, object], ...]) -> bytes:  # fmt: skip
+def _function_id(
+    name: str, dtypes: tuple[DType, ...], attrs: tuple[tuple[str, object], ...]
+) -> bytes:
     scalar = opdef.get(name).scalar
     assert scalar is not None
     return sha256(microcode_bytes(scalar(dtypes, dict(attrs))))  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import numpy as np
 from ree.kernels import opdef
 from ree.kernels.numerics import CONTRACT
 from ree.kernels.opdef import Array, AttrValue
-from ree.kernels.types import Dim, TensorType
+from ree.kernels.types import Dim, DType, TensorType
 
 
 class Kind(enum.IntEnum):
@@ -100,7 +100,7 @@ class Const:
     @classmethod
     def of(cls, x: Array) -> Const:
         x = np.ascontiguousarray(x).reshape(x.shape)
-        return cls(TensorType(opdef.DType.of(x.dtype), x.shape), x.tobytes())
+        return cls(TensorType(DType.of(x.dtype), x.shape), x.tobytes())
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ class Builder:
 def _canonical(x: Array) -> Array:
     from ree.kernels.numerics import canonical_nan
 
-    return canonical_nan(x) if x.dtype == np.float32 else x
+    return canonical_nan(np.asarray(x, np.float32)) if x.dtype == np.float32 else x
 
 
 def bind_graph(graph: Graph, env: Mapping[str, Dim]) -> Graph:

@@ -15,7 +15,7 @@ from ree.compiler.fusion import Group, group
 from ree.compiler.ir import Graph, Kind, Node, Ref, bound_node
 from ree.kernels import opdef
 from ree.kernels.index import IndexRule, contiguous_strides
-from ree.kernels.opdef import Bound, Form, View
+from ree.kernels.opdef import Bound, View
 from ree.kernels.types import DType, TensorType
 
 ALIGN = 64

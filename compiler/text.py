@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Callable
 
-from ree.compiler.ir import PREFIX, Const, Graph, Kind, Node, Ref, Symbol
+from ree.compiler.ir import PREFIX, Const, Graph, Node, Ref, Symbol
 from ree.kernels.opdef import AttrValue
 from ree.kernels.types import MAX_RANK, Dim, DType, Shape, Sym, TensorType, parse_dim
 
@@ -100,7 +100,8 @@ class _Parser:
         if len(head) != 2 or head[0] != "ree.graph":
             raise self.fail("expected 'ree.graph CONTRACT'")
         outputs: tuple[Ref, ...] | None = None
-        for self.number, line in enumerate(self.lines[1:], start=2):
+        for number, line in enumerate(self.lines[1:], start=2):
+            self.number = number
             try:
                 outputs = self.line(line, outputs)
             except GraphError:

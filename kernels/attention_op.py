@@ -136,10 +136,7 @@ def _row_program(node: Bound, out_index: int) -> RowProgram:
     s = r.add("mul", s, r.constant(np.array(node.f32_attr("scale"), np.float32)))
     if len(node.inputs) == 4:
         mask = _mask_row(r, node, (b, h, i), keys)
-        if node.inputs[3].dtype is DType.BOOL:
-            s = r.add("where", mask, s, inf)
-        else:
-            s = r.add("add", s, mask)
+        s = r.add("where", mask, s, inf) if node.inputs[3].dtype is DType.BOOL else r.add("add", s, mask)
     s = _positions(r, node, s, i, keys, inf)
     return _folded(r, s, value, keys, inf, zero)
 

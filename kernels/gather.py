@@ -9,8 +9,8 @@ import numpy as np
 from ree.kernels.index import (
     Access,
     Coord,
-    Indirect,
     IndexRule,
+    Indirect,
     broadcast_access,
     contiguous_strides,
     flat_access,

@@ -1,7 +1,7 @@
 """What an operator is: one record that says everything, checked when it is registered.
 
-Shape rules see symbolic types; everything else sees a `Bound` node, whose shapes are ints. Opcode ranges, attribute conventions and primitive operators for row programs are listed
-in docs/adding-an-operator.md.
+Shape rules see symbolic types; everything else sees a `Bound` node, whose shapes are ints. Opcode
+ranges, attribute conventions and the primitives of row programs: docs/adding-an-operator.md.
 """
 
 from __future__ import annotations

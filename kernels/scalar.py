@@ -62,8 +62,8 @@ OPS: dict[str, OpInfo] = {
     "select": OpInfo(15, 3, (*NUMBERS, BOOL), "given", "c ? a : b"),
     "convert": OpInfo(16, 1, (*NUMBERS, BOOL), "given",
                       "integer to f32 to nearest even; f32 to signed integer toward zero, "
-                      "saturating, NaN to 0; between integers by wrapping; to bool: != 0; from bool: "
-                      "0 or 1"),
+                      "saturating, NaN to 0; between integers by wrapping; to bool: != 0; "
+                      "from bool: 0 or 1"),
     "bitcast": OpInfo(17, 1, (F32, I32, U32), "given",
                       "the same 32 bits; no function may depend on the bits of a NaN"),
     "and": OpInfo(18, 2, (*INTS, BOOL), "same", "bitwise"),

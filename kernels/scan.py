@@ -9,7 +9,7 @@ import numpy as np
 
 from ree.kernels.index import IndexRule, access_by_dims
 from ree.kernels.movement import axis_attr, one
-from ree.kernels.numerics import SEGMENT, canonical_nan
+from ree.kernels.numerics import F32, SEGMENT, canonical_nan
 from ree.kernels.opdef import (
     Array,
     Attrs,
@@ -40,17 +40,21 @@ def _reference(inputs: Sequence[Array], node: Bound) -> tuple[Array, ...]:
     if node.out.dtype is DType.I64:
         y: Array = np.cumsum(x, axis=-1, dtype=np.int64)
     else:
-        y = np.zeros(x.shape, np.float32)
-        total = np.zeros(x.shape[:-1], np.float32)
-        with np.errstate(all="ignore"):
-            for start in range(0, x.shape[-1], SEGMENT):
-                s = np.zeros_like(total)
-                for k in range(start, min(start + SEGMENT, x.shape[-1])):
-                    s = (s + x[..., k]).astype(np.float32)
-                    y[..., k] = total + s
-                total = (total + s).astype(np.float32)
-        y = canonical_nan(y)
+        y = _f32_cumsum(np.asarray(x, np.float32))
     return (np.ascontiguousarray(np.moveaxis(y, -1, axis)).reshape(node.out.dims),)
+
+
+def _f32_cumsum(x: F32) -> F32:
+    y = np.zeros(x.shape, np.float32)
+    total: F32 = np.zeros(x.shape[:-1], np.float32)
+    with np.errstate(all="ignore"):
+        for start in range(0, x.shape[-1], SEGMENT):
+            s: F32 = np.zeros_like(total)
+            for k in range(start, min(start + SEGMENT, x.shape[-1])):
+                s = s + x[..., k]
+                y[..., k] = total + s
+            total = total + s
+    return canonical_nan(y)
 
 
 def _rule(node: Bound) -> IndexRule:
@@ -81,7 +85,8 @@ def _samples() -> Iterator[Sample]:
 
 register(
     OpDef("cumsum", 230, Form.SUM,
-          "per 128 consecutive elements: s = +0, s = s + x ascending, out = total + s; then total = total + s; i64 exact",
+          "per 128 consecutive elements: s = +0, s = s + x ascending, out = total + s; "
+          "then total = total + s; i64 exact",
           _infer, lambda node: Cost(2 * node.out.numel, bytes_moved(node)), _samples,
           "(min(n,128) + ceil(n/128) + 1) * 2^-24 * sum|x|", _reference, _rule, lower=_lower)
 )  # fmt: skip

@@ -49,7 +49,7 @@ def save(program: Program, path: str | Path) -> None:
     """Write the artifact; an existing artifact at `path` is replaced only when all is written."""
     path = Path(path)
     g = program.graph
-    tensors = {n: w for n, w in zip(program.names.weights, program.weights, strict=True)}
+    tensors = dict(zip(program.names.weights, program.weights, strict=True))
     for i, c in enumerate(g.consts):
         if len(c.data) > MAX_INLINE:
             tensors[f"{CONST_PREFIX}{i}"] = c.array()

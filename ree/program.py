@@ -17,7 +17,7 @@ from ree.errors import InputError
 from ree.executor import Executable
 from ree.kernels import registry  # noqa: F401  (operators)
 from ree.kernels.opdef import Array
-from ree.kernels.types import DType, Sym, TensorType, evaluate
+from ree.kernels.types import DType, TensorType, evaluate
 from ree.traces.tensor import body_root, tensor_hash
 from ree.traces.trace import Trace, ValueInfo, make_trace
 
@@ -131,16 +131,16 @@ class Program:
     def bind_symbols(self, arrays: Sequence[Array]) -> dict[str, int]:
         """Values of the symbols that the input shapes imply; InputError where they do not fit."""
         env: dict[str, int] = {}
+        symbols = {s.name for s in self.graph.symbols}
         for name, t, a in zip(self.names.inputs, self.graph.inputs, arrays, strict=True):
             if a.ndim != t.rank:
                 raise InputError(f"input '{name}': expected {t}, got rank {a.ndim}")
             for d, size in zip(t.shape, a.shape, strict=True):
-                if isinstance(d, Sym) and str(d) in {s.name for s in self.graph.symbols}:
-                    if env.setdefault(str(d), size) != size:
-                        raise InputError(
-                            f"input '{name}': expected {t} with {d}={env[str(d)]}, "
-                            f"got shape {list(a.shape)}"
-                        )
+                if str(d) in symbols and env.setdefault(str(d), size) != size:
+                    raise InputError(
+                        f"input '{name}': expected {t} with {d}={env[str(d)]}, "
+                        f"got shape {list(a.shape)}"
+                    )
         for s in self.graph.symbols:
             if not s.low <= env[s.name] <= s.high:
                 raise InputError(

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ree.program import Program, Result, fast_body_root, tensor_hash
+from ree.program import Program, Result, fast_body_root
 from ree.traces.diff import Difference, Tensors, compare
+from ree.traces.tensor import tensor_hash
 from ree.traces.trace import Trace
 
 

@@ -79,4 +79,4 @@ def compile_module(text: str, names: list[str], target: Target) -> list[int]:
 def assembly(text: str, target: Target) -> str:
     """Assembly text of a module, for audits."""
     module, tm = optimise(text, target)
-    return tm.emit_assembly(module)
+    return str(tm.emit_assembly(module))

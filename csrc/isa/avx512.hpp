@@ -102,6 +102,13 @@ inline F with_nan(F a, F b, F r) {
 }
 inline F maximum(F a, F b) { return with_nan(a, b, _mm512_range_ps(a, b, 0x5)); }
 inline F minimum(F a, F b) { return with_nan(a, b, _mm512_range_ps(a, b, 0x4)); }
+// greatest lane; a NaN may hide others, the sign of zero is not defined
+inline float fold_greater(F x) {
+  __m256 h = _mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+  __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
 // truncated, saturating, NaN gives 0
 inline I f2i(F x) {
   I r = _mm512_cvttps_epi32(x);  // 0x80000000 when out of range

@@ -120,6 +120,11 @@ inline F minimum(F a, F b) {
   F same = from_bits(bits(a) | bits(b));
   return with_nan(a, b, select(lt(a, b), a, select(lt(b, a), b, same)));
 }
+// greatest lane; a NaN may hide others, the sign of zero is not defined
+inline float fold_greater(F x) {
+  float a = x[0] > x[2] ? x[0] : x[2], b = x[1] > x[3] ? x[1] : x[3];
+  return a > b ? a : b;
+}
 // truncated, saturating, NaN gives 0
 inline I f2i(F x) {
   I r;

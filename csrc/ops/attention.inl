@@ -166,10 +166,14 @@ class Chunk {
                          int64_t step) {
     for (int j = j0 & ~3; j < j1; j += 4 * W) {
       F words[W];
+      int from = j > j0 ? j : j0, to = j + 4 * W < j1 ? j + 4 * W : j1;
       for (int i = 0; i < W; ++i) {
-        alignas(64) uint8_t row[4 * W] = {};
-        int from = j > j0 ? j : j0, to = j + 4 * W < j1 ? j + 4 * W : j1;
         const char* at = k.row[r + i].mask + base;
+        if (step == 1 && to - from == 4 * W) {
+          words[i] = load((const float*)(at + j));
+          continue;
+        }
+        alignas(64) uint8_t row[4 * W] = {};
         if (step == 1) std::memcpy(row + (from - j), at + from, (size_t)(to - from));
         else
           for (int n = from; n < to; ++n) row[n - j] = (uint8_t)at[n * step];
@@ -203,30 +207,46 @@ class Chunk {
   // Masks the scores of `count` keys from slot j and takes their maximum into m.
   void mask_scores(const Block& k, const Tile& t, float* s, int64_t base, int j, int count,
                    Vectors vs, float* m) const {
-    for (int i = j; i < j + count; ++i) {
-      I key = set1i((uint32_t)(base + i));
+    auto pass = [&](auto apply) {
       for (int v = vs.first; v < vs.end; ++v) {
-        float* at = s + i * kRows + v * W;
-        F x = load(at);
-        if (t.mask_form == Tile::kPerKey) {
-          F y = set1(t.key_mask[i]);
-          x = x_.mask_kind == kFloatMask ? add(x, y) : select(eq(y, zero()), neg_inf(), x);
-        } else if (t.mask_form == Tile::kPerRow && x_.mask_kind == kFloatMask) {
-          x = add(x, load(t.mask + i * kRows + v * W));
-        } else if (t.mask_form == Tile::kPerRow) {
-          I word = bits(load(t.mask + i / 4 * kRows + v * W));
-          x = select(eqi(andi(word, byte_of(i)), set1i(0)), neg_inf(), x);
+        F top = load(m + v * W);
+        for (int i = j; i < j + count; ++i) {
+          float* at = s + i * kRows + v * W;
+          F x = apply(load(at), i, v);
+          store(at, x);
+          top = max_lax(top, x);
         }
-        I low = load_ints(k.low + v * W), high = load_ints(k.high + v * W);
-        x = select(and_m(lei(low, key), lti(key, high)), x, neg_inf());
-        store(at, x);
-        store(m + v * W, max_lax(load(m + v * W), x));
+        store(m + v * W, top);
       }
+    };
+    auto with_limits = [&](auto apply) {
+      if (inside(k, base + j, base + j + count)) return pass(apply);
+      pass([&](F x, int i, int v) {
+        I key = set1i((uint32_t)(base + i));
+        I low = load_ints(k.low + v * W), high = load_ints(k.high + v * W);
+        return select(and_m(lei(low, key), lti(key, high)), apply(x, i, v), neg_inf());
+      });
+    };
+    bool is_float = x_.mask_kind == kFloatMask;
+    if (t.mask_form == Tile::kNone) {
+      with_limits([](F x, int, int) { return x; });
+    } else if (t.mask_form == Tile::kPerKey && is_float) {
+      with_limits([&](F x, int i, int) { return add(x, set1(t.key_mask[i])); });
+    } else if (t.mask_form == Tile::kPerKey) {
+      with_limits([&](F x, int i, int) { return t.key_mask[i] == 0 ? neg_inf() : x; });
+    } else if (is_float) {
+      with_limits([&](F x, int i, int v) { return add(x, load(t.mask + i * kRows + v * W)); });
+    } else {
+      const I byte[4] = {byte_of(0), byte_of(1), byte_of(2), byte_of(3)};
+      with_limits([&](F x, int i, int v) {
+        I word = bits(load(t.mask + i / 4 * kRows + v * W));
+        return select(eqi(andi(word, byte[i % 4]), set1i(0)), neg_inf(), x);
+      });
     }
   }
-  static I byte_of(int key) {  // selects byte key % 4 of a word in memory order
+  static I byte_of(int key) {  // selects byte `key` of a word in memory order
     uint8_t bytes[4] = {};
-    bytes[key % 4] = 0xff;
+    bytes[key] = 0xff;
     uint32_t word;
     std::memcpy(&word, bytes, 4);
     return set1i(word);

@@ -8,12 +8,14 @@
 namespace ree::REE_ISA {
 namespace rows {
 
-// Rows are claimed in chunks, so that the pool's counter is not contended.
+// fn(first, count) over groups of rows of n elements. Groups are claimed several at a time, so that
+// the pool's counter is not contended.
 template <class Fn>
-void each_row(Pool& pool, int64_t rows, int64_t n, Fn fn) {
-  int64_t chunk = std::max<int64_t>(1, kGrain / 2 / std::max<int64_t>(n, 1));
+void each_group(Pool& pool, int64_t rows, int64_t n, int64_t group, Fn fn) {
+  int64_t chunk = std::max<int64_t>(1, kGrain / 2 / std::max<int64_t>(n * group, 1)) * group;
   pool.parallel_for(pieces_of(rows, chunk), [&](int64_t i, int) {
-    for (int64_t r = i * chunk; r < std::min(rows, (i + 1) * chunk); ++r) fn(r);
+    int64_t end = std::min(rows, (i + 1) * chunk);
+    for (int64_t r = i * chunk; r < end; r += group) fn(r, std::min(group, end - r));
   });
 }
 
@@ -31,11 +33,7 @@ inline float row_max_lax(const float* x, int64_t n) {
     int rest = (int)(n - i);
     top[1] = greater(top[1], select(lanes_below(rest), load_partial(x + i, rest), low));
   }
-  float each[W];
-  store(each, greater(greater(top[0], top[1]), greater(top[2], top[3])));
-  for (int half = W / 2; half > 0; half /= 2)
-    for (int l = 0; l < half; ++l) each[l] = each[l] > each[l + half] ? each[l] : each[l + half];
-  return each[0];
+  return fold_greater(greater(greater(top[0], top[1]), greater(top[2], top[3])));
 }
 
 // p / l, correctly rounded, for p in [0, 1] and one finite l >= 1. With 1/l = high + low, q is off by
@@ -61,25 +59,24 @@ class Quotient {
   I smallest_;
 };
 
-inline void softmax_row(const float* x, int64_t n, float* y, const float* next) {
-  // A NaN that the maximum overlooks makes its own p, so the sum, so the whole row NaN, as the rule
-  // says; the sign of a zero maximum cannot matter, since exp(+-0) = 1.
-  F m = set1(row_max_lax(x, n));
-  float total = tree_sum(n, [x, y, m, next](int64_t i, int64_t c) {
+inline float exp_sum(const float* x, int64_t n, float top, float* y, const float* next) {
+  F m = set1(top);
+  return tree_sum(n, [x, y, m, next](int64_t i, int64_t c) {
     __builtin_prefetch(next + i);
     F e = exp_(sub(load_n(x + i, c), m));
     if (c < W) e = select(lanes_below((int)c), e, zero());
     store_n(y + i, e, c);
     return e;
   });
+}
+
+inline void divide_row(float* y, int64_t n, float total) {
   if (total != total) {
     for (int64_t i = 0; i < n; ++i) y[i] = canonical1(total);
     return;
   }
   Quotient quotient(total);
-  int64_t i = 0;
-  for (; i + W <= n; i += W) store(y + i, quotient(load(y + i)));
-  if (i < n) store_n(y + i, quotient(load_n(y + i, n - i)), n - i);
+  each_vector(n, [=](int64_t i, int64_t c) { store_n(y + i, quotient(load_n(y + i, c)), c); });
 }
 
 // y = v * r [* w] [+ b] with v = x - mean or x
@@ -109,8 +106,18 @@ void softmax(Pool& pool, void* const* bufs, const int64_t* p) {
   const float* x = static_cast<const float*>(bufs[0]);
   float* y = static_cast<float*>(bufs[1]);
   int64_t n = p[1], sx = p[2], sy = p[3];
-  rows::each_row(pool, p[0], n, [=](int64_t r) {
-    rows::softmax_row(x + r * sx, n, y + r * sy, x + (r + 1) * sx);
+  // Short rows go through each phase together: the latencies of their folds then overlap.
+  constexpr int64_t kMost = 16;
+  int64_t group = std::clamp<int64_t>(2048 / std::max<int64_t>(n, 1), 1, kMost);
+  rows::each_group(pool, p[0], n, group, [=](int64_t r, int64_t count) {
+    float top[kMost], total[kMost];
+    // A NaN that the maximum overlooks makes its own p, so the sum, so the whole row NaN, as the
+    // rule says; the sign of a zero maximum cannot matter, since exp(+-0) = 1.
+    for (int64_t k = 0; k < count; ++k) top[k] = rows::row_max_lax(x + (r + k) * sx, n);
+    for (int64_t k = 0; k < count; ++k)
+      total[k] = rows::exp_sum(x + (r + k) * sx, n, top[k], y + (r + k) * sy,
+                               x + (r + k + count) * sx);
+    for (int64_t k = 0; k < count; ++k) rows::divide_row(y + (r + k) * sy, n, total[k]);
   });
 }
 
@@ -122,7 +129,7 @@ void layer_norm(Pool& pool, void* const* bufs, const int64_t* p) {
   float* y = static_cast<float*>(bufs[3]);
   int64_t n = p[1], sx = p[2], sy = p[3];
   float eps = param_f32(p[4]);
-  rows::each_row(pool, p[0], n, [=](int64_t r) {
+  rows::each_group(pool, p[0], n, 1, [=](int64_t r, int64_t) {
     const float* row = x + r * sx;
     float mean = rows::row_sum(row, n) / (float)n;
     F m = set1(mean);
@@ -142,7 +149,7 @@ void rms_norm(Pool& pool, void* const* bufs, const int64_t* p) {
   float* y = static_cast<float*>(bufs[2]);
   int64_t n = p[1], sx = p[2], sy = p[3];
   float eps = param_f32(p[4]);
-  rows::each_row(pool, p[0], n, [=](int64_t r) {
+  rows::each_group(pool, p[0], n, 1, [=](int64_t r, int64_t) {
     const float* row = x + r * sx;
     float square = rows::tree_sum(n, [row](int64_t i, int64_t c) {
       F v = rows::load_n(row + i, c);

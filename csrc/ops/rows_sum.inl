@@ -22,6 +22,13 @@ inline void store_n(float* p, F x, int64_t n) {
   if (n >= W) store(p, x);
   else store_partial(p, x, (int)n);
 }
+// fn(i, count) for every vector of [0, n); count is W but for the last
+template <class Fn>
+inline void each_vector(int64_t n, Fn fn) {
+  int64_t i = 0;
+  for (; i + W <= n; i += W) fn(i, (int64_t)W);
+  if (i < n) fn(i, n - i);
+}
 inline int64_t pieces_of(int64_t n, int64_t piece) { return (n + piece - 1) / piece; }
 
 // get(i, count) is the W elements from i on, of which `count` exist (count >= W: all); the others
@@ -55,22 +62,25 @@ inline float fold_results(const float* x, int64_t n) {
   return block_sum(0, n, [x](int64_t i, int64_t c) { return load_n(x + i, c); });
 }
 
-// Sum of n <= 1024 * unit elements from `start` on; unit is a power of 1024. Elements are asked for
-// once each, in ascending order.
+// Sum of n <= 1024 * unit elements from `start` on; unit is a power of 1024, not the zeroth. Elements
+// are asked for once each, in ascending order.
 template <class Get>
-float span_sum(int64_t start, int64_t n, int64_t unit, Get get) {
-  if (unit == 1) return block_sum(start, n, get);
+float span_sum(int64_t start, int64_t n, int64_t unit, const Get& get) {
   float results[kBlock];
   int64_t count = 0;
-  for (int64_t i = 0; i < n; i += unit)
-    results[count++] = span_sum(start + i, std::min(unit, n - i), unit / kBlock, get);
+  for (int64_t i = 0; i < n; i += unit) {
+    int64_t part = std::min(unit, n - i);
+    results[count++] = unit == kBlock ? block_sum(start + i, part, get)
+                                      : span_sum(start + i, part, unit / kBlock, get);
+  }
   return fold_results(results, count);
 }
 
 // Sum of get(i, count) over [0, n); see block_sum.
 template <class Get>
-inline float tree_sum(int64_t n, Get get) {
-  int64_t unit = 1;
+inline float tree_sum(int64_t n, const Get& get) {
+  if (n <= kBlock) return block_sum(0, n, get);
+  int64_t unit = kBlock;
   while (n > unit * kBlock) unit *= kBlock;
   return span_sum(0, n, unit, get);
 }
@@ -131,27 +141,26 @@ inline void sum_rows(Pool& pool, const float* x, const Axis& a, float divisor, f
 
 // Four lanes or less folded into one: out = (l0 + l1) + (l2 + l3), where lane j is +0, or what
 // start[j] holds, plus its K source rows in order. A row or lane that is missing points to zeros.
-template <int K>
+template <int K, bool Start>
 void fold4(const float* const* start, const float* const* rows, int64_t width, float* out) {
-  for (int64_t c = 0; c < width; c += W) {
-    int64_t count = width - c;
+  each_vector(width, [=](int64_t c, int64_t count) {
     F s[4];
     for (int j = 0; j < 4; ++j) {
-      s[j] = start ? load_n(start[j] + c, count) : zero();
+      s[j] = Start ? load_n(start[j] + c, count) : zero();
       for (int k = 0; k < K; ++k) s[j] = add(s[j], load_n(rows[j * K + k] + c, count));
     }
     store_n(out + c, add(add(s[0], s[1]), add(s[2], s[3])), count);
-  }
+  });
 }
 
 // lane += four rows
-inline void add_rows(const float* x, int64_t step, int64_t width, bool first, float* lane) {
-  for (int64_t c = 0; c < width; c += W) {
-    int64_t count = width - c;
-    F s = first ? zero() : load_n(lane + c, count);
+template <bool Start>
+void add_rows(const float* x, int64_t step, int64_t width, float* lane) {
+  each_vector(width, [=](int64_t c, int64_t count) {
+    F s = Start ? load_n(lane + c, count) : zero();
     for (int k = 0; k < 4; ++k) s = add(s, load_n(x + k * step + c, count));
     store_n(lane + c, s, count);
-  }
+  });
 }
 
 // out[c] = sum over a block of n <= 1024 rows of `width` columns. Rows are read whole, a few of one
@@ -163,11 +172,16 @@ inline void column_block(const float* x, int64_t n, int64_t step, int64_t width,
   std::fill(zeros, zeros + width, 0.0f);
   int64_t r = 0;
   for (; n - r > kAtOnce; r += kAtOnce)
-    for (int64_t l = 0; l < kLanes; ++l)
-      add_rows(x + (r + l) * step, kLanes * step, width, r == 0, lanes + l * width);
+    for (int64_t l = 0; l < kLanes; ++l) {
+      auto* add4 = r ? add_rows<true> : add_rows<false>;
+      add4(x + (r + l) * step, kLanes * step, width, lanes + l * width);
+    }
   auto source = [&](int64_t i) { return r + i < n ? x + (r + i) * step : zeros; };
   auto lane = [&](int64_t l, int64_t live) { return l < live ? lanes + l * width : zeros; };
   int64_t rest = n - r, live = std::min<int64_t>(n, kLanes);
+  using Fold = void (*)(const float* const*, const float* const*, int64_t, float*);
+  constexpr Fold from_zero[4] = {fold4<1, false>, fold4<2, false>, fold4<3, false>, fold4<4, false>};
+  constexpr Fold with_start[4] = {fold4<1, true>, fold4<2, true>, fold4<3, true>, fold4<4, true>};
   // the first folding takes the last rows too: 64 lanes to 16, else 16 to 4, else 4 to 1
   int64_t quarter = live > 16 ? 16 : live > 4 ? 4 : 1;
   for (int64_t l = 0; l < quarter; ++l) {
@@ -179,11 +193,7 @@ inline void column_block(const float* x, int64_t n, int64_t step, int64_t width,
       for (int i = 0; i < k; ++i) rows[j * k + i] = source(order[j] + i * kLanes);
     }
     float* to = quarter == 1 ? out : lanes + l * width;
-    const float* const* lanes_before = r ? start : nullptr;
-    if (k == 1) fold4<1>(lanes_before, rows, width, to);
-    else if (k == 2) fold4<2>(lanes_before, rows, width, to);
-    else if (k == 3) fold4<3>(lanes_before, rows, width, to);
-    else fold4<4>(lanes_before, rows, width, to);
+    (r ? with_start : from_zero)[k - 1](start, rows, width, to);
   }
   while (quarter > 1) {
     live = std::min(live, quarter);
@@ -191,7 +201,7 @@ inline void column_block(const float* x, int64_t n, int64_t step, int64_t width,
     for (int64_t l = 0; l < quarter; ++l) {
       const float* start[4] = {lane(l, live), lane(l + 2 * quarter, live), lane(l + quarter, live),
                                lane(l + 3 * quarter, live)};
-      fold4<0>(start, nullptr, width, quarter == 1 ? out : lanes + l * width);
+      fold4<0, true>(start, nullptr, width, quarter == 1 ? out : lanes + l * width);
     }
   }
 }
@@ -205,7 +215,7 @@ inline void sum_columns(Pool& pool, const float* x, Axis a, float divisor, float
     float* out = blocks > 1 ? level : y;
     // Wide strips, since a narrow one reads little of every row it touches; but some for everyone.
     int64_t share = a.inner * a.outer * blocks / (2 * pool.threads());
-    int64_t strip = std::clamp<int64_t>(share / W * W, 256, 2048);
+    int64_t strip = std::clamp<int64_t>(share / W * W, 256, a.n > 256 ? 2048 : 512);
     int64_t strips = pieces_of(a.inner, strip);
     pool.parallel_for(a.outer * blocks * strips, [&](int64_t i, int thread) {
       int64_t c = i % strips * strip, b = i / strips % blocks, o = i / strips / blocks;

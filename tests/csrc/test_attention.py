@@ -11,10 +11,10 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 import pytest
-from ree.kernels.attention import attention
-from ree.kernels.numerics import F32
 
 from ree import _core
+from ree.kernels.attention import attention
+from ree.kernels.numerics import F32
 
 ISAS = _core.isa_names()
 POOLS = {n: _core.Pool(n) for n in (1, 2, 7)}

@@ -110,7 +110,9 @@ def test_inputs_reach_the_hard_cases() -> None:
     subnormal = problem("subnormal", 75, 40, 261)[2]
     assert np.any((subnormal != 0) & (np.abs(subnormal) < np.finfo(np.float32).tiny))
     special = problem("special", 75, 40, 261)[2]
-    assert np.isnan(special).any() and np.isinf(special).any() and np.isfinite(special).any()
+    assert np.isnan(special).any()
+    assert np.isinf(special).any()
+    assert np.isfinite(special).any()
     assert np.abs(problem("wide", 75, 40, 261)[2]).max() > 1e34
     assert set(special.view(np.uint32)[np.isnan(special)]) == {CANONICAL_NAN}
 
@@ -289,5 +291,6 @@ def test_a_caller_with_another_float_mode(mode: int) -> None:
     thread.join()
     assert len(results) == 2 * len(ISAS)
     for dirty, restored, c in results:
-        assert not dirty and not restored
+        assert not dirty
+        assert not restored
         same(c, want)

@@ -7,10 +7,10 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from ree.kernels.index import contiguous_strides
-from ree.kernels.numerics import canonical_nan
 
 from ree import _core
+from ree.kernels.index import contiguous_strides
+from ree.kernels.numerics import canonical_nan
 
 ISAS = _core.isa_names()
 POOLS = {n: _core.Pool(n) for n in (1, 2, 7)}

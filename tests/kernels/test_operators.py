@@ -46,7 +46,7 @@ def test_backends_agree(op):
 def test_row_programs_equal_their_composites(op):
     for case in cases(op):
         node = make_instance(case.program.graph, {}).graph
-        bound = opdef.bind(op, [t for t in node.inputs], case.sample.attrs, {})
+        bound = opdef.bind(op, list(node.inputs), case.sample.attrs, {})
         flat = case.expected[0].reshape(-1)
         for i in {0, flat.size // 2, flat.size - 1} if flat.size else ():
             program = opdef.get(op).row_program(bound, i)

@@ -160,7 +160,10 @@ class Special(torch.nn.Module):
         return torch.where(z > x, z, -x) * torch.nn.functional.gelu(x), x.amax(-1), (x / y).softmax(-1)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "wide", "subnormal", "signed-zero", "infinity", "special", "nan"])  # fmt: skip
+PATTERNS = ("gaussian", "wide", "subnormal", "signed-zero", "infinity", "special", "nan")
+
+
+@pytest.mark.parametrize("name", PATTERNS)
 def test_fusion_on_hostile_values(name):
     from ree.kernels.samples import patterns
 
