@@ -49,6 +49,11 @@ def main() -> None:
     half = float(mp.log(2) / 2) * 1.001
     show("EXP", *fit(lambda r: (mp.exp(r) - 1 - r) / r**2 if r else mp.mpf(0.5), list(range(5)),
                      -half, half, lambda r: r * r))  # fmt: skip
+    show("EXPM1", *fit(lambda r: (mp.expm1(r) - r) / r**2 if r else mp.mpf(0.5), list(range(6)),
+                       -half, half, lambda r: r * r / abs(np.expm1(r)) if r else 0.0))  # fmt: skip
+    ln2 = mp.log(2)
+    show("EXP2_TAIL", *fit(lambda f: (mp.mpf(2) ** f - 1 - f * ln2) / f**2 if f else ln2**2 / 2,
+                           list(range(5)), -0.5, 0.5, lambda f: f * f / 2**f))  # fmt: skip
     lo, hi = float(mp.sqrt(0.5)) - 1, float(mp.sqrt(2)) - 1
 
     def log_tail(f: mp.mpf) -> mp.mpf:

@@ -53,7 +53,8 @@ def _float(m: Importer, x: Ref) -> Ref:
     return m.cast(x, DType.F32)
 
 
-for _name in ("exp", "log", "tanh", "erf", "sin", "cos", "sqrt", "rsqrt", "sigmoid", "silu"):
+for _name in ("exp", "log", "tanh", "erf", "sin", "cos", "sqrt", "rsqrt", "sigmoid", "silu", "exp2",
+              "expm1", "log2", "log1p"):  # fmt: skip
     IMPORTERS[_name] = _unary(_name)
 
 
@@ -217,6 +218,14 @@ def _masked_fill(m: Importer, x: Ref, mask: Ref, value: Value) -> Ref:
 @aten("gelu")
 def _gelu(m: Importer, x: Ref, *, approximate: str = "none") -> Ref:
     return m.add("gelu_tanh" if approximate == "tanh" else "gelu", x)
+
+
+@aten("softplus")
+def _softplus(m: Importer, x: Ref, beta: Scalar = 1, threshold: Scalar = 20) -> Ref:
+    # beyond the threshold torch returns x itself, which softplus rounds to there
+    if beta != 1 or threshold < 20:
+        raise Refused(f"softplus with beta {beta}, threshold {threshold}")
+    return m.add("softplus", x)
 
 
 @aten("_to_copy", "to.dtype")

@@ -45,7 +45,7 @@ inline F sqrt(F a) {
 }
 // fma without hardware: the product is exact in double; the sum is rounded to odd there, and
 // one rounding to float then equals rounding once (Boldo & Melquiond, "Emulation of FMA", 2008).
-inline F fma(F a, F b, F c) {
+[[gnu::noinline, gnu::cold]] static F fma_to_odd(F a, F b, F c) {
   D p = __builtin_convertvector(a, D) * __builtin_convertvector(b, D);
   D z = __builtin_convertvector(c, D);
   D s = p + z;
@@ -56,6 +56,24 @@ inline F fma(F a, F b, F c) {
   // toward the error: +1 ulp when error and sum have one sign, -1 otherwise
   L step = ((si ^ ei) >> 63) | 1;
   return __builtin_convertvector((D)(si + (inexact & step)), F);
+}
+// Rounding to double and then to float is rounding once unless the double lies half-way between
+// two floats: its low 29 bits are 10...0, or it is below the normal floats.
+inline F fma(F a, F b, F c) {
+  typedef uint32_t Words __attribute__((vector_size(32)));
+  const D s = __builtin_convertvector(a, D) * __builtin_convertvector(b, D) +
+              __builtin_convertvector(c, D);
+  const Words w = (Words)s;
+  const I low = __builtin_shufflevector(w, w, 0, 2, 4, 6);
+  const I high = __builtin_shufflevector(w, w, 1, 3, 5, 7) & set1i(0x7fffffffu);
+  const S half = (low & set1i(0x1fffffffu)) == set1i(0x10000000u);
+  const S tiny = (S)high <= (S)set1i(0x38100000u);  // |s| <= 2^-126 or just above
+  const S zero_sum = (high | low) == set1i(0u);
+  uint64_t risky[2];
+  const S r = half | (tiny & ~zero_sum);
+  std::memcpy(risky, &r, sizeof r);
+  if (__builtin_expect((risky[0] | risky[1]) != 0, 0)) return fma_to_odd(a, b, c);
+  return __builtin_convertvector(s, F);
 }
 inline I addi(I a, I b) { return a + b; }
 inline I subi(I a, I b) { return a - b; }

@@ -10,7 +10,7 @@ namespace rows {
 inline constexpr int kLanes = 64;
 inline constexpr int kBlock = 1024;
 inline constexpr int kLaneVectors = kLanes / W;
-inline constexpr int64_t kGrain = 16384;  // elements worth a work item
+inline constexpr int64_t kGrain = 32768;  // elements worth a work item
 
 inline float canonical1(float x) {
   const uint32_t nan = 0x7fc00000u;
@@ -118,7 +118,7 @@ inline void sum_rows(Pool& pool, const float* x, const Axis& a, float divisor, f
   };
   int64_t results = a.results(), blocks = pieces_of(a.n, kBlock);
   // few long rows: blocks first, in parallel
-  if (pool.threads() > 1 && results < 2 * pool.threads() && a.n > 2 * kGrain) {
+  if (pool.threads() > 1 && results < 2 * pool.threads() && a.n > kGrain) {
     constexpr int64_t kGroup = kGrain / kBlock;
     int64_t groups = pieces_of(blocks, kGroup);
     float* partial = static_cast<float*>(pool.shared((size_t)(results * blocks) * sizeof(float)));
@@ -215,7 +215,8 @@ inline void sum_columns(Pool& pool, const float* x, Axis a, float divisor, float
     float* out = blocks > 1 ? level : y;
     // Wide strips, since a narrow one reads little of every row it touches; but some for everyone.
     int64_t share = a.inner * a.outer * blocks / (2 * pool.threads());
-    int64_t strip = std::clamp<int64_t>(share / W * W, 256, a.n > 256 ? 2048 : 512);
+    int64_t widest = a.n > 256 ? 2048 : 512, least = kGrain / std::min<int64_t>(a.n, kBlock);
+    int64_t strip = std::clamp(share / W * W, std::clamp<int64_t>(least, 256, widest), widest);
     int64_t strips = pieces_of(a.inner, strip);
     pool.parallel_for(a.outer * blocks * strips, [&](int64_t i, int thread) {
       int64_t c = i % strips * strip, b = i / strips % blocks, o = i / strips / blocks;
