@@ -179,9 +179,9 @@ inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64
             step.b = scratch.b;
           }
           // the panel's next segment moves to L2, a share of it per tile
-          step.next_b = (const char*)(step.b + step.k * kPanel);
-          step.next_b_step =
-              x.is_packed ? ceil_div(kStride * kPanel * 4, 64 * (t1 - t0)) * 64 : 0;
+          const int64_t share = 64 / kStride * step.k;  // bytes prefetched in one step
+          step.stream_b = x.is_packed && share * (t1 - t0) < step.k * kPanel * 4;
+          step.next_b = (const char*)(step.b + (x.is_packed ? step.k * kPanel : 0));
           for (int64_t t = t0; t < t1; ++t) {
             const int64_t at = s.tile_row(x, t) - r0, n = s.tile_row(x, t + 1) - r0 - at;
             step.c = c + at * x.c_row + j * kPanel;
@@ -191,15 +191,12 @@ inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64
             if (k == 0 && k0 > 0)  // of the pass before; its NaN are canonical already
               for (int64_t r = 0; r < n; ++r)
                 copy_row(step.c + r * x.c_row, totals + r * kPanel, step.columns);
-            const float* next = step.a + n * kSegment;
-            step.next_a = (const char*)(last && t + 1 == t1 ? scratch.a : next);
-            step.next_c = last ? (const char*)step.c : (const char*)totals;
-            step.next_c_step = last ? x.c_row * 4 : 0;
-            step.later_a_step = step.later_a < later_end ? 64 : 0;
+            step.next_c = (const char*)(last ? step.c : totals);
+            step.next_c_row = last ? x.c_row * 4 : 0;
             table[n - 1](step);
-            step.a = next;
-            step.next_b += step.k / kStride * step.next_b_step;
-            step.later_a += step.k / kStride * step.later_a_step;
+            step.a += n * kSegment;
+            if (x.is_packed && !step.stream_b) step.next_b += share;
+            if (step.later_a < later_end) step.later_a += share;
           }
         }
       }

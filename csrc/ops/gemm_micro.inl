@@ -21,15 +21,17 @@ struct TileStep {
   float* c;
   int64_t c_row;
   int64_t columns;  // of c
-  // Prefetched on the way. next_a: the next tile's rows, to L1, a line for every k. The others move
-  // once every kStride k: next_b (whole lines) and later_a to L2, next_c (a row) to L1.
-  const char *next_a, *next_b, *later_a, *next_c;
-  int64_t next_b_step, later_a_step, next_c_step;  // bytes
+  // Prefetched on the way, once every kStride k: a line of next_b and of later_a to L2, a row of
+  // next_c to L1. stream_b: too few tiles share the panel, so every line of it ahead.
+  const char *next_b, *later_a, *next_c;
+  int64_t next_c_row;  // bytes
+  bool stream_b;
 };
 inline constexpr int kStride = 4;
+inline constexpr int kAhead = 4096;  // bytes of a panel
 
 template <int R, int V, int U>
-inline void tile_ks(const float*& a, const float*& b, F (&s)[R][V]) {
+inline void tile_ks(const float* a, const float* b, F (&s)[R][V]) {
 #pragma GCC unroll 4
   for (int u = 0; u < U; ++u) {
     F column[V];
@@ -42,8 +44,6 @@ inline void tile_ks(const float*& a, const float*& b, F (&s)[R][V]) {
       for (int v = 0; v < V; ++v) s[r][v] = fma(x, column[v], s[r][v]);
     }
   }
-  a += U;
-  b += U * kPanel;
 }
 
 template <int R, int V>
@@ -53,24 +53,25 @@ void tile_step(const TileStep& t) {
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) s[r][v] = zero();
-  const float *a = t.a, *b = t.b, *end = t.a + t.k, *whole = t.a + t.k / kStride * kStride;
-  const char *next_a = t.next_a, *next_b = t.next_b, *later_a = t.later_a, *next_c = t.next_c;
-  const int64_t next_b_step = t.next_b_step, later_a_step = t.later_a_step;
-  const int64_t next_c_step = t.next_c_step;
-  while (a != whole) {
-    tile_ks<R, V, kStride>(a, b, s);
-#pragma GCC unroll 4
-    for (int u = 0; u < kStride; ++u) __builtin_prefetch(next_a + u * 64, 0, 3);
-    next_a += kStride * 64;
-    const char* stop = next_b + next_b_step;
-    for (; next_b != stop; next_b += 64) __builtin_prefetch(next_b, 0, 2);
-    __builtin_prefetch(later_a, 0, 2);
-    later_a += later_a_step;
+  const float *a = t.a, *b = t.b;
+  const char *next_b = t.next_b, *later_a = t.later_a, *next_c = t.next_c;
+  const int64_t next_c_row = t.next_c_row;
+  const bool stream_b = t.stream_b;
+  int64_t k = 0;
+  for (const int64_t whole = t.k / kStride * kStride; k != whole; k += kStride) {
+    tile_ks<R, V, kStride>(a + k, b, s);
+    b += kStride * kPanel;
+    __builtin_prefetch(next_b + k * (64 / kStride), 0, 2);
+    __builtin_prefetch(later_a + k * (64 / kStride), 0, 2);
     __builtin_prefetch(next_c, 1, 3);
-    __builtin_prefetch(next_c + (kPanel - 1) * 4, 1, 3);
-    next_c += next_c_step;
+    next_c += next_c_row;
+    if (stream_b) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kStride * kPanel * 4; i += 64)
+        __builtin_prefetch((const char*)b + kAhead + i, 0, 3);
+    }
   }
-  while (a != end) tile_ks<R, V, 1>(a, b, s);
+  for (; k != t.k; ++k, b += kPanel) tile_ks<R, V, 1>(a + k, b, s);
   // The first segment is added to +0, not copied: the total is then never -0.
   const float* in = t.in;
   if (in) {
@@ -135,7 +136,6 @@ struct FewRows {
 template <int R, int P>
 void few_rows(const FewRows& t) {
   constexpr int V = P * kTileVectors;
-  constexpr int64_t kAhead = 3072;  // bytes of a panel
   F total[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) total[r][v] = zero();

@@ -1,0 +1,130 @@
+"""MiniLM, pointwise operators and start-up time against torch eager; JSON on stdout.
+
+Both sides are interleaved in one process with the same number of threads; figures are ratios of
+medians (time of REE / time of torch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import torch
+
+import ree
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+import minilm
+
+WANTED = {"run": 0.85, "io": "run * 1.03", "ops": 1.6}
+
+
+def interleaved(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each entry, taken in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for call in work.values():
+        call()
+    for _ in range(rounds):
+        for name, call in work.items():
+            begin = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(s) for name, s in seconds.items()}
+
+
+def bench_minilm(threads: int, rounds: int) -> list[dict[str, Any]]:
+    module = minilm.model()
+    program = ree.compile(module, minilm.example_inputs(), minilm.dynamic_shapes())
+    out = []
+    for batch, tokens in ((1, 128), (32, 128)):
+        ids = torch.randint(1000, 20000, (batch, tokens), generator=torch.Generator().manual_seed(0))
+        text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        torch.set_num_threads(threads)
+        s = interleaved(
+            {
+                "torch": lambda t=text: module(**t),
+                "run": lambda t=text: program.run(**t, threads=threads),
+                "io": lambda t=text: program.run(**t, threads=threads, trace="io"),
+                "ops": lambda t=text: program.run(**t, threads=threads, trace="ops"),
+            },
+            rounds * (5 if batch == 1 else 1),
+        )
+        out.append({
+            "case": f"MiniLM {batch}x{tokens}", "threads": threads,
+            "torch_ms": round(1e3 * s["torch"], 2), "ree_ms": round(1e3 * s["run"], 2),
+            **{k: round(s[k] / s["torch"], 3) for k in ("run", "io", "ops")},
+            "io_over_run": round(s["io"] / s["run"], 3),
+        })  # fmt: skip
+    return out
+
+
+def bench_pointwise(threads: int, rounds: int) -> list[dict[str, Any]]:
+    torch.set_num_threads(threads)
+    out = []
+    for name, f in (("exp", torch.exp), ("gelu", torch.nn.functional.gelu), ("tanh", torch.tanh)):
+
+        class Module(torch.nn.Module):
+            def forward(self, x: torch.Tensor, f: Any = f) -> torch.Tensor:
+                return f(x)
+
+        for shape in ((32, 128, 1536), (64, 1536)):
+            x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            program = ree.compile(Module(), (x,))
+            inner = max(1, 400_000 // x.numel())
+            s = interleaved(
+                {
+                    "torch": lambda x=x, f=f, n=inner: [f(x) for _ in range(n)],
+                    "ree": lambda x=x, p=program, n=inner: [p.run(x, threads=threads) for _ in range(n)],
+                },
+                rounds * 4,
+            )
+            out.append({"case": f"{name} {shape}", "threads": threads,
+                        "time_ratio": round(s["ree"] / s["torch"], 3),
+                        "ree_us": round(1e6 * s["ree"] / inner, 1)})  # fmt: skip
+    return out
+
+
+def bench_start(rounds: int = 3) -> dict[str, float]:
+    """Seconds to compile, and to load an artifact and run it once, in this process."""
+    begin = time.perf_counter()
+    program = ree.compile(minilm.model(), minilm.example_inputs(), minilm.dynamic_shapes())
+    compiled = time.perf_counter() - begin
+    with tempfile.TemporaryDirectory() as d:
+        program.save(f"{d}/m.ree")
+        times = []
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            loaded = ree.load(f"{d}/m.ree")
+            loaded.run(**loaded.examples)
+            times.append(time.perf_counter() - begin)
+    return {"load_model_and_compile_s": round(compiled, 2),
+            "load_and_first_run_s": round(times[0], 2),
+            "again_with_code_compiled_s": round(min(times[1:]), 2)}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    with torch.no_grad():
+        data: dict[str, Any] = {"start": bench_start(), "wanted": WANTED, "minilm": [], "pointwise": []}
+        for t in args.threads:
+            data["minilm"] += bench_minilm(t, args.rounds)
+            data["pointwise"] += bench_pointwise(t, args.rounds)
+    print(json.dumps(data, indent=1))
+
+
+if __name__ == "__main__":
+    main()
