@@ -61,7 +61,7 @@ def main() -> None:
 
     show("LOG", *fit(log_tail, list(range(9)), lo, hi, lambda f: abs(f**3) / max(abs(f), 1e-3)))
     show("TANH", *fit(lambda u: (mp.tanh(mp.sqrt(u)) / mp.sqrt(u) - 1) / u if u > 1e-9
-                      else -mp.mpf(1) / 3, list(range(8)), 1e-12, 1.04**2, lambda u: u))  # fmt: skip
+                      else -mp.mpf(1) / 3, list(range(8)), 1e-12, 1.0, lambda u: u))  # fmt: skip
     cut = 1.0
     show("ERF_SMALL", *fit(lambda u: mp.erf(mp.sqrt(u)) / mp.sqrt(u) - 1 if u > 1e-12
                            else 2 / mp.sqrt(mp.pi) - 1, list(range(7)), 1e-14, cut * cut,

@@ -17,7 +17,7 @@ import ree
 from ree import _core
 from ree.commands import explain
 from ree.traces.files import read_trace, write_trace
-from ree.verify import replayed_tensors, verify
+from ree.verification import replayed_tensors, verify
 
 sys.path.insert(0, str(Path(__file__).parent))
 import minilm

@@ -21,7 +21,7 @@ from ree.kernels.scalar import (
     select,
     sqrt,
 )
-from ree.kernels.scalar_common import ONE, ZERO, horner, with_sign
+from ree.kernels.scalar_common import HALF, ONE, ZERO, horner, with_sign
 from ree.kernels.scalar_explog import (
     biased,
     exp,
@@ -55,8 +55,12 @@ def tanh(x: Expr) -> Expr:
     small = fma(a * u, horner(u, TANH), a)
     b = select(const(10.0, F32) < a, const(10.0, F32), a)
     y, power = exp_core(b + b, biased(0))
+    # 1 - 2 / (e + 1); the quotient q is corrected for what e + 1 lost
     e = y * power
-    large = ONE - const(2.0, F32) / (e + ONE)
+    d = e + ONE
+    q = const(2.0, F32) / d
+    lost = e - (d - ONE)
+    large = ONE - fma(-(lost * q), q * HALF, q)
     return with_sign(select(a < ONE, small, large), x)
 
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ree.artifact import load
-    from ree.compile import compile
+    from ree.compilation import compile
     from ree.program import Program, Result
-    from ree.verify import verify
+    from ree.verification import verify
 
 __version__ = "0.1.0"
 __all__ = ["Program", "Result", "compile", "load", "verify"]
 
 _HOMES = {
-    "compile": "ree.compile", "load": "ree.artifact", "verify": "ree.verify",
+    "compile": "ree.compilation", "load": "ree.artifact", "verify": "ree.verification",
     "Program": "ree.program", "Result": "ree.program",
 }  # fmt: skip
 

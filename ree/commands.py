@@ -44,7 +44,7 @@ def compile_command(args: argparse.Namespace) -> int:
 
     with progress("load model"):
         module, inputs, dynamic_shapes = load_model_file(Path(args.model))
-    from ree.compile import compile
+    from ree.compilation import compile
 
     with progress("compile"):
         program = compile(module, inputs, dynamic_shapes)
@@ -163,7 +163,7 @@ def _storable(x: Any) -> Any:
 
 def _carried(program: Program, inputs: dict[str, Any], args: argparse.Namespace) -> dict[Any, Any]:
     """Tensors an ops trace carries, or nothing when they are too large."""
-    from ree.verify import replayed_tensors
+    from ree.verification import replayed_tensors
 
     instance = program.instance(program.bind_symbols([inputs[n] for n in program.names.inputs]))
     size = sum(t.nbytes for t in instance.graph.value_types())
@@ -198,7 +198,7 @@ def read_trace_file(path: str) -> TraceFile:
 
 
 def verify_command(args: argparse.Namespace) -> int:
-    from ree.verify import verify
+    from ree.verification import verify
 
     file = read_trace_file(args.trace)
     program = _load(args.artifact)

@@ -188,6 +188,8 @@ inline void store_digests(const I* s, uint8_t* const* p, int n) {
 // broadcast fill the 32 registers.
 inline constexpr int kTileRows = 14;
 inline constexpr int kTileVectors = 2;
+// x is in a register here; without it GCC trades accumulators for early loads, and spills
+inline void keep(F& x) { asm("" : "+v"(x)); }
 // r[i] lane j = r[j] lane i
 inline void transpose(F* r) {
   F u[16];

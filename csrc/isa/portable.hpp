@@ -194,6 +194,7 @@ inline void store_digests(const I* s, uint8_t* const* p, int n) {
 // Contraction tile: rows and vectors of accumulators.
 inline constexpr int kTileRows = 4;
 inline constexpr int kTileVectors = 2;
+inline void keep(F&) {}  // see avx512.hpp
 // r[i] lane j = r[j] lane i
 inline void transpose(F* r) {
   for (int i = 0; i < W; ++i)

@@ -114,8 +114,14 @@ inline void contract_few_rows(Pool& pool, const Contraction& x) {
 
 // M above kFewRows. A block of rows is packed once and stays in L2; a segment of one panel of B
 // stays in L1 while all tiles of the block use it.
-inline constexpr int64_t kDepth = 16 * kSegment;    // k per pass over a block
-inline constexpr int64_t kBlockBytes = 400 << 10;   // of packed A
+#ifndef KD
+#define KD 16
+#endif
+#ifndef KB
+#define KB 400
+#endif
+inline constexpr int64_t kDepth = KD * kSegment;    // k per pass over a block
+inline constexpr int64_t kBlockBytes = KB << 10;   // of packed A
 inline constexpr int64_t kGroup = 8;                // panels between two calls of the tile function
 
 struct Blocking {
@@ -128,7 +134,7 @@ inline Blocking choose_blocks(const Contraction& x, int threads) {
   s.tiles = ceil_div(x.M, kTileRows);
   s.depth = at_least_one(smaller(x.K, kDepth));
   int64_t fit = kBlockBytes / (s.depth * 4 * kTileRows);
-  fit = fit < 2 ? 2 : fit > 12 ? 12 : fit;
+  fit = fit < 2 ? 2 : fit > 16 ? 16 : fit;
   s.row_blocks = ceil_div(s.tiles, fit);
   s.column_blocks = 1;
   int64_t wanted = threads > 1 ? smaller(4 * threads, worthwhile(x)) : 1;
@@ -179,9 +185,10 @@ inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64
             step.b = scratch.b;
           }
           // the panel's next segment moves to L2, a share of it per tile
-          const int64_t share = 64 / kStride * step.k;  // bytes prefetched in one step
-          step.stream_b = x.is_packed && share * (t1 - t0) < step.k * kPanel * 4;
+          const int64_t turns = step.k / kStride;
           step.next_b = (const char*)(step.b + (x.is_packed ? step.k * kPanel : 0));
+          step.next_b_step =
+              x.is_packed ? ceil_div(kStride * kPanel * 4, (t1 - t0) * 64) * 64 : 0;
           for (int64_t t = t0; t < t1; ++t) {
             const int64_t at = s.tile_row(x, t) - r0, n = s.tile_row(x, t + 1) - r0 - at;
             step.c = c + at * x.c_row + j * kPanel;
@@ -192,11 +199,11 @@ inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64
               for (int64_t r = 0; r < n; ++r)
                 copy_row(step.c + r * x.c_row, totals + r * kPanel, step.columns);
             step.next_c = (const char*)(last ? step.c : totals);
-            step.next_c_row = last ? x.c_row * 4 : 0;
+            step.next_c_step = last ? x.c_row * 4 : 0;
             table[n - 1](step);
             step.a += n * kSegment;
-            if (x.is_packed && !step.stream_b) step.next_b += share;
-            if (step.later_a < later_end) step.later_a += share;
+            step.next_b += turns * step.next_b_step;
+            if (step.later_a < later_end) step.later_a += turns * 64;
           }
         }
       }

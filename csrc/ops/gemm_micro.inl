@@ -21,14 +21,11 @@ struct TileStep {
   float* c;
   int64_t c_row;
   int64_t columns;  // of c
-  // Prefetched on the way, once every kStride k: a line of next_b and of later_a to L2, a row of
-  // next_c to L1. stream_b: too few tiles share the panel, so every line of it ahead.
+  // Prefetched on the way, a line every kStride k: next_b and later_a to L2, next_c to L1.
   const char *next_b, *later_a, *next_c;
-  int64_t next_c_row;  // bytes
-  bool stream_b;
+  int64_t next_b_step, next_c_step;  // bytes
 };
 inline constexpr int kStride = 4;
-inline constexpr int kAhead = 4096;  // bytes of a panel
 
 template <int R, int V, int U>
 inline void tile_ks(const float* a, const float* b, F (&s)[R][V]) {
@@ -41,7 +38,10 @@ inline void tile_ks(const float* a, const float* b, F (&s)[R][V]) {
     for (int r = 0; r < R; ++r) {
       F x = set1(a[r * kSegment + u]);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) s[r][v] = fma(x, column[v], s[r][v]);
+      for (int v = 0; v < V; ++v) {
+        s[r][v] = fma(x, column[v], s[r][v]);
+        keep(s[r][v]);
+      }
     }
   }
 }
@@ -55,23 +55,21 @@ void tile_step(const TileStep& t) {
     for (int v = 0; v < V; ++v) s[r][v] = zero();
   const float *a = t.a, *b = t.b;
   const char *next_b = t.next_b, *later_a = t.later_a, *next_c = t.next_c;
-  const int64_t next_c_row = t.next_c_row;
-  const bool stream_b = t.stream_b;
-  int64_t k = 0;
-  for (const int64_t whole = t.k / kStride * kStride; k != whole; k += kStride) {
-    tile_ks<R, V, kStride>(a + k, b, s);
-    b += kStride * kPanel;
-    __builtin_prefetch(next_b + k * (64 / kStride), 0, 2);
-    __builtin_prefetch(later_a + k * (64 / kStride), 0, 2);
-    __builtin_prefetch(next_c, 1, 3);
-    next_c += next_c_row;
-    if (stream_b) {
-#pragma GCC unroll 16
-      for (int i = 0; i < kStride * kPanel * 4; i += 64)
-        __builtin_prefetch((const char*)b + kAhead + i, 0, 3);
-    }
-  }
-  for (; k != t.k; ++k, b += kPanel) tile_ks<R, V, 1>(a + k, b, s);
+  const int64_t next_b_step = t.next_b_step, next_c_step = t.next_c_step;
+  int64_t k = t.k;
+  // One branch a turn, at its end: more of them keep it out of the decoded-instruction cache.
+  if (k >= kStride) do {
+      tile_ks<R, V, kStride>(a, b, s);
+      a += kStride;
+      b += kStride * kPanel;
+      __builtin_prefetch(next_b, 0, 2);
+      __builtin_prefetch(later_a, 0, 2);
+      __builtin_prefetch(next_c, 1, 3);
+      next_b += next_b_step;
+      later_a += 64;
+      next_c += next_c_step;
+    } while ((k -= kStride) >= kStride);
+  for (; k > 0; --k, ++a, b += kPanel) tile_ks<R, V, 1>(a, b, s);
   // The first segment is added to +0, not copied: the total is then never -0.
   const float* in = t.in;
   if (in) {
@@ -136,6 +134,7 @@ struct FewRows {
 template <int R, int P>
 void few_rows(const FewRows& t) {
   constexpr int V = P * kTileVectors;
+  constexpr int64_t kAhead = 3072;  // bytes of a panel
   F total[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) total[r][v] = zero();

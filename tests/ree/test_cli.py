@@ -104,7 +104,7 @@ def test_settings_are_checked(art, capsys, monkeypatch):
 def test_a_changed_weight_bit_is_found_and_named(copy, capsys):
     """A provider who runs other weights, and seals an artifact around them, is found out."""
     import ree
-    from ree.verify import replayed_tensors
+    from ree.verification import replayed_tensors
 
     honest = ree.load(copy / "m.ree")
     weights = [w.copy() for w in honest.weights]

@@ -230,6 +230,15 @@ def test_inputs_are_not_changed_and_nans_are_canonical():
     assert negated.view(np.uint32).reshape(-1).tolist() == [0x7FC00000, 0x7FC00000, 0xBF800000, 0]
 
 
+def test_public_names_are_functions_whatever_was_imported_first():
+    import ree.commands  # imports submodules
+    import ree.compilation
+    import ree.verification  # noqa: F401
+
+    for name in ree.__all__:
+        assert callable(getattr(ree, name)), name
+
+
 def test_a_swapped_order_would_be_seen():
     """The comparison these tests make can fail: summing the other way round gives other bits."""
     from ree.kernels.numerics import contract
