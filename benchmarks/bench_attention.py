@@ -117,7 +117,9 @@ def contenders(
     return ours, theirs
 
 
-def measure(case: Case, isa: str, threads: int, rounds: int, clock: Callable[[], float]) -> dict:
+def measure(
+    case: Case, isa: str, threads: int, rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
     torch.set_num_threads(threads)
     pair = contenders(case, isa, _core.Pool(threads))
     start = time.perf_counter()

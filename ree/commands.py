@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,16 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress(text: str) -> Iterator[None]:
-    """A spinner with elapsed time on an interactive stderr, one plain line otherwise."""
+    """A spinner on an interactive stderr; a line with the time for what took over two seconds."""
     from rich.console import Console
 
     console = Console(stderr=True)
     start = time.perf_counter()
-    if console.is_terminal:
-        with console.status(text):
-            yield
-    else:
+    with console.status(text) if console.is_terminal else nullcontext():
         yield
-    say(f"{text}: {time.perf_counter() - start:.1f} s")
+    seconds = time.perf_counter() - start
+    if seconds >= 2 or console.is_terminal:
+        say(f"{text}: {seconds:.1f} s")
 
 
 def emit(args: argparse.Namespace, data: dict[str, Any], lines: list[str]) -> None:
@@ -119,13 +118,17 @@ def read_inputs(path: str | None) -> dict[str, Any] | None:
 
 
 def run_command(args: argparse.Namespace) -> int:
+    from ree.verification import replayed_tensors
+
     program = _load(args.artifact)
     inputs = read_inputs(args.inputs)
     if inputs is None:
         inputs = dict(program.examples)
     level = args.trace_level if args.trace else None
+    keep = level == "ops" and _values_fit(program, inputs, args.max_values)
     start = time.perf_counter()
-    result = program.run(**inputs, trace=level, threads=args.threads)
+    with progress("run"):
+        result = program.run(**inputs, trace=level, threads=args.threads, keep_values=keep)
     seconds = time.perf_counter() - start
     outputs = dict(zip(program.names.outputs, result.outputs, strict=True))
     if args.output:
@@ -144,10 +147,8 @@ def run_command(args: argparse.Namespace) -> int:
     lines = [f"{k}: {v.dtype}{list(v.shape)}" for k, v in outputs.items()]
     if args.trace and result.trace is not None:
         tensors: dict[tuple[str, int], Any] = {}
-        if level == "ops":
-            tensors = _carried(program, inputs, args)
-        elif sum(v.nbytes for v in result.outputs) <= args.max_values << 20:
-            tensors = {("output", i): v for i, v in enumerate(result.outputs)}
+        if keep or sum(v.nbytes for v in result.outputs) <= args.max_values << 20:
+            tensors = replayed_tensors(result)
         _write_trace(args.trace, result.trace, tensors)
         data["root"] = result.trace.root.hex()
         lines.append(f"root {data['root']}")
@@ -161,17 +162,17 @@ def _storable(x: Any) -> Any:
     return np.ascontiguousarray(x)
 
 
-def _carried(program: Program, inputs: dict[str, Any], args: argparse.Namespace) -> dict[Any, Any]:
-    """Tensors an ops trace carries, or nothing when they are too large."""
-    from ree.verification import replayed_tensors
-
-    instance = program.instance(program.bind_symbols([inputs[n] for n in program.names.inputs]))
-    size = sum(t.nbytes for t in instance.graph.value_types())
-    if size > args.max_values << 20:
-        say(f"values not stored: {size >> 20} MiB is over --max-values {args.max_values}")
-        return {}
-    result = program.run(**inputs, trace="ops", threads=args.threads, keep_values=True)
-    return replayed_tensors(result)
+def _values_fit(program: Program, inputs: dict[str, Any], limit: int) -> bool:
+    """Whether all values of a run fit in `limit` MiB; says so if not."""
+    missing = [n for n in program.names.inputs if n not in inputs]
+    if missing:
+        return False  # the run itself will say it
+    arrays = [inputs[n] for n in program.names.inputs]
+    types = program.instance(program.bind_symbols(arrays)).graph.value_types()
+    size = sum(t.nbytes for t in types)
+    if size > limit << 20:
+        say(f"values not stored: {size >> 20} MiB is over --max-values {limit}")
+    return size <= limit << 20
 
 
 def _write_trace(path: str, trace: Any, tensors: dict[Any, Any]) -> None:
@@ -203,7 +204,8 @@ def verify_command(args: argparse.Namespace) -> int:
     file = read_trace_file(args.trace)
     program = _load(args.artifact)
     inputs = read_inputs(args.inputs)
-    report = verify(program, file.trace, inputs, tensors=file.tensors, threads=args.threads)
+    with progress("replay"):
+        report = verify(program, file.trace, inputs, tensors=file.tensors, threads=args.threads)
     data = {
         "same": report.same,
         "level": file.trace.level,

@@ -184,7 +184,8 @@ class Chunk {
     F u[kVecs];
     for (int v = 0; v < kVecs; ++v) u[v] = shift_of(load(m + v * W));
     auto clear = [&](int from, int to) {
-      if (from < to) std::memset(t.s + from * kRows, 0, sizeof(float) * kRows * (size_t)(to - from));
+      if (from < to)
+        std::memset(t.s + from * kRows, 0, sizeof(float) * kRows * (size_t)(to - from));
     };
     clear(0, j0);
     clear(j1, kSegment);

@@ -81,7 +81,8 @@ inline void finish_row(const float* o, float l, float* out, int64_t dv) {
   M empty = eq(divisor, zero());
   for (int64_t c = 0; c < dv; c += W) {
     F y = div(load(o + c), divisor);
-    store_partial(out + c, select(empty, zero(), select(ne(y, y), nan, y)), (int)clamp64(dv - c, W));
+    y = select(empty, zero(), select(ne(y, y), nan, y));
+    store_partial(out + c, y, (int)clamp64(dv - c, W));
   }
 }
 

@@ -124,7 +124,8 @@ class Few {
     float mask[kSegment];
     if (x_.mask_kind != kNoMask)
       for (int j = from; j < to; ++j) mask[j] = x_.mask_value(row.mask, base + j);
-    alignas(64) static const uint32_t lane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    alignas(64) static const uint32_t lane[16] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                              8, 9, 10, 11, 12, 13, 14, 15};
     F top = neg_inf();
     for (int j = 0; j < kSegment; j += W) {
       F x = neg_inf();

@@ -13,7 +13,8 @@ inline constexpr int kSegment = 128;
 
 // One segment of a tile of rows x columns.
 struct TileStep {
-  const float* a;   // rows of kSegment floats
+  const float* a;
+  int64_t a_row;    // floats
   const float* b;   // `k` rows of kPanel floats
   int64_t k;        // at most kSegment
   const float* in;  // totals of the segments before, rows of kPanel floats; nullptr: +0
@@ -27,8 +28,9 @@ struct TileStep {
 };
 inline constexpr int kStride = 4;
 
+// Rows of A by three from one pointer: base, base + row, base + 2 * row.
 template <int R, int V, int U>
-inline void tile_ks(const float* a, const float* b, F (&s)[R][V]) {
+inline void tile_ks(const char* (&a)[(R + 2) / 3], int64_t a_row, const float* b, F (&s)[R][V]) {
 #pragma GCC unroll 4
   for (int u = 0; u < U; ++u) {
     F column[V];
@@ -36,7 +38,7 @@ inline void tile_ks(const float* a, const float* b, F (&s)[R][V]) {
     for (int v = 0; v < V; ++v) column[v] = load(b + u * kPanel + v * W);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      F x = set1(a[r * kSegment + u]);
+      F x = set1(*(const float*)(a[r / 3] + r % 3 * a_row + u * 4));
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
         s[r][v] = fma(x, column[v], s[r][v]);
@@ -44,6 +46,8 @@ inline void tile_ks(const float* a, const float* b, F (&s)[R][V]) {
       }
     }
   }
+#pragma GCC unroll 8
+  for (int i = 0; i < (R + 2) / 3; ++i) a[i] += U * 4;
 }
 
 template <int R, int V>
@@ -53,14 +57,17 @@ void tile_step(const TileStep& t) {
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) s[r][v] = zero();
-  const float *a = t.a, *b = t.b;
+  const float* b = t.b;
+  const int64_t a_row = t.a_row * 4;
+  const char* a[(R + 2) / 3];
+#pragma GCC unroll 8
+  for (int i = 0; i < (R + 2) / 3; ++i) a[i] = (const char*)t.a + i * 3 * a_row;
   const char *next_b = t.next_b, *later_a = t.later_a, *next_c = t.next_c;
   const int64_t next_b_step = t.next_b_step, next_c_step = t.next_c_step;
   int64_t k = t.k;
   // One branch a turn, at its end: more of them keep it out of the decoded-instruction cache.
   if (k >= kStride) do {
-      tile_ks<R, V, kStride>(a, b, s);
-      a += kStride;
+      tile_ks<R, V, kStride>(a, a_row, b, s);
       b += kStride * kPanel;
       __builtin_prefetch(next_b, 0, 2);
       __builtin_prefetch(later_a, 0, 2);
@@ -69,7 +76,7 @@ void tile_step(const TileStep& t) {
       later_a += 64;
       next_c += next_c_step;
     } while ((k -= kStride) >= kStride);
-  for (; k > 0; --k, ++a, b += kPanel) tile_ks<R, V, 1>(a, b, s);
+  for (; k > 0; --k, b += kPanel) tile_ks<R, V, 1>(a, a_row, b, s);
   // The first segment is added to +0, not copied: the total is then never -0.
   const float* in = t.in;
   if (in) {
