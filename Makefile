@@ -14,7 +14,7 @@ test: $(VENV)/.built
 check: $(VENV)/.built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	mkdir -p build/typing/ree
+	rm -rf build/typing && mkdir -p build/typing/ree
 	ln -sfn $(abspath ree)/*.py $(abspath ree)/*.pyi $(abspath ree)/py.typed build/typing/ree/
 	for d in compiler kernels traces verde settlement; do ln -sfn $(abspath .)/$$d build/typing/ree/$$d; done
 	cd build/typing && $(abspath $(BIN))/python -m mypy -p ree --config-file $(abspath pyproject.toml)

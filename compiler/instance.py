@@ -153,7 +153,7 @@ def encode_rule(rule: IndexRule) -> bytes:
         parts.append(ints(len(a.coords)))
         parts += [ints(*c.coeffs, c.bound, c.stride, c.offset) for c in a.coords]
         parts.append(ints(len(a.indirect)))
-        parts += [ints(t.operand, t.bound, t.stride) for t in a.indirect]
+        parts += [ints(t.operand, t.bound, t.stride, t.wrap) for t in a.indirect]
     return b"".join(parts)
 
 

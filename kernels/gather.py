@@ -102,7 +102,7 @@ def _index_rule(node: Bound) -> IndexRule:
         coeffs = [0] * n
         coeffs[len(head) + j] = 1
         coords.append(Coord(tuple(coeffs), size, stride))
-    terms = tuple(Indirect(i + 1, x[i], strides[i]) for i in range(k))
+    terms = tuple(Indirect(i + 1, x[i], strides[i], wrap=True) for i in range(k))
     rest = tuple(broadcast_access(t.dims, head, n) for t in node.inputs[1:])
     return IndexRule(out, (Access(tuple(coords), terms), *rest))
 

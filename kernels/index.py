@@ -27,11 +27,13 @@ class Coord:
 
 @dataclass(frozen=True)
 class Indirect:
-    """A coordinate read from source `operand` (through its own access); negative wraps once."""
+    """A coordinate read from source `operand` (through its own access). Outside [0, bound) is an
+    error; with `wrap`, a negative index counts from the end, once."""
 
     operand: int
     bound: int
     stride: int
+    wrap: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,10 @@ def flat_indices(
     for term in access.indirect:
         where = flat_indices(rule, term.operand, sources).reshape(-1)
         x = np.asarray(sources[term.operand]).reshape(-1)[where].astype(np.int64)
-        x = np.where(x < 0, x + term.bound, x)
+        if term.wrap:
+            x = np.where(x < 0, x + term.bound, x)
         if ((x < 0) | (x >= term.bound)).any():
-            raise IndexError(f"index out of range: expected [-{term.bound}, {term.bound})")
+            raise IndexError(f"index out of range: expected below {term.bound}")
         flat += x * term.stride
     out = np.where(inside, flat, -1)
     return out.reshape(prod(rule.out_digits), prod(rule.red_digits))

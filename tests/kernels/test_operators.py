@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ree import _core
 from ree.compiler import interp
 from ree.compiler.instance import make_instance
-from ree.conformance import cases, graph_of, reference_digest
+from ree.conformance import cases, graph_of, program_of, reference_digest
 from ree.kernels import opdef, registry, rowprogram
 from ree.kernels.index import read
 from ree.kernels.opdef import Form
@@ -80,6 +82,35 @@ def test_index_rules_of_pointwise_operators(op):
             for i in range(len(bound.inputs))
         )
         same(opdef.apply(op, moved, case.sample.attrs)[0], case.expected[0], (op, case.sample.name))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40), st.integers(1, 40), st.integers(0, 300))
+@settings(max_examples=60, deadline=None)
+def test_random_shapes(seed, m, n, k):
+    """Contractions, rows and attention at random sizes, on every instruction set."""
+    rng = np.random.default_rng(seed)
+
+    def randn(*shape):
+        return rng.standard_normal(shape).astype(np.float32)
+
+    one_axis = {"dim": 1, "keepdim": False}
+    attend = {"causal": bool(seed & 1), "scale": 0.5, "window": 0, "q_offset": 0}
+    samples = [
+        ("linear", (randn(m, k), randn(n, k)), {}),
+        ("matmul", (randn(2, m, k), randn(1, k, n)), {}),
+        ("softmax", (randn(m, k + 1),), {"dim": 1}),
+        ("sum", (randn(m, k, n),), one_axis),
+        ("amax", (randn(m, k + 1),), one_axis),
+        ("layer_norm", (randn(m, n),), {"eps": 2.0**-20, "weight": False, "bias": False}),
+        ("attention", (randn(1, 2, m, 8), randn(1, 1, k, 8), randn(1, 1, k, n)), attend),
+    ]
+    for op, inputs, attrs in samples:
+        sample = opdef.Sample("random", inputs, attrs)
+        (want,) = opdef.apply(op, inputs, attrs)
+        program = program_of(graph_of(op, sample))
+        for isa in _core.isa_names():
+            (got,) = program.run(*inputs, isa=isa, threads=1 + seed % 3).outputs
+            same(got, want, (op, [x.shape for x in inputs], isa))
 
 
 def test_golden_digests():

@@ -259,6 +259,7 @@ def test_bad_artifacts(copy, capsys, tmp_path):
 
     check("truncated", cut)
     check("altered", flip)
+    check("replaced", lambda b: (b / "weights.safetensors").open("ab").write(b"\0" * 9))
     check("not JSON", lambda b: (b / "manifest.json").write_text("{"))
     check("not a REE artifact", lambda b: edit_manifest(b, magic="x"))
     check("version", lambda b: edit_manifest(b, version=99))

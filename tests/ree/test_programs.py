@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import ree
+import ree.errors
 from ree import _core
 from ree.compiler import interp
 from ree.program import Program
@@ -228,6 +229,15 @@ def test_inputs_are_not_changed_and_nans_are_canonical():
     assert x.view(np.uint32).reshape(-1).tolist() == bits.tolist()
     assert moved.view(np.uint32).tolist() == [0x7FC00000, 0x7FC00000, 0x3F800000, 0x80000000]
     assert negated.view(np.uint32).reshape(-1).tolist() == [0x7FC00000, 0x7FC00000, 0xBF800000, 0]
+
+
+def test_an_index_out_of_range_is_an_error_that_names_it():
+    table = torch.nn.Embedding(10, 4)
+    program = ree.compile(table, (torch.tensor([[1, 2]]),))
+    for bad in (10, -1, 2**40):
+        with pytest.raises(ree.errors.InputError, match=str(bad)):
+            program(torch.tensor([[1, bad]]))
+    program(torch.tensor([[0, 9]]))
 
 
 def test_public_names_are_functions_whatever_was_imported_first():
