@@ -48,7 +48,9 @@ def bench_minilm(threads: int, rounds: int) -> list[dict[str, Any]]:
     program = ree.compile(module, minilm.example_inputs(), minilm.dynamic_shapes())
     out = []
     for batch, tokens in ((1, 128), (32, 128)):
-        ids = torch.randint(1000, 20000, (batch, tokens), generator=torch.Generator().manual_seed(0))
+        ids = torch.randint(
+            1000, 20000, (batch, tokens), generator=torch.Generator().manual_seed(0)
+        )
         text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         torch.set_num_threads(threads)
         s = interleaved(
@@ -85,7 +87,9 @@ def bench_pointwise(threads: int, rounds: int) -> list[dict[str, Any]]:
             s = interleaved(
                 {
                     "torch": lambda x=x, f=f, n=inner: [f(x) for _ in range(n)],
-                    "ree": lambda x=x, p=program, n=inner: [p.run(x, threads=threads) for _ in range(n)],
+                    "ree": lambda x=x, p=program, n=inner: [
+                        p.run(x, threads=threads) for _ in range(n)
+                    ],
                 },
                 rounds * 4,
             )
@@ -119,7 +123,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     with torch.no_grad():
-        data: dict[str, Any] = {"start": bench_start(), "wanted": WANTED, "minilm": [], "pointwise": []}
+        data: dict[str, Any] = {
+            "start": bench_start(),
+            "wanted": WANTED,
+            "minilm": [],
+            "pointwise": [],
+        }
         for t in args.threads:
             data["minilm"] += bench_minilm(t, args.rounds)
             data["pointwise"] += bench_pointwise(t, args.rounds)

@@ -37,7 +37,11 @@ def result_of(module: str) -> object:
 
 def main() -> None:
     data: dict[str, object] = {
-        "machine": {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0)), "isa": _core.isa_names()},
+        "machine": {
+            "cpu": cpu_name(),
+            "cores": len(os.sched_getaffinity(0)),
+            "isa": _core.isa_names(),
+        },
         "versions": {p: version(p) for p in ("torch", "numpy", "llvmlite")},
     }
     for module in MODULES:

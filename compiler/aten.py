@@ -12,32 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ree.compiler.importer import Importer, Refused, Scalar, Value
+from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import (
     Dim,
     DType,
-    Sym,
-    TensorType,
-    broadcast_shapes,
-    dim_min,
     product,
 )
-
-IMPORTERS: dict[str, Callable[..., Any]] = {}
-END = 2**63 - 1
-
-
-def aten(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register an importer under one or more ATen names."""
-
-    def wrap(f: Callable[..., Any]) -> Callable[..., Any]:
-        for name in names:
-            IMPORTERS[name] = f
-        return f
-
-    return wrap
-
 
 # pointwise
 
@@ -135,7 +116,6 @@ def _pow(m: Importer, x: Ref, e: Scalar) -> Ref:
     if e == -1:
         return m.add("div", one, x)
     raise Refused(f"exponent {e}: expected 1, 2, 3, 0.5, -0.5 or -1")
-
 
 
 def _binary(op: str) -> Callable[..., Ref]:
@@ -338,7 +318,6 @@ def _mean(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False, *, dtype: 
     return m.reduce("mean", _float(m, x), tuple(dims or ()), keepdim)
 
 
-
 def _extreme(op: str) -> Callable[..., Ref]:
     def f(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False) -> Ref:
         return m.reduce(op, x, tuple(dims), keepdim)
@@ -367,7 +346,13 @@ def _cumsum(m: Importer, x: Ref, dim: int, *, dtype: Any = None) -> Ref:
 
 @aten("linalg_vector_norm")
 def _vector_norm(
-    m: Importer, x: Ref, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+    m: Importer,
+    x: Ref,
+    ord: float = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
 ) -> Ref:
     if ord != 2:
         raise Refused(f"norm of order {ord}")
@@ -415,250 +400,3 @@ def _rms_norm(
     e = float(np.float32(np.finfo(np.float32).eps if eps is None else eps))
     extra = [] if w is None else [m.view(w, (product(tuple(shape)),))]
     return m.view(m.add("rms_norm", y, *extra, eps=e, weight=w is not None), full)
-
-
-# data movement
-
-
-@aten("view", "reshape", "_unsafe_view")
-def _view(m: Importer, x: Ref, sizes: Any) -> Ref:
-    return m.view(x, m.shape(x, tuple(sizes)))
-
-
-@aten("permute")
-def _permute(m: Importer, x: Ref, dims: Any) -> Ref:
-    rank = m.type(x).rank
-    return m.add("permute", x, dims=tuple(m.axis(d, rank) for d in dims))
-
-
-@aten("transpose.int")
-def _transpose(m: Importer, x: Ref, a: int, b: int) -> Ref:
-    rank = m.type(x).rank
-    return m.transpose(x, m.axis(a, rank), m.axis(b, rank))
-
-
-@aten("t")
-def _t(m: Importer, x: Ref) -> Ref:
-    return m.transpose(x, 0, 1) if m.type(x).rank == 2 else x
-
-
-@aten("expand")
-def _expand(m: Importer, x: Ref, sizes: Any, *, implicit: bool = False) -> Ref:
-    have = m.type(x).shape
-    pad = len(sizes) - len(have)
-    shape = tuple(
-        have[i - pad] if isinstance(d, int) and d == -1 else d for i, d in enumerate(sizes)
-    )
-    return m.add("expand", x, shape=shape)
-
-
-@aten("unsqueeze")
-def _unsqueeze(m: Importer, x: Ref, dim: int) -> Ref:
-    shape = list(m.type(x).shape)
-    shape.insert(m.axis(dim, len(shape) + 1), 1)
-    return m.view(x, tuple(shape))
-
-
-@aten("squeeze.dim", "squeeze.dims", "squeeze")
-def _squeeze(m: Importer, x: Ref, dims: Any = None) -> Ref:
-    t = m.type(x)
-    listed = range(t.rank) if dims is None else [dims] if isinstance(dims, int) else dims
-    axes = {m.axis(d, t.rank) for d in listed}
-    return m.view(x, tuple(d for i, d in enumerate(t.shape) if i not in axes or d != 1))
-
-
-def _bound(d: Dim | None, size: Dim, default: Dim) -> Dim:
-    """A slice bound in [0, size], as Python does it."""
-    if d is None or d == END:
-        return default
-    if isinstance(d, int) and d < 0:
-        d = d + size
-        if isinstance(d, int):
-            return max(d, 0)
-        return d
-    if isinstance(d, int) and d == 0:
-        return 0
-    if isinstance(d, int) and isinstance(size, Sym):
-        return d  # torch.export has proved it, or recorded it as a range of the symbol
-    if isinstance(d, Sym) and isinstance(size, int):
-        return d
-    return d if d == size else (dim_min(d, size) if isinstance(d, int) else d)
-
-
-@aten("slice.Tensor")
-def _slice(
-    m: Importer, x: Ref, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
-) -> Ref:
-    t = m.type(x)
-    axis = m.axis(dim, t.rank)
-    size = t.shape[axis]
-    lo, hi = _bound(start, size, 0), _bound(end, size, size)
-    if isinstance(lo, int) and isinstance(hi, int):
-        hi = max(lo, hi)
-    return m.add("slice", x, dim=axis, start=lo, stop=hi, step=step)
-
-
-@aten("select.int")
-def _select(m: Importer, x: Ref, dim: int, index: Any) -> Ref:
-    t = m.type(x)
-    axis = m.axis(dim, t.rank)
-    at = index + t.shape[axis] if isinstance(index, int) and index < 0 else index
-    y = m.add("slice", x, dim=axis, start=at, stop=at + 1, step=1)
-    return m.view(y, (*t.shape[:axis], *t.shape[axis + 1 :]))
-
-
-@aten("split_with_sizes")
-def _split_sizes(m: Importer, x: Ref, sizes: Any, dim: int = 0) -> tuple[Ref, ...]:
-    axis = m.axis(dim, m.type(x).rank)
-    out, at = [], 0
-    for n in sizes:
-        out.append(m.add("slice", x, dim=axis, start=at, stop=at + n, step=1))
-        at = at + n
-    return tuple(out)
-
-
-@aten("split.Tensor")
-def _split(m: Importer, x: Ref, n: int, dim: int = 0) -> tuple[Ref, ...]:
-    axis = m.axis(dim, m.type(x).rank)
-    size = m.type(x).shape[axis]
-    if not isinstance(size, int):
-        raise Refused("split of a symbolic axis")
-    sizes = [min(n, size - i) for i in range(0, size, n)]
-    return tuple(_split_sizes(m, x, sizes, axis))
-
-
-@aten("chunk")
-def _chunk(m: Importer, x: Ref, chunks: int, dim: int = 0) -> tuple[Ref, ...]:
-    size = m.type(x).shape[m.axis(dim, m.type(x).rank)]
-    if not isinstance(size, int):
-        raise Refused("chunk of a symbolic axis")
-    return _split(m, x, -(-size // chunks), dim)  # type: ignore[no-any-return]
-
-
-@aten("getitem", "<built-in function getitem>")
-def _getitem(m: Importer, x: tuple[Ref, ...], i: int) -> Ref:
-    return x[i]
-
-
-@aten("cat")
-def _cat(m: Importer, xs: Any, dim: int = 0) -> Ref:
-    kept = [x for x in xs if m.type(x).shape != (0,)] or list(xs[:1])
-    kept, _ = m.promote(*kept)
-    axis = m.axis(dim, m.type(kept[0]).rank)
-    while len(kept) > 1:  # a node has at most four sources
-        kept = [m.add("cat", *kept[i : i + 4], dim=axis) for i in range(0, len(kept), 4)]
-    return kept[0]
-
-
-@aten("stack")
-def _stack(m: Importer, xs: Any, dim: int = 0) -> Ref:
-    axis = m.axis(dim, m.type(xs[0]).rank + 1)
-    return _cat(m, [_unsqueeze(m, x, axis) for x in xs], axis)  # type: ignore[no-any-return]
-
-
-@aten("embedding")
-def _embedding(m: Importer, table: Ref, idx: Ref, *ignored: Any) -> Ref:
-    return m.add("embedding", table, m.cast(idx, DType.I64))
-
-
-@aten("index.Tensor")
-def _index(m: Importer, x: Ref, indices: Any) -> Ref:
-    t = m.type(x)
-    axes = [i for i, idx in enumerate(indices) if idx is not None]
-    kept = [idx for idx in indices if idx is not None]
-    if any(m.type(i).dtype is not DType.I64 for i in kept):
-        raise Refused("boolean-mask indexing: its result's shape depends on data")
-    if len(kept) > 3:
-        raise Refused(f"{len(kept)} index tensors: expected at most 3")
-    rest = [i for i in range(t.rank) if i not in axes]
-    if axes != list(range(len(axes))):
-        x = m.add("permute", x, dims=tuple(axes + rest))
-    y = m.add("index", x, *kept)
-    adjacent = axes == list(range(axes[0], axes[0] + len(axes)))
-    if adjacent and axes[0] > 0:  # torch puts the indexed axes back where the first one was
-        n = len(broadcast_shapes(*(m.type(i).shape for i in kept)))
-        rank = m.type(y).rank
-        before = list(range(n, n + axes[0]))
-        dims = before + list(range(n)) + list(range(n + axes[0], rank))
-        y = m.add("permute", y, dims=tuple(dims))
-    return y
-
-
-@aten("gather")
-def _gather(m: Importer, x: Ref, dim: int, idx: Ref, *, sparse_grad: bool = False) -> Ref:
-    t, it = m.type(x), m.type(idx)
-    axis = m.axis(dim, t.rank)
-    for i in range(t.rank):
-        if i != axis and t.shape[i] != it.shape[i]:  # gather may read a leading part of x
-            x = m.add("slice", x, dim=i, start=0, stop=it.shape[i], step=1)
-    return m.add("gather", x, idx, dim=axis)
-
-
-@aten("repeat")
-def _repeat(m: Importer, x: Ref, sizes: Any) -> Ref:
-    have = (1,) * (len(sizes) - m.type(x).rank) + m.type(x).shape
-    inner = tuple(v for r, d in zip(sizes, have, strict=True) for v in (1, d))
-    wide = tuple(v for r, d in zip(sizes, have, strict=True) for v in (r, d))
-    y = m.add("expand", m.view(x, inner), shape=wide)
-    return m.view(y, tuple(r * d for r, d in zip(sizes, have, strict=True)))
-
-
-# creation
-
-
-@aten("full")
-def _full(m: Importer, sizes: Any, value: Any, *, dtype: DType | None = None, **ignored: Any) -> Ref:
-    if dtype is None:
-        kinds = {bool: DType.BOOL, int: DType.I64, float: DType.F32}
-        dtype = kinds[type(value)]
-    if dtype not in (DType.F32, DType.I64, DType.BOOL):
-        raise Refused(f"dtype {dtype.text}")
-    if isinstance(value, Sym):
-        return m.cast(m.add("full", shape=tuple(sizes), value=value, dtype=DType.I64), dtype)
-    exact: Scalar = (
-        bool(value) if dtype is DType.BOOL else int(value) if dtype is DType.I64
-        else float(np.float32(value))
-    )  # fmt: skip
-    return m.add("full", shape=tuple(sizes), value=exact, dtype=dtype)
-
-
-@aten("full_like")
-def _full_like(m: Importer, x: Ref, value: Any, *, dtype: Any = None, **ignored: Any) -> Ref:
-    t: TensorType = m.type(x)
-    return _full(m, t.shape, value, dtype=dtype or t.dtype)  # type: ignore[no-any-return]
-
-
-
-for _name, _value in (("zeros", 0), ("ones", 1)):
-    IMPORTERS[_name] = lambda m, sizes, dtype=None, _v=_value, **kw: _full(
-        m, sizes, _v, dtype=dtype or DType.F32
-    )
-    IMPORTERS[f"{_name}_like"] = lambda m, x, dtype=None, _v=_value, **kw: _full_like(
-        m, x, _v, dtype=dtype
-    )
-    IMPORTERS[f"new_{_name}"] = lambda m, x, sizes, dtype=None, _v=_value, **kw: _full(
-        m, sizes, _v, dtype=dtype or m.type(x).dtype
-    )
-
-
-@aten("scalar_tensor")
-def _scalar_tensor(m: Importer, value: Any, *, dtype: DType | None = None, **ignored: Any) -> Ref:
-    return _full(m, (), value, dtype=dtype)  # type: ignore[no-any-return]
-
-
-@aten("arange", "arange.start", "arange.start_step")
-def _arange(
-    m: Importer, start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None,
-    **ignored: Any,
-) -> Ref:  # fmt: skip
-    if end is None:
-        start, end = 0, start
-    if any(isinstance(v, float) for v in (start, end, step)):
-        raise Refused("arange over floats")
-    if not isinstance(step, int) or step == 0:
-        raise Refused(f"arange step {step}")
-    n: Dim = (end - start + step - (1 if step > 0 else -1)) // step
-    n = max(n, 0) if isinstance(n, int) else n
-    x = m.add("iota", n=n, start=start, step=step)
-    return m.cast(x, dtype or DType.I64)
-

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ree.compiler import legal
-from ree.compiler.aten import IMPORTERS
-from ree.compiler.importer import Importer, Refused
+from ree.compiler import aten, aten_moves, legal  # noqa: F401  (they register importers)
+from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref, Symbol
 from ree.compiler.passes.canonical import canonicalise
 from ree.errors import CaptureError, UnsupportedError
@@ -182,9 +181,7 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
     names = tuple(f"output{i}" for i in range(len(refs)))
     g = canonicalise(imp.builder.finish(tuple(refs)))
     legal.check(g)
-    return Captured(
-        g, tuple(input_names), names, tuple(t for t, _ in named), tuple(weights)
-    )
+    return Captured(g, tuple(input_names), names, tuple(t for t, _ in named), tuple(weights))
 
 
 def _refuse_unsupported(graph: torch.fx.Graph) -> None:
@@ -206,9 +203,7 @@ def _refuse_unsupported(graph: torch.fx.Graph) -> None:
         )  # fmt: skip
 
 
-def _call(
-    imp: Importer, node: torch.fx.Node, symbols: _Symbols, problems: list[str]
-) -> None:
+def _call(imp: Importer, node: torch.fx.Node, symbols: _Symbols, problems: list[str]) -> None:
     val = node.meta.get("val")
     if isinstance(val, torch.SymInt | int) and not isinstance(val, bool):
         imp.env[node.name] = symbols.dim(val)
@@ -251,7 +246,9 @@ def _check_type(imp: Importer, node: torch.fx.Node, result: Any, symbols: _Symbo
         t = imp.builder.type_of(result)
         want = TORCH_DTYPES.get(val.dtype)
         if t.dtype is not want or t.rank != val.dim():
-            raise Refused(f"expected {want.text if want else val.dtype} of rank {val.dim()}, got {t}")
+            raise Refused(
+                f"expected {want.text if want else val.dtype} of rank {val.dim()}, got {t}"
+            )
         for have, d in zip(t.shape, val.shape, strict=True):
             expected = symbols.dim(d)
             if isinstance(have, int) and isinstance(expected, int) and have != expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -109,3 +110,17 @@ class Importer:
         if keepdim:
             y = self.view(y, tuple(1 if i in axes else t.shape[i] for i in range(t.rank)))
         return y
+
+
+IMPORTERS: dict[str, Callable[..., Any]] = {}
+
+
+def aten(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register an importer under one or more ATen names."""
+
+    def wrap(f: Callable[..., Any]) -> Callable[..., Any]:
+        for name in names:
+            IMPORTERS[name] = f
+        return f
+
+    return wrap

@@ -136,7 +136,10 @@ def row_leaves(program: RowProgram) -> list[bytes]:
         attrs = "\n".join(f"{k}={print_attr(v)}" for k, v in sorted(node.attrs.items()))
         sources = struct.pack(f">B{len(node.sources)}I", len(node.sources), *node.sources)
         leaves.append(
-            bytes([2]) + struct.pack(">H", opdef.get(node.op).opcode) + sources + sha256(attrs.encode())
+            bytes([2])
+            + struct.pack(">H", opdef.get(node.op).opcode)
+            + sources
+            + sha256(attrs.encode())
         )
     return leaves
 

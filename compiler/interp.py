@@ -42,9 +42,7 @@ def lookup(
     raise IndexError(f"source {ref} has no array")
 
 
-def outputs(
-    g: Graph, inputs: Sequence[Array], weights: Sequence[Array]
-) -> list[Array]:
+def outputs(g: Graph, inputs: Sequence[Array], weights: Sequence[Array]) -> list[Array]:
     """The outputs of a bound graph."""
     values = run(g, inputs, weights)
     consts = [c.array() for c in g.consts]

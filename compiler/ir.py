@@ -241,9 +241,7 @@ def bind_graph(graph: Graph, env: Mapping[str, Dim]) -> Graph:
     inputs = tuple(t.bind(env) for t in graph.inputs)
     partial = Graph((), inputs, graph.weights, graph.consts, (), (), graph.contract)
     for n in graph.nodes:
-        types = [
-            values[s.index] if s.kind is Kind.VALUE else partial.type_of(s) for s in n.sources
-        ]
+        types = [values[s.index] if s.kind is Kind.VALUE else partial.type_of(s) for s in n.sources]
         b = opdef.bind(n.op, types, n.attr_map, env)
         nodes.append(
             Node(n.op, n.sources, tuple(sorted(b.attrs.items())), b.outputs, n.first, n.origin)
@@ -256,9 +254,7 @@ def bind_graph(graph: Graph, env: Mapping[str, Dim]) -> Graph:
 
 def bound_node(node: Node, typer: Typer) -> opdef.Bound:
     """The operator view of a node of a bound graph."""
-    return opdef.Bound(
-        node.op, tuple(typer(s) for s in node.sources), node.results, node.attr_map
-    )
+    return opdef.Bound(node.op, tuple(typer(s) for s in node.sources), node.results, node.attr_map)
 
 
 def users(graph: Graph) -> Iterator[tuple[Ref, Node]]:

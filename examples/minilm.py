@@ -56,5 +56,8 @@ def example_inputs():
 
 
 def dynamic_shapes():
-    batch, tokens = torch.export.Dim("batch", min=1, max=256), torch.export.Dim("tokens", min=1, max=512)
+    batch, tokens = (
+        torch.export.Dim("batch", min=1, max=256),
+        torch.export.Dim("tokens", min=1, max=512),
+    )
     return {name: {0: batch, 1: tokens} for name in ("input_ids", "attention_mask")}

@@ -136,7 +136,11 @@ def _row_program(node: Bound, out_index: int) -> RowProgram:
     s = r.add("mul", s, r.constant(np.array(node.f32_attr("scale"), np.float32)))
     if len(node.inputs) == 4:
         mask = _mask_row(r, node, (b, h, i), keys)
-        s = r.add("where", mask, s, inf) if node.inputs[3].dtype is DType.BOOL else r.add("add", s, mask)
+        s = (
+            r.add("where", mask, s, inf)
+            if node.inputs[3].dtype is DType.BOOL
+            else r.add("add", s, mask)
+        )
     s = _positions(r, node, s, i, keys, inf)
     return _folded(r, s, value, keys, inf, zero)
 
@@ -152,9 +156,7 @@ def _mask_row(r: RowBuilder, node: Bound, at: tuple[int, int, int], keys: int) -
     return r.row(3, TensorType(t.dtype, (keys,)), t.dims, starts, (t.rank - 1,))
 
 
-def _positions(
-    r: RowBuilder, node: Bound, s: Local, query: int, keys: int, inf: Local
-) -> Local:
+def _positions(r: RowBuilder, node: Bound, s: Local, query: int, keys: int, inf: Local) -> Local:
     """-inf at keys that causality or the window exclude; the query's position is a constant."""
     position = query + node.int_attr("q_offset")
     window = node.int_attr("window")

@@ -116,9 +116,7 @@ def _index_lower(ctx: Lowering) -> None:
         v = ctx.source(i + 1)
         pad = len(head) - len(v.dims)
         slots.append(v.slot)
-        params += [0] * pad + [
-            0 if d == 1 else s for d, s in zip(v.dims, v.strides, strict=True)
-        ]
+        params += [0] * pad + [0 if d == 1 else s for d, s in zip(v.dims, v.strides, strict=True)]
         params += [x.strides[i], x.dims[i]]
     ctx.emit("index_nd", slots, [*params, int(np.prod(block, dtype=np.int64))])
 

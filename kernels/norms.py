@@ -34,7 +34,10 @@ def _rule(node: Bound) -> IndexRule:
     """An output element reads its whole row, and its column of the weights."""
     dims = node.inputs[0].dims
     last = len(dims) - 1
-    terms: list[tuple[int | None, int, int]] = [*((i, 1, 0) for i in range(last)), (len(dims), 1, 0)]
+    terms: list[tuple[int | None, int, int]] = [
+        *((i, 1, 0) for i in range(last)),
+        (len(dims), 1, 0),
+    ]
     column: list[Access] = [
         access_by_dims(t.dims, len(dims) + 1, [(last, 1, 0)]) for t in node.inputs[1:]
     ]

@@ -163,7 +163,9 @@ class OpDef:
         missing = [f for f in needed if getattr(self, f) is None]
         missing += [f for f in ("rule", "bound") if not getattr(self, f)]
         if missing:
-            raise TypeError(f"operator '{self.name}' ({self.form.value}) lacks {', '.join(missing)}")
+            raise TypeError(
+                f"operator '{self.name}' ({self.form.value}) lacks {', '.join(missing)}"
+            )
 
 
 _BY_NAME: dict[str, OpDef] = {}

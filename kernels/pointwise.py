@@ -146,7 +146,12 @@ ANY2: list[Signature] = [*NUMBER2, (DType.BOOL, DType.BOOL)]
 BOOL2: list[Signature] = [(DType.BOOL, DType.BOOL)]
 HALF = "0.5 ulp"
 # bounds of compositions, by their parts
-COMPOSED = {"silu": "3.5 ulp", "gelu": "8 * 2^-24 * |x|", "gelu_tanh": "8 * 2^-24 * |x|", "relu": "exact"}
+COMPOSED = {
+    "silu": "3.5 ulp",
+    "gelu": "8 * 2^-24 * |x|",
+    "gelu_tanh": "8 * 2^-24 * |x|",
+    "relu": "exact",
+}
 
 pointwise("add", 1, NUMBER2, _op("add"), "a + b", HALF)
 pointwise("sub", 2, NUMBER2, _op("sub"), "a - b", HALF)
@@ -188,7 +193,9 @@ def _cast_scalar(dtypes: Sequence[DType], attrs: Attrs) -> Function:
 
 @lru_cache(maxsize=16)
 def _cast_function(source: DType, to: DType) -> Function:
-    return Function(f"cast_{to.text}", (TYPES[source],), convert(param(0, TYPES[source]), TYPES[to]))
+    return Function(
+        f"cast_{to.text}", (TYPES[source],), convert(param(0, TYPES[source]), TYPES[to])
+    )
 
 
 def _cast_samples() -> Iterator[Sample]:
@@ -208,4 +215,3 @@ register(
           lambda node: Cost(0, bytes_moved(node)), _cast_samples, HALF, reference, index_rule,
           _cast_scalar)
 )  # fmt: skip
-

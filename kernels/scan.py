@@ -80,7 +80,9 @@ def _samples() -> Iterator[Sample]:
     for shape, dim in [((300,), 0), ((3, 129, 4), 1), ((2, 0), 1), ((5, 128), 1)]:
         for name, x in patterns(shape, 7):
             yield Sample(f"{shape}@{dim}/{name}", (x,), {"dim": dim})
-        yield Sample(f"{shape}@{dim}/i64", (np.arange(prod(shape)).reshape(shape) - 5,), {"dim": dim})
+        yield Sample(
+            f"{shape}@{dim}/i64", (np.arange(prod(shape)).reshape(shape) - 5,), {"dim": dim}
+        )
 
 
 register(

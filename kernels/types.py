@@ -234,9 +234,7 @@ def symbols_of(d: Dim) -> set[str]:
     names: set[str] = set()
     for monomial, _ in d.terms:
         for atom in monomial:
-            names |= (
-                symbols_of(atom.left) | symbols_of(atom.right) if atom.op else {atom.name}
-            )
+            names |= symbols_of(atom.left) | symbols_of(atom.right) if atom.op else {atom.name}
     return names
 
 

@@ -1,10 +1,10 @@
 """REE: compile a PyTorch program once, get the same bits on every machine.
 
-    program = ree.compile(module, example_inputs)
-    outputs = program(*inputs)
-    result = program.run(*inputs, trace="ops")
-    program.save("model.ree"); ree.load("model.ree")
-    report = ree.verify(program, result.trace, inputs)
+program = ree.compile(module, example_inputs)
+outputs = program(*inputs)
+result = program.run(*inputs, trace="ops")
+program.save("model.ree"); ree.load("model.ree")
+report = ree.verify(program, result.trace, inputs)
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ OK, DIFFERS, ERROR = 0, 1, 2
 def parser() -> argparse.ArgumentParser:
     """The command-line grammar."""
     p = argparse.ArgumentParser(
-        prog="ree", description="Compile a PyTorch program once; get the same bits on every machine."
+        prog="ree",
+        description="Compile a PyTorch program once; get the same bits on every machine.",
     )
     p.add_argument("--version", action="version", version=f"ree {__version__}")
     sub = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -29,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
         c.add_argument("--json", action="store_true", help="print JSON on stdout")
         return c
 
-    c = command("compile", "compile MODEL.py (it defines model() and example_inputs()) to an artifact")
+    c = command(
+        "compile", "compile MODEL.py (it defines model() and example_inputs()) to an artifact"
+    )
     c.add_argument("model", metavar="MODEL.py")
     c.add_argument("-o", "--output", required=True, metavar="OUT.ree")
 

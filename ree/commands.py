@@ -326,7 +326,9 @@ def doctor_command(args: argparse.Namespace) -> int:
     }
     emit(args, data, [f"{k:17} {v}" for k, v in data.items()])
     if not data["float_mode_clean"]:
-        say("note: this thread flushes subnormals (FTZ or DAZ is on); REE corrects it while it runs")
+        say(
+            "note: this thread flushes subnormals (FTZ or DAZ is on); REE corrects it while it runs"
+        )
     return OK
 
 
@@ -338,4 +340,3 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "inspect": inspect_command,
     "doctor": doctor_command,
 }
-

@@ -26,9 +26,7 @@ class Case:
 def graph_of(op: str, sample: Sample) -> Graph:
     """The program that applies op to its inputs and returns all results."""
     b = Builder()
-    sources = tuple(
-        b.input(TensorType(DType.of(x.dtype), x.shape)) for x in sample.inputs
-    )
+    sources = tuple(b.input(TensorType(DType.of(x.dtype), x.shape)) for x in sample.inputs)
     node = b.add_node(op, sources, sample.attrs)
     from ree.compiler.ir import Kind, Ref
 

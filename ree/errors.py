@@ -1,12 +1,12 @@
 """Errors a user can cause.
 
-    ReeError              one line for the user, exit code 2
-    +-- CaptureError      the model cannot be captured
-    |   +-- UnsupportedError  operators or dtypes outside the registry
-    +-- InputError        wrong input name, shape, dtype or value
-    +-- ArtifactError     an artifact that is malformed, altered or from another version
-    +-- TraceError        a trace file that is malformed
-    +-- EnvironmentError_ this machine or its settings cannot do what was asked
+ReeError              one line for the user, exit code 2
++-- CaptureError      the model cannot be captured
+|   +-- UnsupportedError  operators or dtypes outside the registry
++-- InputError        wrong input name, shape, dtype or value
++-- ArtifactError     an artifact that is malformed, altered or from another version
++-- TraceError        a trace file that is malformed
++-- EnvironmentError_ this machine or its settings cannot do what was asked
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 from ree import _core
 from ree.compiler.emit.tile import addresses
 from ree.compiler.ir import Graph
-from ree.compiler.plan import ALIGN, DIGEST, Call, Packing, Recipe
+from ree.compiler.recipe import ALIGN, DIGEST, Call, Packing, Recipe
 from ree.errors import InputError
 from ree.kernels.opdef import Array
 
@@ -66,9 +66,7 @@ class Executable:
         except IndexError as e:
             raise InputError(str(e)) from e
         raw = self._digests.tobytes()
-        digests = {
-            v: raw[DIGEST * i : DIGEST * (i + 1)] for i, v in enumerate(self.recipe.digests)
-        }
+        digests = {v: raw[DIGEST * i : DIGEST * (i + 1)] for i, v in enumerate(self.recipe.digests)}
         return outputs, digests, self._kept(outputs)
 
     def _kept(self, outputs: Sequence[Array]) -> dict[int, Array]:

@@ -104,9 +104,7 @@ class _Emitter:
                         offset = b.add(offset, b.mul(digit, stride))
                 rows.append(b.gep(p, [offset], source_etype=STORAGE[o.dtype]))
             once = {
-                i: self._get(o, rows[i])
-                for i, o in enumerate(self.spec.sources)
-                if o.inner == 0
+                i: self._get(o, rows[i]) for i, o in enumerate(self.spec.sources) if o.inner == 0
             }
             inner = [s[-1] for s in strides]
             with _Loop(b, c0, vector_end, I64(self.target.lanes)) as c:
@@ -190,7 +188,6 @@ class _Emitter:
         elif o.dtype is DType.BOOL:
             x = b.zext(x, I8 if lanes == 1 else ll.VectorType(I8, lanes))
         b.store(x, p, align=o.dtype.size)
-
 
     def _canonical(self, x: ll.Value, lanes: int) -> ll.Value:
         """The bits of x, NaNs as 0x7fc00000. In integers: to LLVM all float NaNs are alike, and it

@@ -185,10 +185,10 @@ inline void block_task(const Contraction& x, const Blocking& s, int64_t e, int64
             step.b = scratch.b;
           }
           // the panel's next segment moves to L2, a share of it per tile
-          const int64_t turns = step.k / kStride;
+          const int64_t turns = step.k / kTurn * 2;
           step.next_b = (const char*)(step.b + (x.is_packed ? step.k * kPanel : 0));
           step.next_b_step =
-              x.is_packed ? ceil_div(kStride * kPanel * 4, (t1 - t0) * 64) * 64 : 0;
+              x.is_packed ? ceil_div(kTurn / 2 * kPanel * 4, (t1 - t0) * 64) * 64 : 0;
           for (int64_t t = t0; t < t1; ++t) {
             const int64_t at = s.tile_row(x, t) - r0, n = s.tile_row(x, t + 1) - r0 - at;
             step.c = c + at * x.c_row + j * kPanel;

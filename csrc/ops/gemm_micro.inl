@@ -13,8 +13,7 @@ inline constexpr int kSegment = 128;
 
 // One segment of a tile of rows x columns.
 struct TileStep {
-  const float* a;
-  int64_t a_row;    // floats
+  const float* a;   // rows of kSegment floats
   const float* b;   // `k` rows of kPanel floats
   int64_t k;        // at most kSegment
   const float* in;  // totals of the segments before, rows of kPanel floats; nullptr: +0
@@ -22,32 +21,27 @@ struct TileStep {
   float* c;
   int64_t c_row;
   int64_t columns;  // of c
-  // Prefetched on the way, a line every kStride k: next_b and later_a to L2, next_c to L1.
+  // Prefetched on the way: two lines of next_b and of later_a to L2 and one of next_c to L1, every
+  // kTurn k.
   const char *next_b, *later_a, *next_c;
   int64_t next_b_step, next_c_step;  // bytes
 };
-inline constexpr int kStride = 4;
+inline constexpr int kTurn = 8;
 
-// Rows of A by three from one pointer: base, base + row, base + 2 * row.
-template <int R, int V, int U>
-inline void tile_ks(const char* (&a)[(R + 2) / 3], int64_t a_row, const float* b, F (&s)[R][V]) {
+template <int R, int V>
+inline void tile_k(const float* a, const float* b, F (&s)[R][V]) {
+  F column[V];
 #pragma GCC unroll 4
-  for (int u = 0; u < U; ++u) {
-    F column[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) column[v] = load(b + u * kPanel + v * W);
+  for (int v = 0; v < V; ++v) column[v] = load(b + v * W);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      F x = set1(*(const float*)(a[r / 3] + r % 3 * a_row + u * 4));
+  for (int r = 0; r < R; ++r) {
+    F x = set1(a[r * kSegment]);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        s[r][v] = fma(x, column[v], s[r][v]);
-        keep(s[r][v]);
-      }
+    for (int v = 0; v < V; ++v) {
+      s[r][v] = fma(x, column[v], s[r][v]);
+      keep(s[r][v]);
     }
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < (R + 2) / 3; ++i) a[i] += U * 4;
 }
 
 template <int R, int V>
@@ -57,26 +51,28 @@ void tile_step(const TileStep& t) {
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) s[r][v] = zero();
-  const float* b = t.b;
-  const int64_t a_row = t.a_row * 4;
-  const char* a[(R + 2) / 3];
-#pragma GCC unroll 8
-  for (int i = 0; i < (R + 2) / 3; ++i) a[i] = (const char*)t.a + i * 3 * a_row;
+  const float *a = t.a, *b = t.b;
   const char *next_b = t.next_b, *later_a = t.later_a, *next_c = t.next_c;
   const int64_t next_b_step = t.next_b_step, next_c_step = t.next_c_step;
   int64_t k = t.k;
   // One branch a turn, at its end: more of them keep it out of the decoded-instruction cache.
-  if (k >= kStride) do {
-      tile_ks<R, V, kStride>(a, a_row, b, s);
-      b += kStride * kPanel;
-      __builtin_prefetch(next_b, 0, 2);
-      __builtin_prefetch(later_a, 0, 2);
-      __builtin_prefetch(next_c, 1, 3);
-      next_b += next_b_step;
-      later_a += 64;
+  if (k >= kTurn) do {
+#pragma GCC unroll 8
+      for (int u = 0; u < kTurn; ++u) {
+        tile_k<R, V>(a + u, b + u * kPanel, s);
+        if (u % 4 == 1) {
+          __builtin_prefetch(next_b, 0, 2);
+          next_b += next_b_step;
+        }
+        if (u % 4 == 3) __builtin_prefetch(later_a + u / 4 * 64, 0, 2);
+        if (u == 6) __builtin_prefetch(next_c, 1, 3);
+      }
+      a += kTurn;
+      b += kTurn * kPanel;
+      later_a += kTurn / 4 * 64;
       next_c += next_c_step;
-    } while ((k -= kStride) >= kStride);
-  for (; k > 0; --k, b += kPanel) tile_ks<R, V, 1>(a, a_row, b, s);
+    } while ((k -= kTurn) >= kTurn);
+  for (; k > 0; --k, ++a, b += kPanel) tile_k<R, V>(a, b, s);
   // The first segment is added to +0, not copied: the total is then never -0.
   const float* in = t.in;
   if (in) {

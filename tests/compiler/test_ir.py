@@ -241,9 +241,7 @@ def test_any_change_changes_program_and_instance(change):
     assert make_instance(a, {}).digest != make_instance(b, {}).digest
 
 
-@given(
-    st.lists(st.integers(0, 5), min_size=1, max_size=4), st.integers(0, 2**32 - 1), st.data()
-)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=4), st.integers(0, 2**32 - 1), st.data())
 @settings(max_examples=60, deadline=None)
 def test_random_moves_and_pointwise(dims, seed, data):
     """Chains of moves and pointwise nodes of random shapes: planned and interpreted agree."""
@@ -283,7 +281,9 @@ def test_references_import_neither_torch_nor_the_compiled_core():
         "bad = [m for m in ('torch', 'ree._core', 'llvmlite', 'transformers') if m in sys.modules]; "
         "sys.exit(','.join(bad) or 0)"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -308,4 +308,6 @@ def test_generated_documents_are_up_to_date():
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     for name, make in module.GENERATED.items():
-        assert (ROOT / "docs" / name).read_text() == make(), f"run python benchmarks/docs.py ({name})"
+        assert (ROOT / "docs" / name).read_text() == make(), (
+            f"run python benchmarks/docs.py ({name})"
+        )

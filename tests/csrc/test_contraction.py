@@ -99,9 +99,7 @@ def test_gemm_boundaries(isa: str, k: int, pools: list[Any]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("m", "n", "k"), [(2, 130, 300), (4, 70, 257), (13, 300, 130),
                                            (75, 40, 261), (20, 37, 2180)])  # fmt: skip
-def test_gemm_kinds_and_threads(
-    isa: str, kind: str, m: int, n: int, k: int, pool: Any
-) -> None:
+def test_gemm_kinds_and_threads(isa: str, kind: str, m: int, n: int, k: int, pool: Any) -> None:
     a, b, want = problem(kind, m, n, k)
     same(gemm(isa, pool, a, b), want)
 
@@ -140,7 +138,9 @@ def test_pack_layout(isa: str, pool: Any) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("m", "n", "k"), [(1, 45, 140), (3, 77, 200), (33, 50, 129), (180, 50, 140)])
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(1, 45, 140), (3, 77, 200), (33, 50, 129), (180, 50, 140)]
+)
 @pytest.mark.parametrize("shared", [False, True])
 def test_bmm_strides(isa: str, m: int, n: int, k: int, shared: bool, pool: Any) -> None:
     a = values("gaussian", (2, 3, m, k), 3)

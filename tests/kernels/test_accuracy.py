@@ -83,7 +83,9 @@ def test_rows(n):
     assert (np.abs(got - want) <= (6 + -(-n // 64)) * 2 * EPS * want).all()
     attrs = {"eps": float(np.float32(1e-5)), "weight": True, "bias": True}
     want = torch.nn.functional.layer_norm(t64(x), (n,), t64(w), t64(b), attrs["eps"]).numpy()
-    assert (np.abs(apply("layer_norm", [x, w, b], attrs)[0] - want) <= 1e-5 * (np.abs(want) + 1)).all()
+    assert (
+        np.abs(apply("layer_norm", [x, w, b], attrs)[0] - want) <= 1e-5 * (np.abs(want) + 1)
+    ).all()
     attrs = {"eps": float(np.float32(1e-5)), "weight": True}
     want = torch.nn.functional.rms_norm(t64(x), (n,), t64(w), attrs["eps"]).numpy()
     assert ulps(apply("rms_norm", [x, w], attrs)[0], want).max() <= 6 + n / 64

@@ -58,7 +58,11 @@ def fails(capsys, *args, code=2) -> str:
     assert "Traceback" not in err
     if code == 2:
         assert out == ""
-        lines = [x for x in err.splitlines() if not x.startswith(("  ", "hint:", "load model:", "compile:"))]
+        lines = [
+            x
+            for x in err.splitlines()
+            if not x.startswith(("  ", "hint:", "load model:", "compile:"))
+        ]
         assert len(lines) == 1, err
         assert lines[0].startswith("error: ")
     return out + err

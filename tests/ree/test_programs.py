@@ -1,6 +1,5 @@
 """Programs: fusion, threads, batches, sequences and traces never change a bit."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -45,7 +44,9 @@ class LlamaBlock(torch.nn.Module):
         cos, sin = angles.cos(), angles.sin()
         h = self.rms(x, self.norm1)
         q = self.q(h).view(batch, tokens, self.heads, self.head).transpose(1, 2)
-        k, v = self.kv(h).view(batch, tokens, 2 * self.kv_heads, self.head).transpose(1, 2).chunk(2, 1)
+        k, v = (
+            self.kv(h).view(batch, tokens, 2 * self.kv_heads, self.head).transpose(1, 2).chunk(2, 1)
+        )
         y = torch.nn.functional.scaled_dot_product_attention(
             self.rotate(q, cos, sin), self.rotate(k, cos, sin), v, is_causal=True, enable_gqa=True
         )
@@ -140,7 +141,9 @@ class Attend(torch.nn.Module):
 def test_attention_position_by_position_with_a_cache():
     """One query at a time over a growing cache equals the causal whole."""
     d = 16
-    q, k, v = (torch.randn(1, 2, 140, d, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    q, k, v = (
+        torch.randn(1, 2, 140, d, generator=torch.Generator().manual_seed(i)) for i in range(3)
+    )
 
     class Causal(torch.nn.Module):
         def forward(self, q, k, v):
@@ -158,7 +161,11 @@ def test_attention_position_by_position_with_a_cache():
 class Special(torch.nn.Module):
     def forward(self, x, y):
         z = (x * y + x).exp() - y.abs().sqrt()
-        return torch.where(z > x, z, -x) * torch.nn.functional.gelu(x), x.amax(-1), (x / y).softmax(-1)
+        return (
+            torch.where(z > x, z, -x) * torch.nn.functional.gelu(x),
+            x.amax(-1),
+            (x / y).softmax(-1),
+        )
 
 
 PATTERNS = ("gaussian", "wide", "subnormal", "signed-zero", "infinity", "special", "nan")

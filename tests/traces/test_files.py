@@ -225,7 +225,9 @@ def with_index(entries: list[tuple[int, int, int, list[int], int]]) -> bytes:
         index += struct.pack(f">BIBB{len(dims)}QQ", kind, at, code, len(dims), *dims, offset)
     front = format.MAGIC + struct.pack(">I4Q", 1, core, 0, len(index), 12)
     head = front + trace + index
-    return (head + sha256(front, index)).ljust(-(len(head) + 32) % 64 + len(head) + 32, b"\0") + bytes(12)
+    return (head + sha256(front, index)).ljust(
+        -(len(head) + 32) % 64 + len(head) + 32, b"\0"
+    ) + bytes(12)
 
 
 @pytest.mark.parametrize(

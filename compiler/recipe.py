@@ -1,0 +1,93 @@
+"""Recipes: kernel calls over buffer slots, as data.
+
+A `Recipe` names kernels, slots and parameters and holds no pointer, so it is the same for every
+process. The runtime fills in addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ree.compiler.emit.tile import TileSpec
+from ree.compiler.ir import Ref
+from ree.kernels.index import contiguous_strides
+from ree.kernels.types import TensorType
+
+ALIGN = 64
+DIGEST = 32
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory of one kind: "arena" (index into `Recipe.arena`), "weight", "const", "input",
+    "output", "packed", "digest"."""
+
+    kind: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place kernels are given: byte `offset` into a buffer."""
+
+    buffer: Buffer
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel call. `tile` names the tile function whose address goes to params[tile_at]."""
+
+    kernel: str
+    slots: tuple[int, ...]
+    params: tuple[int, ...]
+    tile: int = -1
+    tile_at: int = -1
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A weight in panel layout: [ceil(n/panel)][k][panel], made once at load."""
+
+    source: Ref
+    k: int
+    n: int
+    stride_k: int
+    stride_n: int
+
+
+@dataclass
+class Recipe:
+    """Everything needed to run a bound graph on one instruction set."""
+
+    calls: list[Call] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
+    tiles: list[TileSpec] = field(default_factory=list)
+    packings: list[Packing] = field(default_factory=list)
+    arena: list[int] = field(default_factory=list)  # size of each arena buffer
+    offsets: list[int] = field(default_factory=list)  # its place
+    arena_bytes: int = 0
+    groups: int = 0
+    digests: list[int] = field(default_factory=list)  # values hashed, in digest order
+    values: dict[int, Buffer] = field(default_factory=dict)  # kept values (keep_values only)
+
+
+@dataclass
+class Place:
+    """Where a value lies: a buffer, byte offset and strides in elements."""
+
+    buffer: Buffer
+    offset: int
+    type: TensorType
+    strides: tuple[int, ...]
+
+    @property
+    def contiguous(self) -> bool:
+        return is_contiguous(self.type.dims, self.strides)
+
+
+def is_contiguous(dims: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether strides are row-major for dims, ignoring axes of size 1."""
+    want = contiguous_strides(dims)
+    return 0 in dims or all(d == 1 or s == w for d, s, w in zip(dims, strides, want, strict=True))
