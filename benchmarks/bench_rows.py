@@ -1,4 +1,4 @@
-"""Row kernels against torch, interleaved; prints JSON of median times and of their ratio.
+"""Row kernels against torch, in turns of a few milliseconds; prints JSON of median times and of their ratio.
 
 Results are preallocated on both sides: torch runs through out= (softmax, sum, mean, amax, argmax,
 layer_norm as native_layer_norm.out); rms_norm has no out= and allocates.
@@ -66,22 +66,34 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
+def turn(call: Callable[[], object], times: list[float], settle: float = 5e-3) -> None:
+    """Call for twice `settle` seconds and keep the second half, at least one call of each half: for
+    milliseconds the idle threads of the other side still spin."""
+    start = time.perf_counter()
+    call()
+    while time.perf_counter() < start + settle:
+        call()
+    start = now = time.perf_counter()
+    while now < start + settle:
+        call()
+        before, now = now, time.perf_counter()
+        times.append(now - before)
+
+
 def measure(make: Callable[[], Case], isa: str, threads: int, seconds: float) -> dict[str, Any]:
     kernel, tensors, params, torch_call = make()
     pool, plan = _core.Pool(threads), _core.Plan(isa)
     plan.add(kernel, [-1 if t is None else i for i, t in enumerate(tensors)], params)
     table = [0 if t is None else t.data_ptr() for t in tensors]
-    ours: list[float] = []
-    theirs: list[float] = []
+    sides: list[tuple[Callable[[], object], list[float]]] = [
+        (lambda: plan.run(pool, table), []),
+        (torch_call, []),
+    ]
     stop = time.perf_counter() + seconds
-    while time.perf_counter() < stop or len(ours) < 5:
-        t0 = time.perf_counter()
-        plan.run(pool, table)
-        t1 = time.perf_counter()
-        torch_call()
-        t2 = time.perf_counter()
-        ours.append(t1 - t0)
-        theirs.append(t2 - t1)
+    while time.perf_counter() < stop or len(sides[0][1]) < 3:
+        for call, times in sides:
+            turn(call, times)
+    ours, theirs = (times for _, times in sides)
     return {
         "us": round(median(ours) * 1e6, 1),
         "torch_us": round(median(theirs) * 1e6, 1),

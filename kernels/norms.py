@@ -16,6 +16,7 @@ from ree.kernels.opdef import (
     Bound,
     Cost,
     Form,
+    Infer,
     Lowering,
     OpDef,
     Sample,
@@ -65,9 +66,9 @@ def _shapes() -> list[tuple[int, ...]]:
 
 
 def _softmax_infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    x = types[0]
-    if len(types) != 1 or x.dtype is not DType.F32 or x.rank < 1:
+    if len(types) != 1 or types[0].dtype is not DType.F32 or types[0].rank < 1:
         raise ValueError("softmax: expected one f32 source of rank 1 or more")
+    x = types[0]
     if dim_attr(attrs, "dim") != x.rank - 1:
         raise ValueError(f"softmax: expected the last axis of {x}")
     return (x,)
@@ -110,12 +111,12 @@ register(
 # layer_norm, rms_norm
 
 
-def _norm_infer(options: tuple[str, ...]):  # type: ignore[no-untyped-def]
+def _norm_infer(options: tuple[str, ...]) -> Infer:
     def infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-        x = types[0]
         want = 1 + sum(bool(attrs[o]) for o in options)
-        if len(types) != want or x.dtype is not DType.F32 or x.rank < 1:
+        if len(types) != want or types[0].dtype is not DType.F32 or types[0].rank < 1:
             raise ValueError(f"expected {want} f32 sources, the first of rank 1 or more")
+        x = types[0]
         for t in types[1:]:
             if t != TensorType(DType.F32, x.shape[-1:]):
                 raise ValueError(f"expected f32[{x.shape[-1]}], got {t}")

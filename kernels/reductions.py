@@ -16,6 +16,7 @@ from ree.kernels.opdef import (
     Bound,
     Cost,
     Form,
+    Infer,
     Lowering,
     OpDef,
     Sample,
@@ -32,12 +33,16 @@ SUM_RULE = (
 )
 
 
-def _infer(dtype: DType) -> Callable[[Sequence[TensorType], Attrs], tuple[TensorType, ...]]:
+def _infer(dtype: DType, empty: bool = True) -> Infer:
+    """Shape rule; `empty` says whether an axis of no elements has a result."""
+
     def infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
         x = one(types)
         axis = axis_attr(attrs, "dim", x.rank)
         if x.dtype is not DType.F32:
             raise ValueError(f"expected an f32 source, got {x}")
+        if not empty and x.shape[axis] == 0:
+            raise ValueError(f"axis {axis} of {x} has no elements to choose from")
         kept = (1,) if attrs["keepdim"] else ()
         return (TensorType(dtype, (*x.shape[:axis], *kept, *x.shape[axis + 1 :])),)
 
@@ -131,14 +136,14 @@ def _mean_row(node: Bound, out_index: int) -> RowProgram:
 register(OpDef("sum", 220, Form.SUM, SUM_RULE, _infer(DType.F32), _cost, _samples(True),
                "(ceil(n/64 in a block) + 6 a level) * 2^-24 * sum|x|", _reference(tree_sum),
                reduce_rule, lower=_lower("sum", 0)))  # fmt: skip
-register(OpDef("amax", 221, Form.SELECTION, "NaN if any is; -0 < +0", _infer(DType.F32), _cost,
+register(OpDef("amax", 221, Form.SELECTION, "NaN if any is; -0 < +0", _infer(DType.F32, False), _cost,
                _samples(False), "exact", _reference(_fold(maximum, -np.inf)), reduce_rule,
                lower=_lower("amax")))  # fmt: skip
-register(OpDef("amin", 222, Form.SELECTION, "NaN if any is; -0 < +0", _infer(DType.F32), _cost,
+register(OpDef("amin", 222, Form.SELECTION, "NaN if any is; -0 < +0", _infer(DType.F32, False), _cost,
                _samples(False), "exact", _reference(_fold(minimum, np.inf)), reduce_rule,
                lower=_lower("amin")))  # fmt: skip
 register(OpDef("argmax", 223, Form.SELECTION, "greatest by total order (NaN greatest, -0 = +0), "
-               "lowest index", _infer(DType.I64), _cost, _samples(False), "exact",
+               "lowest index", _infer(DType.I64, False), _cost, _samples(False), "exact",
                _reference(argmax), reduce_rule, lower=_lower("argmax")))  # fmt: skip
 register(OpDef("mean", 340, Form.COMPOSITE, "sum, then one division by n", _infer(DType.F32), _cost,
                _samples(True), "as sum, / n, + 0.5 ulp", _reference(mean), reduce_rule,

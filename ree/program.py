@@ -16,6 +16,7 @@ from ree.compiler.plan import plan
 from ree.errors import InputError
 from ree.executor import Executable
 from ree.kernels import registry  # noqa: F401  (operators)
+from ree.kernels.numerics import canonical_nan
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType, evaluate
 from ree.traces.tensor import body_root, tensor_hash
@@ -272,11 +273,9 @@ def _to_array(name: str, value: Any, t: TensorType) -> Array:
     if dtype is not t.dtype:
         raise InputError(f"input '{name}': expected dtype {t.dtype.text}, got {dtype.text}")
     a = np.ascontiguousarray(a).reshape(a.shape)
-    if t.dtype is DType.F32:
-        nan = np.isnan(a)
-        if nan.any():
-            a = a.copy()
-            a.view(np.uint32)[nan] = 0x7FC00000
+    # the minimum is NaN if any element is
+    if t.dtype is DType.F32 and a.size and np.isnan(np.min(a)):
+        a = canonical_nan(a)
     return a
 
 

@@ -21,12 +21,17 @@ struct TileStep {
   float* c;
   int64_t c_row;
   int64_t columns;  // of c
-  // Prefetched on the way: two lines of next_b and of later_a to L2 and one of next_c to L1, every
-  // kTurn k.
-  const char *next_b, *later_a, *next_c;
+  // Prefetched on the way, every kTurn k: two lines of next_b to L2, a row of next_c to L1.
+  const char *next_b, *next_c;
   int64_t next_b_step, next_c_step;  // bytes
+  // Copying steps also pack rows of A that a later step uses, one row every kTurn k, and prefetch
+  // those of the step after it; `k` is then kSegment.
+  const float *copy_from, *later_a;
+  float* copy_to;
+  int64_t copy_row, copy_rows;
 };
 inline constexpr int kTurn = 8;
+static_assert(kSegment / kTurn >= kTileRows, "a step has a turn for every row it copies");
 
 template <int R, int V>
 inline void tile_k(const float* a, const float* b, F (&s)[R][V]) {
@@ -44,7 +49,7 @@ inline void tile_k(const float* a, const float* b, F (&s)[R][V]) {
   }
 }
 
-template <int R, int V>
+template <int R, int V, bool Copy>
 void tile_step(const TileStep& t) {
   F s[R][V];
 #pragma GCC unroll 16
@@ -52,9 +57,12 @@ void tile_step(const TileStep& t) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) s[r][v] = zero();
   const float *a = t.a, *b = t.b;
-  const char *next_b = t.next_b, *later_a = t.later_a, *next_c = t.next_c;
+  const char *next_b = t.next_b, *next_c = t.next_c;
   const int64_t next_b_step = t.next_b_step, next_c_step = t.next_c_step;
-  int64_t k = t.k;
+  const float *from = t.copy_from, *later_a = t.later_a;
+  float* to = t.copy_to;
+  int64_t k = t.k, rows = Copy ? t.copy_rows : 0;
+  const int64_t copy_row = t.copy_row;
   // One branch a turn, at its end: more of them keep it out of the decoded-instruction cache.
   if (k >= kTurn) do {
 #pragma GCC unroll 8
@@ -64,13 +72,23 @@ void tile_step(const TileStep& t) {
           __builtin_prefetch(next_b, 0, 2);
           next_b += next_b_step;
         }
-        if (u % 4 == 3) __builtin_prefetch(later_a + u / 4 * 64, 0, 2);
-        if (u == 6) __builtin_prefetch(next_c, 1, 3);
+        if (u == 3) __builtin_prefetch(next_c, 1, 3);
+        if (u == 7) __builtin_prefetch(next_c + (kPanel - 1) * 4, 1, 3);
+        if (Copy) {
+          constexpr int n = kSegment / kTurn;
+          for (int i = 0; i < n; i += W) store(to + u * n + i, load(from + u * n + i));
+          __builtin_prefetch(later_a + u * n, 0, 2);
+        }
       }
       a += kTurn;
       b += kTurn * kPanel;
-      later_a += kTurn / 4 * 64;
       next_c += next_c_step;
+      if (Copy) {  // the last row is copied again when they have run out
+        const int64_t more = --rows > 0 ? -1 : 0;
+        from += more & copy_row;
+        later_a += copy_row;
+        to += more & kSegment;
+      }
     } while ((k -= kTurn) >= kTurn);
   for (; k > 0; --k, ++a, b += kPanel) tile_k<R, V>(a, b, s);
   // The first segment is added to +0, not copied: the total is then never -0.
@@ -112,8 +130,9 @@ void tile_step(const TileStep& t) {
 using TileStepFn = void (*)(const TileStep&);
 template <int... R>
 struct TileSteps {
-  static constexpr TileStepFn full[] = {&tile_step<R + 1, kTileVectors>...};
-  static constexpr TileStepFn narrow[] = {&tile_step<R + 1, 1>...};  // one vector of columns
+  static constexpr TileStepFn full[] = {&tile_step<R + 1, kTileVectors, false>...};
+  static constexpr TileStepFn narrow[] = {&tile_step<R + 1, 1, false>...};  // one vector of columns
+  static constexpr TileStepFn copying[] = {&tile_step<R + 1, kTileVectors, true>...};
 };
 template <int N, int... R>
 struct MakeTileSteps : MakeTileSteps<N - 1, N - 1, R...> {};

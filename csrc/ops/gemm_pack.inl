@@ -48,10 +48,10 @@ inline void pack_panel(const float* b, int64_t b_k, int64_t b_n, int64_t count, 
   }
 }
 
-// Rows of A for one run of k: dst[segment][row][kSegment].
+// Rows of A for one run of k: dst[segment][row][kSegment], `dst_rows` rows to a segment.
 inline void pack_rows(const float* a, int64_t a_row, int64_t a_k, int64_t rows, int64_t count,
-                      float* dst) {
-  for (int64_t start = 0; start < count; start += kSegment, dst += rows * kSegment) {
+                      float* dst, int64_t dst_rows) {
+  for (int64_t start = 0; start < count; start += kSegment, dst += dst_rows * kSegment) {
     int64_t n = count - start < kSegment ? count - start : kSegment;
     const float* src = a + start * a_k;
     if (a_k == 1) {

@@ -8,11 +8,11 @@
 namespace ree::REE_ISA {
 namespace rows {
 
-// fn(first, count) over groups of rows of n elements. Groups are claimed several at a time, so that
-// the pool's counter is not contended.
+// fn(first, count) over groups of rows of n elements. Groups are claimed a few microseconds' worth at
+// a time: the pool's counter is not contended, and no thread is left waiting for long.
 template <class Fn>
 void each_group(Pool& pool, int64_t rows, int64_t n, int64_t group, Fn fn) {
-  int64_t chunk = std::max<int64_t>(1, kGrain / 2 / std::max<int64_t>(n * group, 1)) * group;
+  int64_t chunk = std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(n * group, 1)) * group;
   pool.parallel_for(pieces_of(rows, chunk), [&](int64_t i, int) {
     int64_t end = std::min(rows, (i + 1) * chunk);
     for (int64_t r = i * chunk; r < end; r += group) fn(r, std::min(group, end - r));

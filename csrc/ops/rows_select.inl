@@ -1,15 +1,25 @@
-// Order-free exact selection over one axis: amax, amin, argmax. Includes after rows_sum.inl.
+// Order-free exact selection over one axis: amax, amin, argmax. Included by rows.inl,
+// after rows_sum.inl.
 
 namespace ree::REE_ISA {
 namespace rows {
 
+// fold: the pick of all lanes, none of them NaN. The value leaves open only the sign of a zero.
 struct Greatest {
   static constexpr float kStart = -__builtin_inff();
   static F pick(F a, F b) { return maximum(a, b); }
+  static float fold(F x) {
+    float m = fold_greater(x);
+    return m != 0.0f ? m : any(eqi(bits(x), set1i(0))) ? 0.0f : -0.0f;
+  }
 };
 struct Least {
   static constexpr float kStart = __builtin_inff();
   static F pick(F a, F b) { return minimum(a, b); }
+  static float fold(F x) {
+    float m = -fold_greater(neg(x));
+    return m != 0.0f ? m : any(eqi(bits(x), set1i(0x80000000u))) ? -0.0f : 0.0f;
+  }
 };
 
 template <class Op>
@@ -26,20 +36,16 @@ float select_row(const float* x, int64_t n, int64_t step) {
   int64_t i = 0;
   if (step == 1) {
     for (; i + kWays * W <= n; i += kWays * W)
-      for (int v = 0; v < kWays; ++v) top[v] = Op::pick(top[v], load(x + i + v * W));
+      for (int v = 0; v < kWays; ++v) {
+        __builtin_prefetch(x + i + v * W + kAhead);
+        top[v] = Op::pick(top[v], load(x + i + v * W));
+      }
     for (; i < n; i += W) top[0] = Op::pick(top[0], load_or_start<Op>(x + i, n - i));
   } else {
     for (; i < n; ++i) top[0] = Op::pick(top[0], set1(x[i * step]));
   }
   for (int v = 1; v < kWays; ++v) top[0] = Op::pick(top[0], top[v]);
-  float each[W];
-  for (int half = W / 2; half > 0; half /= 2) {
-    store(each, top[0]);
-    for (int l = 0; l < half; ++l) each[l] = each[l + half];
-    top[0] = Op::pick(top[0], load(each));
-  }
-  store(each, top[0]);
-  return each[0];
+  return any(ne(top[0], top[0])) ? canonical1(__builtin_nanf("")) : Op::fold(top[0]);
 }
 
 // out[c] over n rows of `width` columns, rows taken four at a time

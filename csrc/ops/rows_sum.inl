@@ -85,8 +85,14 @@ inline float tree_sum(int64_t n, const Get& get) {
   return span_sum(0, n, unit, get);
 }
 
+// Hardware prefetchers stop at the end of a page; rows are read a page ahead of them.
+inline constexpr int64_t kAhead = 1024;
+
 inline float row_sum(const float* x, int64_t n) {
-  return tree_sum(n, [x](int64_t i, int64_t c) { return load_n(x + i, c); });
+  return tree_sum(n, [x](int64_t i, int64_t c) {
+    __builtin_prefetch(x + i + kAhead);
+    return load_n(x + i, c);
+  });
 }
 
 // W elements of a row with any stride.

@@ -148,6 +148,13 @@ def test_any_nan_gives_the_canonical_nan(where: Where) -> None:
             assert (reduce(where, "argmax", [], x, np.int64) == 66).all()
 
 
+def test_a_sum_is_never_negative_zero(where: Where) -> None:
+    for n in (1, 4, 16, 64, 256, 300, 1024, 1100):
+        for inner in (1, 5):
+            x = np.full((2, n, inner), -0.0, np.float32)
+            assert not reduce(where, "sum", [0], x, np.float32).view(np.uint32).any(), (n, inner)
+
+
 def test_argmax_takes_the_lowest_index(where: Where) -> None:
     for inner in (1, 40):
         for first in (0, 15, 16, 77):
@@ -233,6 +240,15 @@ def spread() -> tuple[F32, Array]:
     x[6, 3:] = -np.inf
     x[7] = np.float32(3e38) * rng.uniform(-1, 1, 50)
     return x, apply("softmax", [x], {"dim": 1})[0]
+
+
+def test_softmax_rounds_hard_quotients(where: Where) -> None:
+    """1 / l so close to a rounding boundary that an uncorrected quotient is wrong."""
+    x = np.zeros((64, 2), np.uint32)
+    x[:, 1] = 0xB3C00000 + np.arange(64, dtype=np.uint32)
+    rows = x.view(np.float32)
+    want = apply("softmax", [rows], {"dim": 1})[0]
+    assert run_rows(where, "softmax", rows, []).tobytes() == want.tobytes()
 
 
 def test_softmax_divides_as_division_does(where: Where) -> None:
