@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from ree.compiler.emit.tile import Operand, Step, TileSpec
+from ree.kernels.tilespec import Operand, Step, TileSpec
 from ree.compiler.fusion import Group
 from ree.compiler.ir import Kind, Node, Ref, bound_node
 from ree.compiler.recipe import Packing, Place, is_contiguous

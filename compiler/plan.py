@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ree.compiler.emit.tile import TileSpec
+from ree.kernels.tilespec import TileSpec
 from ree.compiler.fusion import Group, group
 from ree.compiler.ir import Graph, Kind, Ref, bound_node
 from ree.compiler.lowering import GroupPlanner

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ree.compiler.emit.tile import TileSpec
+from ree.kernels.tilespec import TileSpec
 from ree.compiler.ir import Ref
 from ree.kernels.index import contiguous_strides
 from ree.kernels.types import TensorType

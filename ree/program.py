@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,8 @@ class Program:
         self._instances: dict[tuple[int, ...], Instance] = {}
         self._executables: dict[tuple[object, ...], Executable] = {}
         self._packed: dict[object, Any] = {}
-        self._lock = threading.Lock()
+        self.on_device: dict[str, Any] = {}  # per GPU, kept by gpu_run
+        self.lock = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         out = self.run(*args, **kwargs).outputs
@@ -86,31 +87,45 @@ class Program:
         trace: str | None = None,
         threads: int | None = None,
         isa: str | None = None,
+        device: str | None = None,
         fuse: bool = True,
         keep_values: bool = False,
         **kwargs: Any,
     ) -> Result:
         """Run on inputs; trace is None, "io" or "ops". keep_values also returns every value that
-        an "ops" trace hashes. InputError for inputs that do not fit."""
+        an "ops" trace hashes. device: cpu, cuda, cuda:N or interpret; by default where the inputs
+        are. InputError for inputs that do not fit."""
         if trace not in (None, *LEVELS):
             raise InputError(f"trace level: expected io or ops, got '{trace}'")
-        arrays, as_torch = self._bind_inputs(args, kwargs)
-        with self._lock:  # buffers belong to one run at a time
+        values = self._named_inputs(args, kwargs)
+        as_torch = any(type(v).__module__.startswith("torch") for v in values)
+        home = next((str(v.device) for v in values if getattr(v, "is_cuda", False)), None)
+        device = device or home or "cpu"
+        if device != "cpu":
+            from ree.gpu_run import run_on
+
+            result = run_on(self, values, device, trace, fuse, keep_values)
+            if as_torch:
+                return replace(result, outputs=tuple(x.to(home or "cpu") for x in result.outputs))
+            return replace(result, outputs=tuple(x.cpu().numpy() for x in result.outputs))
+        arrays = [array_of(n, v, t)
+                  for n, v, t in zip(self.names.inputs, values, self.graph.inputs, strict=True)]  # fmt: skip
+        with self.lock:  # buffers belong to one run at a time
             env = self.bind_symbols(arrays)
             executable = self._executable(env, isa or settings.isa(), trace == "ops",
                                           keep_values, fuse)  # fmt: skip
-            outputs, digests, values = executable.run(arrays, settings.pool(threads))
+            outputs, digests, kept = executable.run(arrays, settings.pool(threads))
             made = None
             if trace is not None:
-                made = self._trace(env, arrays, outputs, digests, trace == "ops")
-        result = tuple(_to_torch(x) if as_torch else x for x in outputs)
-        return Result(result, made, values)
+                made = self.make_trace(env, [hash_array(x) for x in arrays],
+                                       [hash_array(x) for x in outputs],
+                                       digests if trace == "ops" else None)  # fmt: skip
+        return Result(tuple(_to_torch(x) if as_torch else x for x in outputs), made, kept)
 
     # inputs
 
-    def _bind_inputs(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[list[Array], bool]:
+    def _named_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The inputs as given, in the program's order."""
         names = self.names.inputs
         if len(args) > len(names):
             raise InputError(f"expected {len(names)} inputs, got {len(args)}")
@@ -124,12 +139,9 @@ class Program:
         missing = [n for n in names if n not in given]
         if missing:
             raise InputError(f"missing input '{missing[0]}'", f"inputs are {', '.join(names)}")
-        as_torch = any(type(v).__module__.startswith("torch") for v in given.values())
-        return [
-            _to_array(n, given[n], t) for n, t in zip(names, self.graph.inputs, strict=True)
-        ], as_torch
+        return [given[n] for n in names]
 
-    def bind_symbols(self, arrays: Sequence[Array]) -> dict[str, int]:
+    def bind_symbols(self, arrays: Sequence[Any]) -> dict[str, int]:
         """Values of the symbols that the input shapes imply; InputError where they do not fit."""
         env: dict[str, int] = {}
         symbols = {s.name for s in self.graph.symbols}
@@ -187,30 +199,30 @@ class Program:
             )
         return self._executables[key]
 
-    def _trace(
+    def make_trace(
         self,
         env: Mapping[str, int],
-        inputs: Sequence[Array],
-        outputs: Sequence[Array],
-        digests: Mapping[int, bytes],
-        ops: bool,
+        inputs: Sequence[bytes],
+        outputs: Sequence[bytes],
+        digests: Mapping[int, bytes] | None,
     ) -> Trace:
+        """The trace of a run from tensor hashes of its ends and, for an ops trace, body roots of
+        its values."""
         instance = self.instance(env)
         types = instance.graph.value_types()
+        values = None
+        if digests is not None:
+            values = [tensor_hash_of(t, digests[v]) if v in digests else bytes(32)
+                      for v, t in enumerate(types)]  # fmt: skip
         return make_trace(
             numeric_id=instance.numeric_id,
             program=instance.program,
             instance=instance.digest,
             weights_root=self.weights_root,
-            inputs=[hash_array(x) for x in inputs],
-            outputs=[hash_array(x) for x in outputs],
-            values=[
-                tensor_hash_of(t, digests[v]) if v in digests else bytes(32)
-                for v, t in enumerate(types)
-            ]
-            if ops
-            else None,
-            infos=value_infos(instance.graph) if ops else (),
+            inputs=inputs,
+            outputs=outputs,
+            values=values,
+            infos=value_infos(instance.graph) if digests is not None else (),
         )
 
     def save(self, path: str) -> None:
@@ -257,7 +269,7 @@ def origin_of(g: Graph, value: int) -> tuple[Node, Origin]:
     return node, node.origin
 
 
-def _to_array(name: str, value: Any, t: TensorType) -> Array:
+def array_of(name: str, value: Any, t: TensorType) -> Array:
     """A contiguous array of the input's dtype, NaNs canonical; never the caller's memory."""
     if type(value).__module__.startswith("torch"):
         if str(value.dtype) == "torch.bfloat16" or getattr(value, "is_sparse", False):

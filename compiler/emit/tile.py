@@ -7,51 +7,18 @@ broadcast along, or strided over, any of them. Every stored float32 gets the can
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import llvmlite.ir as ll
 
 from ree.compiler.emit.jit import TARGETS, compile_module
 from ree.compiler.emit.scalar_llvm import emit as emit_scalar
 from ree.kernels.numerics import CANONICAL_NAN
-from ree.kernels.scalar import Function
+from ree.kernels.tilespec import Operand, TileSpec
 from ree.kernels.types import DType
 
 I64, I32, I8, I1, F32 = ll.IntType(64), ll.IntType(32), ll.IntType(8), ll.IntType(1), ll.FloatType()
 PTR = ll.PointerType()
 STORAGE = {DType.F32: F32, DType.I64: I64, DType.BOOL: I8}
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A source or result of the region: inner stride 0 (one element a row), 1, or 2 (any, at run
-    time); `rows` says which row digits move it."""
-
-    dtype: DType
-    inner: int
-    rows: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class Step:
-    """A scalar function of earlier values: sources first, then steps, numbered in order."""
-
-    function: Function
-    args: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class TileSpec:
-    """A tile function up to run-time extents and strides."""
-
-    sources: tuple[Operand, ...]
-    steps: tuple[Step, ...]
-    stores: tuple[tuple[int, Operand], ...]  # (step index, result)
-
-    @property
-    def row_digits(self) -> int:
-        operands = [*self.sources, *(o for _, o in self.stores)]
-        return len(operands[0].rows)
 
 
 _compiled: dict[tuple[str, TileSpec], int] = {}
@@ -82,7 +49,7 @@ class _Emitter:
         signature = ll.FunctionType(ll.VoidType(), [PTR, PTR, I64, I64, I64, I64])
         self.fn = ll.Function(module, signature, name)
         self.b = ll.IRBuilder(self.fn.append_basic_block("entry"))
-        self.operands = [*spec.sources, *(o for _, o in spec.stores)]
+        self.operands = spec.operands
 
     def build(self) -> None:
         bufs, params, r0, r1, c0, c1 = self.fn.args

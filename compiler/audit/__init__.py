@@ -1,0 +1,1 @@
+"""Audits of machine code: which float instructions a kernel really executes."""

@@ -1,0 +1,285 @@
+"""Attention on a GPU: prefill in one kernel, decode split over key segments and folded in order.
+
+A segment is 128 keys. Scores, probabilities and the segment's output stay in registers; the weighted
+values are a chain of dots of 16 keys. Where V is finite, an invalid key's product is zero and nothing
+is tested; a head whose V is not finite sets a flag, and `attention_careful` computes it again key by
+key, reading V as +0 where the key is invalid.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ree.kernels.contraction_triton import dots
+from ree.kernels.launch import KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
+from ree.kernels.movement_triton import fill
+from ree.kernels.numerics import SEGMENT
+from ree.kernels.triton_lib import canonical, exp_, f32_bits, halves_sum, lanes_sum
+
+FILL = 120  # programs that fill a GPU well enough
+
+
+@triton.jit
+def shift(m):
+    """What is subtracted before exp: m, or +0 where nothing is valid."""
+    return tl.where(m == float("-inf"), 0.0, m)
+
+
+@triton.jit
+def quarters(x, BM: tl.constexpr, WIDTH: tl.constexpr):
+    """[BM, WIDTH] cut into two halves of its columns."""
+    return tl.split(tl.permute(tl.reshape(x, (BM, 2, WIDTH // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def segment_scores(
+    pq, k, mask, i, start, queries, keys, width, k_t, m_q, m_k, q_offset, window,
+    SCALE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr,
+    EVEN: tl.constexpr, BM: tl.constexpr,
+):  # fmt: skip
+    """Scores of the queries `i` [BM] against 128 keys, -inf where the key is invalid."""
+    j = start + tl.arange(0, 128)
+    pk = k + tl.minimum(j, keys - 1).to(tl.int64) * k_t
+    s = dots(pq, pk, 0, width, width, 1, 1, EVEN, BM, 128) * f32_bits(SCALE)
+    position = (i + q_offset)[:, None]
+    valid = (j < keys)[None, :] & (i < queries)[:, None]
+    if CAUSAL:
+        valid = valid & (j[None, :] <= position)
+    if WINDOW:
+        valid = valid & (j[None, :] > position - window)
+    if MASK:
+        pm = mask + i[:, None].to(tl.int64) * m_q + j[None, :].to(tl.int64) * m_k
+        if MASK == 1:
+            valid = valid & (tl.load(pm, mask=valid, other=0) != 0)
+        else:
+            s = s + tl.load(pm, mask=valid, other=0.0)
+    return tl.where(valid, s, float("-inf"))
+
+
+@triton.jit
+def probabilities(s, BM: tl.constexpr):
+    """(m, p, l) of one segment's scores. The sign of a zero maximum does not matter to exp, and a
+    NaN score makes its own p and so l NaN, whatever the maximum is."""
+    m = tl.max(s, axis=1)
+    p = tl.where(s == float("-inf"), 0.0, exp_(s - shift(m)[:, None]))
+    return m, p, lanes_sum(halves_sum(p, BM, 128), BM)
+
+
+@triton.jit
+def value_tile(v, start, keys, columns, values, v_t):
+    """16 rows of V from key `start`; +0 outside."""
+    j = start + tl.arange(0, 16)
+    pv = v + j[:, None].to(tl.int64) * v_t + columns[None, :]
+    return tl.load(pv, mask=(j < keys)[:, None] & (columns < values)[None, :], other=0.0)
+
+
+@triton.jit
+def infinite(x):
+    """Per element, 1 where x is infinite or NaN."""
+    return ((x.to(tl.uint32, bitcast=True) & 0x7F800000) == 0x7F800000).to(tl.int32)
+
+
+@triton.jit
+def weighted(p, v, start, keys, columns, values, v_t, BM: tl.constexpr, BV: tl.constexpr):
+    """(chain of p * v over 128 keys, then + 0; per column of the tiles, whether V is not finite)."""
+    low, high = quarters(p, BM, 128)
+    a, b = quarters(low, BM, 64)
+    c, d = quarters(high, BM, 64)
+    p0, p1 = quarters(a, BM, 32)
+    p2, p3 = quarters(b, BM, 32)
+    p4, p5 = quarters(c, BM, 32)
+    p6, p7 = quarters(d, BM, 32)
+    o = tl.zeros((BM, BV), tl.float32)
+    x = value_tile(v, start, keys, columns, values, v_t)
+    bad = infinite(x)
+    o = tl.dot(p0, x, o, input_precision="ieee")
+    x = value_tile(v, start + 16, keys, columns, values, v_t)
+    bad |= infinite(x)
+    o = tl.dot(p1, x, o, input_precision="ieee")
+    x = value_tile(v, start + 32, keys, columns, values, v_t)
+    bad |= infinite(x)
+    o = tl.dot(p2, x, o, input_precision="ieee")
+    x = value_tile(v, start + 48, keys, columns, values, v_t)
+    bad |= infinite(x)
+    o = tl.dot(p3, x, o, input_precision="ieee")
+    x = value_tile(v, start + 64, keys, columns, values, v_t)
+    bad |= infinite(x)
+    o = tl.dot(p4, x, o, input_precision="ieee")
+    x = value_tile(v, start + 80, keys, columns, values, v_t)
+    bad |= infinite(x)
+    o = tl.dot(p5, x, o, input_precision="ieee")
+    x = value_tile(v, start + 96, keys, columns, values, v_t)
+    bad |= infinite(x)
+    o = tl.dot(p6, x, o, input_precision="ieee")
+    x = value_tile(v, start + 112, keys, columns, values, v_t)
+    bad |= infinite(x)
+    o = tl.dot(p7, x, o, input_precision="ieee")
+    return o + 0.0, bad
+
+
+@triton.jit
+def weighted_careful(s, p, v, start, keys, columns, values, v_t, BM: tl.constexpr, BV: tl.constexpr):
+    """As `weighted`, one key at a time, with V read as +0 where the key is invalid."""
+    slot = tl.arange(0, 128)[None, :]
+    bits = p.to(tl.int32, bitcast=True)
+    o = tl.zeros((BM, BV), tl.float32)
+    for j in range(0, tl.minimum(128, keys - start)):
+        here = slot == j
+        # exactly one slot is not zero, so the sum of integers is that slot
+        pj = tl.sum(tl.where(here, bits, 0), axis=1).to(tl.float32, bitcast=True)
+        valid = tl.max((here & (s != float("-inf"))).to(tl.int32), axis=1) != 0
+        x = tl.load(v + (start + j).to(tl.int64) * v_t + columns, mask=columns < values, other=0.0)
+        x = tl.where(valid[:, None], x[None, :], 0.0)
+        o = tl.fma(pj[:, None] + tl.zeros((BM, BV), tl.float32), x, o)
+    return o + 0.0
+
+
+@triton.jit
+def fold(big_m, big_l, big_o, m, part_l, part_o):
+    """The state after one more segment."""
+    new_m = tl.where(m > big_m, m, big_m)
+    u = shift(new_m)
+    a, b = exp_(big_m - u), exp_(m - u)
+    big_l = tl.fma(big_l, a, part_l * b)
+    # by hand: the shapes of a fused multiply-add must agree
+    wide = tl.zeros_like(big_o)
+    big_o = tl.fma(big_o, a[:, None] + wide, part_o * b[:, None]) + 0.0
+    return new_m, big_l, big_o
+
+
+@triton.jit
+def output(big_l, big_o):
+    """o / l, +0 where no key was valid."""
+    wide = tl.zeros_like(big_o) + big_l[:, None]
+    return canonical(tl.where(wide == 0.0, 0.0, tl.div_rn(big_o, wide)))
+
+
+@triton.jit
+def attention(
+    q, k, v, mask, out, flags, heads, group, queries, keys, width, values,
+    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, m_b, m_h, m_q, m_k, o_b, o_h, o_t,
+    q_offset, window, parts,
+    SCALE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr,
+    EVEN: tl.constexpr, CAREFUL: tl.constexpr, SPLIT: tl.constexpr,
+    BM: tl.constexpr, BV: tl.constexpr,
+):  # fmt: skip
+    """One tile of queries of one head, all its segments; with SPLIT one segment, whose m, l and o go
+    to `parts` [segment][head][query][2 + values]; with CAREFUL only heads whose flag is set."""
+    head = tl.program_id(1)
+    blocks = tl.cdiv(values, BV)
+    tile, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    batch, h = (head // heads).to(tl.int64), (head % heads).to(tl.int64)
+    i = tile * BM + tl.arange(0, BM)
+    columns = block * BV + tl.arange(0, BV)
+    q += batch * q_b + h * q_h
+    k += batch * k_b + (h // group) * k_h
+    v += batch * v_b + (h // group) * v_h
+    mask += batch * m_b + h * m_h
+    pq = q + tl.minimum(i, queries - 1).to(tl.int64) * q_t
+    first, last = 0, keys
+    # tiles where causality or the window exclude every key change nothing
+    if CAUSAL:
+        last = tl.minimum(keys, tl.minimum(tile * BM + BM, queries) + q_offset)
+    if WINDOW:
+        first = tl.maximum(0, tile * BM + q_offset - window + 1) // 128 * 128
+    if SPLIT:
+        first = tl.program_id(2) * 128
+        last = tl.minimum(last, first + 128)
+    rows = queries
+    if CAREFUL:
+        if tl.load(flags + head) == 0:
+            last = first
+            rows = 0
+    big_m = tl.full((BM,), float("-inf"), tl.float32)
+    big_l = tl.zeros((BM,), tl.float32)
+    big_o = tl.zeros((BM, BV), tl.float32)
+    bad = tl.zeros((16, BV), tl.int32)
+    for start in range(first, last, 128):
+        s = segment_scores(
+            pq, k, mask, i, start, queries, keys, width, k_t, m_q, m_k, q_offset, window,
+            SCALE, CAUSAL, WINDOW, MASK, EVEN, BM,
+        )  # fmt: skip
+        m, p, part_l = probabilities(s, BM)
+        if CAREFUL:
+            part_o = weighted_careful(s, p, v, start, keys, columns, values, v_t, BM, BV)
+        else:
+            part_o, here = weighted(p, v, start, keys, columns, values, v_t, BM, BV)
+            bad |= here
+        if SPLIT:
+            big_m, big_l, big_o = m, part_l, part_o
+        else:
+            big_m, big_l, big_o = fold(big_m, big_l, big_o, m, part_l, part_o)
+    if not CAREFUL:
+        if tl.max(tl.max(bad, axis=1), axis=0) != 0:
+            tl.store(flags + head, 1)
+    live = (i < rows)[:, None] & (columns < values)[None, :]
+    if SPLIT:
+        row = (tl.program_id(2) * tl.num_programs(1) + head).to(tl.int64) * queries + i
+        at = parts + row * (2 + values)
+        tl.store(at, big_m, mask=i < queries)
+        tl.store(at + 1, big_l, mask=i < queries)
+        tl.store(at[:, None] + 2 + columns[None, :], big_o, mask=live)
+    else:
+        at = out + batch * o_b + h * o_h + i[:, None].to(tl.int64) * o_t + columns[None, :]
+        tl.store(at, output(big_l, big_o), mask=live)
+
+
+@triton.jit
+def attention_fold(
+    parts, out, heads, count, queries, values, segments, o_b, o_h, o_t,
+    BM: tl.constexpr, BV: tl.constexpr,
+):  # fmt: skip
+    """Segments of `attention` with SPLIT, folded in order."""
+    head = tl.program_id(1)
+    blocks = tl.cdiv(values, BV)
+    tile, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    i = tile * BM + tl.arange(0, BM)
+    columns = block * BV + tl.arange(0, BV)
+    live = (i < queries)[:, None] & (columns < values)[None, :]
+    big_m = tl.full((BM,), float("-inf"), tl.float32)
+    big_l = tl.zeros((BM,), tl.float32)
+    big_o = tl.zeros((BM, BV), tl.float32)
+    for j in range(0, segments):
+        at = parts + ((j * count + head).to(tl.int64) * queries + i) * (2 + values)
+        m = tl.load(at, mask=i < queries, other=float("-inf"))
+        part_l = tl.load(at + 1, mask=i < queries, other=0.0)
+        part_o = tl.load(at[:, None] + 2 + columns[None, :], mask=live, other=0.0)
+        big_m, big_l, big_o = fold(big_m, big_l, big_o, m, part_l, part_o)
+    batch, h = (head // heads).to(tl.int64), (head % heads).to(tl.int64)
+    at = out + batch * o_b + h * o_h + i[:, None].to(tl.int64) * o_t + columns[None, :]
+    tl.store(at, output(big_l, big_o), mask=live)
+
+
+@gpu_kernel("attention")
+def _attention(call: KernelCall) -> None:
+    batch, heads, kv_heads, queries, keys, width, values = call.params[:7]
+    scale, causal, q_offset, window, kind = call.params[7:12]
+    strides = call.params[12:]
+    count, segments = batch * heads, ceil_div(keys, SEGMENT)
+    bm = 64 if queries > 16 else 16
+    bv = min(64, max(16, power_of_two(values)))
+    tiles = ceil_div(queries, bm) * ceil_div(values, bv)
+    if count * tiles == 0:
+        return
+    split = segments > 1 and count * tiles < FILL
+    q, k, v, out = (call.f32(i) for i in (0, 1, 2, 4))
+    mask = Ptr(call.slots[3], "i8") if kind == 1 else call.f32(3)
+    flags = call.take_scratch(count * 4, "i32")
+    parts = call.take_scratch(segments * count * queries * (2 + values) * 4 if split else 4)
+    args = [
+        q, k, v, mask, out, flags, heads, heads // max(kv_heads, 1), queries, keys, width, values,
+        *strides, q_offset, window, parts,
+    ]  # fmt: skip
+    shape = {"SCALE": scale, "CAUSAL": bool(causal), "WINDOW": window > 0, "MASK": kind,
+             "EVEN": width % 16 == 0}  # fmt: skip
+    warps = 8 if bm * bv >= 4096 else 4
+    call.launch(fill, (ceil_div(count, 128),), [flags, count, 0], B=128)
+    call.launch(attention, (tiles, count, segments if split else 1), args, **shape,
+                CAREFUL=False, SPLIT=split, BM=bm, BV=bv, warps=warps)  # fmt: skip
+    if split:
+        call.launch(attention_fold, (tiles, count),
+                    [parts, out, heads, count, queries, values, segments, *strides[13:16]],
+                    BM=bm, BV=bv)  # fmt: skip
+    tiles = ceil_div(queries, 16) * ceil_div(values, bv)
+    call.launch(attention, (tiles, count), args, **shape, CAREFUL=True, SPLIT=False, BM=16, BV=bv)

@@ -1,0 +1,123 @@
+"""GPU kernels by name: how a kernel call of a recipe becomes launches of Triton kernels.
+
+Recipes are the same for CPU and GPU: `gemm`, `softmax`, ... with slots and parameters as the csrc
+kernel of that name documents them. On a GPU the name is looked up here. Nothing of Triton is imported
+until `table()` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SCRATCH = -2  # pseudo slot: memory for the launches of one call
+ERROR = -3  # pseudo slot: an i32 that a kernel sets to 1 on an index out of range
+PANEL = 128  # columns of a packed panel on a GPU
+
+
+@dataclass(frozen=True)
+class Ptr:
+    """A pointer argument: a slot, a byte offset into it, and the element type as Triton names it
+    (fp32, i8, i32, u32, i64)."""
+
+    slot: int
+    dtype: str
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch. `constants` are compile-time arguments by name."""
+
+    kernel: Any
+    grid: tuple[int, int, int]
+    args: tuple[Ptr | int, ...]
+    constants: tuple[tuple[str, Any], ...] = ()
+    warps: int = 4
+    stages: int = 2
+
+    @property
+    def name(self) -> str:
+        return str(self.kernel.__name__)
+
+
+@dataclass
+class KernelCall:
+    """A call of a recipe, and the launches made for it.
+
+    tile: the group's TileSpec or None. scratch: bytes of scratch memory asked for.
+    """
+
+    slots: Sequence[int]
+    params: Sequence[int]
+    tile: Any = None
+    launches: list[Launch] = field(default_factory=list)
+    scratch: int = 0
+
+    def launch(
+        self,
+        kernel: Any,
+        grid: tuple[int, ...],
+        args: Sequence[Ptr | int],
+        *,
+        warps: int = 4,
+        stages: int = 2,
+        **constants: Any,
+    ) -> None:
+        """Add a launch, unless its grid is empty."""
+        full = (*grid, 1, 1)[:3]
+        if 0 not in full:
+            self.launches.append(
+                Launch(kernel, full, tuple(args), tuple(constants.items()), warps, stages)
+            )
+
+    def f32(self, i: int) -> Ptr:
+        """Slot i of the call as float32; a null slot as any valid pointer, which is not read."""
+        return Ptr(self.slots[i] if self.slots[i] >= 0 else self.slots[0], "fp32")
+
+    def take_scratch(self, nbytes: int, dtype: str = "fp32") -> Ptr:
+        """Scratch memory of this call."""
+        offset = self.scratch
+        self.scratch += (nbytes + 255) // 256 * 256
+        return Ptr(SCRATCH, dtype, offset)
+
+
+Schedule = Callable[[KernelCall], None]
+_schedules: dict[str, Schedule] = {}
+
+
+def gpu_kernel(name: str) -> Callable[[Schedule], Schedule]:
+    """Decorator: the GPU form of the kernel called `name` in recipes."""
+
+    def add(f: Schedule) -> Schedule:
+        if name in _schedules:
+            raise TypeError(f"GPU kernel '{name}' is registered twice")
+        _schedules[name] = f
+        return f
+
+    return add
+
+
+def table() -> dict[str, Schedule]:
+    """All GPU kernels by name; imports Triton."""
+    from ree.kernels import (  # noqa: F401
+        attention_triton,
+        contraction_triton,
+        hash_triton,
+        movement_triton,
+        pointwise_triton,
+        rows_triton,
+        scan_triton,
+    )
+
+    return _schedules
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def power_of_two(n: int) -> int:
+    """The least power of two that is at least n and 1."""
+    return 1 << max(n - 1, 0).bit_length()

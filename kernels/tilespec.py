@@ -1,0 +1,44 @@
+"""A pointwise group over a rows x columns region, as data; every backend emits code for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ree.kernels.scalar import Function
+from ree.kernels.types import DType
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A source or result of the region: inner stride 0 (one element a row), 1, or 2 (any, at run
+    time); `rows` says which row digits move it."""
+
+    dtype: DType
+    inner: int
+    rows: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A scalar function of earlier values: sources first, then steps, numbered in order."""
+
+    function: Function
+    args: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TileSpec:
+    """A tile function up to run-time extents and strides."""
+
+    sources: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+    stores: tuple[tuple[int, Operand], ...]  # (step index, result)
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """Sources, then results: the order of a tile function's slots."""
+        return (*self.sources, *(o for _, o in self.stores))
+
+    @property
+    def row_digits(self) -> int:
+        return len(self.operands[0].rows)
