@@ -129,7 +129,7 @@ def weighted_careful(s, p, v, start, keys, columns, values, v_t, BM: tl.constexp
         # exactly one slot is not zero, so the sum of integers is that slot
         pj = tl.sum(tl.where(here, bits, 0), axis=1).to(tl.float32, bitcast=True)
         valid = tl.max((here & (s != float("-inf"))).to(tl.int32), axis=1) != 0
-        x = tl.load(v + (start + j).to(tl.int64) * v_t + columns, mask=columns < values, other=0.0)
+        x = tl.load(v + tl.cast(start + j, tl.int64) * v_t + columns, mask=columns < values, other=0.0)
         x = tl.where(valid[:, None], x[None, :], 0.0)
         o = tl.fma(pj[:, None] + tl.zeros((BM, BV), tl.float32), x, o)
     return o + 0.0
