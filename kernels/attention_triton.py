@@ -276,10 +276,10 @@ def _attention(call: KernelCall) -> None:
     warps = 8 if bm * bv >= 4096 else 4
     call.launch(fill, (ceil_div(count, 128),), [flags, count, 0], B=128)
     call.launch(attention, (tiles, count, segments if split else 1), args, **shape,
-                CAREFUL=False, SPLIT=split, BM=bm, BV=bv, warps=warps)  # fmt: skip
+                CAREFUL=False, SPLIT=split, BM=bm, BV=bv, warps=warps, stages=1)  # fmt: skip
     if split:
         call.launch(attention_fold, (tiles, count),
                     [parts, out, heads, count, queries, values, segments, *strides[13:16]],
                     BM=bm, BV=bv)  # fmt: skip
     tiles = ceil_div(queries, 16) * ceil_div(values, bv)
-    call.launch(attention, (tiles, count), args, **shape, CAREFUL=True, SPLIT=False, BM=16, BV=bv)
+    call.launch(attention, (tiles, count), args, **shape, CAREFUL=True, SPLIT=False, BM=16, BV=bv, stages=1)

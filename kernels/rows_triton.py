@@ -217,8 +217,9 @@ def levels(n: int) -> int:
 
 
 def rows_of(rows: int, inner: int = 1) -> int:
-    """Rows of one program: neighbours in memory when columns are summed."""
-    return min(power_of_two(rows), 32 if inner > 1 else 8)
+    """Rows of one program: neighbours in memory when columns are summed. More elements a thread cost
+    five times the registers."""
+    return min(power_of_two(rows), 32 if inner > 1 else 4)
 
 
 @gpu_kernel("sum")

@@ -23,8 +23,8 @@ class Finding:
 class KernelReport:
     """One kernel on one target.
 
-    floats: float instructions by mnemonic. registers a thread, spills in bytes of local memory and
-    shared memory in bytes are of GPU kernels only.
+    floats: float instructions by mnemonic. registers a thread, spills (instructions on local memory)
+    and shared memory in bytes are of GPU kernels only.
     """
 
     kernel: str
