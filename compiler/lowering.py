@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from ree.kernels.tilespec import Operand, Step, TileSpec
 from ree.compiler.fusion import Group
 from ree.compiler.ir import Kind, Node, Ref, bound_node
 from ree.compiler.recipe import Packing, Place, is_contiguous
 from ree.kernels import opdef
 from ree.kernels.index import contiguous_strides
 from ree.kernels.opdef import View
+from ree.kernels.tilespec import Operand, Step, TileSpec
 from ree.kernels.types import DType, TensorType
 
 if TYPE_CHECKING:

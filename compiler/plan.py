@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ree.kernels.tilespec import TileSpec
 from ree.compiler.fusion import Group, group
 from ree.compiler.ir import Graph, Kind, Ref, bound_node
 from ree.compiler.lowering import GroupPlanner
@@ -22,6 +21,7 @@ from ree.compiler.recipe import (
 from ree.kernels import opdef
 from ree.kernels.index import IndexRule, contiguous_strides
 from ree.kernels.opdef import Bound
+from ree.kernels.tilespec import TileSpec
 
 
 def plan(
@@ -53,17 +53,21 @@ class Planner:
         self.slot_index: dict[Slot, int] = {}
         self.tile_index: dict[TileSpec, int] = {}
         self.packed_index: dict[Packing, int] = {}
+        self.origins: tuple[str, ...] = ()  # of the calls being planned
 
     def run(self) -> Recipe:
         groups = group(self.g, self.fuse)
         self.recipe.groups = len(groups)
         needed = self._needed_outside(groups)
         for grp in groups:
+            self.origins = tuple(dict.fromkeys(
+                f"{n.op} ({n.origin.location or n.origin.name})" for n in grp.nodes))  # fmt: skip
             GroupPlanner(self, grp, needed).run()
             if self.hash_values:
                 for n in grp.nodes:
                     for i in range(len(n.results)):
                         self._digest(Ref(Kind.VALUE, n.first + i))
+        self.origins = ()
         self._outputs()
         self._assign()
         return self.recipe
@@ -96,7 +100,7 @@ class Planner:
     def call(
         self, kernel: str, slots: Sequence[int], params: Sequence[int], tile: int = -1, at: int = -1
     ) -> None:
-        self.recipe.calls.append(Call(kernel, tuple(slots), tuple(params), tile, at))
+        self.recipe.calls.append(Call(kernel, tuple(slots), tuple(params), tile, at, self.origins))
 
     def tile(self, spec: TileSpec) -> int:
         if spec not in self.tile_index:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ree.kernels.tilespec import TileSpec
 from ree.compiler.ir import Ref
 from ree.kernels.index import contiguous_strides
+from ree.kernels.tilespec import TileSpec
 from ree.kernels.types import TensorType
 
 ALIGN = 64
@@ -37,13 +37,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call. `tile` names the tile function whose address goes to params[tile_at]."""
+    """One kernel call. `tile` names the tile function whose address goes to params[tile_at].
+    `origins` says which operators it is for, and where in the model they come from."""
 
     kernel: str
     slots: tuple[int, ...]
     params: tuple[int, ...]
     tile: int = -1
     tile_at: int = -1
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,9 @@ def weighted(p, v, start, keys, columns, values, v_t, BM: tl.constexpr, BV: tl.c
 
 
 @triton.jit
-def weighted_careful(s, p, v, start, keys, columns, values, v_t, BM: tl.constexpr, BV: tl.constexpr):
+def weighted_careful(
+    s, p, v, start, keys, columns, values, v_t, BM: tl.constexpr, BV: tl.constexpr
+):
     """As `weighted`, one key at a time, with V read as +0 where the key is invalid."""
     slot = tl.arange(0, 128)[None, :]
     bits = p.to(tl.int32, bitcast=True)
@@ -129,7 +131,9 @@ def weighted_careful(s, p, v, start, keys, columns, values, v_t, BM: tl.constexp
         # exactly one slot is not zero, so the sum of integers is that slot
         pj = tl.sum(tl.where(here, bits, 0), axis=1).to(tl.float32, bitcast=True)
         valid = tl.max((here & (s != float("-inf"))).to(tl.int32), axis=1) != 0
-        x = tl.load(v + tl.cast(start + j, tl.int64) * v_t + columns, mask=columns < values, other=0.0)
+        x = tl.load(
+            v + tl.cast(start + j, tl.int64) * v_t + columns, mask=columns < values, other=0.0
+        )
         x = tl.where(valid[:, None], x[None, :], 0.0)
         o = tl.fma(pj[:, None] + tl.zeros((BM, BV), tl.float32), x, o)
     return o + 0.0
@@ -273,7 +277,7 @@ def _attention(call: KernelCall) -> None:
     ]  # fmt: skip
     shape = {"SCALE": scale, "CAUSAL": bool(causal), "WINDOW": window > 0, "MASK": kind,
              "EVEN": width % 16 == 0}  # fmt: skip
-    warps = 8 if bm * bv >= 4096 else 4
+    warps = 8  # with fewer, some variants spill
     call.launch(fill, (ceil_div(count, 128),), [flags, count, 0], B=128)
     call.launch(attention, (tiles, count, segments if split else 1), args, **shape,
                 CAREFUL=False, SPLIT=split, BM=bm, BV=bv, warps=warps, stages=1)  # fmt: skip
@@ -282,4 +286,6 @@ def _attention(call: KernelCall) -> None:
                     [parts, out, heads, count, queries, values, segments, *strides[13:16]],
                     BM=bm, BV=bv)  # fmt: skip
     tiles = ceil_div(queries, 16) * ceil_div(values, bv)
-    call.launch(attention, (tiles, count), args, **shape, CAREFUL=True, SPLIT=False, BM=16, BV=bv, stages=1)
+    call.launch(
+        attention, (tiles, count), args, **shape, CAREFUL=True, SPLIT=False, BM=16, BV=bv, stages=1
+    )

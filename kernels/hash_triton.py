@@ -43,27 +43,36 @@ INITIAL, ROUND = _constants()
 
 
 def _compress_source() -> str:
-    state = "abcdefgh"
-    words = [f"w{i}" for i in range(16)]
-    out = ["@triton.jit", f"def compress({', '.join(state)}, {', '.join(words)}):"]
-    out.append(f"    {', '.join(x + '0' for x in state)} = {', '.join(state)}")
-    for t in range(64):
-        i = t % 16
-        if t >= 16:
-            out += [
-                f"    x = {words[(t - 15) % 16]}",
-                f"    y = {words[(t - 2) % 16]}",
-                f"    {words[i]} = {words[i]} + (rotate(x, 7) ^ rotate(x, 18) ^ (x >> 3)) + "
-                f"{words[(t - 7) % 16]} + (rotate(y, 17) ^ rotate(y, 19) ^ (y >> 10))",
-            ]
-        out += [
-            "    t1 = h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + (g ^ (e & (f ^ g))) + "
-            f"word({ROUND[t]:#010x}) + {words[i]}",
-            "    t2 = (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) | (c & (a | b)))",
-            "    h, g, f, e, d, c, b, a = g, f, e, d + t1, c, b, a, t1 + t2",
-        ]
-    out.append(f"    return {', '.join(f'{x}0 + {x}' for x in state)}")
+    """`compress(state, words)`: a loop of four times 16 rounds, since Triton's passes take minutes over
+    a straight line of 64."""
+    state, words = ", ".join("abcdefgh"), ", ".join(f"w{i}" for i in range(16))
+    out = ["@triton.jit", f"def compress({state}, {words}):"]
+    out.append("    " + "; ".join(f"{x}0 = {x}" for x in "abcdefgh"))
+    out.append("    for turn in range(0, 4):")
+    for t in range(16):
+        x, y = f"w{(t + 1) % 16}", f"w{(t + 14) % 16}"
+        out.append(
+            f"        w{t} = tl.where(turn == 0, w{t}, w{t} + (rotate({x}, 7) ^ rotate({x}, 18) ^ "
+            f"({x} >> 3)) + w{(t + 9) % 16} + (rotate({y}, 17) ^ rotate({y}, 19) ^ ({y} >> 10)))"
+        )
+        constant = f"word({ROUND[48 + t]:#010x})"
+        for i in (2, 1, 0):
+            constant = f"tl.where(turn == {i}, word({ROUND[16 * i + t]:#010x}), {constant})"
+        out += _round(t, constant, "        ")
+    out.append(f"    return {', '.join(f'{x}0 + {x}' for x in 'abcdefgh')}")
     return "\n".join(out) + "\n"
+
+
+def _round(t: int, constant: str, indent: str) -> list[str]:
+    return [
+        f"{indent}t1 = h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + (g ^ (e & (f ^ g))) + "
+        f"{constant} + w{t}",
+        f"{indent}t2 = (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) | (c & (a | b)))",
+        *(f"{indent}{x} = {y}" for x, y in zip("hgf", "gfe", strict=True)),
+        f"{indent}e = d + t1",
+        *(f"{indent}{x} = {y}" for x, y in zip("dcb", "cba", strict=True)),
+        f"{indent}a = t1 + t2",
+    ]
 
 
 def _start_source() -> str:
@@ -104,13 +113,15 @@ def data_word(data, raw, at, whole, nbytes, live, TAIL: tl.constexpr):
 
 
 @triton.jit
-def store_state(
-    out, lane, live, a, b, c, d, e, f, g, h, FINAL: tl.constexpr
-):  # fmt: skip
-    """State [lane][8]; FINAL writes the bytes of the digest."""
-    if FINAL:
-        a, b, c, d = swap(a), swap(b), swap(c), swap(d)
-        e, f, g, h = swap(e), swap(f), swap(g), swap(h)
+def ends(x, final):
+    return tl.where(final != 0, swap(x), x)
+
+
+@triton.jit
+def store_state(out, lane, live, a, b, c, d, e, f, g, h, final):
+    """State [lane][8]; if `final`, the bytes of the digest."""
+    a, b, c, d = ends(a, final), ends(b, final), ends(c, final), ends(d, final)
+    e, f, g, h = ends(e, final), ends(f, final), ends(g, final), ends(h, final)
     p = out + lane * 8
     tl.store(p, a, mask=live)
     tl.store(p + 1, b, mask=live)
@@ -122,68 +133,52 @@ def store_state(
     tl.store(p + 7, h, mask=live)
 
 
-LEAVES = """
-@triton.jit
-def hash_leaves(
-    data, raw, out, count, nbytes, TAIL: tl.constexpr, FINAL: tl.constexpr, B: tl.constexpr
-):
-    # SHA-256(0x00 || 512 bytes) of each leaf: the tag shifts every word by one byte
+# The tag byte shifts every word by one byte. After the message comes a block with its last byte, the
+# bit 1 and the length: there all loads are masked off and give zero.
+HASH = """
+@triton.jit(do_not_specialize=["final"])
+def {name}({params}, final, TAIL: tl.constexpr, B: tl.constexpr):
     lane = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
-    live = lane < count
-    whole = nbytes // 4
     zero = tl.zeros((B,), tl.uint32)
     a, b, c, d, e, f, g, h = initial(zero)
-    last = zero
-    for block in range(0, 8):
-        at = lane * 128 + block * 16
+    last = zero + {tag}
+{setup}
+    for block in range(0, {blocks} + 1):
+        inside = live & (block < {blocks})
+        end = tl.where(block == {blocks}, 1, 0).to(tl.uint32)
 {loads}
-        a, b, c, d, e, f, g, h = compress(a, b, c, d, e, f, g, h, {shifted})
+        a, b, c, d, e, f, g, h = compress(
+            a, b, c, d, e, f, g, h, {words}
+        )
         last = m15
-    a, b, c, d, e, f, g, h = compress(
-        a, b, c, d, e, f, g, h, (last << 24) | 0x00800000, {zeros}, zero + 4104
-    )
-    store_state(out, lane, live, a, b, c, d, e, f, g, h, FINAL)
-"""
-
-NODES = """
-@triton.jit
-def hash_nodes(nodes, out, count, FINAL: tl.constexpr, B: tl.constexpr):
-    # SHA-256(0x01 || left || right) of each pair; a missing right one is zeros
-    lane = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
-    live = lane < (count + 1) // 2
-    zero = tl.zeros((B,), tl.uint32)
-    a, b, c, d, e, f, g, h = initial(zero)
-    p = nodes + lane * 16
-    pair = live & (lane * 2 + 1 < count)
-{loads}
-    a, b, c, d, e, f, g, h = compress(a, b, c, d, e, f, g, h, {shifted})
-    a, b, c, d, e, f, g, h = compress(
-        a, b, c, d, e, f, g, h, (m15 << 24) | 0x00800000, {zeros}, zero + 520
-    )
-    store_state(out, lane, live, a, b, c, d, e, f, g, h, FINAL)
+    store_state(out, lane, live, a, b, c, d, e, f, g, h, final)
 """
 
 
-def _kernel(template: str, name: str, loads: list[str], indent: str, first: str) -> Any:
-    """The template with its 16 message words m0..m15, all shifted by the tag's byte."""
-    previous = [first, *(f"(m{i} << 24)" for i in range(15))]
-    text = template.format(
-        loads="\n".join(f"{indent}m{i} = {x}" for i, x in enumerate(loads)),
-        shifted=", ".join(f"{p} | (m{i} >> 8)" for i, p in enumerate(previous)),
-        zeros=", ".join(["zero"] * 14),
-    )
+def _kernel(name: str, params: str, tag: int, blocks: int, setup: str, loads: list[str]) -> Any:
+    previous = ["last", *(f"m{i}" for i in range(15))]
+    words = [f"(({p} << 24) | (m{i} >> 8))" for i, p in enumerate(previous)]
+    words[0] += " | (end << 23)"
+    words[15] += f" | (end * {8 * (64 * blocks + 1)})"
+    text = HASH.format(
+        name=name, params=params, tag=tag, blocks=blocks, words=", ".join(words),
+        setup="\n".join("    " + line for line in setup.split("; ")),
+        loads="\n".join(f"        m{i} = {x}" for i, x in enumerate(loads)),
+    )  # fmt: skip
     return jit_source(text, name, globals())
 
 
 hash_leaves = _kernel(
-    LEAVES, "hash_leaves",
-    [f"data_word(data, raw, at + {i}, whole, nbytes, live, TAIL)" for i in range(16)],
-    " " * 8, "(last << 24)",
+    "hash_leaves", "data, raw, out, count, nbytes", 0, 8,
+    "live = lane < count; whole = nbytes // 4",
+    [f"data_word(data, raw, lane * 128 + block * 16 + {i}, whole, nbytes, inside, TAIL)"
+     for i in range(16)],
 )  # fmt: skip
+# a missing right node is zeros
 hash_nodes = _kernel(
-    NODES, "hash_nodes",
-    [f"tl.load(p + {i}, mask={'live' if i < 8 else 'pair'}, other=0)" for i in range(16)],
-    " " * 4, "word(0x01000000)",
+    "hash_nodes", "nodes, out, count", 1, 1,
+    "live = lane < (count + 1) // 2; pair = lane * 2 + 1 < count; p = nodes + lane * 16",
+    [f"tl.load(p + {i}, mask=inside{'' if i < 8 else ' & pair'}, other=0)" for i in range(16)],
 )  # fmt: skip
 
 
@@ -198,14 +193,14 @@ def _tree(call: KernelCall, slot: int, nbytes: int, digest: Ptr) -> None:
     call.launch(
         hash_leaves,
         (ceil_div(count, LANES),),
-        [Ptr(slot, "u32"), Ptr(slot, "i8"), level, count, nbytes],
-        TAIL=nbytes % 4 != 0, FINAL=count == 1, B=LANES,
+        [Ptr(slot, "u32"), Ptr(slot, "i8"), level, count, nbytes, int(count == 1)],
+        TAIL=nbytes % 4 != 0, B=LANES,
     )  # fmt: skip
     while count > 1:
         half = ceil_div(count, 2)
         out = digest if half == 1 else other
-        call.launch(hash_nodes, (ceil_div(half, LANES),), [level, out, count],
-                    FINAL=half == 1, B=LANES)  # fmt: skip
+        call.launch(hash_nodes, (ceil_div(half, LANES),), [level, out, count, int(half == 1)],
+                    TAIL=False, B=LANES)  # fmt: skip
         level, other, count = out, level, half
 
 

@@ -82,7 +82,9 @@ def _offset(i: int, o: Operand) -> tuple[str, list[str]]:
 def _load(i: int, o: Operand, at: str) -> str:
     # what does not move along an axis is loaded once for it
     moves = (any(o.rows), o.inner != 0)
-    mask = {(True, True): "mask", (True, False): "row_mask", (False, True): "column_mask"}.get(moves)
+    mask = {(True, True): "mask", (True, False): "row_mask", (False, True): "column_mask"}.get(
+        moves
+    )
     text = f"tl.load(p{i} + ({at}), mask={mask}, other=0)" if mask else f"tl.load(p{i})"
     return f"x{i} = {text}" + (" != 0" if o.dtype is DType.BOOL else "")
 

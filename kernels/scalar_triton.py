@@ -13,7 +13,9 @@ from ree.kernels.scalar import BOOL, F32, I32, I64, U32, Expr, Function, T, walk
 TYPE = {F32: "tl.float32", I32: "tl.int32", U32: "tl.uint32", I64: "tl.int64", BOOL: "tl.int1"}
 
 
-def lines(roots: Sequence[Expr], params: Mapping[int, str], prefix: str) -> tuple[list[str], list[str]]:
+def lines(
+    roots: Sequence[Expr], params: Mapping[int, str], prefix: str
+) -> tuple[list[str], list[str]]:
     """(assignments, names of the roots): every expression under the roots, once.
 
     params: names of the parameters by index. prefix: of the names that are assigned.

@@ -61,9 +61,7 @@ def f32_to_i64(x):
     inside = (x >= -9223372036854775808.0) & (x < 9223372036854775808.0)
     y = tl.where(inside, x, 0.0).to(tl.int64)
     y = tl.where(x >= 9223372036854775808.0, tl.full((), 9223372036854775807, tl.int64), y)
-    return tl.where(
-        x < -9223372036854775808.0, tl.full((), -9223372036854775808, tl.int64), y
-    )
+    return tl.where(x < -9223372036854775808.0, tl.full((), -9223372036854775808, tl.int64), y)
 
 
 @triton.jit

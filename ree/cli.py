@@ -30,6 +30,11 @@ def parser() -> argparse.ArgumentParser:
         c.add_argument("--json", action="store_true", help="print JSON on stdout")
         return c
 
+    def device(c: argparse.ArgumentParser) -> None:
+        c.add_argument("--device", default="cpu", metavar="DEVICE",
+                       help="cpu (default), cuda, cuda:N, or interpret: GPU kernels without a GPU, "
+                       "slowly")  # fmt: skip
+
     c = command(
         "compile", "compile MODEL.py (it defines model() and example_inputs()) to an artifact"
     )
@@ -47,12 +52,14 @@ def parser() -> argparse.ArgumentParser:
                    help="an ops trace carries its values, for naming a differing element, when they "
                    "fit in MIB mebibytes (default 256)")  # fmt: skip
     c.add_argument("--threads", type=int, metavar="N")
+    device(c)
 
     c = command("verify", "replay an artifact and compare with a trace: 0 same, 1 differs, 2 error")
     c.add_argument("artifact", metavar="ART.ree")
     c.add_argument("--trace", required=True, metavar="FILE")
     c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
     c.add_argument("--threads", type=int, metavar="N")
+    device(c)
 
     c = command("diff", "compare two traces without the model: 0 same, 1 differ, 2 error")
     c.add_argument("left", metavar="A.trace")
@@ -60,6 +67,18 @@ def parser() -> argparse.ArgumentParser:
 
     c = command("inspect", "describe an artifact or a trace")
     c.add_argument("file", metavar="FILE")
+
+    c = command(
+        "audit", "check a program's machine code: 0 clean, 1 a forbidden instruction, 2 error"
+    )
+    c.add_argument("artifact", metavar="ART.ree")
+    c.add_argument("--target", default="cpu,sm_80,sm_90,sm_120", metavar="LIST",
+                   help="of cpu, sm_80, sm_90, sm_120, gfx942 (default cpu,sm_80,sm_90,sm_120); "
+                   "no GPU is needed")  # fmt: skip
+
+    c = command("conformance", "compare this machine's bits with the contract's: 0 same, 1 differ")
+    device(c)
+    c.add_argument("-o", "--output", metavar="REPORT.json", help="write the report here")
 
     command("doctor", "describe this machine: instruction set, float mode, threads, versions")
     return p

@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ree.checks import audit_command, conformance_command
 from ree.cli import DIFFERS, OK, say
 from ree.errors import InputError, ReeError, TraceError
 
@@ -128,7 +129,9 @@ def run_command(args: argparse.Namespace) -> int:
     keep = level == "ops" and _values_fit(program, inputs, args.max_values)
     start = time.perf_counter()
     with progress("run"):
-        result = program.run(**inputs, trace=level, threads=args.threads, keep_values=keep)
+        result = program.run(
+            **inputs, trace=level, threads=args.threads, device=args.device, keep_values=keep
+        )
     seconds = time.perf_counter() - start
     outputs = dict(zip(program.names.outputs, result.outputs, strict=True))
     if args.output:
@@ -205,7 +208,14 @@ def verify_command(args: argparse.Namespace) -> int:
     program = _load(args.artifact)
     inputs = read_inputs(args.inputs)
     with progress("replay"):
-        report = verify(program, file.trace, inputs, tensors=file.tensors, threads=args.threads)
+        report = verify(
+            program,
+            file.trace,
+            inputs,
+            tensors=file.tensors,
+            threads=args.threads,
+            device=args.device,
+        )
     data = {
         "same": report.same,
         "level": file.trace.level,
@@ -339,4 +349,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "diff": diff_command,
     "inspect": inspect_command,
     "doctor": doctor_command,
+    "audit": audit_command,
+    "conformance": conformance_command,
 }

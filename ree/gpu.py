@@ -11,7 +11,8 @@ import importlib.metadata
 import importlib.util
 import os
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+import sys
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,10 +55,14 @@ def find_device(name: str) -> Any:
         _interpret()
         return torch.device("cpu")
     if not re.fullmatch(r"cuda(:\d{1,3})?", name):
-        raise EnvironmentError_(f"device: expected cpu, cuda, cuda:N or interpret, got '{name[:20]}'")
+        raise EnvironmentError_(
+            f"device: expected cpu, cuda, cuda:N or interpret, got '{name[:20]}'"
+        )
     check_triton()
     if not torch.cuda.is_available():
-        built = "this torch is built without CUDA" if torch.version.cuda is None else _cuda_problem()
+        built = (
+            "this torch is built without CUDA" if torch.version.cuda is None else _cuda_problem()
+        )
         raise EnvironmentError_(f"device {name}: no CUDA device is available", built)
     device = torch.device(name)
     count = torch.cuda.device_count()
@@ -87,7 +92,7 @@ def _interpret() -> None:
     """Switch Triton to its interpreter, made exact; only before any kernel is defined."""
     from ree.compiler.audit import interpreter
 
-    if "ree.kernels.triton_lib" not in __import__("sys").modules:
+    if "ree.kernels.triton_lib" not in sys.modules:
         os.environ["TRITON_INTERPRET"] = "1"
     from ree.kernels import triton_lib
 
@@ -129,7 +134,9 @@ class GpuExecutable:
 
     _wanted = 0
 
-    def _allocate(self, weights: Sequence[Any], packed: MutableMapping[Any, Any], traced: bool) -> None:
+    def _allocate(
+        self, weights: Sequence[Any], packed: MutableMapping[Any, Any], traced: bool
+    ) -> None:
         self._buffers: dict[str, list[Any]] = {
             "weight": list(weights),
             "const": [self._upload(c.array()) for c in self.graph.consts],
@@ -149,7 +156,9 @@ class GpuExecutable:
         )
         self._launches, self._scratch_bytes, checks = schedule(self.recipe)
         first, last = self._io_calls(traced)
-        self._scratch = self._bytes(max([self._scratch_bytes, *(c.scratch for c in (*first, *last))]))
+        self._scratch = self._bytes(
+            max([self._scratch_bytes, *(c.scratch for c in (*first, *last))])
+        )
         self._checks = checks
         self._bound = [
             (x.kernel[x.grid], [self._argument(a) for a in x.args], launch_options(x))
@@ -209,7 +218,9 @@ class GpuExecutable:
         s = self.recipe.slots[a.slot]
         return typed(self._buffers[s.buffer.kind][s.buffer.index][s.offset :], a)
 
-    def run(self, inputs: Sequence[Any]) -> tuple[list[Any], dict[int, bytes], list[bytes], dict[int, Array]]:
+    def run(
+        self, inputs: Sequence[Any]
+    ) -> tuple[list[Any], dict[int, bytes], list[bytes], dict[int, Array]]:
         """(outputs, body roots by value, body roots of inputs and outputs, kept values)."""
         torch = self._torch
         for buffer, x, t in zip(self._buffers["input"], inputs, self._types["input"], strict=True):
@@ -219,9 +230,13 @@ class GpuExecutable:
             self._execute()
         except torch.OutOfMemoryError as e:
             raise out_of_memory(self.device, 0) from e
-        if self._checks and int(view(self._error, TensorType(DType.F32, (1,))).view(torch.int32)[0]):
+        if self._checks and int(
+            view(self._error, TensorType(DType.F32, (1,))).view(torch.int32)[0]
+        ):
             self._error.zero_()
-            raise InputError("an index is out of range", "see the bounds of embedding, index and gather")
+            raise InputError(
+                "an index is out of range", "see the bounds of embedding, index and gather"
+            )
         outputs = [view(b, t).clone()
                    for b, t in zip(self._buffers["output"], self._types["output"], strict=True)]  # fmt: skip
         raw = bytes(self._buffers["digest"][0].cpu().numpy())
@@ -256,35 +271,56 @@ class GpuExecutable:
         types = self.graph.value_types()
         values = {}
         for v, b in self.recipe.values.items():
-            x = outputs[b.index] if b.kind == "output" else view(self._buffers[b.kind][b.index], types[v])
+            x = (
+                outputs[b.index]
+                if b.kind == "output"
+                else view(self._buffers[b.kind][b.index], types[v])
+            )
             values[v] = x.cpu().numpy().copy()
         return values
+
+
+def schedule_calls(recipe: Recipe) -> list[KernelCall]:
+    """The recipe's calls with the launches made for each."""
+    out = []
+    for call in recipe.calls:
+        k = KernelCall(call.slots, call.params, recipe.tiles[call.tile] if call.tile >= 0 else None)
+        table()[call.kernel](k)
+        out.append(k)
+    return out
 
 
 def schedule(recipe: Recipe) -> tuple[list[Launch], int, bool]:
     """(launches of a recipe in order, bytes of scratch memory they share, whether any sets the error
     flag)."""
-    launches: list[Launch] = []
-    scratch = 0
-    for call in recipe.calls:
-        k = KernelCall(call.slots, call.params, recipe.tiles[call.tile] if call.tile >= 0 else None)
-        table()[call.kernel](k)
-        launches += k.launches
-        scratch = max(scratch, k.scratch)
+    calls = schedule_calls(recipe)
+    launches = _all(calls)
     errors = any(isinstance(a, Ptr) and a.slot == ERROR for x in launches for a in x.args)
-    return launches, scratch, errors
+    return launches, max((k.scratch for k in calls), default=0), errors
 
 
 def launch_options(x: Launch) -> dict[str, Any]:
     """Keyword arguments of a launch. Fusion of multiplications and additions is always off."""
-    return {**dict(x.constants), "num_warps": x.warps, "num_stages": x.stages, "enable_fp_fusion": False}
+    return {
+        **dict(x.constants),
+        "num_warps": x.warps,
+        "num_stages": x.stages,
+        "enable_fp_fusion": False,
+    }
 
 
 def _all(calls: Sequence[KernelCall]) -> list[Launch]:
     return [x for c in calls for x in c.launches]
 
 
-_TORCH = {"fp32": "float32", "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64", "u32": "uint32"}
+_TORCH = {
+    "fp32": "float32",
+    "i8": "int8",
+    "i16": "int16",
+    "i32": "int32",
+    "i64": "int64",
+    "u32": "uint32",
+}
 _SIZE = {"fp32": 4, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "u32": 4}
 
 
@@ -305,6 +341,29 @@ def view(raw: Any, t: TensorType) -> Any:
     return raw[: t.nbytes].view(dtype).reshape(t.dims)
 
 
+def describe_gpu(device: Any) -> dict[str, Any]:
+    """Name, memory, compute capability and driver of a CUDA device."""
+    import subprocess
+
+    import torch
+
+    p = torch.cuda.get_device_properties(device)
+    facts: dict[str, Any] = {
+        "name": p.name,
+        "memory": p.total_memory,
+        "capability": f"{p.major}.{p.minor}",
+        "multiprocessors": p.multi_processor_count,
+        "cuda": torch.version.cuda,
+    }
+    try:
+        out = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+                             capture_output=True, text=True, timeout=20, check=True).stdout  # fmt: skip
+        facts["driver"] = out.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        facts["driver"] = "unknown"
+    return facts
+
+
 def out_of_memory(device: Any, wanted: int) -> EnvironmentError_:
     """The error for a GPU that is full."""
     import torch
@@ -315,6 +374,3 @@ def out_of_memory(device: Any, wanted: int) -> EnvironmentError_:
         f"device {device}: out of memory, {asked}{free / 2**20:,.0f} MiB are free",
         "use a smaller batch, or a GPU with more memory",
     )
-
-
-__all__ = ["GpuExecutable", "Mapping", "find_device", "launch_options", "schedule"]

@@ -36,6 +36,7 @@ def verify(
     tensors: Tensors | None = None,
     threads: int | None = None,
     isa: str | None = None,
+    device: str | None = None,
 ) -> Report:
     """Replay `program` on `inputs` (default: its examples) at the trace's level and compare.
 
@@ -52,7 +53,7 @@ def verify(
         args = tuple(inputs)
     keep = bool(tensors) and trace.level == "ops"
     result = program.run(
-        *args, **named, trace=trace.level, threads=threads, isa=isa, keep_values=keep
+        *args, **named, trace=trace.level, threads=threads, isa=isa, device=device, keep_values=keep
     )
     assert result.trace is not None  # a level was given
     carried = tensors or {}

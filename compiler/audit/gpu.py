@@ -29,13 +29,17 @@ EXACT = (
 )
 PTX_ALLOWED = re.compile(f"(?:{ROUNDED}|{EXACT})$")
 # anything that computes on floats, or names a float type
-PTX_FLOAT = re.compile(r"\.(?:f16|bf16|f16x2|bf16x2|tf32|f32|f32x2|f64|e4m3|e5m2)\w*|mma|\.approx|\.ftz|\.full")
+PTX_FLOAT = re.compile(
+    r"\.(?:f16|bf16|f16x2|bf16x2|tf32|f32|f32x2|f64|e4m3|e5m2)\w*|mma|\.approx|\.ftz|\.full"
+)
 PTX_LINE = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][a-z0-9_.:]*[a-z0-9])\s+[^;]*;")
 
 SASS_LINE = re.compile(r"/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);")
 SASS_MMA = re.compile(r"(?:H|I|B|D|Q|O)MMA|\w*GMMA|UTC\w*MMA")
 SASS_HALF = re.compile(r"(?:HADD2|HMUL2|HFMA2|HMNMX2|HSET2|HSETP2)")
-SASS_FLOAT = re.compile(r"(?:F(?:ADD|MUL|FMA|MNMX|SEL|SET|SETP|SWZADD|CHK|RND)\d?|MUFU|I2F\w*|F2I\w*|F2F\w*)")
+SASS_FLOAT = re.compile(
+    r"(?:F(?:ADD|MUL|FMA|MNMX|SEL|SET|SETP|SWZADD|CHK|RND)\d?|MUFU|I2F\w*|F2I\w*|F2F\w*)"
+)
 REASONS = {
     "fusable": "no rounding is stated, so ptxas may fuse it",
     "flush": "subnormals are flushed",
@@ -194,7 +198,13 @@ def audit_sass(listing: str, divides: tuple[bool, bool]) -> tuple[Counter[str], 
 
 
 def _check_float(
-    base: str, modifiers: Sequence[str], op: str, operands: str, floats: bool, integers: bool, found: Any
+    base: str,
+    modifiers: Sequence[str],
+    op: str,
+    operands: str,
+    floats: bool,
+    integers: bool,
+    found: Any,
 ) -> None:
     if base == "MUFU":
         if not (modifiers[:1] in (["RCP"], ["RSQ"], ["RCP64H"]) and (floats or integers)):
@@ -220,13 +230,12 @@ def disassemble(cubin: bytes) -> tuple[str, tuple[int, int]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "k.cubin")
         file.write_bytes(cubin)
-        out = [subprocess.run([str(tool), flag, str(file)], capture_output=True, text=True, check=True,
-                              env={"PATH": str(tool.parent)}).stdout
-               for flag in ("-sass", "-res-usage")]  # fmt: skip
-    m = re.search(r"REG:(\d+) STACK:(\d+)", out[1])
+        out = subprocess.run([str(tool), "-sass", "-res-usage", str(file)], capture_output=True,
+                             text=True, check=True, env={"PATH": str(tool.parent)}).stdout  # fmt: skip
+    m = re.search(r"REG:(\d+) STACK:(\d+)", out)
     if m is None:
         raise EnvironmentError_("cuobjdump: no resource usage in its output")
-    return out[0], (int(m[1]), int(m[2]))
+    return out, (int(m[1]), int(m[2]))
 
 
 AMD_ALLOWED = re.compile(
@@ -241,7 +250,9 @@ def audit_amd(c: Compiled) -> KernelReport:
     Such code was compiled and read, never run."""
     counts: Counter[str] = Counter()
     findings = []
-    for op in re.findall(r"^\s+([vs]_[a-z0-9_]+|(?:ds|buffer|global|flat|scratch)_[a-z0-9_]+)", c.text, re.M):
+    for op in re.findall(
+        r"^\s+([vs]_[a-z0-9_]+|(?:ds|buffer|global|flat|scratch)_[a-z0-9_]+)", c.text, re.M
+    ):
         base = re.sub(r"_(?:e32|e64|dpp|sdwa)$", "", op)
         if base.startswith("v_mfma") or "atomic_add_f" in base:
             findings.append(Finding(op, "", REASONS["tensor" if "mfma" in base else "atomic"]))
