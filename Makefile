@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.* csrc/*/*.* kernels/scalar*.py)
 
-.PHONY: demo test check bench exhaustive clean
+.PHONY: demo test check bench exhaustive gpu clean
 demo: $(VENV)/.built
 	$(BIN)/python examples/demo.py
 
@@ -26,6 +26,11 @@ bench: $(VENV)/.built
 
 exhaustive: $(VENV)/.built
 	$(BIN)/python benchmarks/exhaustive_scalar.py
+
+# On a CUDA machine, with the Python that holds torch and Triton: builds beside the tree, runs conformance,
+# the GPU tests and the benchmarks, and writes benchmarks/results/gpu_<name>.json.
+gpu:
+	$(PYTHON) benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) build

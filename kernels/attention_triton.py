@@ -18,6 +18,8 @@ from ree.kernels.numerics import SEGMENT
 from ree.kernels.triton_lib import canonical, exp_, f32_bits, halves_sum, lanes_sum
 
 FILL = 120  # programs that fill a GPU well enough
+# limits to try: ptxas spills a few registers to fit one more program, or hoists too many loads
+REGISTERS = (0, 224, 192, 168, 255, 128)
 
 
 @triton.jit
@@ -34,13 +36,16 @@ def quarters(x, BM: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def segment_scores(
-    pq, k, mask, i, start, queries, keys, width, k_t, m_q, m_k, q_offset, window,
+    pq, k, mask, i, tile, start, queries, keys, width, k_t, m_q, m_k, q_offset, window,
     SCALE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr,
     EVEN: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     """Scores of the queries `i` [BM] against 128 keys, -inf where the key is invalid."""
-    j = start + tl.arange(0, 128)
-    pk = k + tl.minimum(j, keys - 1).to(tl.int64) * k_t
+    # offsets inside a tile are 32-bit, from a 64-bit base: registers are short here
+    slot = tl.arange(0, 128)
+    j = start + slot
+    first = tl.cast(start, tl.int64)
+    pk = k + first * k_t + tl.minimum(slot, keys - 1 - start) * k_t
     s = dots(pq, pk, 0, width, width, 1, 1, EVEN, BM, 128) * f32_bits(SCALE)
     position = (i + q_offset)[:, None]
     valid = (j < keys)[None, :] & (i < queries)[:, None]
@@ -49,7 +54,9 @@ def segment_scores(
     if WINDOW:
         valid = valid & (j[None, :] > position - window)
     if MASK:
-        pm = mask + i[:, None].to(tl.int64) * m_q + j[None, :].to(tl.int64) * m_k
+        row = tl.arange(0, BM)
+        top = tl.cast(tile, tl.int64) * BM
+        pm = mask + top * m_q + first * m_k + (row[:, None] * m_q + slot[None, :] * m_k)
         if MASK == 1:
             valid = valid & (tl.load(pm, mask=valid, other=0) != 0)
         else:
@@ -69,9 +76,9 @@ def probabilities(s, BM: tl.constexpr):
 @triton.jit
 def value_tile(v, start, keys, columns, values, v_t):
     """16 rows of V from key `start`; +0 outside."""
-    j = start + tl.arange(0, 16)
-    pv = v + j[:, None].to(tl.int64) * v_t + columns[None, :]
-    return tl.load(pv, mask=(j < keys)[:, None] & (columns < values)[None, :], other=0.0)
+    i = tl.arange(0, 16)
+    pv = v + tl.cast(start, tl.int64) * v_t + (i[:, None] * v_t + columns[None, :])
+    return tl.load(pv, mask=(start + i < keys)[:, None] & (columns < values)[None, :], other=0.0)
 
 
 @triton.jit
@@ -168,8 +175,9 @@ def attention(
     EVEN: tl.constexpr, CAREFUL: tl.constexpr, SPLIT: tl.constexpr,
     BM: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
-    """One tile of queries of one head, all its segments; with SPLIT one segment, whose m, l and o go
-    to `parts` [segment][head][query][2 + values]; with CAREFUL only heads whose flag is set."""
+    """One tile of queries of one head: the state after all its segments, or with SPLIT after one, into
+    `parts` [part][head][query][m, l, o...]; with CAREFUL only of heads whose flag is set. The division
+    is left to `attention_fold`: its slow path is a call, around which registers would spill."""
     head = tl.program_id(1)
     blocks = tl.cdiv(values, BV)
     tile, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
@@ -201,7 +209,7 @@ def attention(
     bad = tl.zeros((16, BV), tl.int32)
     for start in range(first, last, 128):
         s = segment_scores(
-            pq, k, mask, i, start, queries, keys, width, k_t, m_q, m_k, q_offset, window,
+            pq, k, mask, i, tile, start, queries, keys, width, k_t, m_q, m_k, q_offset, window,
             SCALE, CAUSAL, WINDOW, MASK, EVEN, BM,
         )  # fmt: skip
         m, p, part_l = probabilities(s, BM)
@@ -210,31 +218,25 @@ def attention(
         else:
             part_o, here = weighted(p, v, start, keys, columns, values, v_t, BM, BV)
             bad |= here
-        if SPLIT:
-            big_m, big_l, big_o = m, part_l, part_o
-        else:
-            big_m, big_l, big_o = fold(big_m, big_l, big_o, m, part_l, part_o)
+        big_m, big_l, big_o = fold(big_m, big_l, big_o, m, part_l, part_o)
     if not CAREFUL:
         if tl.max(tl.max(bad, axis=1), axis=0) != 0:
             tl.store(flags + head, 1)
+    row = (tl.program_id(2) * tl.num_programs(1) + head).to(tl.int64) * queries + i
+    at = parts + row * (2 + values)
+    tl.store(at, big_m, mask=i < rows)
+    tl.store(at + 1, big_l, mask=i < rows)
     live = (i < rows)[:, None] & (columns < values)[None, :]
-    if SPLIT:
-        row = (tl.program_id(2) * tl.num_programs(1) + head).to(tl.int64) * queries + i
-        at = parts + row * (2 + values)
-        tl.store(at, big_m, mask=i < queries)
-        tl.store(at + 1, big_l, mask=i < queries)
-        tl.store(at[:, None] + 2 + columns[None, :], big_o, mask=live)
-    else:
-        at = out + batch * o_b + h * o_h + i[:, None].to(tl.int64) * o_t + columns[None, :]
-        tl.store(at, output(big_l, big_o), mask=live)
+    tl.store(at[:, None] + 2 + columns[None, :], big_o, mask=live)
 
 
 @triton.jit
 def attention_fold(
-    parts, out, heads, count, queries, values, segments, o_b, o_h, o_t,
+    parts, out, heads, count, queries, values, n_parts, o_b, o_h, o_t,
     BM: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
-    """Segments of `attention` with SPLIT, folded in order."""
+    """Parts of `attention`, folded in order onto an empty state, which changes no bit of the first, and
+    divided."""
     head = tl.program_id(1)
     blocks = tl.cdiv(values, BV)
     tile, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
@@ -244,7 +246,7 @@ def attention_fold(
     big_m = tl.full((BM,), float("-inf"), tl.float32)
     big_l = tl.zeros((BM,), tl.float32)
     big_o = tl.zeros((BM, BV), tl.float32)
-    for j in range(0, segments):
+    for j in range(0, n_parts):
         at = parts + ((j * count + head).to(tl.int64) * queries + i) * (2 + values)
         m = tl.load(at, mask=i < queries, other=float("-inf"))
         part_l = tl.load(at + 1, mask=i < queries, other=0.0)
@@ -261,31 +263,31 @@ def _attention(call: KernelCall) -> None:
     scale, causal, q_offset, window, kind = call.params[7:12]
     strides = call.params[12:]
     count, segments = batch * heads, ceil_div(keys, SEGMENT)
-    bm = 64 if queries > 16 else 16
+    bm = 32 if queries > 16 else 16
     bv = min(64, max(16, power_of_two(values)))
-    tiles = ceil_div(queries, bm) * ceil_div(values, bv)
+    blocks = ceil_div(values, bv)
+    tiles = ceil_div(queries, bm) * blocks
     if count * tiles == 0:
         return
     split = segments > 1 and count * tiles < FILL
     q, k, v, out = (call.f32(i) for i in (0, 1, 2, 4))
     mask = Ptr(call.slots[3], "i8") if kind == 1 else call.f32(3)
     flags = call.take_scratch(count * 4, "i32")
-    parts = call.take_scratch(segments * count * queries * (2 + values) * 4 if split else 4)
+    n_parts = segments if split else 1
+    parts = call.take_scratch(n_parts * count * queries * (2 + values) * 4)
     args = [
         q, k, v, mask, out, flags, heads, heads // max(kv_heads, 1), queries, keys, width, values,
         *strides, q_offset, window, parts,
     ]  # fmt: skip
     shape = {"SCALE": scale, "CAUSAL": bool(causal), "WINDOW": window > 0, "MASK": kind,
              "EVEN": width % 16 == 0}  # fmt: skip
-    warps = 8  # with fewer, some variants spill
+    warps = 8
     call.launch(fill, (ceil_div(count, 128),), [flags, count, 0], B=128)
-    call.launch(attention, (tiles, count, segments if split else 1), args, **shape,
-                CAREFUL=False, SPLIT=split, BM=bm, BV=bv, warps=warps, stages=1)  # fmt: skip
-    if split:
-        call.launch(attention_fold, (tiles, count),
-                    [parts, out, heads, count, queries, values, segments, *strides[13:16]],
-                    BM=bm, BV=bv)  # fmt: skip
-    tiles = ceil_div(queries, 16) * ceil_div(values, bv)
-    call.launch(
-        attention, (tiles, count), args, **shape, CAREFUL=True, SPLIT=False, BM=16, BV=bv, stages=1
-    )
+    call.launch(attention, (tiles, count, n_parts), args, **shape,
+                CAREFUL=False, SPLIT=split, BM=bm, BV=bv, warps=warps, stages=1, registers=REGISTERS)  # fmt: skip
+    tiles = ceil_div(queries, 16) * blocks
+    call.launch(attention, (tiles, count, n_parts), args, **shape,
+                CAREFUL=True, SPLIT=split, BM=16, BV=bv, warps=8, stages=1, registers=REGISTERS)  # fmt: skip
+    call.launch(attention_fold, (tiles, count),
+                [parts, out, heads, count, queries, values, n_parts, *strides[13:16]],
+                BM=16, BV=bv)  # fmt: skip

@@ -36,6 +36,7 @@ class Launch:
     constants: tuple[tuple[str, Any], ...] = ()
     warps: int = 4
     stages: int = 2
+    registers: tuple[int, ...] = (0,)  # limits a thread to try until nothing spills; 0 is none
 
     @property
     def name(self) -> str:
@@ -63,13 +64,16 @@ class KernelCall:
         *,
         warps: int = 4,
         stages: int = 2,
+        registers: tuple[int, ...] = (0,),
         **constants: Any,
     ) -> None:
         """Add a launch, unless its grid is empty."""
         full = (*grid, 1, 1)[:3]
         if 0 not in full:
             self.launches.append(
-                Launch(kernel, full, tuple(args), tuple(constants.items()), warps, stages)
+                Launch(
+                    kernel, full, tuple(args), tuple(constants.items()), warps, stages, registers
+                )
             )
 
     def f32(self, i: int) -> Ptr:

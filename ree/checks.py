@@ -110,9 +110,13 @@ def gpu_reports(artifact: str, targets: Sequence[str]) -> list[KernelReport]:
 
     check_triton()
     workers = min(len(targets), len(os.sched_getaffinity(0)))
-    context = multiprocessing.get_context("spawn")  # compilers hold threads, which a fork would lose
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # compilers hold threads, which a fork would lose
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return [r for part in pool.map(_gpu_target, [artifact] * len(targets), targets) for r in part]
+        return [
+            r for part in pool.map(_gpu_target, [artifact] * len(targets), targets) for r in part
+        ]
 
 
 def _gpu_target(artifact: str, name: str) -> list[KernelReport]:

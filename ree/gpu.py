@@ -161,9 +161,21 @@ class GpuExecutable:
         )
         self._checks = checks
         self._bound = [
-            (x.kernel[x.grid], [self._argument(a) for a in x.args], launch_options(x))
+            (x.kernel[x.grid], args := [self._argument(a) for a in x.args], self._options(x, args))
             for x in (*_all(first), *self._launches, *_all(last))
         ]
+
+    def _options(self, x: Launch, args: Sequence[Any]) -> dict[str, Any]:
+        """Options of a launch; of several register limits the first with which nothing spills."""
+        if self.device.type == "cuda" and len(x.registers) > 1:
+            for limit in x.registers:
+                options = launch_options(x, limit)
+                with self._torch.cuda.device(self.device):
+                    made = x.kernel.warmup(*args, grid=x.grid, **options)
+                    made._init_handles()
+                if not made.n_spills:
+                    return options
+        return launch_options(x)
 
     def _bytes(self, nbytes: int) -> Any:
         self._wanted = max(nbytes, ALIGN)
@@ -299,14 +311,13 @@ def schedule(recipe: Recipe) -> tuple[list[Launch], int, bool]:
     return launches, max((k.scratch for k in calls), default=0), errors
 
 
-def launch_options(x: Launch) -> dict[str, Any]:
+def launch_options(x: Launch, registers: int = 0) -> dict[str, Any]:
     """Keyword arguments of a launch. Fusion of multiplications and additions is always off."""
-    return {
-        **dict(x.constants),
-        "num_warps": x.warps,
-        "num_stages": x.stages,
-        "enable_fp_fusion": False,
-    }
+    options = {**dict(x.constants), "num_warps": x.warps, "num_stages": x.stages,
+               "enable_fp_fusion": False}  # fmt: skip
+    if registers:
+        options["maxnreg"] = registers
+    return options
 
 
 def _all(calls: Sequence[KernelCall]) -> list[Launch]:

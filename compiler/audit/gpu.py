@@ -63,7 +63,7 @@ class Compiled:
     shared: int
 
 
-def compile_launch(x: Launch, name: str) -> Compiled:
+def compile_launch(x: Launch, name: str, registers: int = 0) -> Compiled:
     """Compile one launch for the target `name` of TARGETS, as the runtime would on that GPU."""
     import torch
 
@@ -72,10 +72,9 @@ def compile_launch(x: Launch, name: str) -> Compiled:
     types = {"fp32": torch.float32, "i8": torch.int8, "i16": torch.int16, "i32": torch.int32,
              "i64": torch.int64, "u32": torch.uint32}  # fmt: skip
     args = [types[a.dtype] if isinstance(a, Ptr) else a for a in x.args]
-    options = launch_options(x)
+    options = launch_options(x, registers)
     if TARGETS[name][0] == "hip":
-        options.pop("enable_fp_fusion")
-        options["enable_fp_fusion"] = False
+        options.pop("maxnreg", None)
     with target(name):
         made = x.kernel.warmup(*args, grid=x.grid, **options)
     text, binary = ("ptx", "cubin") if TARGETS[name][0] == "cuda" else ("amdgcn", "hsaco")
@@ -86,8 +85,13 @@ def audit(launches: Iterable[Launch], name: str) -> list[KernelReport]:
     """One report a distinct kernel."""
     reports = []
     for x in distinct(launches):
-        c = compile_launch(x, name)
-        reports.append(audit_cuda(c) if TARGETS[name][0] == "cuda" else audit_amd(c))
+        # as the runtime does: the first limit of registers with which nothing spills
+        for limit in x.registers:
+            c = compile_launch(x, name, limit)
+            report = audit_cuda(c) if TARGETS[name][0] == "cuda" else audit_amd(c)
+            if not report.spills:
+                break
+        reports.append(report)
     return reports
 
 

@@ -1,0 +1,173 @@
+"""The GPU audit: forbidden instructions are found, real kernels have none. Kernels are compiled in
+processes of their own, since this one interprets them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import ree
+from ree.compiler.audit.gpu import AMD_ALLOWED, audit_ptx, audit_sass
+
+ENV = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+
+PTX = """
+\t.file\t1 "/src/kernel.py"
+\t.loc\t1 42 7
+\tfma.rn.f32 \t%r1, %r2, %r3, %r4;
+\tadd.rn.f32x2 \t%rd1, %rd2, %rd3;
+\t@%p1 div.rn.f32 \t%r5, %r6, %r7;
+\tsetp.lt.f32 \t%p2, %r1, %r2;
+\tcvt.rn.f32.s32 \t%r8, %r9;
+"""
+
+
+def test_allowed_ptx_passes():
+    counts, findings = audit_ptx(PTX)
+    assert sum(counts.values()) == 5
+    assert not findings
+
+
+@pytest.mark.parametrize(
+    ("planted", "reason"),
+    [
+        ("add.f32 %r1, %r2, %r3;", "fuse"),
+        ("mad.f32 %r1, %r2, %r3, %r4;", "fuse"),
+        ("mul.rn.ftz.f32 %r1, %r2, %r3;", "flushed"),
+        ("div.full.f32 %r1, %r2, %r3;", "not correctly rounded"),
+        ("ex2.approx.f32 %r1, %r2;", "not correctly rounded"),
+        ("sqrt.approx.ftz.f32 %r1, %r2;", "flushed"),
+        (
+            "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%r1}, {%r2}, {%r3}, {%r4};",
+            "tensor",
+        ),
+        ("atom.global.add.f32 %r1, [%rd1], %r2;", "atomic"),
+        ("red.global.add.f32 [%rd1], %r2;", "atomic"),
+        ("fma.rn.f64 %rd1, %rd2, %rd3, %rd4;", "float32"),
+        ("add.rz.f32 %r1, %r2, %r3;", "fuse"),
+        ("tanh.approx.f32 %r1, %r2;", "not correctly rounded"),
+    ],
+)
+def test_planted_ptx_is_found(planted, reason):
+    _, findings = audit_ptx(PTX + f"\t.loc\t1 99 3\n\t{planted}\n")
+    assert [f.instruction for f in findings] == [planted.split()[0]]
+    assert reason in findings[0].reason
+    assert findings[0].where == "/src/kernel.py:99"
+
+
+SASS = """
+        /*0010*/                   FFMA R1, R2, R3, R4 ;
+        /*0020*/              @!P0 FADD R1, R2, -R3 ;
+        /*0030*/                   HFMA2 R7, -RZ, RZ, 0, 0 ;
+        /*0040*/                   LDG.E R2, desc[UR4][R2.64] ;
+"""
+
+
+def test_allowed_sass_passes():
+    counts, findings = audit_sass(SASS, (False, False))
+    assert counts == {"FFMA": 1, "FADD": 1}
+    assert not findings
+
+
+@pytest.mark.parametrize(
+    ("planted", "divides", "reason"),
+    [
+        ("MUFU.EX2 R1, R2", (True, True), "not correctly rounded"),
+        ("MUFU.RCP R1, R2", (False, False), "not correctly rounded"),
+        ("FFMA.FTZ R1, R2, R3, R4", (False, True), "flushed"),
+        ("FADD.RZ R1, R2, R3", (False, False), "not correctly rounded"),
+        ("HMMA.1688.F32.TF32 R4, R8, R2, R4", (True, True), "tensor"),
+        ("HGMMA.64x64x8.F32.TF32 R24, gdesc[UR4], R24", (True, True), "tensor"),
+        ("HFMA2 R1, R2, R3, R4", (True, True), "float32"),
+        ("DFMA R2, R4, R6, R8", (True, True), "float32"),
+        ("RED.E.ADD.F32.FTZ.RN.STRONG.GPU desc[UR4][R2.64], R5", (True, True), "atomic"),
+        ("STL [R1], R2", (True, True), "spill"),
+        ("LDL.LU R3, [R1]", (True, True), "spill"),
+    ],
+)
+def test_planted_sass_is_found(planted, divides, reason):
+    _, findings = audit_sass(SASS + f"        /*0050*/                   {planted} ;\n", divides)
+    assert len(findings) == 1
+    assert findings[0].instruction.startswith(planted.split()[0])
+    assert reason in findings[0].reason
+
+
+def test_division_may_approximate_inside():
+    listing = SASS + "        /*0050*/                   MUFU.RCP R1, R2 ;\n"
+    assert not audit_sass(listing, (True, False))[1]
+
+
+def test_amd_matrix_instructions_are_not_allowed():
+    assert AMD_ALLOWED.fullmatch("v_fma_f32")
+    assert not AMD_ALLOWED.fullmatch("v_mad_f32")
+    assert not AMD_ALLOWED.fullmatch("v_exp_f32")
+
+
+class Small(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(40, 24)
+
+    def forward(self, x):
+        return torch.softmax(torch.nn.functional.gelu(self.linear(x)), -1)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    path = tmp_path_factory.mktemp("audit") / "small.ree"
+    ree.compile(Small().eval(), {"x": torch.randn(3, 40)}).save(path)
+    return path
+
+
+def ree_command(*args):
+    return subprocess.run([sys.executable, "-P", "-m", "ree.cli", *map(str, args)], env=ENV, text=True,
+                          capture_output=True)  # fmt: skip
+
+
+def test_a_programs_kernels_pass(artifact):
+    out = ree_command("audit", artifact, "--target", "cpu,sm_90", "--json")
+    assert out.returncode == 0, out.stderr
+    kernels = json.loads(out.stdout)["kernels"]
+    gpu = [k for k in kernels if k["target"] == "sm_90"]
+    assert {k["kernel"].split("[")[0] for k in gpu} >= {"gemm", "softmax", "hash_leaves"}
+    assert any("linear" in op and "test_audit.py" in op for k in gpu for op in k["operators"])
+    assert all(k["registers"] > 0 and k["spills"] == 0 for k in gpu)
+    assert any("ptx fma.rn.f32" in k["floats"] for k in gpu)
+
+
+def test_unknown_target(artifact):
+    out = ree_command("audit", artifact, "--target", "sm_10")
+    assert out.returncode == 2
+    assert "expected some of cpu" in out.stderr
+    assert "Traceback" not in out.stderr
+
+
+PLANTED = """
+import dataclasses, sys
+import triton, triton.language as tl
+from ree.compiler.audit import gpu
+from ree.kernels.launch import Launch, Ptr
+@triton.jit
+def bad(x, y, B: tl.constexpr):
+    i = tl.arange(0, B)
+    v = tl.load(x + i)
+    tl.store(y + i, tl.exp(v) / (v + 3.0) {extra})
+l = Launch(bad, (1, 1, 1), (Ptr(0, "fp32"), Ptr(1, "fp32")), (("B", 128),))
+(report,) = gpu.audit([l], "sm_90")
+for f in report.findings:
+    print(f.instruction.split()[0], f.where.rsplit("/", 1)[-1])
+"""
+
+
+def test_a_careless_kernel_is_rejected(tmp_path):
+    """Triton's own exp and `/`: approximations, with the line they come from."""
+    script = tmp_path / "careless.py"
+    script.write_text(PLANTED.replace("{extra}", ""))
+    out = subprocess.run(
+        [sys.executable, "-P", str(script)], env=ENV, text=True, capture_output=True
+    )
+    assert "div.full.f32 careless.py:" in out.stdout, out.stderr
+    assert "ex2.approx" in out.stdout

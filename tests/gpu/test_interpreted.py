@@ -1,0 +1,212 @@
+"""Every Triton kernel, interpreted with exact arithmetic: the same bytes as the reference."""
+
+import numpy as np
+import pytest
+import torch
+
+import ree
+from ree.compiler.audit import interpreter
+from ree.compiler.ir import Builder, Kind, Ref
+from ree.compiler.plan import plan
+from ree.conformance import cases, graph_of, program_of
+from ree.errors import EnvironmentError_, InputError
+from ree.gpu import find_device, launch_options, schedule_calls, typed
+from ree.kernels import contraction_triton, opdef, registry
+from ree.kernels.launch import PANEL, SCRATCH, KernelCall, Ptr, table
+from ree.kernels.types import DType, TensorType
+from ree.traces.tensor import body_root
+
+find_device("interpret")
+
+
+def same(a, b, where):
+    assert a.dtype == b.dtype, where
+    assert a.shape == b.shape, where
+    assert a.tobytes() == b.tobytes(), where
+
+
+@pytest.mark.parametrize("op", registry.names())
+def test_operators(op):
+    for case in cases(op):
+        got = case.program.run(*case.sample.inputs, device="interpret").outputs
+        for x, want in zip(got, case.expected, strict=True):
+            same(x, want, (op, case.sample.name))
+
+
+def test_every_kernel_name_has_a_gpu_form():
+    used = set()
+    for op in registry.names():
+        for case in cases(op):
+            graph = case.program.instance(case.program.bind_symbols(case.sample.inputs)).graph
+            used |= {c.kernel for c in plan(graph, panel=PANEL, hash_values=True).calls}
+    assert used <= set(table())
+    assert used >= {"gemm", "bmm", "tile", "softmax", "attention", "tree_hash"}
+
+
+def linear_gelu(m, k, n):
+    """x W + b, gelu, + x2: a contraction with an epilogue that reads a row, a vector and a matrix."""
+    b = Builder()
+    f32 = DType.F32
+    x, w, bias, more = (b.input(TensorType(f32, s)) for s in ((m, k), (n, k), (n,), (m, n)))
+    y = b.add_node("linear", (x, w), {}).value
+    y = b.add_node("add", (y, bias), {}).value
+    y = b.add_node("gelu", (y,), {}).value
+    y = b.add_node("add", (y, more), {}).value
+    return program_of(b.finish((y,)))
+
+
+# gemv, split segments, whole chains with clamped edges, a K that ends in the middle of a segment
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(1, 300, 150), (7, 256, 40), (40, 400, 130), (65, 72, 129)]
+)
+def test_contraction_schedules_with_epilogue(m, k, n):
+    rng = np.random.default_rng(m)
+    inputs = [rng.standard_normal(s, np.float32) for s in ((m, k), (n, k), (n,), (m, n))]
+    program = linear_gelu(m, k, n)
+    for fuse in (True, False):
+        (want,) = program.run(*inputs, fuse=fuse).outputs
+        (got,) = program.run(*inputs, fuse=fuse, device="interpret").outputs
+        same(got, want, (m, k, n, fuse))
+
+
+@pytest.mark.parametrize("size", [(128, 128, 8), (128, 64, 8), (64, 64, 4), (16, 32, 4)])
+def test_tile_sizes_do_not_change_bits(size, monkeypatch):
+    monkeypatch.setattr(contraction_triton, "tile_size", lambda m, n, count: size)
+    monkeypatch.setattr(contraction_triton, "FILL", 0)
+    rng = np.random.default_rng(1)
+    inputs = [rng.standard_normal(s, np.float32) for s in ((33, 200), (70, 200), (70,), (33, 70))]
+    program = linear_gelu(33, 200, 70)
+    (want,) = program.run(*inputs).outputs
+    (got,) = program.run(*inputs, device="interpret").outputs
+    same(got, want, size)
+
+
+class Block(torch.nn.Module):
+    """Embedding, norm, attention, MLP, softmax head."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(50, 32)
+        self.norm = torch.nn.LayerNorm(32)
+        self.qkv = torch.nn.Linear(32, 96)
+        self.up, self.down = torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)
+
+    def forward(self, ids):
+        x = self.table(ids)
+        b, t, _ = x.shape
+        q, k, v = self.qkv(self.norm(x)).view(b, t, 3, 2, 16).permute(2, 0, 3, 1, 4)
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + y.transpose(1, 2).reshape(b, t, 32)
+        x = x + self.down(torch.nn.functional.gelu(self.up(x)))
+        return torch.softmax(x @ self.table.weight.T, -1)
+
+
+@pytest.fixture(scope="module")
+def block():
+    torch.manual_seed(0)
+    return ree.compile(Block().eval(), {"ids": torch.arange(140).view(1, 140) % 50})
+
+
+def test_a_model_has_the_same_bits_and_io_root(block):
+    want = block.run(**block.examples, trace="io")
+    got = block.run(**block.examples, trace="io", device="interpret")
+    same(got.outputs[0], want.outputs[0], "output")
+    assert got.trace.root == want.trace.root
+
+
+def test_an_ops_trace_has_the_same_root_and_is_verified():
+    rng = np.random.default_rng(2)
+    inputs = [rng.standard_normal(s, np.float32) for s in ((3, 130), (4, 130), (4,), (3, 4))]
+    program = linear_gelu(3, 130, 4)
+    want = program.run(*inputs, trace="ops", keep_values=True)
+    got = program.run(*inputs, trace="ops", device="interpret", keep_values=True)
+    assert got.trace.root == want.trace.root
+    assert got.values.keys() == want.values.keys()
+    for v, x in want.values.items():
+        same(got.values[v], x, v)
+    assert ree.verify(program, want.trace, inputs, device="interpret").same
+
+
+def test_torch_tensors_come_back_as_torch(block):
+    ids = torch.from_numpy(block.examples["ids"])
+    out = block.run(ids, device="interpret").outputs[0]
+    assert isinstance(out, torch.Tensor)
+
+
+def test_an_index_out_of_range_is_an_error(block):
+    for bad in (-1, 50):
+        ids = block.examples["ids"].copy()
+        ids[0, 3] = bad
+        with pytest.raises(InputError, match="out of range"):
+            block.run(ids, device="interpret")
+    block.run(**block.examples, device="interpret")  # and the flag is cleared
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 511, 512, 513, 1024, 5 * 512 - 1, 300 * 512 + 77])
+def test_tree_hash(n):
+    x = np.random.default_rng(n).integers(0, 256, n, dtype=np.uint8)
+    call = KernelCall([0, 1], [n])
+    table()["tree_hash"](call)
+    # what lies behind the data must not be read
+    memory = {0: torch.from_numpy(np.concatenate([x, np.full(64, 7, np.uint8)])),
+              1: torch.full((32,), 9, dtype=torch.uint8),
+              SCRATCH: torch.full((max(call.scratch, 64),), 5, dtype=torch.uint8)}  # fmt: skip
+    with np.errstate(all="ignore"):
+        for launch in call.launches:
+            args = [typed(memory[a.slot], a) if isinstance(a, Ptr) else a for a in launch.args]
+            launch.kernel[launch.grid](*args, **launch_options(launch))
+    assert bytes(memory[1].numpy()) == body_root(x)
+
+
+def test_a_dot_in_another_order_is_seen(monkeypatch):
+    """The check can fail: np.matmul's order, and two roundings for an fma, change bytes."""
+    case = next(c for c in cases("matmul") if c.sample.inputs[0].shape == (2, 3, 200))
+    (want,) = case.expected
+
+    def run():
+        return case.program.run(*case.sample.inputs, device="interpret").outputs[0]
+
+    assert run().tobytes() == want.tobytes()
+    with monkeypatch.context() as m:
+        m.setattr(interpreter, "dot", lambda a, b, c: np.matmul(a, b) + c)
+        assert run().tobytes() != want.tobytes()
+    exp = next(c for c in cases("exp") if "gaussian" in c.sample.name)
+    with monkeypatch.context() as m:
+        m.setattr(interpreter, "fma", lambda a, b, c: np.float32(a) * np.float32(b) + c)
+        got = exp.program.run(*exp.sample.inputs, device="interpret").outputs[0]
+        assert got.tobytes() != exp.expected[0].tobytes()
+
+
+def test_exact_fma_is_exact():
+    """Against integers: a product and a sum of small integers scaled so that float32 must round."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-(2**24), 2**24, 1000) for _ in range(2))
+    c = rng.integers(-(2**50), 2**50, 1000) >> rng.integers(0, 50, 1000)
+    c = (c.astype(np.float32)).astype(np.float64).astype(np.int64)
+    got = interpreter.fma(*(x.astype(np.float32) for x in (a, b, c)))
+    for x, y, z, r in zip(a.tolist(), b.tolist(), c.tolist(), got.tolist(), strict=True):
+        assert r == nearest(x * y + z), (x, y, z)
+
+
+def nearest(n):
+    """float32 nearest to an integer, half to even."""
+    drop = max(abs(n).bit_length() - 24, 0)
+    q, r = divmod(abs(n), 1 << drop)
+    half = (1 << drop) / 2
+    q += r > half or (r == half and drop > 0 and q % 2 == 1)
+    return float(q << drop) * (1 if n >= 0 else -1)
+
+
+def test_no_device():
+    if not torch.cuda.is_available():
+        with pytest.raises(EnvironmentError_, match="no CUDA device"):
+            find_device("cuda")
+    with pytest.raises(EnvironmentError_, match="expected cpu, cuda"):
+        find_device("tpu")
+
+
+def test_graph_of_is_one_node():
+    case = next(iter(opdef.get("add").samples()))
+    graph = graph_of("add", case)
+    assert [n.op for n in graph.nodes] == ["add"]
+    assert graph.outputs == (Ref(Kind.VALUE, 0),)
