@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ree.conformance import describe_device, model_program, program_of
 from ree.compiler.ir import Builder
+from ree.conformance import describe_device, model_program, program_of
 from ree.errors import ReeError
 from ree.gpu import find_device
 from ree.kernels import registry  # noqa: F401
@@ -93,7 +93,7 @@ def cases():
             lambda x=x, w=w: F.linear(x, w),
         )
     q, k, v = (rand(4, 12, 1024, 64) for _ in range(3))
-    attrs = dict(causal=True, scale=0.125, window=0, q_offset=0)
+    attrs = {"causal": True, "scale": 0.125, "window": 0, "q_offset": 0}
     for name, backend in (("math", torch.nn.attention.SDPBackend.MATH),
                           ("efficient", torch.nn.attention.SDPBackend.EFFICIENT_ATTENTION)):  # fmt: skip
 
@@ -109,7 +109,8 @@ def cases():
         )
     x, w, b = rand(8192, 1024), rand(1024), rand(1024)
     yield "softmax", program("softmax", [(8192, 1024)], dim=1), [x], lambda: torch.softmax(x, -1)
-    yield ("layer_norm", program("layer_norm", [(8192, 1024), (1024,), (1024,)], eps=eps, weight=True, bias=True),
+    affine = {"eps": eps, "weight": True, "bias": True}
+    yield ("layer_norm", program("layer_norm", [(8192, 1024), (1024,), (1024,)], **affine),
            [x, w, b], lambda: F.layer_norm(x, (1024,), w, b, eps))  # fmt: skip
     yield "sum", program("sum", [(8192, 1024)], dim=1, keepdim=False), [x], lambda: x.sum(1)
     yield "gelu", program("gelu", [(8192, 1024)]), [x], lambda: F.gelu(x)

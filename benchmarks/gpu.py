@@ -48,7 +48,8 @@ def main() -> int:
         return 1
     conformance = RESULTS / f"conformance_{name}.json"
     ok = [
-        run("conformance", py, "-P", "-m", "ree.cli", "conformance", "--device", "cuda", "-o", str(conformance)),
+        run("conformance", py, "-P", "-m", "ree.cli", "conformance", "--device", "cuda",
+            "-o", str(conformance)),
         run("tests", py, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "cuda")),
         run("benchmarks", py, "-P", str(ROOT / "benchmarks" / "bench_gpu.py"), "-o",
             str(RESULTS / f"gpu_{name}.json")),

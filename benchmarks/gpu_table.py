@@ -15,7 +15,6 @@ import numpy as np
 from ree.compiler.audit import gpu
 from ree.compiler.ir import Builder
 from ree.compiler.plan import plan
-from ree.conformance import program_of
 from ree.gpu import schedule
 from ree.kernels import opdef, registry  # noqa: F401
 from ree.kernels.launch import PANEL

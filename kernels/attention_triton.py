@@ -284,7 +284,8 @@ def _attention(call: KernelCall) -> None:
     warps = 8
     call.launch(fill, (ceil_div(count, 128),), [flags, count, 0], B=128)
     call.launch(attention, (tiles, count, n_parts), args, **shape,
-                CAREFUL=False, SPLIT=split, BM=bm, BV=bv, warps=warps, stages=1, registers=REGISTERS)  # fmt: skip
+                CAREFUL=False, SPLIT=split, BM=bm, BV=bv, warps=warps, stages=1,
+                registers=REGISTERS)  # fmt: skip
     tiles = ceil_div(queries, 16) * blocks
     call.launch(attention, (tiles, count, n_parts), args, **shape,
                 CAREFUL=True, SPLIT=split, BM=16, BV=bv, warps=8, stages=1, registers=REGISTERS)  # fmt: skip

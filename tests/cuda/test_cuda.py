@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import ree
-from ree.conformance import model_program, program_of
 from ree.compiler.ir import Builder
+from ree.conformance import model_program, program_of
 from ree.errors import EnvironmentError_, InputError
 from ree.kernels.types import DType, TensorType
 

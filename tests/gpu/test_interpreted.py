@@ -10,7 +10,7 @@ from ree.compiler.ir import Builder, Kind, Ref
 from ree.compiler.plan import plan
 from ree.conformance import cases, graph_of, program_of
 from ree.errors import EnvironmentError_, InputError
-from ree.gpu import find_device, launch_options, schedule_calls, typed
+from ree.gpu import find_device, launch_options, typed
 from ree.kernels import contraction_triton, opdef, registry
 from ree.kernels.launch import PANEL, SCRATCH, KernelCall, Ptr, table
 from ree.kernels.types import DType, TensorType
