@@ -119,7 +119,7 @@ def cases():
 
 def hash_rate() -> dict[str, float]:
     """SHA-256 tree of 1 GiB, in GB/s."""
-    from ree.gpu import launch_options, typed
+    from ree.gpu import typed
     from ree.kernels.launch import SCRATCH
 
     n = 1 << 30
@@ -129,7 +129,7 @@ def hash_rate() -> dict[str, float]:
               1: torch.zeros(32, dtype=torch.uint8, device="cuda"),
               SCRATCH: torch.zeros(call.scratch, dtype=torch.uint8, device="cuda")}  # fmt: skip
     bound = [(x.kernel[x.grid], [typed(memory[a.slot], a) if isinstance(a, Ptr) else a for a in x.args],
-              launch_options(x)) for x in call.launches]  # fmt: skip
+              x.options()) for x in call.launches]  # fmt: skip
 
     def run():
         for kernel, args, options in bound:

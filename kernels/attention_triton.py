@@ -46,7 +46,7 @@ def segment_scores(
     j = start + slot
     first = tl.cast(start, tl.int64)
     pk = k + first * k_t + tl.minimum(slot, keys - 1 - start) * k_t
-    s = dots(pq, pk, 0, width, width, 1, 1, EVEN, BM, 128) * f32_bits(SCALE)
+    s = dots(pq, pk, 0, width, width, 1, 1, False, EVEN, BM, 128) * f32_bits(SCALE)
     position = (i + q_offset)[:, None]
     valid = (j < keys)[None, :] & (i < queries)[:, None]
     if CAUSAL:

@@ -38,8 +38,12 @@ def operand_pointers(a, b, r, c, a_row, a_k, b_k, b_n, k, PANELS: tl.constexpr):
 
 
 @triton.jit
-def dots(pa, pb, start, stop, k, a_k, b_k, EVEN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """The contraction over [start, stop), start a multiple of 128; EVEN: no k is out of range."""
+def dots(
+    pa, pb, start, stop, k, a_k, b_k,
+    ONE: tl.constexpr, EVEN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """The contraction over [start, stop), start a multiple of 128. ONE: only the chain of one segment;
+    EVEN: no k is out of range."""
     total = tl.zeros((BM, BN), tl.float32)
     acc = tl.zeros((BM, BN), tl.float32)
     step = tl.arange(0, 16)
@@ -55,13 +59,18 @@ def dots(pa, pb, start, stop, k, a_k, b_k, EVEN: tl.constexpr, BM: tl.constexpr,
             y = tl.load(pb, mask=(at + step)[:, None] < k, other=0.0)
         acc = tl.dot(x, y, acc, input_precision="ieee")
         # this form keeps the addition apart; `acc += dot` across segments would merge the chains
-        if (at + 16) % 128 == 0:
-            total += acc
-            acc = tl.zeros((BM, BN), tl.float32)
+        if not ONE:
+            if (at + 16) % 128 == 0:
+                total += acc
+                acc = tl.zeros((BM, BN), tl.float32)
         pa += 16 * a_k
         pb += 16 * b_k
-    # the last, shorter segment; adding an empty one changes nothing, since total is never -0
-    return total + acc
+    if ONE:
+        total = acc
+    else:
+        # the last, shorter segment; adding an empty one changes nothing, since total is never -0
+        total += acc
+    return total
 
 
 @triton.jit
@@ -89,7 +98,7 @@ def gemm_segments(
         a, b, tl.minimum(r, m - 1), tl.minimum(c, n - 1), a_row, a_k, b_k, b_n, k, PANELS
     )
     start = segment * 128
-    acc = dots(pa, pb, start, tl.minimum(start + 128, k), k, a_k, b_k, EVEN, BM, BN)
+    acc = dots(pa, pb, start, tl.minimum(start + 128, k), k, a_k, b_k, True, EVEN, BM, BN)
     at = (segment.to(tl.int64) * m + r[:, None]) * n + c[None, :]
     tl.store(out + at, acc, mask=(r < m)[:, None] & (c < n)[None, :])
 
@@ -115,7 +124,7 @@ def gemv_segments(
             else:
                 x = tl.load(pa + step * a_k, mask=(r * 0 + at + i) < k, other=0.0)
                 y = tl.load(pb + step * b_k, mask=(c * 0 + at + i) < k, other=0.0)
-            acc = tl.fma(x[:, None] + tl.zeros((BM, BN), tl.float32), y[None, :], acc)
+            acc = tl.fma(tl.broadcast_to(x[:, None], (BM, BN)), y[None, :], acc)
     at = (segment.to(tl.int64) * m + r[:, None]) * n + c[None, :]
     tl.store(out + at, acc, mask=(r < m)[:, None] & (c < n)[None, :])
 
@@ -148,7 +157,7 @@ def {name}(
     pa, pb = operand_pointers(
         a, b, tl.minimum(row, m - 1), tl.minimum(c, n - 1), a_row, a_k, b_k, b_n, k, PANELS
     )
-    total = dots(pa, pb, 0, k, k, a_k, b_k, EVEN, BM, BN)
+    total = dots(pa, pb, 0, k, k, a_k, b_k, False, EVEN, BM, BN)
     mask = (row < m)[:, None] & (c < n)[None, :]
     row_mask, column_mask = (row < m)[:, None], (c < n)[None, :]
     r, c = (batch * m + row)[:, None], c[None, :]

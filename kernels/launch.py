@@ -42,6 +42,12 @@ class Launch:
     def name(self) -> str:
         return str(self.kernel.__name__)
 
+    def options(self, registers: int = 0) -> dict[str, Any]:
+        """Keyword arguments of the launch. Fusion of multiplications and additions is always off."""
+        limit = {"maxnreg": registers} if registers else {}
+        return {**dict(self.constants), "num_warps": self.warps, "num_stages": self.stages,
+                "enable_fp_fusion": False, **limit}  # fmt: skip
+
 
 @dataclass
 class KernelCall:

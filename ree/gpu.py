@@ -169,13 +169,13 @@ class GpuExecutable:
         """Options of a launch; of several register limits the first with which nothing spills."""
         if self.device.type == "cuda" and len(x.registers) > 1:
             for limit in x.registers:
-                options = launch_options(x, limit)
+                options = x.options(limit)
                 with self._torch.cuda.device(self.device):
                     made = x.kernel.warmup(*args, grid=x.grid, **options)
                     made._init_handles()
                 if not made.n_spills:
                     return options
-        return launch_options(x)
+        return x.options()
 
     def _bytes(self, nbytes: int) -> Any:
         self._wanted = max(nbytes, ALIGN)
@@ -195,7 +195,7 @@ class GpuExecutable:
             pair = (self._buffers["weight"][p.source.index], out)
             for x in call.launches:
                 args = [typed(pair[a.slot], a) if isinstance(a, Ptr) else a for a in x.args]
-                x.kernel[x.grid](*args, **launch_options(x))
+                x.kernel[x.grid](*args, **x.options())
             cache[key] = out
         return cache[key]
 
@@ -309,15 +309,6 @@ def schedule(recipe: Recipe) -> tuple[list[Launch], int, bool]:
     launches = _all(calls)
     errors = any(isinstance(a, Ptr) and a.slot == ERROR for x in launches for a in x.args)
     return launches, max((k.scratch for k in calls), default=0), errors
-
-
-def launch_options(x: Launch, registers: int = 0) -> dict[str, Any]:
-    """Keyword arguments of a launch. Fusion of multiplications and additions is always off."""
-    options = {**dict(x.constants), "num_warps": x.warps, "num_stages": x.stages,
-               "enable_fp_fusion": False}  # fmt: skip
-    if registers:
-        options["maxnreg"] = registers
-    return options
 
 
 def _all(calls: Sequence[KernelCall]) -> list[Launch]:

@@ -67,12 +67,10 @@ def compile_launch(x: Launch, name: str, registers: int = 0) -> Compiled:
     """Compile one launch for the target `name` of TARGETS, as the runtime would on that GPU."""
     import torch
 
-    from ree.gpu import launch_options
-
     types = {"fp32": torch.float32, "i8": torch.int8, "i16": torch.int16, "i32": torch.int32,
              "i64": torch.int64, "u32": torch.uint32}  # fmt: skip
     args = [types[a.dtype] if isinstance(a, Ptr) else a for a in x.args]
-    options = launch_options(x, registers)
+    options = x.options(registers)
     if TARGETS[name][0] == "hip":
         options.pop("maxnreg", None)
     with target(name):

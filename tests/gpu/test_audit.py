@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -171,3 +172,28 @@ def test_a_careless_kernel_is_rejected(tmp_path):
     )
     assert "div.full.f32 careless.py:" in out.stdout, out.stderr
     assert "ex2.approx" in out.stdout
+
+
+@pytest.fixture(scope="module")
+def proofs():
+    script = Path(__file__).with_name("proof.py")
+    out = subprocess.run(
+        [sys.executable, "-P", str(script)], env=ENV, text=True, capture_output=True
+    )
+    assert out.returncode == 0, out.stderr
+    return [json.loads(line) for line in out.stdout.splitlines()]
+
+
+def test_the_ptx_of_contractions_is_the_contracts_chain(proofs):
+    real = [p for p in proofs if not p["fault"]]
+    assert {p["name"] for p in real} == {
+        "gemm", "gemv_segments+gemm_fold", "gemm_segments+gemm_fold",
+    }  # fmt: skip
+    assert {p["target"] for p in real} == {"sm_80", "sm_90", "sm_120"}
+    assert all(p["wrong"] == 0 for p in real), real
+
+
+def test_the_proof_sees_planted_faults(proofs):
+    planted = {p["fault"]: p["wrong"] for p in proofs if p["fault"]}
+    assert all(planted[f] > 0 for f in ("order", "unfused", "segment")), planted
+    assert all("before it is written" in planted[f] for f in ("barrier", "wait")), planted

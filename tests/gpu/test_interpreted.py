@@ -10,7 +10,7 @@ from ree.compiler.ir import Builder, Kind, Ref
 from ree.compiler.plan import plan
 from ree.conformance import cases, graph_of, program_of
 from ree.errors import EnvironmentError_, InputError
-from ree.gpu import find_device, launch_options, typed
+from ree.gpu import find_device, typed
 from ree.kernels import contraction_triton, opdef, registry
 from ree.kernels.launch import PANEL, SCRATCH, KernelCall, Ptr, table
 from ree.kernels.types import DType, TensorType
@@ -114,16 +114,11 @@ def test_a_model_has_the_same_bits_and_io_root(block):
     assert got.trace.root == want.trace.root
 
 
-def test_an_ops_trace_has_the_same_root_and_is_verified():
+def test_an_ops_trace_is_verified():
     rng = np.random.default_rng(2)
     inputs = [rng.standard_normal(s, np.float32) for s in ((3, 130), (4, 130), (4,), (3, 4))]
     program = linear_gelu(3, 130, 4)
-    want = program.run(*inputs, trace="ops", keep_values=True)
-    got = program.run(*inputs, trace="ops", device="interpret", keep_values=True)
-    assert got.trace.root == want.trace.root
-    assert got.values.keys() == want.values.keys()
-    for v, x in want.values.items():
-        same(got.values[v], x, v)
+    want = program.run(*inputs, trace="ops")
     assert ree.verify(program, want.trace, inputs, device="interpret").same
 
 
@@ -142,7 +137,7 @@ def test_an_index_out_of_range_is_an_error(block):
     block.run(**block.examples, device="interpret")  # and the flag is cleared
 
 
-@pytest.mark.parametrize("n", [0, 1, 3, 511, 512, 513, 1024, 5 * 512 - 1, 300 * 512 + 77])
+@pytest.mark.parametrize("n", [0, 3, 512, 513, 5 * 512 - 1, 40 * 512 + 77])
 def test_tree_hash(n):
     x = np.random.default_rng(n).integers(0, 256, n, dtype=np.uint8)
     call = KernelCall([0, 1], [n])
@@ -154,27 +149,33 @@ def test_tree_hash(n):
     with np.errstate(all="ignore"):
         for launch in call.launches:
             args = [typed(memory[a.slot], a) if isinstance(a, Ptr) else a for a in launch.args]
-            launch.kernel[launch.grid](*args, **launch_options(launch))
+            launch.kernel[launch.grid](*args, **launch.options())
     assert bytes(memory[1].numpy()) == body_root(x)
 
 
 def test_a_dot_in_another_order_is_seen(monkeypatch):
     """The check can fail: np.matmul's order, and two roundings for an fma, change bytes."""
-    case = next(c for c in cases("matmul") if c.sample.inputs[0].shape == (2, 3, 200))
-    (want,) = case.expected
+    rng = np.random.default_rng(3)
+    inputs = [rng.standard_normal(s, np.float32) for s in ((12, 200), (9, 200), (9,), (12, 9))]
+    program = linear_gelu(12, 200, 9)
+    (want,) = program.run(*inputs).outputs
 
     def run():
-        return case.program.run(*case.sample.inputs, device="interpret").outputs[0]
+        return program.run(*inputs, device="interpret").outputs[0]
 
     assert run().tobytes() == want.tobytes()
     with monkeypatch.context() as m:
         m.setattr(interpreter, "dot", lambda a, b, c: np.matmul(a, b) + c)
         assert run().tobytes() != want.tobytes()
-    exp = next(c for c in cases("exp") if "gaussian" in c.sample.name)
+    b = Builder()
+    exp = program_of(
+        b.finish((b.add_node("exp", (b.input(TensorType(DType.F32, (4096,))),), {}).value,))
+    )
+    x = rng.standard_normal(4096, np.float32)
     with monkeypatch.context() as m:
         m.setattr(interpreter, "fma", lambda a, b, c: np.float32(a) * np.float32(b) + c)
-        got = exp.program.run(*exp.sample.inputs, device="interpret").outputs[0]
-        assert got.tobytes() != exp.expected[0].tobytes()
+        rounded_twice = exp.run(x, device="interpret").outputs[0]
+    assert rounded_twice.tobytes() != exp.run(x).outputs[0].tobytes()
 
 
 def test_exact_fma_is_exact():
