@@ -263,8 +263,10 @@ def _attention(call: KernelCall) -> None:
     scale, causal, q_offset, window, kind = call.params[7:12]
     strides = call.params[12:]
     count, segments = batch * heads, ceil_div(keys, SEGMENT)
-    bm = 32 if queries > 16 else 16
+    # the largest tiles whose registers do not spill: a mask takes many of them
+    bm = 32 if queries > 16 and kind == 0 else 16
     bv = min(64, max(16, power_of_two(values)))
+    warps = 16 if (bm, bv) == (16, 32) else 8
     blocks = ceil_div(values, bv)
     tiles = ceil_div(queries, bm) * blocks
     if count * tiles == 0:
@@ -275,13 +277,12 @@ def _attention(call: KernelCall) -> None:
     flags = call.take_scratch(count * 4, "i32")
     n_parts = segments if split else 1
     parts = call.take_scratch(n_parts * count * queries * (2 + values) * 4)
-    args = [
+    args: list[Ptr | int] = [
         q, k, v, mask, out, flags, heads, heads // max(kv_heads, 1), queries, keys, width, values,
         *strides, q_offset, window, parts,
     ]  # fmt: skip
     shape = {"SCALE": scale, "CAUSAL": bool(causal), "WINDOW": window > 0, "MASK": kind,
              "EVEN": width % 16 == 0}  # fmt: skip
-    warps = 8
     call.launch(fill, (ceil_div(count, 128),), [flags, count, 0], B=128)
     call.launch(attention, (tiles, count, n_parts), args, **shape,
                 CAREFUL=False, SPLIT=split, BM=bm, BV=bv, warps=warps, stages=1,

@@ -74,7 +74,8 @@ class KernelCall:
         **constants: Any,
     ) -> None:
         """Add a launch, unless its grid is empty."""
-        full = (*grid, 1, 1)[:3]
+        x, y, z = (*grid, 1, 1)[:3]
+        full = (x, y, z)
         if 0 not in full:
             self.launches.append(
                 Launch(

@@ -319,7 +319,7 @@ def doctor_command(args: argparse.Namespace) -> int:
     from ree import _core, settings
 
     versions = {}
-    for name in ("ree-ml", "numpy", "llvmlite", "safetensors", "torch", "nanobind"):
+    for name in ("ree-ml", "numpy", "llvmlite", "safetensors", "torch", "triton", "nanobind"):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
@@ -332,6 +332,7 @@ def doctor_command(args: argparse.Namespace) -> int:
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),
         "python": platform.python_version(),
+        "gpus": _gpus(),
         "versions": versions,
     }
     emit(args, data, [f"{k:17} {v}" for k, v in data.items()])
@@ -340,6 +341,17 @@ def doctor_command(args: argparse.Namespace) -> int:
             "note: this thread flushes subnormals (FTZ or DAZ is on); REE corrects it while it runs"
         )
     return OK
+
+
+def _gpus() -> list[str]:
+    """Names of the CUDA devices."""
+    try:
+        import torch
+    except ImportError:
+        return []
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

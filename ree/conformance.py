@@ -127,7 +127,8 @@ def run_suite(
         operators[op] = _operator(op, device, golden["operators"].get(op))
     step(MODEL)
     program = model_program()
-    trace = program.run(**program.examples, device=device, trace="ops").trace
+    inputs = [program.examples[n] for n in program.names.inputs]
+    trace = program.run(*inputs, device=device, trace="ops").trace
     assert trace is not None  # a level was given
     expected = golden["models"][MODEL]
     models = {MODEL: {"root": trace.root.hex(), "expected": expected,

@@ -38,7 +38,7 @@ def compare_bits(
         name, _, isa = device.partition(":")
         where = {"device": "cpu", "isa": isa or None} if name == "cpu" else {"device": device}
         args, kwargs = ((), given) if isinstance(given, dict) else (given, {})
-        return program.run(*args, **kwargs, **where, **options)  # type: ignore[arg-type]
+        return program.run(*args, **kwargs, **where, **options)
 
     first = run(devices[0])
     for other in devices[1:]:

@@ -241,7 +241,8 @@ def disassemble(cubin: bytes) -> tuple[str, tuple[int, int]]:
 
 
 AMD_ALLOWED = re.compile(
-    r"v_(?:pk_)?(?:add|sub|subrev|mul|fma|fmac|max|min|mov)_f32|v_(?:div_(?:scale|fixup|fmas)|rcp|sqrt|rsq|"
+    r"v_(?:pk_)?(?:add|sub|subrev|mul|fma|fmac|max|min|mov)_f32|v_fma[am]k_f32|"
+    r"v_(?:div_(?:scale|fixup|fmas)|rcp|rcp_iflag|sqrt|rsq|"
     r"frexp_\w+|ldexp|trunc|rndne|floor)_f32|v_cmpx?_\w+_f32|v_cndmask\w*|v_cvt_(?:f32_[iu]32|[iu]32_f32)|"
     r"v_max3_f32|v_med3_f32|v_cmp_class_f32|v_fma_f32|v_cvt_f32_ubyte\d"
 )
