@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +30,15 @@ def conformance_command(args: argparse.Namespace) -> int:
     from ree.kernels import opdef, registry  # noqa: F401
 
     total = len(opdef.names()) + 1
-    with Progress(console=_console(), transient=True) as bar:
-        task = bar.add_task("conformance", total=total)
+    with atomic_file(Path(args.output)) if args.output else nullcontext() as temp:
+        with Progress(console=_console(), transient=True) as bar:
+            task = bar.add_task("conformance", total=total)
 
-        def step(name: str) -> None:
-            bar.update(task, advance=1, description=name)
+            def step(name: str) -> None:
+                bar.update(task, advance=1, description=name)
 
-        report = run_suite(args.device, step)
-    if args.output:
-        with atomic_file(Path(args.output)) as temp:
+            report = run_suite(args.device, step)
+        if temp is not None:
             temp.write_text(json.dumps(report, indent=1) + "\n")
     lines = [f"{k:10} {v}" for k, v in report["device"].items() if k != "versions"]
     parts = {**report["operators"], **report["models"]}

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ree.errors import ReeError
@@ -44,9 +44,10 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it at the end."""
+    """A temporary file beside `path`, there from the start, renamed to it at the end."""
     temp = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
+        temp.touch()
         yield temp
         with open(temp, "rb") as h:
             os.fsync(h.fileno())
@@ -54,4 +55,5 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as e:
         raise ReeError(f"cannot write '{path}': {e.strerror or e}") from e
     finally:
-        temp.unlink(missing_ok=True)
+        with suppress(OSError):
+            temp.unlink(missing_ok=True)
