@@ -212,8 +212,6 @@ def _softplus(m: Importer, x: Ref, beta: Scalar = 1, threshold: Scalar = 20) -> 
 def _to_copy(m: Importer, x: Ref, dtype: DType | None = None, **ignored: Any) -> Ref:
     if dtype is None:
         return x
-    if dtype not in (DType.F32, DType.I64, DType.BOOL):
-        raise Refused(f"cast to {dtype.text}")
     return m.cast(x, dtype)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, aten
 from ree.compiler.ir import Ref
+from ree.kernels.casts import WIDE
 from ree.kernels.types import Dim, DType, Sym, TensorType, broadcast_shapes, dim_min
 
 END = 2**63 - 1  # what torch writes for "to the end"
@@ -154,11 +155,15 @@ def _embedding(m: Importer, table: Ref, idx: Ref, *ignored: Any) -> Ref:
     return m.add("embedding", table, m.cast(idx, DType.I64))
 
 
+def _wide_index(m: Importer, idx: Ref) -> Ref:
+    return m.cast(idx, DType.I64) if m.type(idx).dtype in WIDE else idx
+
+
 @aten("index.Tensor")
 def _index(m: Importer, x: Ref, indices: Any) -> Ref:
     t = m.type(x)
     axes = [i for i, idx in enumerate(indices) if idx is not None]
-    kept = [idx for idx in indices if idx is not None]
+    kept = [_wide_index(m, idx) for idx in indices if idx is not None]
     if any(m.type(i).dtype is not DType.I64 for i in kept):
         raise Refused("boolean-mask indexing: its result's shape depends on data")
     if len(kept) > 3:
@@ -184,7 +189,7 @@ def _gather(m: Importer, x: Ref, dim: int, idx: Ref, *, sparse_grad: bool = Fals
     for i in range(t.rank):
         if i != axis and t.shape[i] != it.shape[i]:  # gather may read a leading part of x
             x = m.add("slice", x, dim=i, start=0, stop=it.shape[i], step=1)
-    return m.add("gather", x, idx, dim=axis)
+    return m.add("gather", x, _wide_index(m, idx), dim=axis)
 
 
 @aten("repeat")

@@ -21,7 +21,9 @@ from ree.compiler import aten, aten_moves, legal  # noqa: F401  (they register i
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref, Symbol
 from ree.compiler.passes.canonical import canonicalise
+from ree.compiler.torch_types import TORCH_NAMES, dtype_of, to_numpy
 from ree.errors import CaptureError, UnsupportedError
+from ree.kernels.casts import WIDE
 from ree.kernels.numerics import canonical_nan
 from ree.kernels.opdef import Array
 from ree.kernels.types import Dim, DType, TensorType, dim_max, dim_min, floordiv, mod, symbol
@@ -32,12 +34,6 @@ KEEP = (
     "silu", "softmax.int", "log_softmax.int", "embedding", "conv1d", "conv2d", "cross_entropy_loss",
     "softplus", "baddbmm", "einsum",
 )  # fmt: skip
-
-TORCH_DTYPES = {
-    torch.float32: DType.F32, torch.float16: DType.F16, torch.bfloat16: DType.BF16,
-    torch.int64: DType.I64, torch.int32: DType.I32, torch.int16: DType.I16, torch.int8: DType.I8,
-    torch.uint8: DType.U8, torch.bool: DType.BOOL,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -209,27 +205,59 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: _Symbols, problems: list[
         imp.env[node.name] = symbols.dim(val)
         return
     name = _target(node)
+    widen = name not in MOVES
 
     def resolve(a: Any) -> Any:
         if isinstance(a, torch.fx.Node):
-            return imp.env[a.name]
+            x = imp.env[a.name]
+            return _widened(imp, x) if widen else x
         if isinstance(a, list | tuple):
             return tuple(resolve(x) for x in a)
         if isinstance(a, torch.dtype):
-            if a not in TORCH_DTYPES:
+            dtype = dtype_of(a)
+            if dtype is None:
                 raise Refused(f"dtype {a}")
-            return TORCH_DTYPES[a]
+            return WIDE.get(dtype, dtype)
         return a
 
     try:
         args = [resolve(a) for a in node.args]
         kwargs = {k: resolve(v) for k, v in node.kwargs.items()}
-        result = IMPORTERS[name](imp, *args, **kwargs)
+        result = _narrowed(imp, IMPORTERS[name](imp, *args, **kwargs), val)
         imp.env[node.name] = result
         _check_type(imp, node, result, symbols)
     except (Refused, ValueError, KeyError, TypeError) as e:
         problems.append(f"{name} at {_origin(node).location or 'unknown line'}: {e}")
         imp.poison(node.name, _fake(node, symbols))
+
+
+# these move elements of any type; others compute on f32, i64 and bool, and their results are rounded to
+# the type that torch gives them
+MOVES = {
+    "view", "reshape", "_unsafe_view", "permute", "transpose.int", "t", "expand", "unsqueeze", "squeeze.dim",
+    "squeeze.dims", "squeeze", "slice.Tensor", "select.int", "split_with_sizes", "split.Tensor", "chunk",
+    "getitem", "<built-in function getitem>", "repeat", "clone", "alias", "detach", "contiguous",
+    "lift_fresh_copy", "dropout", "embedding", "index.Tensor", "gather",
+}  # fmt: skip
+
+
+def _widened(imp: Importer, x: Any) -> Any:
+    if isinstance(x, tuple):
+        return tuple(_widened(imp, y) for y in x)
+    if not isinstance(x, Ref):
+        return x
+    dtype = imp.type(x).dtype
+    return imp.cast(x, WIDE.get(dtype, dtype))
+
+
+def _narrowed(imp: Importer, x: Any, val: Any) -> Any:
+    """A result as the type that torch says it has."""
+    if isinstance(x, tuple) and isinstance(val, list | tuple):
+        return tuple(_narrowed(imp, y, v) for y, v in zip(x, val, strict=True))
+    if not isinstance(x, Ref) or not isinstance(val, torch.Tensor):
+        return x
+    want = dtype_of(val.dtype)
+    return imp.cast(x, want) if want in WIDE and imp.type(x).dtype is WIDE[want] else x
 
 
 def _fake(node: torch.fx.Node, symbols: _Symbols) -> TensorType | None:
@@ -244,7 +272,7 @@ def _check_type(imp: Importer, node: torch.fx.Node, result: Any, symbols: _Symbo
     val = node.meta.get("val")
     if isinstance(result, Ref) and isinstance(val, torch.Tensor):
         t = imp.builder.type_of(result)
-        want = TORCH_DTYPES.get(val.dtype)
+        want = dtype_of(val.dtype)
         if t.dtype is not want or t.rank != val.dim():
             raise Refused(
                 f"expected {want.text if want else val.dtype} of rank {val.dim()}, got {t}"
@@ -260,11 +288,11 @@ def _target(node: torch.fx.Node) -> str:
 
 
 def _to_numpy(t: torch.Tensor, name: str) -> Array:
-    if t.dtype not in (torch.float32, torch.int64, torch.bool):
+    if dtype_of(t.dtype) is None or t.layout is not torch.strided:
         raise UnsupportedError(
             f"weight '{name}' has dtype {t.dtype}", (name,), "convert the model with model.float()"
         )
-    array = np.array(t.detach().cpu().contiguous().numpy())
+    array = np.array(to_numpy(t.contiguous()))
     return canonical_nan(array) if array.dtype == np.float32 else array
 
 
@@ -272,14 +300,13 @@ def _tensor_type(node: torch.fx.Node, symbols: _Symbols) -> TensorType:
     val = node.meta.get("val")
     if not isinstance(val, torch.Tensor):
         raise CaptureError(f"input '{node.name}' is not a tensor", "inputs must be tensors")
-    if val.dtype not in TORCH_DTYPES:
-        raise UnsupportedError(f"'{node.name}' has unsupported dtype {val.dtype}", (node.name,))
-    if node.op == "placeholder" and val.dtype not in (torch.float32, torch.int64, torch.bool):
+    dtype = dtype_of(val.dtype)
+    if dtype is None:
         raise UnsupportedError(
-            f"input '{node.name}' has dtype {val.dtype}", (node.name,),
-            "this contract computes on float32, int64 and bool",
+            f"'{node.name}' has unsupported dtype {val.dtype}", (node.name,),
+            "supported: " + ", ".join(TORCH_NAMES.values()),
         )  # fmt: skip
-    return TensorType(TORCH_DTYPES[val.dtype], tuple(symbols.dim(d) for d in val.shape))
+    return TensorType(dtype, tuple(symbols.dim(d) for d in val.shape))
 
 
 class _Symbols:

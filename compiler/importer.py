@@ -28,10 +28,9 @@ class Importer:
 
     def poison(self, name: str, t: TensorType | None) -> None:
         """Give a failed call a well-typed result, so that later calls can be checked too."""
-        if t is None or t.dtype not in (DType.F32, DType.I64, DType.BOOL):
-            t = TensorType(DType.F32, ())
-        zero: Scalar = False if t.dtype is DType.BOOL else 0.0 if t.dtype is DType.F32 else 0
-        self.env[name] = self.add("full", shape=t.shape, value=zero, dtype=t.dtype)
+        t = t or TensorType(DType.F32, ())
+        zero = self.add("full", shape=t.shape, value=0.0, dtype=DType.F32)
+        self.env[name] = self.cast(zero, t.dtype)
 
     def type(self, x: Ref) -> TensorType:
         return self.builder.type_of(x)

@@ -34,7 +34,6 @@ from ree.kernels.scalar import (
     Expr,
     Function,
     absolute,
-    convert,
     eq,
     fma,
     make,
@@ -49,6 +48,7 @@ from ree.kernels.scalar import (
 from ree.kernels.scalar_numpy import evaluate
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
+# what arithmetic is defined on; other types are storage, and cast (casts.py)
 TYPES = {DType.F32: F32, DType.I64: I64, DType.BOOL: BOOL}
 DTYPES = {t: d for d, t in TYPES.items()}
 
@@ -119,12 +119,12 @@ def _samples(signatures: Sequence[Signature]) -> Iterator[Sample]:
         shapes = [((2, 1, 5), (4, 1), (5,)), ((0, 3), (1, 3), (3,)), ((), (7,), (1,)),
                   ((130, 3), (130, 1), ()), ((1000,), (1000,), (1000,))]  # fmt: skip
         for k, shape in enumerate(shapes):
-            arrays = tuple(_random(d, s, 31 * k + i)
+            arrays = tuple(random_array(d, s, 31 * k + i)
                            for i, (d, s) in enumerate(zip(dtypes, shape, strict=False)))  # fmt: skip
             yield Sample(f"{text}/broadcast{k}", arrays)
 
 
-def _random(d: DType, shape: tuple[int, ...], seed: int) -> Array:
+def random_array(d: DType, shape: tuple[int, ...], seed: int) -> Array:
     rng = np.random.default_rng(seed)
     if d is DType.F32:
         return rng.standard_normal(shape, np.float32)
@@ -182,36 +182,3 @@ for _f, _code in [
 ]:  # fmt: skip
     _bound = f"{fn.BOUNDS[_f.name]} ulp" if _f.name in fn.BOUNDS else COMPOSED[_f.name]
     pointwise(_f.name, _code, FLOAT1, _f, f"the float32 program {_f.name}", _bound)
-
-
-def _cast_scalar(dtypes: Sequence[DType], attrs: Attrs) -> Function:
-    to = attrs["dtype"]
-    if not isinstance(to, DType) or to not in TYPES:
-        raise ValueError("cast: expected dtype f32, i64 or bool")
-    return _cast_function(dtypes[0], to)
-
-
-@lru_cache(maxsize=16)
-def _cast_function(source: DType, to: DType) -> Function:
-    return Function(
-        f"cast_{to.text}", (TYPES[source],), convert(param(0, TYPES[source]), TYPES[to])
-    )
-
-
-def _cast_samples() -> Iterator[Sample]:
-    for d in TYPES:
-        for to in TYPES:
-            x = _random(d, (5, 29), 3)
-            if d is DType.F32:
-                big = np.array([2.0**62, -(2.0**63), 2.0**63, 1e30, 0.5, -0.5, 1.5], np.float32)
-                x = np.concatenate([SPECIAL, big, x.reshape(-1).astype(np.float32) * 1e3])
-            yield Sample(f"{d.text}->{to.text}", (x,), {"dtype": to})
-
-
-register(
-    OpDef("cast", 70, Form.POINTWISE,
-          "i64 to f32 to nearest even; f32 to i64 toward zero, saturating, NaN to 0; bool is != 0",
-          infer_with([(d,) for d in TYPES], _cast_scalar, "cast"),
-          lambda node: Cost(0, bytes_moved(node)), _cast_samples, HALF, reference, index_rule,
-          _cast_scalar)
-)  # fmt: skip

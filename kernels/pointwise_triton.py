@@ -11,15 +11,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from ree.kernels import triton_lib
+from ree.kernels.casts import SCALAR
 from ree.kernels.launch import KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
-from ree.kernels.scalar import BOOL, F32, I64, T, param
+from ree.kernels.scalar import param
 from ree.kernels.scalar_triton import lines
 from ree.kernels.tilespec import Operand, TileSpec
 from ree.kernels.triton_source import jit_source
 from ree.kernels.types import DType
 
-SCALAR: dict[DType, T] = {DType.F32: F32, DType.I64: I64, DType.BOOL: BOOL}
-POINTER = {DType.F32: "fp32", DType.I64: "i64", DType.BOOL: "i8"}
+POINTER = {DType.F32: "fp32", DType.I64: "i64", DType.BOOL: "i8", DType.I32: "i32", DType.I16: "i16",
+           DType.I8: "i8", DType.U8: "i8", DType.F16: "i16", DType.BF16: "i16"}  # fmt: skip
+# a loaded element as its scalar type, and back
+WIDEN = {DType.BOOL: " != 0", DType.I16: ".to(tl.int32)", DType.I8: ".to(tl.int32)",
+         DType.U8: ".to(tl.int32) & 255", DType.F16: ".to(tl.uint16, bitcast=True).to(tl.uint32)",
+         DType.BF16: ".to(tl.uint16, bitcast=True).to(tl.uint32)"}  # fmt: skip
+NARROW = {DType.BOOL: ".to(tl.int8)", DType.I16: ".to(tl.int16)", DType.I8: ".to(tl.int8)",
+          DType.U8: ".to(tl.int8)", DType.F16: ".to(tl.uint16).to(tl.int16, bitcast=True)",
+          DType.BF16: ".to(tl.uint16).to(tl.int16, bitcast=True)"}  # fmt: skip
 ELEMENTS = 1024  # of one program
 
 
@@ -61,7 +69,7 @@ def tile_code(spec: TileSpec, total: frozenset[int] = frozenset()) -> Code:
     for k, ((_, o), name) in enumerate(zip(spec.stores, results, strict=True)):
         i = first + k
         value = f"canonical({name})" if o.dtype is DType.F32 else name
-        cast = ".to(tl.int8)" if o.dtype is DType.BOOL else ""
+        cast = NARROW.get(o.dtype, "")
         out.append(f"tl.store(p{i} + (zero + {at[i]}), {value}{cast}, mask=mask)")
     return Code("".join(f"    {line}\n" for line in out), tuple(names))
 
@@ -86,7 +94,7 @@ def _load(i: int, o: Operand, at: str) -> str:
         moves
     )
     text = f"tl.load(p{i} + ({at}), mask={mask}, other=0)" if mask else f"tl.load(p{i})"
-    return f"x{i} = {text}" + (" != 0" if o.dtype is DType.BOOL else "")
+    return f"x{i} = {text}{WIDEN.get(o.dtype, '')}"
 
 
 def tile_args(

@@ -49,7 +49,7 @@ class DType(enum.Enum):
     def of(cls, dtype: np.dtype[np.generic]) -> DType:
         """The type of a NumPy array; ValueError if unsupported."""
         for d in cls:
-            if d is not cls.BF16 and d.numpy == dtype:
+            if d.numpy == dtype:
                 return d
         raise ValueError(f"unsupported dtype '{dtype}'")
 

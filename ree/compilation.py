@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ree.compiler.capture import capture
+from ree.compiler.torch_types import to_numpy
 from ree.program import Names, Program
 
 
@@ -34,7 +35,7 @@ def compile(
     captured = capture(module, args, kwargs, dynamic_shapes)
     given = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
     examples = {
-        name: t.detach().cpu().contiguous().numpy()
+        name: to_numpy(t.contiguous())
         for name, t in zip(captured.input_names, given, strict=False)
     }
     names = Names(captured.input_names, captured.output_names, captured.weight_names)

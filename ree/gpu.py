@@ -19,6 +19,7 @@ import numpy as np
 
 from ree.compiler.ir import Graph
 from ree.compiler.recipe import DIGEST, Recipe
+from ree.compiler.torch_types import to_numpy, torch_dtype
 from ree.errors import EnvironmentError_, InputError
 from ree.kernels.launch import ERROR, PANEL, SCRATCH, KernelCall, Launch, Ptr, table
 from ree.kernels.opdef import Array
@@ -288,7 +289,7 @@ class GpuExecutable:
                 if b.kind == "output"
                 else view(self._buffers[b.kind][b.index], types[v])
             )
-            values[v] = x.cpu().numpy().copy()
+            values[v] = to_numpy(x).copy()
         return values
 
 
@@ -337,10 +338,7 @@ def typed(raw: Any, p: Ptr) -> Any:
 
 def view(raw: Any, t: TensorType) -> Any:
     """The first bytes of a buffer as a tensor of a type."""
-    import torch
-
-    dtype = {DType.F32: torch.float32, DType.I64: torch.int64, DType.BOOL: torch.bool}[t.dtype]
-    return raw[: t.nbytes].view(dtype).reshape(t.dims)
+    return raw[: t.nbytes].view(torch_dtype(t.dtype)).reshape(t.dims)
 
 
 def describe_gpu(device: Any) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.plan import plan
+from ree.compiler.torch_types import dtype_of, to_torch
 from ree.errors import InputError
 from ree.gpu import GpuExecutable, find_device, out_of_memory
 from ree.kernels.launch import PANEL
-from ree.kernels.types import DType, TensorType
+from ree.kernels.types import TensorType
 from ree.program import Program, Result, array_of, tensor_hash_of
 
 KEPT = 16  # executables of one program and device
@@ -94,15 +95,12 @@ def _executable(
     return state.executables[key]
 
 
-_TORCH = {DType.F32: "torch.float32", DType.I64: "torch.int64", DType.BOOL: "torch.bool"}
-
-
 def _to_tensor(name: str, value: Any, t: TensorType, device: Any) -> Any:
     """The input as a contiguous tensor on the device, its dtype checked."""
     import torch
 
     if not isinstance(value, torch.Tensor):
-        return torch.from_numpy(array_of(name, value, t)).to(device)
-    if value.is_sparse or str(value.dtype) != _TORCH.get(t.dtype):
+        return to_torch(array_of(name, value, t)).to(device)
+    if value.is_sparse or dtype_of(value.dtype) is not t.dtype:
         raise InputError(f"input '{name}': expected {t}, got {value.dtype}")
     return value.detach().to(device).contiguous()

@@ -13,6 +13,7 @@ from ree import _core, settings
 from ree.compiler.instance import Instance, make_instance
 from ree.compiler.ir import Graph, Kind, Node, Origin
 from ree.compiler.plan import plan
+from ree.compiler.torch_types import dtype_of, to_numpy, to_torch
 from ree.errors import InputError
 from ree.executor import Executable
 from ree.kernels import registry  # noqa: F401  (operators)
@@ -107,7 +108,7 @@ class Program:
             result = run_on(self, values, device, trace, fuse, keep_values)
             if as_torch:
                 return replace(result, outputs=tuple(x.to(home or "cpu") for x in result.outputs))
-            return replace(result, outputs=tuple(x.cpu().numpy() for x in result.outputs))
+            return replace(result, outputs=tuple(to_numpy(x) for x in result.outputs))
         arrays = [array_of(n, v, t)
                   for n, v, t in zip(self.names.inputs, values, self.graph.inputs, strict=True)]  # fmt: skip
         with self.lock:  # buffers belong to one run at a time
@@ -120,7 +121,7 @@ class Program:
                 made = self.make_trace(env, [hash_array(x) for x in arrays],
                                        [hash_array(x) for x in outputs],
                                        digests if trace == "ops" else None)  # fmt: skip
-        return Result(tuple(_to_torch(x) if as_torch else x for x in outputs), made, kept)
+        return Result(tuple(to_torch(x) if as_torch else x for x in outputs), made, kept)
 
     # inputs
 
@@ -272,9 +273,9 @@ def origin_of(g: Graph, value: int) -> tuple[Node, Origin]:
 def array_of(name: str, value: Any, t: TensorType) -> Array:
     """A contiguous array of the input's dtype, NaNs canonical; never the caller's memory."""
     if type(value).__module__.startswith("torch"):
-        if str(value.dtype) == "torch.bfloat16" or getattr(value, "is_sparse", False):
-            raise InputError(f"input '{name}': expected {t}, got {value.dtype}")
-        value = value.detach().cpu().numpy()
+        if dtype_of(value.dtype) is None or str(value.layout) != "torch.strided":
+            raise InputError(f"input '{name}': expected {t}, got {value.dtype}, {value.layout}")
+        value = to_numpy(value)
     a = np.asarray(value)
     if isinstance(value, bool | int | float | list | tuple) and a.dtype.kind in "bif":
         a = a.astype(t.dtype.numpy)
@@ -289,12 +290,6 @@ def array_of(name: str, value: Any, t: TensorType) -> Array:
     if t.dtype is DType.F32 and a.size and np.isnan(np.min(a)):
         a = canonical_nan(a)
     return a
-
-
-def _to_torch(x: Array) -> Any:
-    import torch
-
-    return torch.from_numpy(x)
 
 
 __all__ = ["Kind", "Names", "Program", "Result", "body_root", "hash_array"]

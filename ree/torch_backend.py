@@ -19,7 +19,8 @@ import torch
 from torch.export import Dim
 from torch.fx import Graph, GraphModule, Node
 
-from ree.compiler.capture import TORCH_DTYPES, capture
+from ree.compiler.capture import capture
+from ree.compiler.torch_types import dtype_of, to_numpy
 from ree.errors import CaptureError, InputError, ReeError, UnsupportedError
 from ree.kernels.numerics import canonical_nan
 from ree.program import Names, Program
@@ -215,7 +216,7 @@ class _Weight:
     """A tensor of the model as it was: its data, and what tells whether it has changed."""
 
     def __init__(self, t: Any) -> None:
-        if t.dtype not in TORCH_DTYPES:
+        if dtype_of(t.dtype) is None:
             raise UnsupportedError(
                 f"a weight has dtype {t.dtype}", (), "convert the model with model.float()"
             )
@@ -229,8 +230,8 @@ class _Weight:
     def array(self) -> Any:
         """The data, once, however many programs use them."""
         if self._array is None:
-            a = self.tensor.cpu().contiguous().numpy()
-            self._array = canonical_nan(a) if a.dtype.kind == "f" else a
+            a = to_numpy(self.tensor.contiguous())
+            self._array = canonical_nan(a) if a.dtype == "float32" else a
         return self._array
 
     def still(self, t: Any) -> bool:

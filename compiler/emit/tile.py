@@ -18,7 +18,10 @@ from ree.kernels.types import DType
 
 I64, I32, I8, I1, F32 = ll.IntType(64), ll.IntType(32), ll.IntType(8), ll.IntType(1), ll.FloatType()
 PTR = ll.PointerType()
-STORAGE = {DType.F32: F32, DType.I64: I64, DType.BOOL: I8}
+I16 = ll.IntType(16)
+STORAGE = {DType.F32: F32, DType.I64: I64, DType.BOOL: I8, DType.I32: I32, DType.I16: I16, DType.I8: I8,
+           DType.U8: I8, DType.F16: I16, DType.BF16: I16}  # fmt: skip
+SIGNED = (DType.I16, DType.I8)
 
 
 _compiled: dict[tuple[str, TileSpec], int] = {}
@@ -91,8 +94,17 @@ class _Emitter:
         return [r, *reversed(out)]
 
     def _get(self, o: Operand, p: ll.Value) -> ll.Value:
-        x = self.b.load(p, typ=STORAGE[o.dtype], align=o.dtype.size)
-        return self.b.icmp_unsigned("!=", x, I8(0)) if o.dtype is DType.BOOL else x
+        return self._widen(o, self.b.load(p, typ=STORAGE[o.dtype], align=o.dtype.size), 1)
+
+    def _widen(self, o: Operand, x: ll.Value, lanes: int) -> ll.Value:
+        """A loaded element as its scalar type."""
+        if o.dtype is DType.BOOL:
+            zero = I8(0) if lanes == 1 else ll.Constant(x.type, [0] * lanes)
+            return self.b.icmp_unsigned("!=", x, zero)
+        if o.dtype.size >= 4:
+            return x
+        wide = I32 if lanes == 1 else ll.VectorType(I32, lanes)
+        return self.b.sext(x, wide) if o.dtype in SIGNED else self.b.zext(x, wide)
 
     def _body(
         self,
@@ -129,10 +141,7 @@ class _Emitter:
         if lanes == 1:
             return self._get(o, p)
         t = ll.VectorType(STORAGE[o.dtype], lanes)
-        x = self.b.load(p, typ=t, align=o.dtype.size)
-        if o.dtype is DType.BOOL:
-            return self.b.icmp_unsigned("!=", x, ll.Constant(t, [0] * lanes))
-        return x
+        return self._widen(o, self.b.load(p, typ=t, align=o.dtype.size), lanes)
 
     def _gather(
         self, o: Operand, row: ll.Value, stride: ll.Value, c: ll.Value, lanes: int
@@ -154,6 +163,9 @@ class _Emitter:
             x = self._canonical(x, lanes)
         elif o.dtype is DType.BOOL:
             x = b.zext(x, I8 if lanes == 1 else ll.VectorType(I8, lanes))
+        elif o.dtype.size < 4:
+            narrow = STORAGE[o.dtype]
+            x = b.trunc(x, narrow if lanes == 1 else ll.VectorType(narrow, lanes))
         b.store(x, p, align=o.dtype.size)
 
     def _canonical(self, x: ll.Value, lanes: int) -> ll.Value:
