@@ -46,7 +46,13 @@ def _same_type_unary(op: str) -> Callable[..., Ref]:
     return f
 
 
-for _name in ("neg", "abs", "relu"):
+@aten("relu")
+def _relu(m: Importer, x: Ref) -> Ref:
+    dtype = m.type(x).dtype
+    return m.add("relu", x) if dtype is DType.F32 else m.add("maximum", x, m.scalar(0, dtype))
+
+
+for _name in ("neg", "abs"):
     IMPORTERS[_name] = _same_type_unary(_name)
 
 
@@ -98,48 +104,31 @@ def _reciprocal(m: Importer, x: Ref) -> Ref:
     return m.add("div", m.scalar(1.0, DType.F32), _float(m, x))
 
 
-@aten("pow.Tensor_Scalar")
-def _pow(m: Importer, x: Ref, e: Scalar) -> Ref:
-    if m.type(x).dtype is not DType.F32:
-        raise Refused("pow of an integer tensor")
-    one = m.scalar(1.0, DType.F32)
-    if e == 1:
-        return x
-    if e == 2:
-        return m.add("mul", x, x)
-    if e == 3:
-        return m.add("mul", m.add("mul", x, x), x)
-    if e == 0.5:
-        return m.add("sqrt", x)
-    if e == -0.5:
-        return m.add("rsqrt", x)
-    if e == -1:
-        return m.add("div", one, x)
-    raise Refused(f"exponent {e}: expected 1, 2, 3, 0.5, -0.5 or -1")
+def _ordered(op: str) -> Callable[..., Ref]:
+    """Order on numbers; false is below true."""
 
-
-def _binary(op: str) -> Callable[..., Ref]:
     def f(m: Importer, x: Ref, y: Value) -> Ref:
-        (a, b), _ = m.promote(x, y)
-        return m.add(op, a, b)
+        (a, b), dtype = m.promote(x, y)
+        if dtype is not DType.BOOL:
+            return m.add(op, a, b)
+        z = m.add(op, m.cast(a, DType.I64), m.cast(b, DType.I64))
+        return m.cast(z, DType.BOOL)
 
     return f
 
 
 for _name in ("maximum", "minimum"):
-    IMPORTERS[_name] = _binary(_name)
+    IMPORTERS[_name] = _ordered(_name)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
-    IMPORTERS[f"{_name}.Tensor"] = IMPORTERS[f"{_name}.Scalar"] = _binary(_name)
+    IMPORTERS[f"{_name}.Tensor"] = IMPORTERS[f"{_name}.Scalar"] = _ordered(_name)
 
 
 @aten("clamp", "clamp.Tensor", "clamp_min", "clamp_max")
 def _clamp(m: Importer, x: Ref, min: Value | None = None, max: Value | None = None) -> Ref:
     if min is not None:
-        (x, low), _ = m.promote(x, min)
-        x = m.add("maximum", x, low)
+        x = IMPORTERS["maximum"](m, x, min)
     if max is not None:
-        (x, high), _ = m.promote(x, max)
-        x = m.add("minimum", x, high)
+        x = IMPORTERS["minimum"](m, x, max)
     return x
 
 
@@ -154,32 +143,13 @@ def _logical(op: str) -> Callable[..., Ref]:
     return f
 
 
-def _bitwise(op: str) -> Callable[..., Ref]:
-    def f(m: Importer, x: Ref, y: Value) -> Ref:
-        (a, b), dtype = m.promote(x, y)
-        if dtype is not DType.BOOL:
-            raise Refused(f"bitwise operation on {dtype.text}: expected bool")
-        return m.add(op, a, b)
-
-    return f
-
-
 for _name in ("and", "or", "xor"):
     IMPORTERS[f"logical_{_name}"] = _logical(f"logical_{_name}")
-    for _suffix in ("Tensor", "Scalar"):
-        IMPORTERS[f"bitwise_{_name}.{_suffix}"] = _bitwise(f"logical_{_name}")
 
 
 @aten("logical_not")
 def _logical_not(m: Importer, x: Ref) -> Ref:
     return m.add("logical_not", m.cast(x, DType.BOOL))
-
-
-@aten("bitwise_not")
-def _bitwise_not(m: Importer, x: Ref) -> Ref:
-    if m.type(x).dtype is not DType.BOOL:
-        raise Refused("bitwise_not of an integer tensor")
-    return m.add("logical_not", x)
 
 
 @aten("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
@@ -250,13 +220,6 @@ def _matmul(m: Importer, a: Ref, b: Ref) -> Ref:
     return m.view(y, tuple(shape)) if 1 in (ra, rb) else y
 
 
-@aten("addmm")
-def _addmm(m: Importer, c: Ref, a: Ref, b: Ref, *, beta: Scalar = 1, alpha: Scalar = 1) -> Ref:
-    if beta != 1 or alpha != 1:
-        raise Refused("addmm with beta or alpha")
-    return m.add("add", m.add("matmul", a, b), c)
-
-
 @aten("scaled_dot_product_attention")
 def _sdpa(
     m: Importer,
@@ -302,15 +265,6 @@ def _sdpa(
 # reductions, norms
 
 
-@aten("sum.dim_IntList", "sum")
-def _sum(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False, *, dtype: Any = None) -> Ref:
-    if m.type(x).dtype is not DType.F32:
-        if dtype is not DType.F32:
-            raise Refused(f"sum of {m.type(x).dtype.text}")
-        x = m.cast(x, DType.F32)
-    return m.reduce("sum", x, tuple(dims or ()), keepdim)
-
-
 @aten("mean.dim", "mean")
 def _mean(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False, *, dtype: Any = None) -> Ref:
     return m.reduce("mean", _float(m, x), tuple(dims or ()), keepdim)
@@ -340,21 +294,6 @@ def _cumsum(m: Importer, x: Ref, dim: int, *, dtype: Any = None) -> Ref:
     if m.type(x).dtype is DType.BOOL:
         x = m.cast(x, DType.I64)
     return m.add("cumsum", x, dim=m.axis(dim, m.type(x).rank))
-
-
-@aten("linalg_vector_norm")
-def _vector_norm(
-    m: Importer,
-    x: Ref,
-    ord: float = 2,
-    dim: Any = None,
-    keepdim: bool = False,
-    *,
-    dtype: Any = None,
-) -> Ref:
-    if ord != 2:
-        raise Refused(f"norm of order {ord}")
-    return m.add("sqrt", m.reduce("sum", m.add("mul", x, x), tuple(dim or ()), keepdim))
 
 
 @aten("softmax.int", "_softmax")

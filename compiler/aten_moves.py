@@ -201,6 +201,38 @@ def _repeat(m: Importer, x: Ref, sizes: Any) -> Ref:
     return m.view(y, tuple(r * d for r, d in zip(sizes, have, strict=True)))
 
 
+@aten("as_strided")
+def _as_strided(m: Importer, x: Ref, sizes: Any, strides: Any, offset: int | None = None) -> Ref:
+    """Elements of x, taken as contiguous, at a grid of flat positions."""
+    numbers = (*sizes, *strides, *m.type(x).shape)
+    if not all(isinstance(v, int) for v in numbers):
+        raise Refused("as_strided with symbolic sizes")
+    at = np.full(tuple(sizes), offset or 0, np.int64)
+    for axis, (n, stride) in enumerate(zip(sizes, strides, strict=True)):
+        shape = [1] * len(sizes)
+        shape[axis] = n
+        at = at + np.arange(n, dtype=np.int64).reshape(shape) * stride
+    total = int(np.prod(m.type(x).shape, dtype=np.int64))
+    if at.size and at.max() >= total:
+        raise Refused("as_strided reads beyond its tensor")
+    return m.add("index", m.view(x, (total,)), m.builder.const(at))
+
+
+@aten("diagonal")
+def _diagonal(m: Importer, x: Ref, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Ref:
+    t = m.type(x)
+    a, b = m.axis(dim1, t.rank), m.axis(dim2, t.rank)
+    rows, cols = t.shape[a], t.shape[b]
+    if not isinstance(rows, int) or not isinstance(cols, int):
+        raise Refused("a diagonal of symbolic axes")
+    n = max(min(rows, cols - offset) if offset >= 0 else min(rows + offset, cols), 0)
+    i = np.arange(n, dtype=np.int64)
+    rest = [d for d in range(t.rank) if d not in (a, b)]
+    x = m.add("permute", x, dims=(a, b, *rest))
+    y = m.add("index", x, m.builder.const(i + max(-offset, 0)), m.builder.const(i + max(offset, 0)))
+    return m.add("permute", y, dims=(*range(1, len(rest) + 1), 0))
+
+
 # creation
 
 

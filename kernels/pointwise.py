@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 
 from ree.kernels import scalar_functions as fn
+from ree.kernels import scalar_rounding as rounding
 from ree.kernels.index import IndexRule, broadcast_access
 from ree.kernels.opdef import (
     Array,
@@ -41,11 +42,13 @@ from ree.kernels.scalar import (
     minimum,
     ne,
     param,
+    rint,
     select,
     sqrt,
     walk,
 )
 from ree.kernels.scalar_numpy import evaluate
+from ree.kernels.scalar_pow import pow_
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
 # what arithmetic is defined on; other types are storage, and cast (casts.py)
@@ -143,6 +146,7 @@ FLOAT2: list[Signature] = [(DType.F32, DType.F32)]
 NUMBER1: list[Signature] = [(DType.F32,), (DType.I64,)]
 NUMBER2: list[Signature] = [(DType.F32, DType.F32), (DType.I64, DType.I64)]
 ANY2: list[Signature] = [*NUMBER2, (DType.BOOL, DType.BOOL)]
+LONG2: list[Signature] = [(DType.I64, DType.I64)]
 BOOL2: list[Signature] = [(DType.BOOL, DType.BOOL)]
 HALF = "0.5 ulp"
 # bounds of compositions, by their parts
@@ -163,6 +167,23 @@ pointwise("abs", 7, NUMBER1, absolute, "sign cleared", "exact")
 pointwise("sqrt", 8, FLOAT1, sqrt, "square root", HALF)
 pointwise("minimum", 9, NUMBER2, minimum, "NaN if either is; -0 < +0", "exact")
 pointwise("maximum", 10, NUMBER2, maximum, "NaN if either is; -0 < +0", "exact")
+pointwise("round", 11, FLOAT1, rint, "to an integral value, half to even", "exact")
+pointwise("floor", 12, FLOAT1, rounding.floor, "greatest integral value not above", "exact")
+pointwise("ceil", 13, FLOAT1, rounding.ceil, "least integral value not below", "exact")
+pointwise("trunc", 14, FLOAT1, rounding.trunc, "integral part", "exact")
+pointwise("sign", 15, NUMBER1, rounding.sign, "-1, 0 or 1; 0 for NaN", "exact")
+pointwise("floor_divide", 16, NUMBER2, rounding.floor_divide,
+          "floor(a / b), corrected by the sign of the remainder; integers: 0 if b is 0",
+          "exact below 2^24")  # fmt: skip
+pointwise(
+    "remainder",
+    17,
+    NUMBER2,
+    rounding.remainder,
+    "fma(-floor(a / b), b, a), sign of b; integers: 0 if b is 0",
+    "exact where |a / b| < 2^24",
+)
+pointwise("pow", 19, FLOAT2, pow_, "the float32 program pow", "1.0 ulp")
 pointwise("eq", 20, ANY2, eq, "a == b", "exact")
 pointwise("ne", 21, ANY2, ne, "a != b; true when unordered", "exact")
 pointwise("lt", 22, NUMBER2, _op("lt"), "a < b", "exact")
@@ -173,6 +194,10 @@ pointwise("logical_and", 30, BOOL2, _op("and"), "a and b", "exact")
 pointwise("logical_or", 31, BOOL2, _op("or"), "a or b", "exact")
 pointwise("logical_xor", 32, BOOL2, _op("xor"), "a xor b", "exact")
 pointwise("logical_not", 33, [(DType.BOOL,)], _op("not"), "not a", "exact")
+pointwise("bitwise_and", 35, LONG2, _op("and"), "a and b, bit by bit", "exact")
+pointwise("bitwise_or", 36, LONG2, _op("or"), "a or b, bit by bit", "exact")
+pointwise("bitwise_xor", 37, LONG2, _op("xor"), "a xor b, bit by bit", "exact")
+pointwise("bitwise_not", 38, [(DType.I64,)], _op("not"), "not a, bit by bit", "exact")
 pointwise("where", 34, [(DType.BOOL, d, d) for d in TYPES], select, "c ? a : b", "exact")
 
 for _f, _code in [

@@ -1,0 +1,367 @@
+"""PyTorch's own samples of every operator it describes (torch.testing), through REE.
+
+    python benchmarks/op_db.py [NAME ...] [--samples N] [-o benchmarks/results/op_db.json]
+
+passed: shape and dtype equal, values within the bound. refused: one of REE's errors, with its reason.
+failed: anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from torch.utils import _pytree
+
+import ree
+from ree.compiler.torch_types import to_torch
+from ree.errors import ReeError
+
+DTYPES = (torch.float32, torch.int64, torch.bool, torch.bfloat16, torch.float16, torch.int32)
+# relative to the greatest magnitude of the result; torch itself accumulates in another order
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+NAMES = [
+    "abs",
+    "add",
+    "addmm",
+    "addmv",
+    "addbmm",
+    "baddbmm",
+    "addcdiv",
+    "addcmul",
+    "all",
+    "amax",
+    "amin",
+    "any",
+    "arange",
+    "argmax",
+    "argmin",
+    "argsort",
+    "as_strided",
+    "atleast_1d",
+    "atleast_2d",
+    "bitwise_and",
+    "bitwise_left_shift",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_right_shift",
+    "bitwise_xor",
+    "bmm",
+    "broadcast_tensors",
+    "broadcast_to",
+    "cat",
+    "ceil",
+    "chunk",
+    "clamp",
+    "clamp_max",
+    "clamp_min",
+    "clone",
+    "column_stack",
+    "constant_pad_nd",
+    "contiguous",
+    "cos",
+    "cumsum",
+    "diag_embed",
+    "diagonal",
+    "diff",
+    "div",
+    "dot",
+    "dsplit",
+    "dstack",
+    "einsum",
+    "empty_like",
+    "eq",
+    "erf",
+    "exp",
+    "exp2",
+    "expand",
+    "expand_as",
+    "expm1",
+    "eye",
+    "flatten",
+    "flip",
+    "fliplr",
+    "flipud",
+    "floor",
+    "floor_divide",
+    "fmod",
+    "full",
+    "full_like",
+    "gather",
+    "ge",
+    "gt",
+    "heaviside",
+    "hsplit",
+    "hstack",
+    "index_add",
+    "index_copy",
+    "index_fill",
+    "index_put",
+    "index_select",
+    "inner",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "isneginf",
+    "isposinf",
+    "le",
+    "lerp",
+    "linalg.norm",
+    "linalg.vector_norm",
+    "linspace",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "log_softmax",
+    "logaddexp",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "logsumexp",
+    "lt",
+    "masked_fill",
+    "matmul",
+    "max",
+    "max_pool2d_with_indices_backward",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "mm",
+    "movedim",
+    "msort",
+    "mul",
+    "mv",
+    "narrow",
+    "ne",
+    "neg",
+    "nn.functional.adaptive_avg_pool1d",
+    "nn.functional.adaptive_avg_pool2d",
+    "nn.functional.avg_pool1d",
+    "nn.functional.avg_pool2d",
+    "nn.functional.batch_norm",
+    "nn.functional.celu",
+    "nn.functional.conv1d",
+    "nn.functional.conv2d",
+    "nn.functional.conv_transpose1d",
+    "nn.functional.conv_transpose2d",
+    "nn.functional.cosine_similarity",
+    "nn.functional.cross_entropy",
+    "nn.functional.elu",
+    "nn.functional.embedding",
+    "nn.functional.gelu",
+    "nn.functional.glu",
+    "nn.functional.group_norm",
+    "nn.functional.hardshrink",
+    "nn.functional.hardsigmoid",
+    "nn.functional.hardswish",
+    "nn.functional.hardtanh",
+    "nn.functional.interpolate",
+    "nn.functional.l1_loss",
+    "nn.functional.layer_norm",
+    "nn.functional.leaky_relu",
+    "nn.functional.linear",
+    "nn.functional.logsigmoid",
+    "nn.functional.max_pool1d",
+    "nn.functional.max_pool2d",
+    "nn.functional.mish",
+    "nn.functional.mse_loss",
+    "nn.functional.nll_loss",
+    "nn.functional.normalize",
+    "nn.functional.one_hot",
+    "nn.functional.pad",
+    "nn.functional.pixel_shuffle",
+    "nn.functional.pixel_unshuffle",
+    "nn.functional.prelu",
+    "nn.functional.relu",
+    "nn.functional.relu6",
+    "nn.functional.rms_norm",
+    "nn.functional.scaled_dot_product_attention",
+    "nn.functional.selu",
+    "nn.functional.silu",
+    "nn.functional.smooth_l1_loss",
+    "nn.functional.softmin",
+    "nn.functional.softplus",
+    "nn.functional.softsign",
+    "nn.functional.tanhshrink",
+    "nn.functional.threshold",
+    "nn.functional.unfold",
+    "nn.functional.upsample_bilinear",
+    "nn.functional.upsample_nearest",
+    "norm",
+    "ones_like",
+    "outer",
+    "permute",
+    "pow",
+    "prod",
+    "ravel",
+    "reciprocal",
+    "remainder",
+    "repeat",
+    "repeat_interleave",
+    "reshape",
+    "roll",
+    "rot90",
+    "round",
+    "rsqrt",
+    "rsub",
+    "scatter",
+    "scatter_add",
+    "select",
+    "select_scatter",
+    "sgn",
+    "sigmoid",
+    "sign",
+    "signbit",
+    "sin",
+    "slice",
+    "slice_scatter",
+    "softmax",
+    "sort",
+    "split",
+    "split_with_sizes",
+    "sqrt",
+    "square",
+    "squeeze",
+    "stack",
+    "std",
+    "std_mean",
+    "sub",
+    "sum",
+    "swapaxes",
+    "t",
+    "take_along_dim",
+    "tan",
+    "tanh",
+    "tensor_split",
+    "tile",
+    "topk",
+    "transpose",
+    "tril",
+    "triu",
+    "true_divide",
+    "trunc",
+    "unbind",
+    "unflatten",
+    "unfold",
+    "unsqueeze",
+    "var",
+    "var_mean",
+    "vdot",
+    "view",
+    "vsplit",
+    "vstack",
+    "where",
+    "xlogy",
+    "zeros_like",
+]
+
+
+class Call(torch.nn.Module):
+    """An operator applied to a sample, its tensors as inputs."""
+
+    def __init__(self, op, sample):
+        super().__init__()
+        everything = (sample.input, sample.args, sample.kwargs)
+        leaves, self.spec = _pytree.tree_flatten(everything)
+        self.op, self.leaves = op, leaves
+        self.at = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor)]
+        self.inputs = tuple(leaves[i].detach().clone() for i in self.at)
+
+    def forward(self, *tensors):
+        leaves = list(self.leaves)
+        for i, x in zip(self.at, tensors, strict=True):
+            leaves[i] = x
+        first, args, kwargs = _pytree.tree_unflatten(leaves, self.spec)
+        out = self.op(first, *args, **kwargs)
+        return tuple(x for x in _pytree.tree_leaves(out) if isinstance(x, torch.Tensor))
+
+
+def difference(have, want):
+    """None, or what differs."""
+    if have.shape != want.shape or have.dtype != want.dtype:
+        return f"{have.dtype}{list(have.shape)} for {want.dtype}{list(want.shape)}"
+    if not want.is_floating_point():
+        return None if torch.equal(have, want) else "values differ"
+    a, b = have.double(), want.double()
+    same = (a == b) | (a.isnan() & b.isnan())
+    finite = b[b.isfinite()]
+    scale = max(finite.abs().max().item() if finite.numel() else 0.0, 1.0)
+    off = (a - b).abs()[~same]
+    worst = off.max().item() if off.numel() else 0.0
+    return None if worst <= TOLERANCE[want.dtype] * scale else f"off by {worst:.3g} of {scale:.3g}"
+
+
+def check(op, sample):
+    """("passed" | "refused" | "failed", why)."""
+    call = Call(op, sample)
+    try:
+        with torch.no_grad():
+            want = call(*call.inputs)
+    except Exception as e:  # the sample itself is an error in eager mode
+        return "skipped", str(e)[:80]
+    if not want:
+        return "skipped", "no tensor"
+    try:
+        have = ree.compile(call, call.inputs).run(*call.inputs).outputs
+        have = [x if isinstance(x, torch.Tensor) else to_torch(x) for x in have]
+    except ReeError as e:
+        return "refused", "; ".join([str(e), *getattr(e, "items", ())])[:300]
+    except Exception as e:
+        return "failed", f"{type(e).__name__}: {e}"[:300]
+    problems = [d for a, b in zip(have, want, strict=True) if (d := difference(a, b))]
+    return ("failed", problems[0]) if problems else ("passed", "")
+
+
+def run(names, samples, say=lambda text: None):
+    """Counts by operator and dtype, and reasons."""
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    results = {}
+    for info in op_db:
+        name = info.name + (f".{info.variant_test_name}" if info.variant_test_name else "")
+        if info.name not in names:
+            continue
+        counts, reasons = collections.Counter(), {}
+        for dtype in DTYPES:
+            if dtype not in info.dtypes:
+                continue
+            torch.manual_seed(0)
+            for i, sample in enumerate(info.sample_inputs("cpu", dtype, requires_grad=False)):
+                if i >= samples:
+                    break
+                outcome, why = check(info.op, sample)
+                counts[outcome] += 1
+                if why and outcome != "skipped":
+                    reasons.setdefault(outcome, {}).setdefault(why, f"{dtype} sample {i}")
+        results[name] = {**counts, "reasons": reasons}
+        say(f"{name:40} {dict(counts)} {json.dumps(reasons)[:700] if reasons else ''}")
+    return results
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--samples", type=int, default=1 << 30)
+    parser.add_argument("-o", "--output")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    results = run(args.names or NAMES, args.samples, lambda text: print(text, flush=True))
+    total = {k: sum(r.get(k, 0) for r in results.values()) for k in ("passed", "refused", "failed")}
+    print(total, file=sys.stderr)
+    if args.output:
+        Path(args.output).write_text(
+            json.dumps({"torch": torch.__version__, **total, "operators": results}, indent=1) + "\n"
+        )
+    return 1 if total["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Importers of further arithmetic: each a composition of the registry's operators, in the order given here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
+from ree.compiler.ir import Ref
+from ree.kernels.types import DType
+
+F32, I64, BOOL = DType.F32, DType.I64, DType.BOOL
+
+
+def binary(m: Importer, op: str, x: Value, y: Value) -> Ref:
+    """op after torch's promotion."""
+    (a, b), _ = m.promote(x, y)
+    return m.add(op, a, b)
+
+
+def _float(m: Importer, x: Ref) -> Ref:
+    return m.cast(x, F32)
+
+
+# rounding and signs
+
+
+def _rounding(op: str) -> Callable[..., Ref]:
+    def f(m: Importer, x: Ref) -> Ref:
+        return m.add(op, x) if m.type(x).dtype is F32 else x
+
+    return f
+
+
+for _name in ("floor", "ceil", "trunc", "round"):
+    IMPORTERS[_name] = _rounding(_name)
+
+
+@aten("sign", "sgn")
+def _sign(m: Importer, x: Ref) -> Ref:
+    return x if m.type(x).dtype is BOOL else m.add("sign", x)
+
+
+@aten("remainder.Tensor", "remainder.Scalar", "remainder.Scalar_Tensor")
+def _remainder(m: Importer, x: Value, y: Value) -> Ref:
+    return binary(m, "remainder", x, y)
+
+
+@aten("floor_divide", "floor_divide.Scalar")
+def _floor_divide(m: Importer, x: Value, y: Value) -> Ref:
+    return binary(m, "floor_divide", x, y)
+
+
+@aten("fmod.Tensor", "fmod.Scalar")
+def _fmod(m: Importer, x: Ref, y: Value) -> Ref:
+    """The remainder of magnitudes, with the sign of x."""
+    (a, b), dtype = m.promote(x, y)
+    r = m.add("remainder", m.add("abs", a), m.add("abs", b))
+    negative = m.add("lt", a, m.scalar(0, dtype))
+    return m.add("where", negative, m.add("neg", r), r)
+
+
+@aten("div.Tensor_mode", "div.Scalar_mode")
+def _div_mode(m: Importer, x: Value, y: Value, *, rounding_mode: str | None = None) -> Ref:
+    (a, b), dtype = m.promote(x, y)
+    if rounding_mode == "floor":
+        return m.add("floor_divide", a, b)
+    if rounding_mode is None:
+        return m.add("div", _float(m, a), _float(m, b))
+    if dtype is F32:
+        return m.add("trunc", m.add("div", a, b))
+    q = m.add("floor_divide", m.add("abs", a), m.add("abs", b))
+    return m.add("mul", q, m.add("mul", m.add("sign", a), m.add("sign", b)))
+
+
+# powers and logarithms
+
+
+@aten("pow.Tensor_Tensor", "pow.Scalar", "pow.Tensor_Scalar")
+def _pow(m: Importer, x: Value, e: Value) -> Ref:
+    """Small powers by multiplication, the square root and its reciprocal by those, others by pow."""
+    if isinstance(x, Ref) and isinstance(e, int | float):
+        if e == 0:
+            return m.add("full", shape=m.type(x).shape, value=1.0, dtype=F32) if m.type(
+                x).dtype is F32 else m.cast(m.add("full", shape=m.type(x).shape, value=1, dtype=I64),
+                                            m.type(x).dtype)  # fmt: skip
+        if isinstance(e, int) or e.is_integer():
+            if 1 <= e <= 8 and (m.type(x).dtype is F32 or isinstance(e, int)):
+                return _by_squares(m, x, int(e))
+            if e == -1:
+                return m.add("div", m.scalar(1.0, F32), _float(m, x))
+        elif e in (0.5, -0.5):
+            return m.add("sqrt" if e > 0 else "rsqrt", _float(m, x))
+    (a, b), dtype = m.promote(x, e)
+    if dtype is not F32:
+        raise Refused("an integer power that is not a constant from 0 to 8")
+    return m.add("pow", a, b)
+
+
+def _by_squares(m: Importer, x: Ref, e: int) -> Ref:
+    """x^e from the highest bit of e: square, then multiply by x where the bit is set."""
+    y = x
+    for bit in bin(e)[3:]:
+        y = m.add("mul", y, y)
+        if bit == "1":
+            y = m.add("mul", y, x)
+    return y
+
+
+@aten("log10")
+def _log10(m: Importer, x: Ref) -> Ref:
+    return m.add("mul", m.add("log", _float(m, x)), m.scalar(1 / math.log(10), F32))
+
+
+@aten("tan")
+def _tan(m: Importer, x: Ref) -> Ref:
+    x = _float(m, x)
+    return m.add("div", m.add("sin", x), m.add("cos", x))
+
+
+# predicates
+
+
+@aten("isnan")
+def _isnan(m: Importer, x: Ref) -> Ref:
+    return m.add("ne", x, x)
+
+
+@aten("isinf")
+def _isinf(m: Importer, x: Ref) -> Ref:
+    x = _float(m, x)
+    return m.add("eq", m.add("abs", x), m.scalar(math.inf, F32))
+
+
+@aten("isfinite")
+def _isfinite(m: Importer, x: Ref) -> Ref:
+    x = _float(m, x)
+    return m.add("lt", m.add("abs", x), m.scalar(math.inf, F32))
+
+
+def _bitwise(op: str) -> Callable[..., Ref]:
+    def f(m: Importer, x: Value, y: Value) -> Ref:
+        (a, b), dtype = m.promote(x, y)
+        if dtype is F32:
+            raise Refused("a bitwise operation on floats")
+        return m.add(f"{'logical' if dtype is BOOL else 'bitwise'}_{op}", a, b)
+
+    return f
+
+
+for _name in ("and", "or", "xor"):
+    for _suffix in ("Tensor", "Scalar", "Scalar_Tensor"):
+        IMPORTERS[f"bitwise_{_name}.{_suffix}"] = _bitwise(_name)
+
+
+@aten("bitwise_not")
+def _bitwise_not(m: Importer, x: Ref) -> Ref:
+    return m.add("logical_not" if m.type(x).dtype is BOOL else "bitwise_not", x)
+
+
+# activations
+
+
+@aten("hardtanh")
+def _hardtanh(m: Importer, x: Ref, low: Scalar = -1.0, high: Scalar = 1.0) -> Ref:
+    if m.type(x).dtype is I64:
+        low, high = int(low), int(high)
+    return binary(m, "minimum", binary(m, "maximum", x, low), high)
+
+
+@aten("relu6")
+def _relu6(m: Importer, x: Ref) -> Ref:
+    return _hardtanh(m, x, 0.0, 6.0)
+
+
+@aten("hardsigmoid")
+def _hardsigmoid(m: Importer, x: Ref) -> Ref:
+    return binary(m, "div", _relu6(m, binary(m, "add", x, 3.0)), 6.0)
+
+
+@aten("hardswish")
+def _hardswish(m: Importer, x: Ref) -> Ref:
+    return binary(m, "div", binary(m, "mul", x, _relu6(m, binary(m, "add", x, 3.0))), 6.0)
+
+
+@aten("leaky_relu")
+def _leaky_relu(m: Importer, x: Ref, slope: Scalar = 0.01) -> Ref:
+    x = _float(m, x)
+    return m.add("where", binary(m, "gt", x, 0.0), x, binary(m, "mul", x, float(slope)))
+
+
+@aten("elu")
+def _elu(
+    m: Importer, x: Ref, alpha: Scalar = 1.0, scale: Scalar = 1.0, input_scale: Scalar = 1.0
+) -> Ref:
+    x = _float(m, x)
+    low = m.add("expm1", binary(m, "mul", x, float(input_scale)))
+    low = binary(m, "mul", low, float(np.float32(alpha) * np.float32(scale)))
+    return m.add("where", binary(m, "gt", x, 0.0), binary(m, "mul", x, float(scale)), low)
+
+
+@aten("threshold")
+def _threshold(m: Importer, x: Ref, threshold: Scalar, value: Scalar) -> Ref:
+    (a, v), _ = m.promote(x, value)
+    return m.add("where", binary(m, "le", x, threshold), v, a)
+
+
+@aten("copy")
+def _copy(m: Importer, x: Ref, source: Ref, non_blocking: bool = False) -> Ref:
+    t = m.type(x)
+    y = m.cast(source, t.dtype)
+    return y if m.type(y).shape == t.shape else m.add("expand", y, shape=t.shape)
+
+
+@aten("square")
+def _square(m: Importer, x: Ref) -> Ref:
+    return m.add("mul", x, x)
