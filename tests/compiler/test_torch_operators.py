@@ -1,0 +1,188 @@
+"""Functions of torch through the importers: near eager, and the same bits however they run."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import ree
+from ree.compiler.torch_types import to_numpy
+from ree.errors import CaptureError, UnsupportedError
+
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}
+
+
+class Apply(torch.nn.Module):
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+
+    def forward(self, *args):
+        return self.f(*args)
+
+
+def check(f, *args, tolerance=None):
+    program = ree.compile(Apply(f), args)
+    want = f(*args)
+    want = want if isinstance(want, tuple) else (want,)
+    runs = [program.run(*args, isa=isa, threads=threads, fuse=fuse, trace="ops")
+            for isa, threads, fuse in ((None, 2, True), (None, 1, False), ("portable", 7, True))]  # fmt: skip
+    assert len({r.trace.root for r in runs}) == 1
+    for have, w in zip(runs[0].outputs, want, strict=True):
+        assert have.dtype == w.dtype
+        assert have.shape == w.shape
+        if not w.is_floating_point():
+            assert torch.equal(have, w)
+            continue
+        scale = w[w.isfinite()].abs().max().item() if w.isfinite().any() else 1.0
+        limit = TOLERANCE[w.dtype] if tolerance is None else tolerance
+        torch.testing.assert_close(have, w, rtol=limit, atol=limit * scale, equal_nan=True)
+
+
+def x(*shape, dtype=torch.float32, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return (3 * torch.randn(shape or (5, 37), generator=g)).to(dtype)
+
+
+SPECIAL = torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, -1.5, 2.5, -2.5, 3.0, 1e-40, 1e30,
+                        torch.inf, -torch.inf, torch.nan])  # fmt: skip
+EXACT = {
+    "floor": torch.floor, "ceil": torch.ceil, "trunc": torch.trunc, "round": torch.round, "sign": torch.sign,
+    "isnan": torch.isnan, "isinf": torch.isinf, "isfinite": torch.isfinite, "relu6": F.relu6,
+    "clamp": lambda t: t.clamp(-1, 2), "hardtanh": F.hardtanh, "square": torch.square,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_functions(name):
+    for t in (SPECIAL, x()):
+        f = EXACT[name]
+        have, want = ree.compile(Apply(f), t)(t), f(t)
+        assert have.dtype == want.dtype
+        assert torch.equal(torch.nan_to_num(have.float(), 9e9), torch.nan_to_num(want.float(), 9e9))
+        if want.dtype is torch.float32 and name not in ("sign", "relu6", "hardtanh"):
+            assert torch.equal(have.signbit() | have.isnan(), want.signbit() | want.isnan())
+
+
+FUNCTIONS = {
+    "leaky_relu": lambda t: F.leaky_relu(t, 0.2), "elu": F.elu, "hardswish": F.hardswish, "mish": F.mish,
+    "hardsigmoid": F.hardsigmoid, "selu": F.selu, "softsign": F.softsign, "logsigmoid": F.logsigmoid,
+    "pow7": lambda t: t**7, "pow-1": lambda t: t**-1, "pow2.5": lambda t: t.abs() ** 2.5,
+    "2pow": lambda t: 2**t, "remainder": lambda t: torch.remainder(t, 0.7),
+    "fmod": lambda t: torch.fmod(t, -0.7), "div_floor": lambda t: torch.div(t, 0.3, rounding_mode="floor"),
+    "div_trunc": lambda t: torch.div(t, 0.3, rounding_mode="trunc"), "log10": lambda t: t.abs().log10(),
+    "tan": lambda t: torch.tan(t / 3), "logsumexp": lambda t: torch.logsumexp(t, 1),
+    "log_softmax": lambda t: F.log_softmax(t, 1), "var": lambda t: t.var(1), "std": lambda t: t.std((0, 1)),
+    "var_mean": lambda t: torch.var_mean(t, 1, correction=0, keepdim=True), "prod": lambda t: t.prod(1),
+    "norm1": lambda t: t.norm(1, 1), "norm3": lambda t: t.norm(3), "norminf": lambda t: t.norm(torch.inf, 0),
+    "max": torch.max, "min": torch.min, "einsum": lambda t: torch.einsum("ij,kj->ki", t, t),
+    "diagonal": lambda t: torch.diagonal(t, 2), "tril": torch.tril, "triu": lambda t: torch.triu(t, 3),
+    "diff": torch.diff,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions(name):
+    tolerance = 1e-4 if name in ("prod", "fmod", "remainder", "tan") else 4e-6
+    check(FUNCTIONS[name], x(), tolerance=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8])
+def test_integers(dtype):
+    a = torch.arange(-20, 20).to(dtype)
+    b = (torch.arange(40) % 7 + 1).to(dtype)
+
+    def f(a, b):
+        return (
+            a + b, a * b - 3, a // b, a % b, torch.div(a, b, rounding_mode="trunc"), a & b, a | b, a ^ b, ~a,
+            a > b, torch.where(a > b, a, b), a.sum(), a.float() / b, a.clamp(2, 9), a.abs(), a.sign(),
+            a.bool().any(), (a == a).all(), b.cumsum(0), b.prod() * 0,
+        )  # fmt: skip
+
+    check(f, a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_rounds_after_every_operator(dtype):
+    a, b = x(dtype=dtype), x(dtype=dtype, seed=1)
+
+    def exact(a, b):
+        return (
+            a + b,
+            a * b,
+            a - 1,
+            a / b,
+            a.relu(),
+            a.abs(),
+            a > b,
+            a.float(),
+            a.to(torch.int64),
+            -a,
+        )
+
+    program = ree.compile(Apply(exact), (a, b))
+    for have, want in zip(program(a, b), exact(a, b), strict=True):
+        assert torch.equal(have, want)
+    check(
+        lambda a, b: (F.gelu(a), F.softmax(a, 1), F.layer_norm(a, (37,)), a @ b.T, a.sum(1)), a, b
+    )
+
+
+def test_every_half_precision_number_survives():
+    """All 65536 patterns of both types: to float32 as torch has it, and back unchanged."""
+    for dtype in (torch.bfloat16, torch.float16):
+        t = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+        f = Apply(lambda t: (t.float(), t.float().to(t.dtype)))
+        wide, back = ree.compile(f, t)(t)
+        real = ~t.isnan()
+        assert torch.equal(wide[real], t.float()[real])
+        assert torch.equal(back.view(torch.int16)[real], t.view(torch.int16)[real])
+        assert wide[~real].isnan().all()
+        assert back[~real].isnan().all()
+
+
+def test_rounding_to_half_precision():
+    """Random patterns of float32, and those halfway between two results, as torch rounds them."""
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 2**32, 200_000, np.uint32)
+    ties = [(words & 0xFFFF0000) | 0x8000, (words & 0xFFFFE000) | 0x1000]
+    t = torch.from_numpy(np.concatenate([words, *ties]).view(np.float32))
+    for dtype in (torch.bfloat16, torch.float16):
+        program = ree.compile(Apply(lambda t, dtype=dtype: t.to(dtype)), t)
+        have, want = program(t), t.to(dtype)
+        real = ~t.isnan()
+        assert np.array_equal(to_numpy(have[real]), to_numpy(want[real]))
+        assert have[~real].isnan().all()
+
+
+def test_cross_entropy():
+    logits, target = x(9, 11), torch.randint(0, 11, (9,))
+    target[3] = -100
+    weight = torch.rand(11)
+    for kwargs in ({}, {"weight": weight}, {"reduction": "sum"}, {"reduction": "none"},
+                   {"label_smoothing": 0.1}):  # fmt: skip
+        check(lambda a, b, kwargs=kwargs: F.cross_entropy(a, b, **kwargs), logits, target)
+
+
+def test_norms_over_channels():
+    for module in (torch.nn.BatchNorm2d(6), torch.nn.GroupNorm(3, 6), torch.nn.BatchNorm1d(6)):
+        module.eval()
+        for p in (*module.parameters(), *module.buffers()):
+            if p.is_floating_point():
+                p.data.uniform_(0.5, 1.5)
+        t = x(2, 6, 5) if isinstance(module, torch.nn.BatchNorm1d) else x(2, 6, 5, 7)
+        torch.testing.assert_close(ree.compile(module, t)(t), module(t), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("f", "why"),
+    [
+        (lambda t: t.double() + 1, "float64"),
+        (lambda t: torch.complex(t, t).real, "complex"),
+        (lambda t: t.to_sparse() * 2, ""),
+    ],
+)
+def test_types_that_are_not_supported(f, why):
+    with pytest.raises((UnsupportedError, CaptureError)) as e:
+        ree.compile(Apply(f), x())
+    assert why in " ".join([str(e.value), *getattr(e.value, "items", ())])
