@@ -5,10 +5,12 @@ from __future__ import annotations
 from ree.kernels import (  # noqa: F401
     attention_op,
     contraction,
+    convolution,
     gather,
     movement,
     norms,
     pointwise,
+    pooling,
     reductions,
     scan,
 )

@@ -1,0 +1,1 @@
+"""Importers of pooling, padding and resizing."""
