@@ -1,6 +1,6 @@
 """Convolution against torch, interleaved in one run: medians of the ratio torch's time / ours.
 
-    python benchmarks/bench_conv.py [--threads 2] [--rounds 21] [--json benchmarks/results/cpu_conv.json]
+python benchmarks/bench_conv.py [--threads 2] [--rounds 21] [--json benchmarks/results/cpu_conv.json]
 """
 
 from __future__ import annotations

@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ree.compiler import aten, aten_conv, aten_moves, aten_pool, legal  # noqa: F401  (they register importers)
+from ree.compiler import (  # noqa: F401  (they register importers)
+    aten,
+    aten_conv,
+    aten_moves,
+    aten_pool,
+    legal,
+)
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref, Symbol
 from ree.compiler.passes.canonical import canonicalise
@@ -29,11 +35,11 @@ from ree.kernels.types import Dim, DType, TensorType, dim_max, dim_min, floordiv
 # kept whole by run_decompositions: their numeric rule is ours
 KEEP = (
     "scaled_dot_product_attention", "linear", "matmul", "layer_norm", "rms_norm", "group_norm", "gelu",
-    "silu", "softmax.int", "log_softmax.int", "embedding", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
-    "conv_transpose3d", "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d", "upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d",
-    "pixel_shuffle", "pad", "cross_entropy_loss",
-    "softplus", "baddbmm", "einsum",
+    "silu", "softmax.int", "log_softmax.int", "embedding", "conv1d", "conv2d", "conv3d",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "max_pool1d", "max_pool2d",
+    "max_pool3d", "avg_pool1d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "pad",
+    "pixel_shuffle", "cross_entropy_loss", "softplus", "baddbmm", "einsum",
 )  # fmt: skip
 
 TORCH_DTYPES = {

@@ -177,7 +177,6 @@ class GroupPlanner:
         slots = [self.p.slot(p.buffer, p.offset) for p in (*places, *results)]
         return spec, slots, params, (prod(rows), cols)
 
-
     def _join_columns(
         self, dims: list[int], places: list[Place], strides: list[list[int]], cols: int
     ) -> list[int]:
