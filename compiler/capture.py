@@ -17,7 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ree.compiler import aten, aten_math, aten_moves, aten_reduce, legal  # noqa: F401  (they register importers)
+from ree.compiler import (  # noqa: F401  (they register importers)
+    aten,
+    aten_conv,
+    aten_math,
+    aten_moves,
+    aten_pool,
+    aten_reduce,
+    legal,
+)
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref, Symbol
 from ree.compiler.passes.canonical import canonicalise
@@ -31,8 +39,12 @@ from ree.kernels.types import Dim, DType, TensorType, dim_max, dim_min, floordiv
 # kept whole by run_decompositions: their numeric rule is ours
 KEEP = (
     "scaled_dot_product_attention", "linear", "matmul", "layer_norm", "rms_norm", "gelu",
-    "silu", "softmax.int", "log_softmax.int", "embedding", "conv1d", "conv2d",
-    "softplus", "baddbmm", "hardtanh", "hardswish", "hardsigmoid", "group_norm", "logsumexp", "elu",
+    "silu", "softmax.int", "log_softmax.int", "embedding", "conv1d", "conv2d", "conv3d",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "max_pool1d", "max_pool2d",
+    "max_pool3d", "avg_pool1d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "pad",
+    "pixel_shuffle", "softplus", "baddbmm", "hardtanh", "hardswish", "hardsigmoid", "group_norm",
+    "logsumexp", "elu",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,7 @@ class GroupPlanner:
 
     _pending = -1
     # where the tile function's address goes among a kernel's parameters
-    _TILE_AT = {"gemm": 9, "bmm": 16}
+    _TILE_AT = {"gemm": 9, "bmm": 16, "convolution": 22}
 
     def emit(self, kernel: str, slots: Sequence[int], params: Sequence[int]) -> None:
         at = self._TILE_AT.get(kernel, -1)
@@ -138,8 +139,10 @@ class GroupPlanner:
         places = [self.p.place(r) for r in external]
         strides = [_broadcast(p.type.dims, p.strides, dims) for p in places]
         results = [self.p.places[n.value] for n in self.stored]
-        dims, strides = _collapse(dims, [*strides, *(list(p.strides) for p in results)],
-                                  keep_last=region is not None)  # fmt: skip
+        if region is not None:
+            dims = self._join_columns(dims, places, strides, region[1])
+        strides += [list(contiguous_strides(dims))] * len(results)
+        dims, strides = _collapse(dims, strides, keep_last=region is not None)
         rows, cols = dims[:-1], dims[-1]
 
         def operand(t: TensorType, s: list[int]) -> Operand:
@@ -173,6 +176,32 @@ class GroupPlanner:
             params += s
         slots = [self.p.slot(p.buffer, p.offset) for p in (*places, *results)]
         return spec, slots, params, (prod(rows), cols)
+
+    def _join_columns(
+        self, dims: list[int], places: list[Place], strides: list[list[int]], cols: int
+    ) -> list[int]:
+        """dims with the trailing axes that are the region's columns as one; a source that does not
+        step evenly through them is copied."""
+        n = 1
+        while prod(dims[-n:]) != cols:
+            n += 1
+        for i, s in enumerate(strides):
+            if _steps(dims[-n:], s[-n:]) is None:
+                p = places[i]
+                t = TensorType(p.type.dtype, tuple(dims))
+                places[i] = self.p.copy(Place(p.buffer, p.offset, t, tuple(s)))
+                s[:] = places[i].strides
+            s[-n:] = [_steps(dims[-n:], s[-n:]) or 0]
+        return [*dims[:-n], cols]
+
+
+def _steps(dims: Sequence[int], strides: Sequence[int]) -> int | None:
+    """The stride of several axes seen as one, or None."""
+    live = [(d, s) for d, s in zip(dims, strides, strict=True) if d != 1]
+    for (_, outer), (d, inner) in pairwise(live):
+        if outer != inner * d:
+            return None
+    return live[-1][1] if live else 0
 
 
 def _broadcast(src: Sequence[int], strides: Sequence[int], out: Sequence[int]) -> list[int]:

@@ -198,15 +198,16 @@ def _kernel(template: str, name: str, code: Code) -> Any:
     return jit_source(template.format(name=name, names=names, text=code.text), name, scope)
 
 
-def _contract(
+def contract(
     call: KernelCall,
     batch: tuple[int, int],
     mnk: tuple[int, int, int],
     strides: Sequence[int],
     tile_params: Sequence[int],
     panels: bool,
+    right: Ptr | None = None,
 ) -> None:
-    """strides: a_b0, a_b1, a_row, a_k, b_b0, b_b1, b_k, b_n."""
+    """strides: a_b0, a_b1, a_row, a_k, b_b0, b_b1, b_k, b_n. right: B, if it is not slot 1."""
     m, n, k = mnk
     count, y = batch[0] * batch[1], call.slots[2]
     slots = call.slots[3:]
@@ -220,7 +221,7 @@ def _contract(
         store = y not in slots[len(spec.sources) :]
         wide = wide or is_wide(spec, tile_params, n)
     out = Ptr(y, "fp32")
-    sources = [call.f32(0), call.f32(1)]
+    sources = [call.f32(0), right or call.f32(1)]
     segments = ceil_div(k, SEGMENT)
     bm, bn, warps = tile_size(m, n, count)
     tiles = ceil_div(m, bm) * ceil_div(n, bn)
@@ -267,13 +268,13 @@ def tile_size(m: int, n: int, count: int) -> tuple[int, int, int]:
 @gpu_kernel("gemm")
 def _gemm(call: KernelCall) -> None:
     batch, m, n, k, a_b, a_row, b_b, _, _, _, *rest = call.params
-    _contract(call, (1, batch), (m, n, k), [0, a_b, a_row, 1, 0, b_b, PANEL, 1], rest, True)
+    contract(call, (1, batch), (m, n, k), [0, a_b, a_row, 1, 0, b_b, PANEL, 1], rest, True)
 
 
 @gpu_kernel("bmm")
 def _bmm(call: KernelCall) -> None:
     b0, b1, m, n, k, *strides = call.params[:13]
-    _contract(call, (b0, b1), (m, n, k), strides, call.params[17:], False)
+    contract(call, (b0, b1), (m, n, k), strides, call.params[17:], False)
 
 
 @gpu_kernel("pack")

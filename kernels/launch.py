@@ -115,6 +115,7 @@ def table() -> dict[str, Schedule]:
     from ree.kernels import (  # noqa: F401
         attention_triton,
         contraction_triton,
+        convolution_triton,
         hash_triton,
         movement_triton,
         pointwise_triton,

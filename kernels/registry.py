@@ -6,10 +6,12 @@ from ree.kernels import (  # noqa: F401
     attention_op,
     casts,
     contraction,
+    convolution,
     gather,
     movement,
     norms,
     pointwise,
+    pooling,
     reductions,
     scan,
 )

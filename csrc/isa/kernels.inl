@@ -6,6 +6,7 @@
 
 #include "../ops/common.inl"
 #include "../ops/gemm.inl"
+#include "../ops/conv.inl"
 #include "../ops/attention.inl"
 #include "../ops/rows.inl"
 #include "../ops/movement.inl"
@@ -16,7 +17,7 @@ namespace ree::REE_ISA {
 
 static const KernelEntry kEntries[] = {
 #define REE_KERNEL(name) {#name, &name},
-    REE_GEMM_KERNELS REE_ATTENTION_KERNELS REE_ROWS_KERNELS REE_MOVEMENT_KERNELS REE_SCAN_KERNELS
+    REE_GEMM_KERNELS REE_CONV_KERNELS REE_ATTENTION_KERNELS REE_ROWS_KERNELS REE_MOVEMENT_KERNELS REE_SCAN_KERNELS
     REE_HASH_KERNELS REE_SCALAR_KERNELS
 #undef REE_KERNEL
 };

@@ -5,6 +5,10 @@
 
 namespace ree::REE_ISA::contraction {
 
+// Panels of a right-hand side that is made on the way (conv.inl).
+struct Patches;
+void pack_patches(const Patches& p, int64_t e, int64_t j, int64_t k, int64_t count, float* dst);
+
 struct Contraction {
   int64_t batch1, first, count;  // elements first .. first + count of (batch0, batch1), row-major
   int64_t M, N, K;
@@ -13,6 +17,7 @@ struct Contraction {
   const float* b;  // strided, or panels as `pack` lays them out (is_packed; b_b0, b_b1 then count
   int64_t b_b0, b_b1, b_k, b_n;  // floats of the panels)
   bool is_packed;
+  const Patches* patches;  // instead of b, unless null
   float* c;
   int64_t c_b0, c_b1, c_row;
   TileFn tile;
@@ -92,6 +97,10 @@ struct Block {
 
   const float* b_at(int64_t j, int64_t g) const {
     const int64_t k = k0 + g * kSegment;
+    if (x.patches) {
+      pack_patches(*x.patches, e, j, k, smaller(kSegment, depth - g * kSegment), segment_b);
+      return segment_b;
+    }
     if (x.is_packed) return x.b_of(e) + (j * x.K + k) * kPanel;
     pack_panel(x.b_of(e) + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
                smaller(kSegment, depth - g * kSegment), x.N - j * kPanel, segment_b);
@@ -163,7 +172,7 @@ struct Block {
     for (k0 = 0; k0 == 0 || k0 < x.K; k0 += s.depth) {
       depth = smaller(s.depth, x.K - k0);
       last_pass = k0 + depth >= x.K;
-      const bool on_the_way = !is_in_scratch && x.a_k == 1 && depth > 0 &&
+      const bool on_the_way = !is_in_scratch && !x.patches && x.a_k == 1 && depth > 0 &&
                               depth % kSegment == 0 && x.N - p0 * kPanel > W;
       if (!is_in_scratch && !on_the_way)
         pack_rows(a_at(t0, 0), x.a_row, x.a_k, block_rows(), depth, packed, block_rows());
@@ -179,7 +188,7 @@ struct Block {
 inline void contract_blocks(Pool& pool, const Contraction& x, const Blocking& s) {
   const int64_t panels = x.panels(), block_rows = ceil_div(s.tiles, s.row_blocks) * kTileRows;
   const int64_t a_floats = block_rows * s.depth;
-  const size_t bytes = 4 * (size_t)(a_floats + block_rows * kPanel + kSegment * kPanel);
+  const size_t bytes = 4 * (size_t)(a_floats + block_rows * kPanel + kSegment * kPanel + W);
   constexpr int kRemembered = 256;  // threads whose packed block is known
   int64_t packed_block[kRemembered];
   for (int t = 0; t < kRemembered; ++t) packed_block[t] = -1;

@@ -1,0 +1,91 @@
+"""Convolution against torch, interleaved in one run: medians of the ratio torch's time / ours.
+
+python benchmarks/bench_conv.py [--threads 2] [--rounds 21] [--json benchmarks/results/cpu_conv.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import ree
+
+# name: (batch, channels in, channels out, window, size, stride, groups)
+CASES = {
+    "3x3 64 at 56, batch 1": (1, 64, 64, 3, 56, 1, 1),
+    "3x3 64 at 56, batch 8": (8, 64, 64, 3, 56, 1, 1),
+    "7x7/2 3-64 at 224": (1, 3, 64, 7, 224, 2, 1),
+    "3x3/2 64-128 at 56": (1, 64, 128, 3, 56, 2, 1),
+    "3x3 256 at 14": (1, 256, 256, 3, 14, 1, 1),
+    "3x3 512 at 7, batch 8": (8, 512, 512, 3, 7, 1, 1),
+    "1x1 256-64 at 56": (1, 256, 64, 1, 56, 1, 1),
+    "1x1/2 64-128 at 56": (1, 64, 128, 1, 56, 2, 1),
+    "3x3 depthwise 144 at 56": (1, 144, 144, 3, 56, 1, 144),
+    "3x3 32 groups of 4 at 56": (1, 128, 128, 3, 56, 1, 32),
+}
+
+
+def seconds(run: Callable[[], object], repeat: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeat):
+        run()
+    return (time.perf_counter() - start) / repeat
+
+
+def measure(name: str, threads: int, rounds: int) -> dict[str, object]:
+    n, c, co, k, size, stride, groups = CASES[name]
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(c, co, k, stride, k // 2, groups=groups).eval()
+    x = torch.randn(n, c, size, size)
+    program = ree.compile(model, (x,))
+    torch.set_num_threads(threads)
+
+    def ours() -> object:
+        return program.run(x, threads=threads).outputs[0]
+
+    with torch.inference_mode():
+        want = model(x)
+        np.testing.assert_allclose(np.asarray(ours()), want.numpy(), atol=1e-3)
+        repeat = max(1, int(0.02 / max(seconds(ours, 2), 1e-6)))
+        seconds(lambda: model(x), 2)
+        pairs = [(seconds(lambda: model(x), repeat), seconds(ours, repeat)) for _ in range(rounds)]
+    flops = 2 * want.numel() * (c // groups) * k * k
+    mine = statistics.median(p[1] for p in pairs)
+    return {
+        "case": name,
+        "threads": threads,
+        "ratio": round(statistics.median(t / o for t, o in pairs), 3),
+        "milliseconds": round(mine * 1e3, 3),
+        "torch_milliseconds": round(statistics.median(p[0] for p in pairs) * 1e3, 3),
+        "gflops": round(flops / mine / 1e9, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, nargs="+", default=[2])
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--case", nargs="+", default=list(CASES))
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    rows = []
+    print(f"{'case':>28} threads  ratio      ms  torch ms   GF/s")
+    for threads in args.threads:
+        for name in args.case:
+            r = measure(name, threads, args.rounds)
+            rows.append(r)
+            print(f"{name:>28} {threads:7d} {r['ratio']:6} {r['milliseconds']:7} "
+                  f"{r['torch_milliseconds']:9} {r['gflops']:6}", flush=True)  # fmt: skip
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
