@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ree.compiler import aten, aten_moves, legal  # noqa: F401  (they register importers)
+from ree.compiler import aten, aten_index, aten_moves, legal  # noqa: F401  (they register importers)
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref, Symbol
 from ree.compiler.passes.canonical import canonicalise

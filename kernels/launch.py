@@ -120,6 +120,8 @@ def table() -> dict[str, Schedule]:
         pointwise_triton,
         rows_triton,
         scan_triton,
+        scatter_triton,
+        sort_triton,
     )
 
     return _schedules

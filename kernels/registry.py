@@ -11,6 +11,8 @@ from ree.kernels import (  # noqa: F401
     pointwise,
     reductions,
     scan,
+    scatter,
+    sorting,
 )
 from ree.kernels.opdef import Form, OpDef, get, names
 
