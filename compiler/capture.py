@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ree.compiler import aten, aten_index, aten_moves, legal  # noqa: F401  (they register importers)
+from ree.compiler import aten, aten_index, aten_moves, aten_places, legal  # noqa: F401  (they register importers)
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref, Symbol
 from ree.compiler.passes.canonical import canonicalise
@@ -30,7 +30,8 @@ from ree.kernels.types import Dim, DType, TensorType, dim_max, dim_min, floordiv
 KEEP = (
     "scaled_dot_product_attention", "linear", "matmul", "layer_norm", "rms_norm", "group_norm", "gelu",
     "silu", "softmax.int", "log_softmax.int", "embedding", "conv1d", "conv2d", "cross_entropy_loss",
-    "softplus", "baddbmm", "einsum",
+    "softplus", "baddbmm", "einsum", "roll", "one_hot", "take_along_dim", "tril", "triu",
+    "select_scatter", "index_add", "index_copy", "eye",
 )  # fmt: skip
 
 TORCH_DTYPES = {
@@ -170,9 +171,7 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
             outputs = node.args[0]
     imp.builder.symbols = symbols.used()
     if problems:
-        raise UnsupportedError(
-            f"{len(problems)} operator call(s) are not supported as used", tuple(problems)
-        )
+        raise _unsupported(problems)
     refs = []
     for out in outputs:
         if not isinstance(out, torch.fx.Node) or not isinstance(imp.env[out.name], Ref):
@@ -184,11 +183,19 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
     return Captured(g, tuple(input_names), names, tuple(t for t, _ in named), tuple(weights))
 
 
+def _unsupported(problems: list[str]) -> UnsupportedError:
+    return UnsupportedError(
+        f"{len(problems)} operator call(s) are not supported as used", tuple(problems)
+    )
+
+
 def _refuse_unsupported(graph: torch.fx.Graph) -> None:
     """One error that lists every unsupported operator with the source lines it came from."""
     found: dict[str, list[str]] = {}
     for node in graph.nodes:
-        if node.op != "call_function" or isinstance(node.meta.get("val"), int | torch.SymInt):
+        if node.op != "call_function" or isinstance(
+            node.meta.get("val"), int | torch.SymInt | torch.SymBool
+        ):
             continue
         name = _target(node)
         if name not in IMPORTERS:
@@ -205,8 +212,16 @@ def _refuse_unsupported(graph: torch.fx.Graph) -> None:
 
 def _call(imp: Importer, node: torch.fx.Node, symbols: _Symbols, problems: list[str]) -> None:
     val = node.meta.get("val")
+    if isinstance(val, torch.SymBool):
+        imp.env[node.name] = True  # what torch.export asserts about sizes
+        return
     if isinstance(val, torch.SymInt | int) and not isinstance(val, bool):
-        imp.env[node.name] = symbols.dim(val)
+        try:
+            imp.env[node.name] = symbols.dim(val)
+        except CaptureError as e:
+            if problems:  # the operator with a shape that depends on data is among them
+                raise _unsupported(problems) from e
+            raise
         return
     name = _target(node)
 
@@ -230,6 +245,8 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: _Symbols, problems: list[
     except (Refused, ValueError, KeyError, TypeError) as e:
         problems.append(f"{name} at {_origin(node).location or 'unknown line'}: {e}")
         imp.poison(node.name, _fake(node, symbols))
+        if isinstance(val, tuple | list):
+            imp.env[node.name] = (imp.env[node.name],) * len(val)
 
 
 def _fake(node: torch.fx.Node, symbols: _Symbols) -> TensorType | None:

@@ -79,7 +79,7 @@ def _reference(add: bool, shared: bool) -> Reference:
                 value = np.take_along_axis(out, i[None], 0) + s[None] if add else s[None]
                 np.put_along_axis(out, i[None], value, 0)
         y = np.ascontiguousarray(np.moveaxis(out, 0, axis)).reshape(node.out.dims)
-        return (canonical_nan(y) if add and y.dtype == np.float32 else y,)
+        return (canonical_nan(np.asarray(y, np.float32)) if add and y.dtype == np.float32 else y,)
 
     return reference
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ree.kernels.index import IndexRule, access_by_dims
 from ree.kernels.movement import axis_attr, one
@@ -35,10 +37,10 @@ def _infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     return (x, TensorType(DType.I64, x.shape))
 
 
-def sort_keys(x: Array) -> Array:
+def sort_keys(x: Array) -> npt.NDArray[np.signedinteger[Any]]:
     """Signed integers in the order of x: NaN greatest, -0 equal to +0."""
     if x.dtype != np.float32:
-        return x
+        return np.asarray(x, np.int64)
     bits = np.where(x == 0, np.float32(0), x).astype(np.float32).view(np.int32)
     keys = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return np.where(np.isnan(x), np.int32(0x7FFFFFFF), keys)
@@ -48,7 +50,7 @@ def _reference(inputs: Sequence[Array], node: Bound) -> tuple[Array, ...]:
     axis = node.int_attr("dim")
     keys = sort_keys(np.ascontiguousarray(inputs[0]))
     if node.attrs["descending"]:
-        keys = ~keys  # type: ignore[operator]
+        keys = ~keys
     where = np.argsort(keys, axis=axis, kind="stable").astype(np.int64)
     values = np.take_along_axis(inputs[0], where, axis)
     return tuple(np.ascontiguousarray(y).reshape(node.out.dims) for y in (values, where))
