@@ -20,8 +20,10 @@ import torch
 from ree.compiler import (  # noqa: F401  (they register importers)
     aten,
     aten_conv,
+    aten_index,
     aten_math,
     aten_moves,
+    aten_places,
     aten_pool,
     aten_reduce,
     legal,
@@ -44,7 +46,8 @@ KEEP = (
     "max_pool3d", "avg_pool1d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "pad",
     "pixel_shuffle", "softplus", "baddbmm", "hardtanh", "hardswish", "hardsigmoid", "group_norm",
-    "logsumexp", "elu",
+    "logsumexp", "elu", "roll", "one_hot", "take_along_dim", "tril", "triu", "select_scatter", "index_add",
+    "index_copy", "eye",
 )  # fmt: skip
 
 
@@ -178,9 +181,7 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
             outputs = node.args[0]
     imp.builder.symbols = symbols.used()
     if problems:
-        raise UnsupportedError(
-            f"{len(problems)} operator call(s) are not supported as used", tuple(problems)
-        )
+        raise _unsupported(problems)
     refs = []
     for out in outputs:
         if not isinstance(out, torch.fx.Node) or not isinstance(imp.env[out.name], Ref):
@@ -192,11 +193,19 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
     return Captured(g, tuple(input_names), names, tuple(t for t, _ in named), tuple(weights))
 
 
+def _unsupported(problems: list[str]) -> UnsupportedError:
+    return UnsupportedError(
+        f"{len(problems)} operator call(s) are not supported as used", tuple(problems)
+    )
+
+
 def _refuse_unsupported(graph: torch.fx.Graph) -> None:
     """One error that lists every unsupported operator with the source lines it came from."""
     found: dict[str, list[str]] = {}
     for node in graph.nodes:
-        if node.op != "call_function" or isinstance(node.meta.get("val"), int | torch.SymInt):
+        if node.op != "call_function" or isinstance(
+            node.meta.get("val"), int | torch.SymInt | torch.SymBool
+        ):
             continue
         name = _target(node)
         if name not in IMPORTERS:
@@ -213,8 +222,16 @@ def _refuse_unsupported(graph: torch.fx.Graph) -> None:
 
 def _call(imp: Importer, node: torch.fx.Node, symbols: _Symbols, problems: list[str]) -> None:
     val = node.meta.get("val")
+    if isinstance(val, torch.SymBool):
+        imp.env[node.name] = True  # what torch.export asserts about sizes
+        return
     if isinstance(val, torch.SymInt | int) and not isinstance(val, bool):
-        imp.env[node.name] = symbols.dim(val)
+        try:
+            imp.env[node.name] = symbols.dim(val)
+        except CaptureError as e:
+            if problems:  # the operator with a shape that depends on data is among them
+                raise _unsupported(problems) from e
+            raise
         return
     name = _target(node)
     widen = name not in MOVES
@@ -241,6 +258,8 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: _Symbols, problems: list[
     except (Refused, ValueError, KeyError, TypeError) as e:
         problems.append(f"{name} at {_origin(node).location or 'unknown line'}: {e}")
         imp.poison(node.name, _fake(node, symbols))
+        if isinstance(val, tuple | list):
+            imp.env[node.name] = (imp.env[node.name],) * len(val)
 
 
 # these move elements of any type; others compute on f32, i64 and bool, and their results are rounded to

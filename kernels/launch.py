@@ -121,6 +121,8 @@ def table() -> dict[str, Schedule]:
         pointwise_triton,
         rows_triton,
         scan_triton,
+        scatter_triton,
+        sort_triton,
     )
 
     return _schedules

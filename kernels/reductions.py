@@ -1,4 +1,4 @@
-"""Reductions of one axis: sum, mean, amax, amin, argmax."""
+"""Reductions of one axis: sum, mean, amax, amin, argmax, argmin."""
 
 from __future__ import annotations
 
@@ -108,6 +108,12 @@ def argmax(x: F32) -> Array:
     return best
 
 
+def argmin(x: F32) -> Array:
+    """Lowest index of the least element: NaN before all, -0 equal to +0."""
+    with np.errstate(all="ignore"):
+        return argmax(np.where(np.isnan(x), x, -x).astype(np.float32))
+
+
 def _samples(empty: bool) -> Callable[[], Iterator[Sample]]:
     def samples() -> Iterator[Sample]:
         shapes = [((3, 5), 1), ((2, 64, 3), 1), ((2, 65), 1), ((1024,), 0), ((2, 1100), 1),
@@ -145,6 +151,9 @@ register(OpDef("amin", 222, Form.SELECTION, "NaN if any is; -0 < +0", _infer(DTy
 register(OpDef("argmax", 223, Form.SELECTION, "greatest by total order (NaN greatest, -0 = +0), "
                "lowest index", _infer(DType.I64, False), _cost, _samples(False), "exact",
                _reference(argmax), reduce_rule, lower=_lower("argmax")))  # fmt: skip
+register(OpDef("argmin", 224, Form.SELECTION, "least, NaN before all, -0 = +0, lowest index",
+               _infer(DType.I64, False), _cost, _samples(False), "exact", _reference(argmin),
+               reduce_rule, lower=_lower("argmin")))  # fmt: skip
 register(OpDef("mean", 340, Form.COMPOSITE, "sum, then one division by n", _infer(DType.F32), _cost,
                _samples(True), "as sum, / n, + 0.5 ulp", _reference(mean), reduce_rule,
                lower=_lower("sum", 1), row_program=_mean_row))  # fmt: skip

@@ -14,6 +14,8 @@ from ree.kernels import (  # noqa: F401
     pooling,
     reductions,
     scan,
+    scatter,
+    sorting,
 )
 from ree.kernels.opdef import Form, OpDef, get, names
 

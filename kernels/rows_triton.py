@@ -142,8 +142,8 @@ def select_rows(x, y, rows, n, inner, LEAST: tl.constexpr, C: tl.constexpr, R: t
 
 
 @triton.jit
-def argmax_rows(x, y, rows, n, inner, C: tl.constexpr, R: tl.constexpr):
-    """Lowest index of the greatest element: NaN greatest, -0 equal to +0."""
+def argmax_rows(x, y, rows, n, inner, LEAST: tl.constexpr, C: tl.constexpr, R: tl.constexpr):
+    """Lowest index of the greatest or least element: NaN before all, -0 equal to +0."""
     row = tl.program_id(0) * R + tl.arange(0, R)[:, None]
     live = row < rows
     p = row_pointers(x, row, rows, n, inner)
@@ -153,7 +153,11 @@ def argmax_rows(x, y, rows, n, inner, C: tl.constexpr, R: tl.constexpr):
     for at in range(0, n, C):
         inside = live & (at + column < n)
         v = tl.load(p + (at + column) * inner, mask=inside, other=0.0)
-        key = tl.where(inside, max_key(tl.where(v == 0.0, 0.0, v)), -2147483648)
+        v = tl.where(v == 0.0, 0.0, v)
+        key = max_key(v)
+        if LEAST:
+            key = tl.where(v != v, 2147483647, ~order_key(v))
+        key = tl.where(inside, key, -2147483648)
         top = tl.max(key, axis=1)[:, None]
         first = tl.min(tl.where(inside & (key == top), at + column, 2147483647), axis=1)[:, None]
         where = tl.where(top > best, first.to(tl.int64), where)
@@ -267,13 +271,23 @@ def _amin(call: KernelCall) -> None:
     _select(call, True)
 
 
-@gpu_kernel("argmax")
-def _argmax(call: KernelCall) -> None:
+def _arg(call: KernelCall, least: bool) -> None:
     outer, n, inner = call.params[:3]
     rows = outer * inner
     r, c = _select_shape(rows, n, inner)
     call.launch(argmax_rows, (ceil_div(rows, r),),
-                [call.f32(0), Ptr(call.slots[1], "i64"), rows, n, inner], C=c, R=r)  # fmt: skip
+                [call.f32(0), Ptr(call.slots[1], "i64"), rows, n, inner],
+                LEAST=least, C=c, R=r)  # fmt: skip
+
+
+@gpu_kernel("argmax")
+def _argmax(call: KernelCall) -> None:
+    _arg(call, False)
+
+
+@gpu_kernel("argmin")
+def _argmin(call: KernelCall) -> None:
+    _arg(call, True)
 
 
 @gpu_kernel("softmax")

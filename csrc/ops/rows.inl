@@ -163,5 +163,5 @@ void rms_norm(Pool& pool, void* const* bufs, const int64_t* p) {
 
 #undef REE_ROWS_KERNELS
 #define REE_ROWS_KERNELS                                                             \
-  REE_KERNEL(sum) REE_KERNEL(amax) REE_KERNEL(amin) REE_KERNEL(argmax)               \
+  REE_KERNEL(sum) REE_KERNEL(amax) REE_KERNEL(amin) REE_KERNEL(argmax) REE_KERNEL(argmin)               \
   REE_KERNEL(softmax) REE_KERNEL(layer_norm) REE_KERNEL(rms_norm)

@@ -1,4 +1,4 @@
-// Order-free exact selection over one axis: amax, amin, argmax. Included by rows.inl,
+// Order-free exact selection over one axis: amax, amin, argmax, argmin. Included by rows.inl,
 // after rows_sum.inl.
 
 namespace ree::REE_ISA {
@@ -126,17 +126,20 @@ void amin(Pool& pool, void* const* bufs, const int64_t* p) {
                                  static_cast<float*>(bufs[1]));
 }
 
-// bufs X, Y (i64); params outer, n, inner, strides of X. The greatest value, then where it is first.
-void argmax(Pool& pool, void* const* bufs, const int64_t* p) {
-  rows::Axis a(p);
+namespace rows {
+
+// The value picked, then where it is first.
+template <class Op>
+void arg_axis(Pool& pool, void* const* bufs, const int64_t* p) {
+  Axis a(p);
   const float* x = static_cast<const float*>(bufs[0]);
   int64_t* y = static_cast<int64_t*>(bufs[1]);
   std::vector<float> top((size_t)a.results());
-  rows::select_axis<rows::Greatest>(pool, x, a, top.data());
+  select_axis<Op>(pool, x, a, top.data());
   if (a.by_columns()) {
     // strips of columns; rows are read in order until every column of the strip has its index
     constexpr int64_t kStrip = 512;
-    int64_t strips = rows::pieces_of(a.inner, kStrip);
+    int64_t strips = pieces_of(a.inner, kStrip);
     pool.parallel_for(a.outer * strips, [&](int64_t i, int) {
       int64_t c0 = i % strips * kStrip, o = i / strips, width = std::min(kStrip, a.inner - c0);
       const float* t = top.data() + o * a.inner + c0;
@@ -146,7 +149,7 @@ void argmax(Pool& pool, void* const* bufs, const int64_t* p) {
       for (int64_t k = 0; k < a.n && missing > 0; ++k) {
         const float* row = x + o * a.x_outer + k * a.x_n + c0;
         for (int64_t c = 0; c < width; c += W) {
-          F v = rows::load_n(row + c, width - c), m = rows::load_n(t + c, width - c);
+          F v = load_n(row + c, width - c), m = load_n(t + c, width - c);
           if (!any(or_m(eq(v, m), and_m(ne(v, v), ne(m, m))))) continue;
           for (int64_t e = c; e < std::min(width, c + W); ++e)
             if (out[e] < 0 && (row[e] == t[e] || (row[e] != row[e] && t[e] != t[e])))
@@ -156,11 +159,21 @@ void argmax(Pool& pool, void* const* bufs, const int64_t* p) {
     });
     return;
   }
-  int64_t batch = std::max<int64_t>(1, rows::kGrain / std::max<int64_t>(a.n, 1));
-  pool.parallel_for(rows::pieces_of(a.results(), batch), [&](int64_t i, int) {
+  int64_t batch = std::max<int64_t>(1, kGrain / std::max<int64_t>(a.n, 1));
+  pool.parallel_for(pieces_of(a.results(), batch), [&](int64_t i, int) {
     for (int64_t r = i * batch; r < std::min(a.results(), (i + 1) * batch); ++r)
-      y[r] = rows::find(x + a.start(r), a.n, a.x_n, top[(size_t)r]);
+      y[r] = find(x + a.start(r), a.n, a.x_n, top[(size_t)r]);
   });
+}
+
+}  // namespace rows
+
+// bufs X, Y (i64); params outer, n, inner, strides of X
+void argmax(Pool& pool, void* const* bufs, const int64_t* p) {
+  rows::arg_axis<rows::Greatest>(pool, bufs, p);
+}
+void argmin(Pool& pool, void* const* bufs, const int64_t* p) {
+  rows::arg_axis<rows::Least>(pool, bufs, p);
 }
 
 }  // namespace ree::REE_ISA

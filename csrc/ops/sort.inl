@@ -1,0 +1,105 @@
+// Sorting of the middle axis of [outer, n, inner]: elements and where they came from.
+#include <algorithm>
+#include <cstring>
+
+#include "../kernel.hpp"
+
+namespace ree::REE_ISA {
+namespace sorting {
+
+constexpr int64_t kGrain = 8192;  // elements that are worth a work item
+constexpr int64_t kRadix = 256;   // rows at least this long are sorted by digits
+
+// Unsigned integers in the contract's order: NaN greatest, -0 equal to +0.
+inline uint32_t order_key(float v) {
+  uint32_t u;
+  std::memcpy(&u, &v, 4);
+  uint32_t size = u & 0x7fffffffu;
+  if (size > 0x7f800000u) return 0xffffffffu;
+  if (size == 0) return 0x80000000u;
+  return u >> 31 ? ~u : u | 0x80000000u;
+}
+inline uint64_t order_key(int64_t v) { return (uint64_t)v ^ (1ull << 63); }
+
+// An element of a row: its key, then its index, so that no two are equal. Rows have fewer than 2^32.
+struct Narrow {
+  using Key = uint32_t;
+  uint64_t word;
+  static Narrow make(uint32_t key, int64_t i) { return {(uint64_t)key << 32 | (uint64_t)i}; }
+  Key key() const { return (Key)(word >> 32); }
+  int64_t index() const { return (int64_t)(word & 0xffffffffu); }
+  bool operator<(const Narrow& o) const { return word < o.word; }
+};
+struct Wide {
+  using Key = uint64_t;
+  uint64_t k;
+  int64_t i;
+  static Wide make(uint64_t key, int64_t i) { return {key, i}; }
+  Key key() const { return k; }
+  int64_t index() const { return i; }
+  bool operator<(const Wide& o) const { return k != o.k ? k < o.k : i < o.i; }
+};
+
+// a, in order of index, sorted by key with b as room; the result is in what is returned. Each pass
+// keeps the order of the one before; a digit that all share needs no pass.
+template <class Item>
+Item* radix_sort(Item* a, Item* b, int64_t n) {
+  constexpr int kDigits = sizeof(typename Item::Key);
+  int64_t count[kDigits][256] = {};
+  for (int64_t i = 0; i < n; ++i)
+    for (int d = 0; d < kDigits; ++d) ++count[d][a[i].key() >> (8 * d) & 255];
+  for (int d = 0; d < kDigits; ++d) {
+    int64_t* c = count[d];
+    if (c[a[0].key() >> (8 * d) & 255] == n) continue;
+    int64_t at = 0;
+    for (int v = 0; v < 256; ++v) {
+      int64_t here = c[v];
+      c[v] = at;
+      at += here;
+    }
+    for (int64_t i = 0; i < n; ++i) b[c[a[i].key() >> (8 * d) & 255]++] = a[i];
+    std::swap(a, b);
+  }
+  return a;
+}
+
+template <class T, class Item>
+void sort_axis(Pool& pool, void* const* bufs, const int64_t* p) {
+  const T* x = static_cast<const T*>(bufs[0]);
+  T* y = static_cast<T*>(bufs[1]);
+  int64_t* where = static_cast<int64_t*>(bufs[2]);
+  int64_t outer = p[0], n = p[1], inner = p[2], rows = n ? outer * inner : 0;
+  using Key = typename Item::Key;
+  Key flip = p[3] ? (Key)~(Key)0 : 0;  // descending: the order of complements
+  int64_t batch = std::max<int64_t>(1, kGrain / std::max<int64_t>(n, 1));
+  pool.parallel_for((rows + batch - 1) / batch, [&](int64_t item, int thread) {
+    Item* a = static_cast<Item*>(pool.scratch(thread, (size_t)(2 * n) * sizeof(Item)));
+    for (int64_t r = item * batch; r < std::min(rows, (item + 1) * batch); ++r) {
+      int64_t base = r / inner * n * inner + r % inner;
+      for (int64_t i = 0; i < n; ++i)
+        a[i] = Item::make((Key)(order_key(x[base + i * inner]) ^ flip), i);
+      Item* s = a;
+      if (n >= kRadix) s = radix_sort(a, a + n, n);
+      else std::sort(a, a + n);
+      for (int64_t i = 0; i < n; ++i) {
+        int64_t from = s[i].index();
+        y[base + i * inner] = x[base + from * inner];
+        where[base + i * inner] = from;
+      }
+    }
+  });
+}
+
+}  // namespace sorting
+
+// bufs X, Y, INDICES (i64), contiguous; params outer, n, inner, descending
+void sort_f32(Pool& pool, void* const* bufs, const int64_t* p) {
+  sorting::sort_axis<float, sorting::Narrow>(pool, bufs, p);
+}
+void sort_i64(Pool& pool, void* const* bufs, const int64_t* p) {
+  sorting::sort_axis<int64_t, sorting::Wide>(pool, bufs, p);
+}
+
+}  // namespace ree::REE_ISA
+
+#define REE_SORT_KERNELS REE_KERNEL(sort_f32) REE_KERNEL(sort_i64)

@@ -1,0 +1,90 @@
+"""Writing at indices on a GPU: a program holds a block of the output and walks all updates in order.
+
+There are no atomics and no two programs write the same element, so the order within an element is
+the contract's. An index out of range sets the error flag.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ree.kernels.launch import ERROR, KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
+from ree.kernels.movement_triton import INTEGER, checked
+from ree.kernels.triton_lib import canonical
+
+
+@triton.jit
+def scatter_check(idx, error, n, total, WRAP: tl.constexpr, B: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
+    live = at < total
+    i = tl.load(idx + at, mask=live, other=0)
+    if WRAP:
+        i = tl.where(i < 0, i + n, i)
+    checked(i, n, live, error)
+
+
+@triton.jit
+def scatter_walk(
+    x, idx, src, y, columns, n, inner, k,
+    SHARED: tl.constexpr, ADD: tl.constexpr, FLOAT: tl.constexpr,
+    R: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """R places along the axis of C columns, a column being a pair (outer, inner)."""
+    blocks = tl.cdiv(n, R)
+    first = (tl.program_id(0) % blocks) * R
+    r = (first + tl.arange(0, R)[:, None]).to(tl.int64)
+    column = ((tl.program_id(0) // blocks) * C + tl.arange(0, C)[None, :]).to(tl.int64)
+    o, c = column // inner, column % inner
+    live = column < columns
+    at = (o * n + r) * inner + c
+    out = tl.load(x + at, mask=live & (r < n), other=0)
+    for j in range(0, k):
+        here = (o * k + j) * inner + c
+        if SHARED:
+            i = tl.load(idx + j)
+            i = tl.where(i < 0, i + n, i)
+            if (i >= first) & (i < first + R):
+                v = tl.load(src + here, mask=live, other=0)
+                out = tl.where(r == i, out + v if ADD else v, out)
+        else:
+            i = tl.load(idx + here, mask=live, other=-1)
+            v = tl.load(src + here, mask=(i >= first) & (i < first + R), other=0)
+            out = tl.where(r == i, out + v if ADD else v, out)
+    if FLOAT:
+        out = canonical(out)
+    tl.store(y + at, out, mask=live & (r < n))
+
+
+def _scatter(call: KernelCall, dtype: str, add: bool) -> None:
+    outer, n, inner, k, shared, _ = call.params
+    columns = outer * inner
+    index = Ptr(call.slots[1], "i64")
+    total = k if shared else columns * k
+    if columns:
+        call.launch(scatter_check, (ceil_div(total, 1024),), [index, Ptr(ERROR, "i32"), n, total],
+                    WRAP=bool(shared), B=1024)  # fmt: skip
+    c = min(power_of_two(columns), 128)
+    r = min(power_of_two(n), max(1, 1024 // c))
+    call.launch(
+        scatter_walk,
+        (ceil_div(columns, c) * ceil_div(n, r),),
+        [Ptr(call.slots[0], dtype), index, Ptr(call.slots[2], dtype), Ptr(call.slots[3], dtype),
+         columns, n, inner, k],
+        SHARED=bool(shared), ADD=add, FLOAT=add and dtype == "fp32", R=r, C=c,
+    )  # fmt: skip
+
+
+@gpu_kernel("scatter")
+def _put(call: KernelCall) -> None:
+    _scatter(call, INTEGER[call.params[5]], False)
+
+
+@gpu_kernel("scatter_add_f32")
+def _add_f32(call: KernelCall) -> None:
+    _scatter(call, "fp32", True)
+
+
+@gpu_kernel("scatter_add_i64")
+def _add_i64(call: KernelCall) -> None:
+    _scatter(call, "i64", True)
