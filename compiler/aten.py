@@ -281,14 +281,6 @@ for _name in ("amax", "amin"):
     IMPORTERS[_name] = _extreme(_name)
 
 
-@aten("argmax")
-def _argmax(m: Importer, x: Ref, dim: int | None = None, keepdim: bool = False) -> Ref:
-    if dim is None:
-        x = m.view(x, (product(m.type(x).shape),))
-        return m.add("argmax", x, dim=0, keepdim=False)
-    return m.add("argmax", x, dim=m.axis(dim, m.type(x).rank), keepdim=keepdim)
-
-
 @aten("cumsum")
 def _cumsum(m: Importer, x: Ref, dim: int, *, dtype: Any = None) -> Ref:
     if m.type(x).dtype is DType.BOOL:

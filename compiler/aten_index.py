@@ -119,13 +119,18 @@ IMPORTERS["max.dim"], IMPORTERS["min.dim"] = (
 IMPORTERS["max"], IMPORTERS["min"] = _extreme_all("amax", True), _extreme_all("amin", False)
 
 
-@aten("argmin")
-def _argmin(m: Importer, x: Ref, dim: int | None = None, keepdim: bool = False) -> Ref:
-    t = m.type(x)
-    if dim is not None and t.rank:
-        return _extreme_dim("argmin", False)(m, x, dim, keepdim)[1]  # type: ignore[no-any-return]
-    where = _extreme_dim("argmin", False)(m, m.view(x, (product(t.shape),)), 0)[1]
-    return m.view(where, (1,) * t.rank) if keepdim else where
+def _place_of(op: str, largest: bool) -> Callable[..., Ref]:
+    def f(m: Importer, x: Ref, dim: int | None = None, keepdim: bool = False) -> Ref:
+        t = m.type(x)
+        if dim is not None and t.rank:
+            return _extreme_dim(op, largest)(m, x, dim, keepdim)[1]  # type: ignore[no-any-return]
+        where = _extreme_dim(op, largest)(m, m.view(x, (product(t.shape),)), 0)[1]
+        return m.view(where, (1,) * t.rank) if keepdim else where
+
+    return f
+
+
+IMPORTERS["argmax"], IMPORTERS["argmin"] = _place_of("argmax", True), _place_of("argmin", False)
 
 
 # scatter

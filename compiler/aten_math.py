@@ -207,13 +207,6 @@ def _threshold(m: Importer, x: Ref, threshold: Scalar, value: Scalar) -> Ref:
     return m.add("where", binary(m, "le", x, threshold), v, a)
 
 
-@aten("copy")
-def _copy(m: Importer, x: Ref, source: Ref, non_blocking: bool = False) -> Ref:
-    t = m.type(x)
-    y = m.cast(source, t.dtype)
-    return y if m.type(y).shape == t.shape else m.add("expand", y, shape=t.shape)
-
-
 @aten("square")
 def _square(m: Importer, x: Ref) -> Ref:
     return m.add("mul", x, x)

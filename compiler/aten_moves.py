@@ -218,21 +218,6 @@ def _as_strided(m: Importer, x: Ref, sizes: Any, strides: Any, offset: int | Non
     return m.add("index", m.view(x, (total,)), m.builder.const(at))
 
 
-@aten("diagonal")
-def _diagonal(m: Importer, x: Ref, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Ref:
-    t = m.type(x)
-    a, b = m.axis(dim1, t.rank), m.axis(dim2, t.rank)
-    rows, cols = t.shape[a], t.shape[b]
-    if not isinstance(rows, int) or not isinstance(cols, int):
-        raise Refused("a diagonal of symbolic axes")
-    n = max(min(rows, cols - offset) if offset >= 0 else min(rows + offset, cols), 0)
-    i = np.arange(n, dtype=np.int64)
-    rest = [d for d in range(t.rank) if d not in (a, b)]
-    x = m.add("permute", x, dims=(a, b, *rest))
-    y = m.add("index", x, m.builder.const(i + max(-offset, 0)), m.builder.const(i + max(offset, 0)))
-    return m.add("permute", y, dims=(*range(1, len(rest) + 1), 0))
-
-
 # creation
 
 
@@ -258,6 +243,12 @@ def _full(
 def _full_like(m: Importer, x: Ref, value: Any, *, dtype: Any = None, **ignored: Any) -> Ref:
     t: TensorType = m.type(x)
     return _full(m, t.shape, value, dtype=dtype or t.dtype)  # type: ignore[no-any-return]
+
+
+@aten("empty.memory_format")
+def _empty(m: Importer, sizes: Any, *, dtype: DType | None = None, **ignored: Any) -> Ref:
+    """What nobody wrote reads as zero."""
+    return _full(m, sizes, 0, dtype=dtype or DType.F32)  # type: ignore[no-any-return]
 
 
 for _name, _value in (("zeros", 0), ("ones", 1)):

@@ -3,7 +3,7 @@ one-hot vectors, histograms; and refusals of what has a shape that depends on da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -70,15 +70,6 @@ def _index_select(m: Importer, x: Ref, dim: int, index: Ref) -> Ref:
     axis = m.axis(dim, m.type(x).rank)
     put = IMPORTERS["index.Tensor"]
     return put(m, x, [None] * axis + [m.view(index, (product(m.type(index).shape),))])  # type: ignore[no-any-return]
-
-
-@aten("flip")
-def _flip(m: Importer, x: Ref, dims: Sequence[int]) -> Ref:
-    t = m.type(x)
-    for axis in sorted({m.axis(d, t.rank) for d in dims} if t.rank else ()):
-        n = t.shape[axis]
-        x = _index_select(m, x, axis, m.add("iota", n=n, start=n - 1, step=-1))
-    return x
 
 
 @aten("roll")

@@ -4,12 +4,11 @@ of the registry's operators, in the order given here."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, aten
+from ree.compiler.importer import Importer, Refused, Scalar, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import Dim, DType, product
 
@@ -280,13 +279,3 @@ def _with_addend(m: Importer, y: Ref, c: Ref, beta: Scalar, alpha: Scalar) -> Re
 def _addmv(m: Importer, c: Ref, a: Ref, b: Ref, *, beta: Scalar = 1, alpha: Scalar = 1) -> Ref:
     y = m.add("matmul", a, m.view(b, (*m.type(b).shape, 1)))
     return _with_addend(m, m.view(y, m.type(y).shape[:-1]), c, beta, alpha)
-
-
-def _extreme(op: str) -> Callable[..., Ref]:
-    def f(m: Importer, x: Ref) -> Ref:
-        return m.reduce(op, x, (), False)
-
-    return f
-
-
-IMPORTERS["max"], IMPORTERS["min"] = _extreme("amax"), _extreme("amin")

@@ -119,6 +119,8 @@ def aten(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def wrap(f: Callable[..., Any]) -> Callable[..., Any]:
         for name in names:
+            if name in IMPORTERS:
+                raise TypeError(f"two importers for {name}")
             IMPORTERS[name] = f
         return f
 
