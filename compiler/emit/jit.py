@@ -34,6 +34,7 @@ TARGETS = {
         16,
         True,
     ),
+    "avx2": Target("avx2", "x86-64", "+avx2,+fma,+f16c", 8, True),
 }
 _engines: list[llvm.ExecutionEngine] = []  # code lives as long as the process
 
