@@ -7,6 +7,8 @@ namespace ree {
 #if defined(__x86_64__)
 namespace avx512 { extern const KernelTable table; }
 namespace avx2 { extern const KernelTable table; }
+#elif defined(__aarch64__)
+namespace neon { extern const KernelTable table; }
 #endif
 namespace portable { extern const KernelTable table; }
 
@@ -26,6 +28,8 @@ const Candidate* candidates(int* n) {
       {&avx2::table, (__builtin_cpu_init(), __builtin_cpu_supports("avx2") &&
                                                 __builtin_cpu_supports("fma") &&
                                                 __builtin_cpu_supports("f16c"))},
+#elif defined(__aarch64__)
+      {&neon::table, true},  // part of the architecture
 #endif
       {&portable::table, true},
   };

@@ -214,7 +214,7 @@ def test_the_report_covers_the_kernels_arithmetic(core):
     [
         ("portable", "\tmulpd ", "\tvfmadd231ps %zmm0,", "fuses"),
         ("portable", "\tdivps ", "\trcpps ", "approximation"),
-        ("avx2", "\tvroundps $0x8,", "\tvroundps $0xb,", "direction"),
+        ("avx2", "\tvdivps %ymm", "\tvdpps $0xff,%ymm", "order"),
         ("avx512", "\tvsqrtps ", "\tvrsqrt14ps ", "approximation"),
         ("avx512", "\tvdivss ", "\tfdivp ", "x87"),
     ],
