@@ -6,6 +6,9 @@
 namespace ree {
 #if defined(__x86_64__)
 namespace avx512 { extern const KernelTable table; }
+namespace avx2 { extern const KernelTable table; }
+#elif defined(__aarch64__)
+namespace neon { extern const KernelTable table; }
 #endif
 namespace portable { extern const KernelTable table; }
 
@@ -22,6 +25,11 @@ const Candidate* candidates(int* n) {
                                                   __builtin_cpu_supports("avx512bw") &&
                                                   __builtin_cpu_supports("avx512dq") &&
                                                   __builtin_cpu_supports("avx512vl"))},
+      {&avx2::table, (__builtin_cpu_init(), __builtin_cpu_supports("avx2") &&
+                                                __builtin_cpu_supports("fma") &&
+                                                __builtin_cpu_supports("f16c"))},
+#elif defined(__aarch64__)
+      {&neon::table, true},  // part of the architecture
 #endif
       {&portable::table, true},
   };

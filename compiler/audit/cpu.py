@@ -47,6 +47,15 @@ _ALLOWED = {
         # how a contraction is divided among threads
         r"vmulsd|vu?comisd|vcvtsi2sd[lq]?|vcvttsd2si[lq]?",
     ),
+    "avx2": (
+        r"v(add|sub|mul|div|sqrt|min|max)[ps]s",
+        r"vfn?m(add|sub)(132|213|231)[ps]s",
+        r"vu?comiss|vcmp\w*[ps]s",
+        r"vcvtdq2ps|vcvtsi2ss[lq]?|vcvttps2dq|vcvttss2si[lq]?",
+        r"vround[ps]s",  # rint, immediate checked below
+        r"vhaddps",  # as above
+        r"vmulsd|vu?comisd|vcvtsi2sd[lq]?|vcvttsd2si[lq]?",
+    ),
 }  # fmt: skip
 # Instructions that compute no float; 3DNow!, the one float extension spelled p.., is left out.
 _MOVES = (
@@ -146,7 +155,7 @@ def _judge(mnemonic: str, operands: str, target: str, allowed: re.Pattern[str]) 
         return _reason(mnemonic, target)
     if re.search(r"\{r[duz]-sae\}", operands):
         return _ROUNDING
-    if mnemonic.startswith("vrndscale"):
+    if mnemonic.startswith(("vrndscale", "vround")):
         immediate = re.match(r"\$(\w+)", operands)
         mode = int(immediate[1], 0) if immediate else -1
         # bits 4 to 7: digits kept; bit 2: the mode of the thread, which is to nearest; 0: to nearest
@@ -231,6 +240,7 @@ def audit_core() -> list[KernelReport]:
 
 _TARGET = re.compile(r"(?:call|j\w+)\s+([0-9a-f]+)\b")
 _POINTED = re.compile(r"# ([0-9a-f]+)\b")
+_WIDE = re.compile(r"%zmm|%k[0-7]|%[xy]mm(?:1[6-9]|2\d|3[01])")  # AVX-512 alone has these
 _PACKED = re.compile(r"(?:add|sub|mul|div|sqrt|min|max)p[sd]")
 
 
@@ -275,8 +285,10 @@ class _Library:
             code = line[address.end():]  # fmt: skip
             mnemonic = code.split(None, 1)[0] if code.strip() else ""
             if _REGISTER.search(code):
-                if mnemonic.startswith("v"):
-                    self.kinds[home] = "avx512"  # only that file is compiled for AVX
+                if _WIDE.search(code):
+                    self.kinds[home] = "avx512"
+                elif mnemonic.startswith("v"):
+                    self.kinds.setdefault(home, "avx2")
                 elif _PACKED.fullmatch(mnemonic):
                     self.kinds.setdefault(home, "portable")
             refers = _TARGET.match(code) or _POINTED.search(code)

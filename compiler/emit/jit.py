@@ -6,6 +6,7 @@ happens to have, and without any flag that lets LLVM contract or reassociate.
 
 from __future__ import annotations
 
+import platform
 import re
 from dataclasses import dataclass
 
@@ -25,8 +26,9 @@ class Target:
     hardware_fma: bool
 
 
+_BASELINE = "generic" if platform.machine() in ("aarch64", "arm64") else "x86-64"
 TARGETS = {
-    "portable": Target("portable", "x86-64", "", 4, False),
+    "portable": Target("portable", _BASELINE, "", 4, False),
     "avx512": Target(
         "avx512",
         "skylake-avx512",
@@ -34,6 +36,8 @@ TARGETS = {
         16,
         True,
     ),
+    "avx2": Target("avx2", "x86-64", "+avx2,+fma,+f16c", 8, True),
+    "neon": Target("neon", "generic", "+neon", 4, True),
 }
 _engines: list[llvm.ExecutionEngine] = []  # code lives as long as the process
 

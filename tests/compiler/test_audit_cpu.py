@@ -15,7 +15,7 @@ from ree.kernels.scalar import F32, function
 from ree.kernels.tilespec import Operand, Step, TileSpec
 from ree.kernels.types import DType
 
-ISAS = ("portable", "avx512")
+ISAS = ("portable", "avx2", "avx512")
 
 FAULTS = [
     ("portable", "rcpps %xmm0, %xmm1", "approximation"),
@@ -51,6 +51,11 @@ FAULTS = [
     ("portable", "divpd %xmm0, %xmm1", "double"),
     ("avx512", "addps %xmm0, %xmm1", ""),
     ("avx512", "vnewps %zmm0, %zmm1", ""),
+    ("avx2", "vrcpps %ymm0, %ymm1", "approximation"),
+    ("avx2", "vroundps $11, %ymm0, %ymm1", "direction"),
+    ("avx2", "vcvtps2ph $0, %ymm0, %xmm1", "half"),
+    ("avx2", "vrangeps $5, %ymm0, %ymm1, %ymm2", ""),
+    ("avx2", "vmulpd %ymm0, %ymm1, %ymm2", "double"),
     ("portable", "callq expf@PLT", "platform"),
     ("portable", "call 6b20 <fmaf@plt>", "platform"),
     ("avx512", "jmp expf", "platform"),
@@ -61,7 +66,11 @@ FAULTS = [
 @pytest.mark.parametrize(("target", "text", "word"), FAULTS)
 @pytest.mark.parametrize("form", ["\t{}", "   12af:\t{}", "  12af:\tnotrack {}", "\t{} # why"])
 def test_a_planted_fault_is_found_and_named(target, text, word, form):
-    good = {"portable": "\tsubps %xmm0, %xmm1", "avx512": "\tvsubps %zmm0, %zmm1, %zmm2"}[target]
+    good = {
+        "portable": "\tsubps %xmm0, %xmm1",
+        "avx2": "\tvsubps %ymm0, %ymm1, %ymm2",
+        "avx512": "\tvsubps %zmm0, %zmm1, %zmm2",
+    }[target]
     report = audit_text("k", target, ["inner:", good, form.format(text), good], ["add"])
     (finding,) = report.findings
     assert finding.instruction == text
@@ -85,6 +94,7 @@ def test_a_planted_fault_is_found_and_named(target, text, word, form):
         ("portable", "jmp .LBB0_3"),
         ("portable", "call 6b20 <_ZdlPvm@plt>"),
         ("portable", "leaq .LCPI0_1@GOTOFF(%rax), %rcx"),
+        ("avx2", "vroundps $8, %ymm0, %ymm1"),
         ("avx512", "vaddps {rn-sae}, %zmm0, %zmm1, %zmm2"),
         ("avx512", "vrndscaleps $8, %zmm0, %zmm1"),
         ("avx512", "vfmadd231ps (%rax){1to16}, %zmm1, %zmm2"),
@@ -123,17 +133,19 @@ def one_rounding(a, b, c):
 
 
 def test_mul_and_add_are_not_contracted():
-    (wide,) = audit_tiles([spec(two_roundings)], "avx512")
-    assert wide.ok
-    assert set(wide.floats) == {"vmulps", "vaddps", "vmulss", "vaddss"}
+    for isa in ("avx2", "avx512"):
+        (wide,) = audit_tiles([spec(two_roundings)], isa)
+        assert wide.ok
+        assert set(wide.floats) == {"vmulps", "vaddps", "vmulss", "vaddss"}
     (narrow,) = audit_tiles([spec(two_roundings)], "portable")
     assert narrow.ok
     assert set(narrow.floats) == {"mulps", "addps", "mulss", "addss"}
 
 
 def test_a_stated_fma_is_one_instruction_or_emulated():
-    wide = audit_tiles([spec(one_rounding)], "avx512")[0].floats
-    assert all(m.startswith("vfmadd") for m in wide)
+    for isa in ("avx2", "avx512"):
+        wide = audit_tiles([spec(one_rounding)], isa)[0].floats
+        assert all(m.startswith("vfmadd") for m in wide)
     narrow = audit_tiles([spec(one_rounding)], "portable")[0]
     assert narrow.ok
     assert {"mulpd", "addpd", "cvtpd2ps"} <= set(narrow.floats)
@@ -181,19 +193,20 @@ def test_the_compiled_kernels_are_clean(core):
     for report in core.values():
         assert report.findings == ()
         assert {"gemm", "attention", "softmax", "cumsum_f32", "sum"} <= set(report.operators)
-    assert core["portable"].operators == core["avx512"].operators
+    assert core["portable"].operators == core["avx2"].operators == core["avx512"].operators
 
 
 def test_the_report_covers_the_kernels_arithmetic(core):
-    """Both builds hold the same source: thousands of chain steps, fused or emulated."""
-    portable, wide = core["portable"].floats, core["avx512"].floats
-    assert sum(n for m, n in wide.items() if m.startswith("vfmadd")) > 1000
+    """The builds hold the same source: thousands of chain steps, fused or emulated."""
+    portable = core["portable"].floats
     assert portable["mulpd"] > 1000
     assert not any(m.startswith("v") for m in portable)
-    assert all(m.startswith("v") for m in wide)
-    for mnemonic in ("divps", "sqrtps", "addps", "subps"):
-        assert portable[mnemonic] > 0
-        assert wide[f"v{mnemonic}"] > 0
+    for wide in (core["avx2"].floats, core["avx512"].floats):
+        assert sum(n for m, n in wide.items() if m.startswith("vfmadd")) > 1000
+        assert all(m.startswith("v") for m in wide)
+        for mnemonic in ("divps", "sqrtps", "addps", "subps"):
+            assert portable[mnemonic] > 0
+            assert wide[f"v{mnemonic}"] > 0
 
 
 @pytest.mark.parametrize(
@@ -201,6 +214,7 @@ def test_the_report_covers_the_kernels_arithmetic(core):
     [
         ("portable", "\tmulpd ", "\tvfmadd231ps %zmm0,", "fuses"),
         ("portable", "\tdivps ", "\trcpps ", "approximation"),
+        ("avx2", "\tvdivps %ymm", "\tvdpps $0xff,%ymm", "order"),
         ("avx512", "\tvsqrtps ", "\tvrsqrt14ps ", "approximation"),
         ("avx512", "\tvdivss ", "\tfdivp ", "x87"),
     ],

@@ -1,0 +1,4 @@
+// The NEON build of every kernel.
+#include "neon.hpp"
+
+#include "kernels.inl"
