@@ -4,6 +4,7 @@
 // from a copy of the image that has its border of +0, and its columns sorted by their remainder
 // modulo the stride: what one k needs for neighbouring pixels then lies side by side.
 #include <cstring>
+#include <vector>
 
 namespace ree::REE_ISA::contraction {
 
@@ -12,6 +13,12 @@ struct Convolution {
   int64_t CG, M, K, pixels;   // channels of a group in and out, taps, pixels of an output channel
   int64_t rows[2], width;     // of the copy: planes and rows used, floats of one remainder
   int64_t row, plane, channel, image;  // floats of the copy
+  std::vector<char> is_row_read[2];    // planes and rows that some window holds
+  struct Remainder {
+    bool is_read;
+    int64_t low, high;  // columns [low, high) hold x[i * stride + remainder - pad]; the rest are +0
+  };
+  std::vector<Remainder> remainders;
 
   explicit Convolution(const int64_t* p) {
     int64_t* const at[] = {&N, &C, in, in + 1, in + 2, &CO, out, out + 1, out + 2};
@@ -29,6 +36,13 @@ struct Convolution {
     plane = row * rows[1];
     channel = plane * rows[0];
     image = channel * C;
+    for (int i = 0; i < 2; ++i)
+      for (int64_t r = 0; r < rows[i]; ++r) is_row_read[i].push_back(is_read(i, r));
+    for (int64_t r = 0; r < stride[2]; ++r) {
+      int64_t low = smaller(ceil_div(pad[2] > r ? pad[2] - r : 0, stride[2]), width);
+      int64_t high = in[2] + pad[2] > r ? ceil_div(in[2] + pad[2] - r, stride[2]) : 0;
+      remainders.push_back({is_read(2, r), low, smaller(high < low ? low : high, width)});
+    }
   }
 
   bool is_one_by_one() const {
@@ -36,12 +50,14 @@ struct Convolution {
       if (kernel[i] != 1 || stride[i] != 1 || pad[i] != 0) return false;
     return true;
   }
-  // Where tap k lies, relative to its pixel.
-  int64_t offset(int64_t k) const {
-    const int64_t w = k % kernel[2] * dilation[2], h = k / kernel[2] % kernel[1] * dilation[1];
-    const int64_t d = k / kernel[2] / kernel[1] % kernel[0] * dilation[0];
-    const int64_t c = k / kernel[2] / kernel[1] / kernel[0];
-    return c * channel + d * plane + h * row + w % stride[2] * width + w / stride[2];
+  // Where each tap lies, relative to its pixel.
+  void fill_offsets(int64_t* to) const {
+    for (int64_t c = 0; c < CG; ++c)
+      for (int64_t d = 0; d < kernel[0]; ++d)
+        for (int64_t h = 0; h < kernel[1]; ++h)
+          for (int64_t w = 0; w < kernel[2]; ++w)
+            *to++ = c * channel + d * dilation[0] * plane + h * dilation[1] * row +
+                    w * dilation[2] % stride[2] * width + w * dilation[2] / stride[2];
   }
   // Where the first of a row of pixels lies; line counts rows of all planes.
   int64_t line(int64_t i) const {
@@ -57,11 +73,8 @@ struct Convolution {
 
   void copy_columns(const float* x, float* to) const {
     for (int64_t r = 0; r < stride[2]; ++r, to += width) {
-      if (!is_read(2, r)) continue;
-      // column i holds x[i * stride + r - pad]
-      int64_t low = smaller(ceil_div(pad[2] > r ? pad[2] - r : 0, stride[2]), width);
-      int64_t high = in[2] + pad[2] > r ? ceil_div(in[2] + pad[2] - r, stride[2]) : 0;
-      high = smaller(high < low ? low : high, width);
+      const auto [is_read, low, high] = remainders[(size_t)r];
+      if (!is_read) continue;
       for (int64_t i = 0; i < low; ++i) to[i] = 0.0f;
       const float* from = x + low * stride[2] + r - pad[2];
       if (stride[2] == 1) {
@@ -76,10 +89,10 @@ struct Convolution {
   }
   void copy_channel(const float* x, float* to) const {
     for (int64_t d = 0; d < rows[0]; ++d) {
-      if (!is_read(0, d)) continue;
+      if (!is_row_read[0][(size_t)d]) continue;
       const int64_t xd = d - pad[0];
       for (int64_t h = 0; h < rows[1]; ++h) {
-        if (!is_read(1, h)) continue;
+        if (!is_row_read[1][(size_t)h]) continue;
         const int64_t xh = h - pad[1];
         float* line = to + d * plane + h * row;
         if (xd < 0 || xd >= in[0] || xh < 0 || xh >= in[1])
@@ -261,7 +274,7 @@ inline void few_channels(const Convolution& conv, const Contraction& x, const in
 inline void convolve_groups(Pool& pool, const Convolution& conv, const Contraction& x,
                             const float* images, int64_t in) {
   int64_t* offsets = static_cast<int64_t*>(pool.shared(8 * (size_t)conv.K));
-  for (int64_t k = 0; k < conv.K; ++k) offsets[k] = conv.offset(k);
+  conv.fill_offsets(offsets);
   const size_t bytes = 4 * (size_t)(conv.CG * conv.channel + 2 * W);
   pool.parallel_for(conv.N * conv.groups, [&](int64_t e, int thread) {
     float* copy = static_cast<float*>(pool.scratch(thread, bytes));
@@ -283,7 +296,7 @@ inline void convolve(Pool& pool, const Convolution& conv, Contraction x, const f
       pool.shared(8 * (size_t)(conv.K + 8) + 4 * (size_t)(each * conv.image + 2 * W)));
   int64_t* offsets = reinterpret_cast<int64_t*>(shared);
   float* copy = reinterpret_cast<float*>(shared + (conv.K + 7) / 8 * 64);
-  for (int64_t k = 0; k < conv.K; ++k) offsets[k] = conv.offset(k);
+  conv.fill_offsets(offsets);
   const Patches patches{conv, copy, offsets};
   for (int64_t done = 0; done < conv.N; done += each) {
     const int64_t count = smaller(each, conv.N - done), channels = count * conv.C;

@@ -93,7 +93,20 @@ struct Block {
   int64_t k0, depth;  // the pass
   bool last_pass;
 
-  int64_t row(int64_t t) const { return s.tile_row(x, t); }
+  // Set once a block and once a panel: divisions cost more than they look.
+  int64_t first_row[kBlockTiles + 1];
+  const float *a, *b;  // of the element
+  float* c;
+  int64_t column;  // where the panel starts in C
+
+  void start() {
+    a = x.a_of(e), b = x.b_of(e), c = x.c_of(e);
+    for (int64_t t = t0; t <= t1; ++t) first_row[t - t0] = s.tile_row(x, t);
+  }
+  void start_panel(int64_t j) {
+    column = x.patches ? columns_at(*x.patches, j * kPanel) : j * kPanel;
+  }
+  int64_t row(int64_t t) const { return first_row[t - t0]; }
   int64_t rows(int64_t t) const { return row(t + 1) - row(t); }
   int64_t block_rows() const { return row(t1) - row(t0); }
   int64_t segments() const { return at_least_one(ceil_div(depth, kSegment)); }
@@ -101,18 +114,15 @@ struct Block {
     return packed + (g * block_rows() + row(t) - row(t0)) * kSegment;
   }
   const float* a_at(int64_t t, int64_t g) const {
-    return x.a_of(e) + row(t) * x.a_row + (k0 + g * kSegment) * x.a_k;
+    return a + row(t) * x.a_row + (k0 + g * kSegment) * x.a_k;
   }
-  float* c_at(int64_t t, int64_t j) const {
-    const int64_t column = x.patches ? columns_at(*x.patches, j * kPanel) : j * kPanel;
-    return x.c_of(e) + row(t) * x.c_row + column;
-  }
+  float* c_at(int64_t t) const { return c + row(t) * x.c_row + column; }
   // Columns of panel j that are not neighbours in C go through the totals.
   bool is_apart(int64_t j) const {
     return x.patches && spans_images(*x.patches, j * kPanel, smaller((j + 1) * kPanel, x.N));
   }
   void move(int64_t t, int64_t j, bool to_c) const {
-    move_panel(*x.patches, j * kPanel, smaller((j + 1) * kPanel, x.N), x.c_of(e) + row(t) * x.c_row,
+    move_panel(*x.patches, j * kPanel, smaller((j + 1) * kPanel, x.N), c + row(t) * x.c_row,
                rows(t), totals + (row(t) - row(t0)) * kPanel, to_c);
   }
 
@@ -123,8 +133,8 @@ struct Block {
                    segment_b);
       return segment_b;
     }
-    if (x.is_packed) return x.b_of(e) + (j * x.K + k) * kPanel;
-    pack_panel(x.b_of(e) + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
+    if (x.is_packed) return b + (j * x.K + k) * kPanel;
+    pack_panel(b + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
                smaller(kSegment, depth - g * kSegment), x.N - j * kPanel, segment_b);
     return segment_b;
   }
@@ -136,7 +146,7 @@ struct Block {
     step.a = packed_at(t, g);
     step.k = smaller(kSegment, depth - g * kSegment);
     step.columns = smaller(kPanel, x.N - j * kPanel);
-    step.c = c_at(t, j);
+    step.c = c_at(t);
     step.c_row = x.c_row;
     step.in = first && !rereads ? nullptr : total;
     step.out = last && !apart ? nullptr : total;
@@ -146,12 +156,13 @@ struct Block {
       for (int64_t r = 0; r < rows(t); ++r)
         copy_row(step.c + r * x.c_row, total + r * kPanel, step.columns);
     const bool next_is_read = rereads && first && t + 1 < t1;  // also where it lies apart: no harm
-    step.next_c = (const char*)(last ? step.c : next_is_read ? c_at(t + 1, j) : total);
+    step.next_c = (const char*)(last ? step.c : next_is_read ? c_at(t + 1) : total);
     step.next_c_step = last || next_is_read ? x.c_row * 4 : 0;
   }
 
   // The first panel, a tile at a time: while a step computes, it packs A for the next one.
-  void pack_and_run(int64_t j) const {
+  void pack_and_run(int64_t j) {
+    start_panel(j);
     const int64_t n = segments(), steps = (t1 - t0) * n;
     pack_rows(a_at(t0, 0), x.a_row, 1, rows(t0), kSegment, packed_at(t0, 0), 0);
     TileStep step{};
@@ -172,7 +183,8 @@ struct Block {
     }
   }
 
-  void run_panel(int64_t j) const {
+  void run_panel(int64_t j) {
+    start_panel(j);
     TileStep step{};
     const bool apart = is_apart(j);
     for (int64_t g = 0; g < segments(); ++g) {
@@ -195,6 +207,7 @@ struct Block {
 
   // is_in_scratch: the block's rows of A were packed by the task before.
   void run(bool is_in_scratch) {
+    start();
     for (k0 = 0; k0 == 0 || k0 < x.K; k0 += s.depth) {
       depth = smaller(s.depth, x.K - k0);
       last_pass = k0 + depth >= x.K;
@@ -232,7 +245,7 @@ inline void contract_blocks(Pool& pool, const Contraction& x, const Blocking& s)
             scratch,
             scratch + a_floats,
             scratch + a_floats + block_rows * kPanel,
-            0, 0, false};
+            0, 0, false, {}, nullptr, nullptr, nullptr, 0};
     const bool remembers = thread < kRemembered && s.depth >= x.K;
     b.run(remembers && packed_block[thread] == block);
     if (remembers) packed_block[thread] = block;
