@@ -32,14 +32,14 @@ CASES = {
 }
 
 
-def seconds(run: Callable[[], object], repeat: int) -> float:
-    start = time.perf_counter()
+def seconds(run: Callable[[], object], repeat: int, clock: Callable[[], float]) -> float:
+    start = clock()
     for _ in range(repeat):
         run()
-    return (time.perf_counter() - start) / repeat
+    return (clock() - start) / repeat
 
 
-def measure(name: str, threads: int, rounds: int) -> dict[str, object]:
+def measure(name: str, threads: int, rounds: int, clock: Callable[[], float]) -> dict[str, object]:
     n, c, co, k, size, stride, groups = CASES[name]
     torch.manual_seed(0)
     model = torch.nn.Conv2d(c, co, k, stride, k // 2, groups=groups).eval()
@@ -53,9 +53,12 @@ def measure(name: str, threads: int, rounds: int) -> dict[str, object]:
     with torch.inference_mode():
         want = model(x)
         np.testing.assert_allclose(np.asarray(ours()), want.numpy(), atol=1e-3)
-        repeat = max(1, int(0.02 / max(seconds(ours, 2), 1e-6)))
-        seconds(lambda: model(x), 2)
-        pairs = [(seconds(lambda: model(x), repeat), seconds(ours, repeat)) for _ in range(rounds)]
+        repeat = max(1, int(0.02 / max(seconds(ours, 2, clock), 1e-6)))
+        seconds(lambda: model(x), 2, clock)
+        pairs = [
+            (seconds(lambda: model(x), repeat, clock), seconds(ours, repeat, clock))
+            for _ in range(rounds)
+        ]
     flops = 2 * want.numel() * (c // groups) * k * k
     mine = statistics.median(p[1] for p in pairs)
     return {
@@ -73,13 +76,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[2])
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--case", nargs="+", default=list(CASES))
+    parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows = []
+    clock = time.thread_time if args.cpu_time else time.perf_counter
     print(f"{'case':>28} threads  ratio      ms  torch ms   GF/s")
     for threads in args.threads:
         for name in args.case:
-            r = measure(name, threads, args.rounds)
+            r = measure(name, threads, args.rounds, clock)
             rows.append(r)
             print(f"{name:>28} {threads:7d} {r['ratio']:6} {r['milliseconds']:7} "
                   f"{r['torch_milliseconds']:9} {r['gflops']:6}", flush=True)  # fmt: skip

@@ -4,6 +4,7 @@
 // from a copy of the image that has its border of +0, and its columns sorted by their remainder
 // modulo the stride: what one k needs for neighbouring pixels then lies side by side.
 #include <cstring>
+#include <vector>
 
 namespace ree::REE_ISA::contraction {
 
@@ -12,6 +13,12 @@ struct Convolution {
   int64_t CG, M, K, pixels;   // channels of a group in and out, taps, pixels of an output channel
   int64_t rows[2], width;     // of the copy: planes and rows used, floats of one remainder
   int64_t row, plane, channel, image;  // floats of the copy
+  std::vector<char> is_row_read[2];    // planes and rows that some window holds
+  struct Remainder {
+    bool is_read;
+    int64_t low, high;  // columns [low, high) hold x[i * stride + remainder - pad]; the rest are +0
+  };
+  std::vector<Remainder> remainders;
 
   explicit Convolution(const int64_t* p) {
     int64_t* const at[] = {&N, &C, in, in + 1, in + 2, &CO, out, out + 1, out + 2};
@@ -29,6 +36,13 @@ struct Convolution {
     plane = row * rows[1];
     channel = plane * rows[0];
     image = channel * C;
+    for (int i = 0; i < 2; ++i)
+      for (int64_t r = 0; r < rows[i]; ++r) is_row_read[i].push_back(is_read(i, r));
+    for (int64_t r = 0; r < stride[2]; ++r) {
+      int64_t low = smaller(ceil_div(pad[2] > r ? pad[2] - r : 0, stride[2]), width);
+      int64_t high = in[2] + pad[2] > r ? ceil_div(in[2] + pad[2] - r, stride[2]) : 0;
+      remainders.push_back({is_read(2, r), low, smaller(high < low ? low : high, width)});
+    }
   }
 
   bool is_one_by_one() const {
@@ -36,35 +50,37 @@ struct Convolution {
       if (kernel[i] != 1 || stride[i] != 1 || pad[i] != 0) return false;
     return true;
   }
-  // Where tap k lies, relative to its pixel.
-  int64_t offset(int64_t k) const {
-    const int64_t w = k % kernel[2] * dilation[2], h = k / kernel[2] % kernel[1] * dilation[1];
-    const int64_t d = k / kernel[2] / kernel[1] % kernel[0] * dilation[0];
-    const int64_t c = k / kernel[2] / kernel[1] / kernel[0];
-    return c * channel + d * plane + h * row + w % stride[2] * width + w / stride[2];
+  // Where each tap lies, relative to its pixel.
+  void fill_offsets(int64_t* to) const {
+    for (int64_t c = 0; c < CG; ++c)
+      for (int64_t d = 0; d < kernel[0]; ++d)
+        for (int64_t h = 0; h < kernel[1]; ++h)
+          for (int64_t w = 0; w < kernel[2]; ++w)
+            *to++ = c * channel + d * dilation[0] * plane + h * dilation[1] * row +
+                    w * dilation[2] % stride[2] * width + w * dilation[2] / stride[2];
   }
   // Where the first of a row of pixels lies; line counts rows of all planes.
   int64_t line(int64_t i) const {
     return i / out[1] * stride[0] * plane + i % out[1] * stride[1] * row;
   }
+  // Whether some window holds a plane, row or column of remainder `at` modulo the stride.
   bool is_read(int axis, int64_t at) const {
-    for (int64_t k = 0; k < kernel[axis]; ++k) {
-      int64_t first = at - k * dilation[axis];
-      if (first >= 0 && first % stride[axis] == 0) return true;
-    }
+    if (stride[axis] == 1) return true;
+    for (int64_t k = 0; k < kernel[axis]; ++k)
+      if ((at - k * dilation[axis]) % stride[axis] == 0) return true;
     return false;
   }
 
   void copy_columns(const float* x, float* to) const {
     for (int64_t r = 0; r < stride[2]; ++r, to += width) {
-      // column i holds x[i * stride + r - pad]
-      int64_t low = smaller(ceil_div(pad[2] > r ? pad[2] - r : 0, stride[2]), width);
-      int64_t high = in[2] + pad[2] > r ? ceil_div(in[2] + pad[2] - r, stride[2]) : 0;
-      high = smaller(high < low ? low : high, width);
+      const auto [is_read, low, high] = remainders[(size_t)r];
+      if (!is_read) continue;
       for (int64_t i = 0; i < low; ++i) to[i] = 0.0f;
       const float* from = x + low * stride[2] + r - pad[2];
       if (stride[2] == 1) {
         if (high > low) std::memcpy(to + low, from, 4 * (size_t)(high - low));
+      } else if (stride[2] == 2) {
+        for (int64_t i = low; i < high; ++i) to[i] = from[2 * (i - low)];
       } else {
         for (int64_t i = low; i < high; ++i, from += stride[2]) to[i] = *from;
       }
@@ -73,10 +89,10 @@ struct Convolution {
   }
   void copy_channel(const float* x, float* to) const {
     for (int64_t d = 0; d < rows[0]; ++d) {
-      if (!is_read(0, d)) continue;
+      if (!is_row_read[0][(size_t)d]) continue;
       const int64_t xd = d - pad[0];
       for (int64_t h = 0; h < rows[1]; ++h) {
-        if (!is_read(1, h)) continue;
+        if (!is_row_read[1][(size_t)h]) continue;
         const int64_t xh = h - pad[1];
         float* line = to + d * plane + h * row;
         if (xd < 0 || xd >= in[0] || xh < 0 || xh >= in[1])
@@ -88,108 +104,200 @@ struct Convolution {
   }
 };
 
-// Right-hand panels of a contraction, made from the copy.
+// Columns of a contraction that are the pixels of several images, and its right-hand panels, made
+// from the copy.
 struct Patches {
   const Convolution& conv;
-  const float* copy;  // of the images from `first_image` on
-  int64_t first_image;
+  const float* copy;
   const int64_t* offsets;  // of each k
 
-  const float* of(int64_t e) const {
-    return copy + (e / conv.groups - first_image) * conv.image +
-           e % conv.groups * conv.CG * conv.channel;
-  }
-  // Rows k .. k + count of panel j; writes up to W - 1 floats more. Columns past the last pixel are
-  // not defined.
-  void pack(int64_t e, int64_t j, int64_t k, int64_t count, float* dst) const {
-    struct Run {
-      int64_t source, column, length;
-    } runs[kPanel];
-    int n = 0;
-    const int64_t width = conv.out[2], end = smaller((j + 1) * kPanel, conv.pixels);
-    for (int64_t p = j * kPanel; p < end; ++n) {
-      int64_t length = smaller(width - p % width, end - p);
-      runs[n] = {conv.line(p / width) + p % width, p - j * kPanel, length};
-      p += length;
-    }
-    const float* base = of(e);
-    for (int64_t i = 0; i < count; ++i, dst += kPanel) {
-      const float* from = base + offsets[k + i];
-      for (int r = 0; r < n; ++r)
-        for (int64_t c = 0; c < runs[r].length; c += W)
-          store(dst + runs[r].column + c, load(from + runs[r].source + c));
-    }
+  // A panel may hold pixels of two images or more; its columns are then not neighbours in C.
+  int64_t image(int64_t column) const { return column / conv.pixels; }
+  int64_t c_offset(int64_t column) const {
+    return image(column) * conv.CO * conv.pixels + column % conv.pixels;
   }
 };
 
-inline void pack_patches(const Patches& p, int64_t e, int64_t j, int64_t k, int64_t count,
-                         float* dst) {
-  p.pack(e, j, k, count, dst);
+// dst[k][column[i]], W floats, from base + offsets[k] + source[i], for i < N in order
+template <int N>
+void copy_windows(const float* base, const int64_t* offsets, int64_t count, const int64_t* source,
+                  const int64_t* column, float* dst) {
+  for (int64_t k = 0; k < count; ++k, dst += kPanel) {
+    const float* from = base + offsets[k];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) store(dst + column[i], load(from + source[i]));
+  }
 }
 
-inline constexpr int64_t kFewChannels = 3;  // of a group, up to which panels do not pay
-inline constexpr int kWays = 6;             // vectors of pixels at once
+// Rows k .. k + count of panel j of group e; writes up to W - 1 floats more. Columns past the last
+// pixel are not defined.
+void pack_patches(const Patches& p, int64_t e, int64_t j, int64_t k, int64_t count, int64_t columns,
+                  float* dst) {
+  const Convolution& conv = p.conv;
+  int64_t source[kPanel + 1], column[kPanel + 1], n = 0;
+  const int64_t width = conv.out[2], first = j * kPanel, end = smaller(first + kPanel, columns);
+  for (int64_t q = first; q < end;) {
+    const int64_t pixel = q % conv.pixels, x = pixel % width, run = smaller(width - x, end - q);
+    const int64_t at = p.image(q) * conv.image + conv.line(pixel / width) + x;
+    for (int64_t c = 0; c < run; c += W, ++n) source[n] = at + c, column[n] = q - first + c;
+    q += run;
+  }
+  const float* base = p.copy + e * conv.CG * conv.channel;
+  const int64_t* offsets = p.offsets + k;
+  switch (n) {
+    case 1: return copy_windows<1>(base, offsets, count, source, column, dst);
+    case 2: return copy_windows<2>(base, offsets, count, source, column, dst);
+    case 3: return copy_windows<3>(base, offsets, count, source, column, dst);
+    case 4: return copy_windows<4>(base, offsets, count, source, column, dst);
+    case 5: return copy_windows<5>(base, offsets, count, source, column, dst);
+    case 6: return copy_windows<6>(base, offsets, count, source, column, dst);
+  }
+  for (int64_t i = 0; i < count; ++i, dst += kPanel)
+    for (int64_t r = 0; r < n; ++r) store(dst + column[r], load(base + offsets[i] + source[r]));
+}
 
-// All taps for up to kWays vectors of pixels of one channel.
-template <int V>
-void taps(const float* const (&at)[kWays], const int64_t* offsets, const float* w, int64_t K,
-          float* const (&out)[kWays], const int64_t (&length)[kWays]) {
-  F total[V];
-  for (int v = 0; v < V; ++v) total[v] = zero();
+// Calls fn(column of the panel, columns, image, pixel) for each image of columns [c0, c1).
+template <class Fn>
+void for_images(const Patches& p, int64_t c0, int64_t c1, Fn&& fn) {
+  for (int64_t q = c0; q < c1;) {
+    const int64_t pixel = q % p.conv.pixels, n = smaller(p.conv.pixels - pixel, c1 - q);
+    fn(q - c0, n, p.image(q), pixel);
+    q += n;
+  }
+}
+int64_t columns_at(const Patches& p, int64_t column) { return p.c_offset(column); }
+bool spans_images(const Patches& p, int64_t c0, int64_t c1) {
+  return p.image(c0) != p.image(c1 - 1);
+}
+void move_panel(const Patches& p, int64_t c0, int64_t c1, float* c, int64_t rows, float* panel,
+                bool to_c) {
+  for_images(p, c0, c1, [&](int64_t column, int64_t n, int64_t, int64_t) {
+    for (int64_t r = 0; r < rows; ++r) {
+      float *at = c + r * p.conv.pixels + p.c_offset(c0 + column), *from = panel + r * kPanel + column;
+      if (!to_c) copy_row(at, from, n);
+      else
+        for (int64_t i = 0; i < n; i += W)
+          store_partial(at + i, canonical(load_partial(from + i, (int)(n - i))), (int)(n - i));
+    }
+  });
+}
+void finish_columns(const Patches& p, const Contraction& x, int64_t e, int64_t r0, int64_t r1,
+                    int64_t c0, int64_t c1) {
+  for_images(p, c0, c1, [&](int64_t, int64_t n, int64_t image, int64_t pixel) {
+    const int64_t row = ((x.first_image + image) * p.conv.groups + e) * x.M;
+    x.tile(x.tile_bufs, x.tile_params, row + r0, row + r1, pixel, pixel + n);
+  });
+}
+
+// Up to kFewChannels channels of a group: no panels, whose vectors would be used too few times.
+inline constexpr int64_t kFewChannels = 8;
+
+// All taps for R channels and up to V vectors of pixels.
+template <int R, int V>
+void taps(const float* const* at, const int64_t* offsets, const float* w, int64_t K, float* const* out,
+          int64_t c_row, const int64_t* length) {
+  F total[R][V];
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) total[r][v] = zero();
   for (int64_t start = 0; start < K; start += kSegment) {
-    F s[V];
+    F s[R][V];
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) s[v] = zero();
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) s[r][v] = zero();
     const int64_t end = smaller(start + kSegment, K);
     for (int64_t k = start; k < end; ++k) {
-      const F x = set1(w[k]);
       const int64_t o = offsets[k];
+      F y[V];
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) s[v] = fma(x, load(at[v] + o), s[v]);
+      for (int v = 0; v < V; ++v) y[v] = load(at[v] + o);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const F x = set1(w[r * K + k]);
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) s[r][v] = fma(x, y[v], s[r][v]);
+      }
     }
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) total[v] = add(total[v], s[v]);
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) total[r][v] = add(total[r][v], s[r][v]);
   }
-  for (int v = 0; v < V; ++v) store_partial(out[v], canonical(total[v]), (int)length[v]);
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v)
+      store_partial(out[v] + r * c_row, canonical(total[r][v]), (int)length[v]);
 }
 
-// Lines [l0, l1) of output channel m of element e.
-inline void few_channels(const Contraction& x, const Patches& p, int64_t e, int64_t m, int64_t l0,
-                         int64_t l1) {
-  const Convolution& conv = p.conv;
+// Lines [l0, l1) of R channels; base is the group's copy, w and c the first channel's.
+template <int R>
+void lines_of(const Convolution& conv, const float* base, const int64_t* offsets, const float* w,
+              float* c, int64_t l0, int64_t l1) {
+  constexpr int V = R < 3 ? 6 : 4;
   const int64_t width = conv.out[2];
-  const float *base = p.of(e), *w = x.a_of(e) + m * x.a_row;
-  float* c = x.c_of(e) + m * x.c_row;
-  const float* at[kWays];
-  float* out[kWays];
-  int64_t length[kWays];
+  const float* at[V];
+  float* out[V];
+  int64_t length[V];
   int n = 0;
-  for (int64_t l = l0; l < l1; ++l)
+  for (int64_t l = l0; l < l1; ++l) {
+    const float* line = base + conv.line(l);
     for (int64_t i = 0; i < width; i += W) {
-      at[n] = base + conv.line(l) + i;
+      at[n] = line + i;
       out[n] = c + l * width + i;
       length[n] = width - i;
-      if (++n < kWays) continue;
-      taps<kWays>(at, p.offsets, w, conv.K, out, length);
+      if (++n < V) continue;
+      taps<R, V>(at, offsets, w, conv.K, out, conv.pixels, length);
       n = 0;
     }
-  for (int i = 0; i < n; ++i) {
-    at[0] = at[i], out[0] = out[i], length[0] = length[i];
-    taps<1>(at, p.offsets, w, conv.K, out, length);
   }
-  const int64_t r = e * x.M + m;
-  if (x.tile) x.tile(x.tile_bufs, x.tile_params, r, r + 1, l0 * width, l1 * width);
+  for (int i = 0; i < n; ++i)
+    taps<R, 1>(at + i, offsets, w, conv.K, out + i, conv.pixels, length + i);
+}
+
+// Lines [l0, l1) of all channels of group g of image i, whose copy is at `base`.
+inline void few_channels(const Convolution& conv, const Contraction& x, const int64_t* offsets,
+                         const float* base, int64_t i, int64_t g, int64_t l0, int64_t l1) {
+  const int64_t row = (i * conv.groups + g) * conv.M, width = conv.out[2];
+  for (int64_t m = 0; m < conv.M; m += 4) {
+    const float* w = x.a + (g * conv.M + m) * conv.K;
+    float* c = x.c + (row + m) * conv.pixels;
+    switch (smaller(4, conv.M - m)) {
+      case 1: lines_of<1>(conv, base, offsets, w, c, l0, l1); break;
+      case 2: lines_of<2>(conv, base, offsets, w, c, l0, l1); break;
+      case 3: lines_of<3>(conv, base, offsets, w, c, l0, l1); break;
+      case 4: lines_of<4>(conv, base, offsets, w, c, l0, l1); break;
+    }
+  }
+  if (x.tile) x.tile(x.tile_bufs, x.tile_params, row, row + conv.M, l0 * width, l1 * width);
+}
+
+// Many groups of few channels: each is copied and convolved while it is in L1.
+inline void convolve_groups(Pool& pool, const Convolution& conv, const Contraction& x,
+                            const float* images, int64_t in) {
+  int64_t* offsets = static_cast<int64_t*>(pool.shared(8 * (size_t)conv.K));
+  conv.fill_offsets(offsets);
+  const size_t bytes = 4 * (size_t)(conv.CG * conv.channel + 2 * W);
+  pool.parallel_for(conv.N * conv.groups, [&](int64_t e, int thread) {
+    float* copy = static_cast<float*>(pool.scratch(thread, bytes));
+    for (int64_t c = 0; c < conv.CG; ++c)
+      conv.copy_channel(images + (e * conv.CG + c) * in, copy + c * conv.channel);
+    few_channels(conv, x, offsets, copy, e / conv.groups, e % conv.groups, 0,
+                 conv.out[0] * conv.out[1]);
+  });
 }
 
 inline void convolve(Pool& pool, const Convolution& conv, Contraction x, const float* images) {
+  const int64_t in = conv.in[0] * conv.in[1] * conv.in[2], lines = conv.out[0] * conv.out[1];
+  const bool few = conv.M <= kFewChannels;
+  if (few && conv.N * conv.groups >= 4 * pool.threads())
+    return convolve_groups(pool, conv, x, images, in);
   // offsets, then the copy of as many images as stay in cache, and what a last vector reads beyond
   const int64_t each = smaller(at_least_one((int64_t(1) << 20) / at_least_one(conv.image)), conv.N);
   char* shared = static_cast<char*>(
       pool.shared(8 * (size_t)(conv.K + 8) + 4 * (size_t)(each * conv.image + 2 * W)));
   int64_t* offsets = reinterpret_cast<int64_t*>(shared);
   float* copy = reinterpret_cast<float*>(shared + (conv.K + 7) / 8 * 64);
-  for (int64_t k = 0; k < conv.K; ++k) offsets[k] = conv.offset(k);
-  const int64_t in = conv.in[0] * conv.in[1] * conv.in[2], lines = conv.out[0] * conv.out[1];
+  conv.fill_offsets(offsets);
+  const Patches patches{conv, copy, offsets};
   for (int64_t done = 0; done < conv.N; done += each) {
     const int64_t count = smaller(each, conv.N - done), channels = count * conv.C;
     const int64_t share = at_least_one(smaller(channels / 16, 16384 / at_least_one(conv.channel)));
@@ -197,21 +305,24 @@ inline void convolve(Pool& pool, const Convolution& conv, Contraction x, const f
       for (int64_t c = i * share; c < smaller((i + 1) * share, channels); ++c)
         conv.copy_channel(images + (done * conv.C + c) * in, copy + c * conv.channel);
     });
-    const Patches patches{conv, copy, done, offsets};
-    x.first = done * conv.groups;
-    x.count = count * conv.groups;
-    if (x.M > kFewChannels) {
-      x.patches = &patches;
-      contract_blocks(pool, x, choose_blocks(x, pool.threads()));
+    if (few) {
+      const int64_t groups = count * conv.groups;
+      const int64_t cuts = at_least_one(smaller(8 * pool.threads() / groups, lines));
+      pool.parallel_for(groups * cuts, [&](int64_t i, int) {
+        const int64_t e = i / cuts, cut = i % cuts;
+        const float* base = copy + e * conv.CG * conv.channel;
+        few_channels(conv, x, offsets, base, done + e / conv.groups, e % conv.groups,
+                     cut * lines / cuts, (cut + 1) * lines / cuts);
+      });
       continue;
     }
-    const int64_t rows = x.count * x.M;
-    const int64_t cuts = at_least_one(smaller(smaller(worthwhile(x), 8 * pool.threads()) / rows, lines));
-    pool.parallel_for(rows * cuts, [&](int64_t i, int) {
-      const int64_t r = i / cuts, cut = i % cuts;
-      few_channels(x, patches, x.first + r / x.M, r % x.M, cut * lines / cuts,
-                   (cut + 1) * lines / cuts);
-    });
+    Contraction part = x;
+    part.count = conv.groups;
+    part.N = count * conv.pixels;
+    part.patches = &patches;
+    part.first_image = done;
+    part.c += done * conv.CO * conv.pixels;
+    contract_blocks(pool, part, choose_blocks(part, pool.threads()));
   }
 }
 

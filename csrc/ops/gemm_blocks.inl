@@ -5,9 +5,17 @@
 
 namespace ree::REE_ISA::contraction {
 
-// Panels of a right-hand side that is made on the way (conv.inl).
+// A right-hand side that is made on the way, whose columns lie apart in C (conv.inl).
 struct Patches;
-void pack_patches(const Patches& p, int64_t e, int64_t j, int64_t k, int64_t count, float* dst);
+struct Contraction;
+void pack_patches(const Patches& p, int64_t e, int64_t j, int64_t k, int64_t count, int64_t columns,
+                  float* dst);
+int64_t columns_at(const Patches& p, int64_t column);  // where a column of C starts
+bool spans_images(const Patches& p, int64_t c0, int64_t c1);
+void move_panel(const Patches& p, int64_t c0, int64_t c1, float* c, int64_t rows, float* panel,
+                bool to_c);
+void finish_columns(const Patches& p, const Contraction& x, int64_t e, int64_t r0, int64_t r1,
+                    int64_t c0, int64_t c1);
 
 struct Contraction {
   int64_t batch1, first, count;  // elements first .. first + count of (batch0, batch1), row-major
@@ -18,6 +26,7 @@ struct Contraction {
   int64_t b_b0, b_b1, b_k, b_n;  // floats of the panels)
   bool is_packed;
   const Patches* patches;  // instead of b, unless null
+  int64_t first_image;     // of the patches
   float* c;
   int64_t c_b0, c_b1, c_row;
   TileFn tile;
@@ -31,6 +40,7 @@ struct Contraction {
   // Rows [r0, r1) x panels [p0, p1) of element e are final.
   void finish(int64_t e, int64_t r0, int64_t r1, int64_t p0, int64_t p1) const {
     int64_t end = p1 * kPanel < N ? p1 * kPanel : N;
+    if (tile && patches) return finish_columns(*patches, *this, e, r0, r1, p0 * kPanel, end);
     if (tile) tile(tile_bufs, tile_params, e * M + r0, e * M + r1, p0 * kPanel, end);
   }
 };
@@ -83,7 +93,20 @@ struct Block {
   int64_t k0, depth;  // the pass
   bool last_pass;
 
-  int64_t row(int64_t t) const { return s.tile_row(x, t); }
+  // Set once a block and once a panel: divisions cost more than they look.
+  int64_t first_row[kBlockTiles + 1];
+  const float *a, *b;  // of the element
+  float* c;
+  int64_t column;  // where the panel starts in C
+
+  void start() {
+    a = x.a_of(e), b = x.b_of(e), c = x.c_of(e);
+    for (int64_t t = t0; t <= t1; ++t) first_row[t - t0] = s.tile_row(x, t);
+  }
+  void start_panel(int64_t j) {
+    column = x.patches ? columns_at(*x.patches, j * kPanel) : j * kPanel;
+  }
+  int64_t row(int64_t t) const { return first_row[t - t0]; }
   int64_t rows(int64_t t) const { return row(t + 1) - row(t); }
   int64_t block_rows() const { return row(t1) - row(t0); }
   int64_t segments() const { return at_least_one(ceil_div(depth, kSegment)); }
@@ -91,49 +114,61 @@ struct Block {
     return packed + (g * block_rows() + row(t) - row(t0)) * kSegment;
   }
   const float* a_at(int64_t t, int64_t g) const {
-    return x.a_of(e) + row(t) * x.a_row + (k0 + g * kSegment) * x.a_k;
+    return a + row(t) * x.a_row + (k0 + g * kSegment) * x.a_k;
   }
-  float* c_at(int64_t t, int64_t j) const { return x.c_of(e) + row(t) * x.c_row + j * kPanel; }
+  float* c_at(int64_t t) const { return c + row(t) * x.c_row + column; }
+  // Columns of panel j that are not neighbours in C go through the totals.
+  bool is_apart(int64_t j) const {
+    return x.patches && spans_images(*x.patches, j * kPanel, smaller((j + 1) * kPanel, x.N));
+  }
+  void move(int64_t t, int64_t j, bool to_c) const {
+    move_panel(*x.patches, j * kPanel, smaller((j + 1) * kPanel, x.N), c + row(t) * x.c_row,
+               rows(t), totals + (row(t) - row(t0)) * kPanel, to_c);
+  }
 
   const float* b_at(int64_t j, int64_t g) const {
     const int64_t k = k0 + g * kSegment;
     if (x.patches) {
-      pack_patches(*x.patches, e, j, k, smaller(kSegment, depth - g * kSegment), segment_b);
+      pack_patches(*x.patches, e, j, k, smaller(kSegment, depth - g * kSegment), x.N,
+                   segment_b);
       return segment_b;
     }
-    if (x.is_packed) return x.b_of(e) + (j * x.K + k) * kPanel;
-    pack_panel(x.b_of(e) + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
+    if (x.is_packed) return b + (j * x.K + k) * kPanel;
+    pack_panel(b + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
                smaller(kSegment, depth - g * kSegment), x.N - j * kPanel, segment_b);
     return segment_b;
   }
 
   // What one tile does with segment g of panel j, before the call of its kernel.
-  void prepare(TileStep& step, int64_t t, int64_t j, int64_t g) const {
+  void prepare(TileStep& step, int64_t t, int64_t j, int64_t g, bool apart) const {
     float* total = totals + (row(t) - row(t0)) * kPanel;
     const bool first = g == 0, last = g + 1 == segments(), rereads = k0 > 0;
     step.a = packed_at(t, g);
     step.k = smaller(kSegment, depth - g * kSegment);
     step.columns = smaller(kPanel, x.N - j * kPanel);
-    step.c = c_at(t, j);
+    step.c = c_at(t);
     step.c_row = x.c_row;
     step.in = first && !rereads ? nullptr : total;
-    step.out = last ? nullptr : total;
-    if (first && rereads)  // from the pass before; its NaN are canonical already
+    step.out = last && !apart ? nullptr : total;
+    if (first && rereads && apart)
+      move(t, j, false);
+    else if (first && rereads)  // from the pass before; its NaN are canonical already
       for (int64_t r = 0; r < rows(t); ++r)
         copy_row(step.c + r * x.c_row, total + r * kPanel, step.columns);
-    const bool next_is_read = rereads && first && t + 1 < t1;
-    step.next_c = (const char*)(last ? step.c : next_is_read ? c_at(t + 1, j) : total);
+    const bool next_is_read = rereads && first && t + 1 < t1;  // also where it lies apart: no harm
+    step.next_c = (const char*)(last ? step.c : next_is_read ? c_at(t + 1) : total);
     step.next_c_step = last || next_is_read ? x.c_row * 4 : 0;
   }
 
   // The first panel, a tile at a time: while a step computes, it packs A for the next one.
-  void pack_and_run(int64_t j) const {
+  void pack_and_run(int64_t j) {
+    start_panel(j);
     const int64_t n = segments(), steps = (t1 - t0) * n;
     pack_rows(a_at(t0, 0), x.a_row, 1, rows(t0), kSegment, packed_at(t0, 0), 0);
     TileStep step{};
     for (int64_t q = 0; q < steps; ++q) {
       const int64_t t = t0 + q / n, g = q % n;
-      prepare(step, t, j, g);
+      prepare(step, t, j, g, false);
       step.b = b_at(j, g);
       step.next_b = (const char*)step.b;
       const int64_t t2 = t0 + (q + 1) / n, g2 = (q + 1) % n;
@@ -148,8 +183,10 @@ struct Block {
     }
   }
 
-  void run_panel(int64_t j) const {
+  void run_panel(int64_t j) {
+    start_panel(j);
     TileStep step{};
+    const bool apart = is_apart(j);
     for (int64_t g = 0; g < segments(); ++g) {
       step.b = b_at(j, g);
       const char* next_b = (const char*)step.b;
@@ -160,15 +197,17 @@ struct Block {
       if (next_b == (const char*)step.b) step.next_b_step = 0;
       step.next_b = next_b;
       for (int64_t t = t0; t < t1; ++t) {
-        prepare(step, t, j, g);
+        prepare(step, t, j, g, apart);
         (step.columns > W ? TileTable::full : TileTable::narrow)[rows(t) - 1](step);
         step.next_b += step.k / kTurn * 2 * step.next_b_step;
+        if (apart && g + 1 == segments()) move(t, j, true);
       }
     }
   }
 
   // is_in_scratch: the block's rows of A were packed by the task before.
   void run(bool is_in_scratch) {
+    start();
     for (k0 = 0; k0 == 0 || k0 < x.K; k0 += s.depth) {
       depth = smaller(s.depth, x.K - k0);
       last_pass = k0 + depth >= x.K;
@@ -206,7 +245,7 @@ inline void contract_blocks(Pool& pool, const Contraction& x, const Blocking& s)
             scratch,
             scratch + a_floats,
             scratch + a_floats + block_rows * kPanel,
-            0, 0, false};
+            0, 0, false, {}, nullptr, nullptr, nullptr, 0};
     const bool remembers = thread < kRemembered && s.depth >= x.K;
     b.run(remembers && packed_block[thread] == block);
     if (remembers) packed_block[thread] = block;
