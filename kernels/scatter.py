@@ -65,7 +65,7 @@ def _reference(add: bool, shared: bool) -> Reference:
         index, low = np.asarray(inputs[1], np.int64), 0
         if shared:
             low = -size
-        if x.size and ((index < low) | (index >= size)).any():
+        if inputs[2].size and ((index < low) | (index >= size)).any():
             raise IndexError(f"index out of range: expected below {size}")
         index = np.where(index < 0, index + size, index)
         if shared:

@@ -8,7 +8,7 @@ namespace ree::REE_ISA {
 namespace sorting {
 
 constexpr int64_t kGrain = 8192;  // elements that are worth a work item
-constexpr int64_t kRadix = 256;   // rows at least this long are sorted by digits
+constexpr int64_t kRadix = 12;  // rows of so many elements per byte of the key are sorted by bytes
 
 // Unsigned integers in the contract's order: NaN greatest, -0 equal to +0.
 inline uint32_t order_key(float v) {
@@ -45,15 +45,15 @@ struct Wide {
 template <class Item>
 Item* radix_sort(Item* a, Item* b, int64_t n) {
   constexpr int kDigits = sizeof(typename Item::Key);
-  int64_t count[kDigits][256] = {};
+  uint32_t count[kDigits][256] = {};
   for (int64_t i = 0; i < n; ++i)
     for (int d = 0; d < kDigits; ++d) ++count[d][a[i].key() >> (8 * d) & 255];
   for (int d = 0; d < kDigits; ++d) {
-    int64_t* c = count[d];
+    uint32_t* c = count[d];
     if (c[a[0].key() >> (8 * d) & 255] == n) continue;
-    int64_t at = 0;
+    uint32_t at = 0;
     for (int v = 0; v < 256; ++v) {
-      int64_t here = c[v];
+      uint32_t here = c[v];
       c[v] = at;
       at += here;
     }
@@ -79,7 +79,7 @@ void sort_axis(Pool& pool, void* const* bufs, const int64_t* p) {
       for (int64_t i = 0; i < n; ++i)
         a[i] = Item::make((Key)(order_key(x[base + i * inner]) ^ flip), i);
       Item* s = a;
-      if (n >= kRadix) s = radix_sort(a, a + n, n);
+      if (n >= kRadix * (int64_t)sizeof(Key)) s = radix_sort(a, a + n, n);
       else std::sort(a, a + n);
       for (int64_t i = 0; i < n; ++i) {
         int64_t from = s[i].index();

@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import ree
 from ree import _core
+from ree.conformance import graph_of, program_of
 from ree.errors import CaptureError, InputError, UnsupportedError
+from ree.kernels import opdef
 
 
 class Module(nn.Module):
@@ -273,3 +277,30 @@ def test_assignment_to_a_mask_from_several_values_is_refused():
     with pytest.raises(UnsupportedError) as e:
         ree.compile(Module(lambda x, v: x.index_put((x > 0,), v)).eval(), (X, X[0]))
     assert any("the same everywhere" in item for item in e.value.items)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(1, 300), st.integers(1, 130))
+@settings(max_examples=40, deadline=None)
+def test_random_shapes(seed, outer, n, inner):
+    """Sorting and writing against the references, on every instruction set."""
+    rng = np.random.default_rng(seed)
+    k = int(rng.integers(0, 40))
+    x = rng.integers(-9, 9, (outer, n, inner)).astype(np.float32) * np.float32(0.1)
+    src = rng.standard_normal((outer, k, inner), np.float32)
+    wide = np.round(rng.standard_normal((outer, n, inner)) * 10.0 ** rng.integers(0, 18))
+    index = rng.integers(0, n, (outer, k, inner))
+    dim = {"dim": 1}
+    for op, inputs, attrs in [
+        ("sort", (x,), {"dim": 1, "descending": bool(seed & 1)}),
+        ("sort", (wide.astype(np.int64),), {"dim": 1, "descending": bool(seed & 2)}),
+        ("scatter", (x, index, src), dim),
+        ("scatter_add", (x, index, src), dim),
+        ("index_put", (x, rng.integers(-n, n, k), src), dim),
+        ("index_add", (x, rng.integers(-n, n, k), src), dim),
+    ]:
+        want = opdef.apply(op, inputs, attrs)
+        program = program_of(graph_of(op, opdef.Sample("random", inputs, attrs)))
+        for isa in _core.isa_names():
+            for got, w in zip(program.run(*inputs, isa=isa, threads=1 + seed % 3).outputs, want,
+                              strict=True):  # fmt: skip
+                assert got.tobytes() == w.tobytes(), (op, x.shape, k, isa)

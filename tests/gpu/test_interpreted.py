@@ -137,6 +137,26 @@ def test_an_index_out_of_range_is_an_error(block):
     block.run(**block.examples, device="interpret")  # and the flag is cleared
 
 
+class Writes(torch.nn.Module):
+    """All ways of writing at an index."""
+
+    def forward(self, x, i):
+        rows = x.index_put((i,), x[0]).index_add(0, i.abs(), x[:2])
+        return rows.scatter(0, i[:, None], x[:2, :1]).scatter_add(1, i[None], x[:1, :2])
+
+
+def test_a_write_out_of_range_is_an_error():
+    good = torch.tensor([0, 2])
+    x = torch.arange(12.0).view(3, 4)
+    program = ree.compile(Writes().eval(), (x, good))
+    want = program.run(x, good).outputs[0]
+    same(program.run(x, good, device="interpret").outputs[0].numpy(), want.numpy(), "writes")
+    for bad in (torch.tensor([0, 3]), torch.tensor([-1, 0]), torch.tensor([-4, 0])):
+        for device in ("cpu", "interpret"):
+            with pytest.raises(InputError, match=r"out of range|not in \["):
+                program.run(x, bad, device=device)
+
+
 @pytest.mark.parametrize("n", [0, 3, 512, 513, 5 * 512 - 1, 40 * 512 + 77])
 def test_tree_hash(n):
     x = np.random.default_rng(n).integers(0, 256, n, dtype=np.uint8)
