@@ -47,7 +47,8 @@ def tile_code(spec: TileSpec, total: frozenset[int] = frozenset()) -> Code:
     digits = spec.row_digits
     used = [i for i, _ in enumerate(spec.operands) if i not in total]
     names = [f"p{i}" for i in used]
-    out = ["zero = r * 0 + c * 0", "q = r"]
+    # `one` makes a block of what a single load gives: the interpreter confuses types of scalars
+    out = ["zero = r * 0 + c * 0", "one = tl.full((1, 1), 0, tl.int32)", "q = r"]
     for d in range(digits - 1, 0, -1):
         names.append(f"e{d}")
         out += [f"g{d} = q % e{d}", f"q = q // e{d}"]
@@ -93,7 +94,7 @@ def _load(i: int, o: Operand, at: str) -> str:
     mask = {(True, True): "mask", (True, False): "row_mask", (False, True): "column_mask"}.get(
         moves
     )
-    text = f"tl.load(p{i} + ({at}), mask={mask}, other=0)" if mask else f"tl.load(p{i})"
+    text = f"tl.load(p{i} + ({at}), mask={mask}, other=0)" if mask else f"tl.load(p{i} + one)"
     return f"x{i} = {text}{WIDEN.get(o.dtype, '')}"
 
 

@@ -35,8 +35,7 @@ def compile(
     captured = capture(module, args, kwargs, dynamic_shapes)
     given = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
     examples = {
-        name: to_numpy(t.contiguous())
-        for name, t in zip(captured.input_names, given, strict=False)
+        name: to_numpy(t.contiguous()) for name, t in zip(captured.input_names, given, strict=False)
     }
     names = Names(captured.input_names, captured.output_names, captured.weight_names)
     return Program(captured.graph, names, captured.weights, examples)
