@@ -172,7 +172,7 @@ def _hardtanh(m: Importer, x: Ref, low: Scalar = -1.0, high: Scalar = 1.0) -> Re
 
 @aten("relu6")
 def _relu6(m: Importer, x: Ref) -> Ref:
-    return _hardtanh(m, x, 0.0, 6.0)
+    return _hardtanh(m, x, 0.0, 6.0)  # type: ignore[no-any-return]
 
 
 @aten("hardsigmoid")

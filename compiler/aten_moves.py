@@ -9,7 +9,7 @@ import numpy as np
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, aten
 from ree.compiler.ir import Ref
 from ree.kernels.casts import WIDE
-from ree.kernels.types import Dim, DType, Sym, TensorType, broadcast_shapes, dim_min
+from ree.kernels.types import Dim, DType, Sym, TensorType, broadcast_shapes, dim_min, product
 
 END = 2**63 - 1  # what torch writes for "to the end"
 
@@ -212,7 +212,7 @@ def _as_strided(m: Importer, x: Ref, sizes: Any, strides: Any, offset: int | Non
         shape = [1] * len(sizes)
         shape[axis] = n
         at = at + np.arange(n, dtype=np.int64).reshape(shape) * stride
-    total = int(np.prod(m.type(x).shape, dtype=np.int64))
+    total = product(m.type(x).shape)
     if at.size and at.max() >= total:
         raise Refused("as_strided reads beyond its tensor")
     return m.add("index", m.view(x, (total,)), m.builder.const(at))

@@ -29,14 +29,15 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     legal,
 )
 from ree.compiler.importer import IMPORTERS, Importer, Refused
-from ree.compiler.ir import Graph, Origin, Ref, Symbol
+from ree.compiler.ir import Graph, Origin, Ref
 from ree.compiler.passes.canonical import canonicalise
+from ree.compiler.torch_symbols import TorchSymbols
 from ree.compiler.torch_types import TORCH_NAMES, dtype_of, to_numpy
 from ree.errors import CaptureError, UnsupportedError
 from ree.kernels.casts import WIDE
-from ree.kernels.numerics import canonical_nan
+from ree.kernels.numerics import canonical_nan, is_f32
 from ree.kernels.opdef import Array
-from ree.kernels.types import Dim, DType, TensorType, dim_max, dim_min, floordiv, mod, symbol
+from ree.kernels.types import DType, TensorType
 
 # kept whole by run_decompositions: their numeric rule is ours
 KEEP = (
@@ -144,7 +145,7 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
     signature, graph = program.graph_signature, program.graph
     _refuse_unsupported(graph)
     imp = Importer()
-    symbols = _Symbols(program)
+    symbols = TorchSymbols(program)
     buffers = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = dict(signature.inputs_to_lifted_tensor_constants)
     if signature.buffers_to_mutate or getattr(signature, "user_inputs_to_mutate", None):
@@ -220,7 +221,7 @@ def _refuse_unsupported(graph: torch.fx.Graph) -> None:
         )  # fmt: skip
 
 
-def _call(imp: Importer, node: torch.fx.Node, symbols: _Symbols, problems: list[str]) -> None:
+def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: list[str]) -> None:
     val = node.meta.get("val")
     if isinstance(val, torch.SymBool):
         imp.env[node.name] = True  # what torch.export asserts about sizes
@@ -291,14 +292,14 @@ def _narrowed(imp: Importer, x: Any, val: Any) -> Any:
     return imp.cast(x, want) if want in WIDE and imp.type(x).dtype is WIDE[want] else x
 
 
-def _fake(node: torch.fx.Node, symbols: _Symbols) -> TensorType | None:
+def _fake(node: torch.fx.Node, symbols: TorchSymbols) -> TensorType | None:
     try:
         return _tensor_type(node, symbols)
     except (CaptureError, AttributeError):
         return None
 
 
-def _check_type(imp: Importer, node: torch.fx.Node, result: Any, symbols: _Symbols) -> None:
+def _check_type(imp: Importer, node: torch.fx.Node, result: Any, symbols: TorchSymbols) -> None:
     """The importer's result must have the dtype and rank that torch says it has."""
     val = node.meta.get("val")
     if isinstance(result, Ref) and isinstance(val, torch.Tensor):
@@ -324,10 +325,10 @@ def _to_numpy(t: torch.Tensor, name: str) -> Array:
             f"weight '{name}' has dtype {t.dtype}", (name,), "convert the model with model.float()"
         )
     array = np.array(to_numpy(t.contiguous()))
-    return canonical_nan(array) if array.dtype == np.float32 else array
+    return canonical_nan(array) if is_f32(array) else array
 
 
-def _tensor_type(node: torch.fx.Node, symbols: _Symbols) -> TensorType:
+def _tensor_type(node: torch.fx.Node, symbols: TorchSymbols) -> TensorType:
     val = node.meta.get("val")
     if not isinstance(val, torch.Tensor):
         raise CaptureError(f"input '{node.name}' is not a tensor", "inputs must be tensors")
@@ -338,61 +339,6 @@ def _tensor_type(node: torch.fx.Node, symbols: _Symbols) -> TensorType:
             "supported: " + ", ".join(TORCH_NAMES.values()),
         )  # fmt: skip
     return TensorType(dtype, tuple(symbols.dim(d) for d in val.shape))
-
-
-class _Symbols:
-    """torch's shape symbols as s0, s1, ... in order of first use."""
-
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        self.ranges = program.range_constraints
-        self.names: dict[Any, str] = {}
-
-    def dim(self, d: int | torch.SymInt) -> Dim:
-        if isinstance(d, int):
-            return d
-        return self._expr(d.node.expr)
-
-    def _expr(self, e: Any) -> Dim:
-        if e.is_Integer:
-            return int(e)
-        if e.is_Symbol:
-            if e not in self.ranges:
-                raise CaptureError(
-                    "a tensor's shape depends on data",
-                    "nonzero, boolean-mask indexing and .item() cannot be compiled",
-                )
-            return symbol(self.names.setdefault(e, f"s{len(self.names)}"))
-        args = [self._expr(a) for a in e.args]
-        name = type(e).__name__
-        if e.is_Add or name == "Add":
-            total: Dim = 0
-            for a in args:
-                total = total + a
-            return total
-        if e.is_Mul or name == "Mul":
-            product: Dim = 1
-            for a in args:
-                product = product * a
-            return product
-        if e.is_Pow and isinstance(args[1], int) and args[1] >= 0:
-            power: Dim = 1
-            for _ in range(args[1]):
-                power = power * args[0]
-            return power
-        binary = {"FloorDiv": floordiv, "CleanDiv": floordiv, "Mod": mod, "PythonMod": mod,
-                  "Max": dim_max, "Min": dim_min}  # fmt: skip
-        if name in binary and len(args) == 2:
-            return binary[name](args[0], args[1])
-        raise CaptureError(f"shape expression {e} is not supported")
-
-    def used(self) -> list[Symbol]:
-        out = []
-        for s, name in self.names.items():
-            r = self.ranges[s]
-            high = int(r.upper) if getattr(r.upper, "is_Integer", False) or isinstance(
-                r.upper, int) else (1 << 31) - 1  # fmt: skip
-            out.append(Symbol(name, max(int(r.lower), 0), min(high, (1 << 31) - 1)))
-        return out
 
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (.+)\n\s*(.*)')

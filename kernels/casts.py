@@ -148,19 +148,23 @@ def _samples() -> Iterator[Sample]:
     ties = [1 + 2.0**-11, 1 + 3 * 2.0**-11, 65519.0, 65520.0, 2.0**-25, 3 * 2.0**-25, 1 + 2.0**-8,
             1 + 3 * 2.0**-8, 3.3895314e38]  # fmt: skip
     big = [2.0**62, -(2.0**63), 2.0**63, 1e30, 0.5, -0.5, 1.5]
+    x: Array
     for d in DType:
         if d is DType.F32:
-            x = random_array(d, (5, 29), 3).reshape(-1).astype(np.float32)
-            x = np.concatenate([SPECIAL, np.array([*big, *ties], np.float32), x * 1e3, x * 1e-6])
+            f = random_array(d, (5, 29), 3).reshape(-1).astype(np.float32)
+            x = np.concatenate([SPECIAL, np.array([*big, *ties], np.float32), f * 1e3, f * 1e-6])
         elif d in (DType.F16, DType.BF16):
             raw = np.random.default_rng(4).integers(0, 1 << 16, 145)
             x = store(np.concatenate([f16_edge, raw]).astype(np.uint32), d)
         elif d in (DType.I64, DType.BOOL):
             x = random_array(d, (5, 29), 3)
         else:
-            info = np.iinfo(d.numpy)
-            x = np.random.default_rng(5).integers(info.min, info.max, (5, 29), d.numpy, True)
-            x[0, :3] = (info.min, info.max, 0)
+            low, high = (
+                (0, 255) if d is DType.U8 else (-(2 ** (8 * d.size - 1)), 2 ** (8 * d.size - 1) - 1)
+            )
+            n = np.random.default_rng(5).integers(low, high, (5, 29), endpoint=True)
+            n[0, :3] = (low, high, 0)
+            x = n.astype(d.numpy)
         for to in DType:
             yield Sample(f"{d.text}->{to.text}", (x,), {"dtype": to})
 

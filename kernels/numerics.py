@@ -6,6 +6,8 @@ Clauses are those of docs/numerics.md.
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +18,11 @@ SUM_LANES = 64  # lanes of a block
 CANONICAL_NAN = 0x7FC00000
 
 F32 = npt.NDArray[np.float32]
+
+
+def is_f32(x: npt.NDArray[np.generic]) -> TypeGuard[F32]:
+    """Whether an array holds float32."""
+    return x.dtype == np.float32
 
 
 def canonical_nan(x: F32) -> F32:

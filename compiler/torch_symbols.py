@@ -1,0 +1,66 @@
+"""torch's shape symbols and expressions as ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ree.compiler.ir import Symbol
+from ree.errors import CaptureError
+from ree.kernels.types import Dim, dim_max, dim_min, floordiv, mod, symbol
+
+
+class TorchSymbols:
+    """torch's shape symbols as s0, s1, ... in order of first use."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.ranges = program.range_constraints
+        self.names: dict[Any, str] = {}
+
+    def dim(self, d: int | torch.SymInt) -> Dim:
+        if isinstance(d, int):
+            return d
+        return self._expr(d.node.expr)
+
+    def _expr(self, e: Any) -> Dim:
+        if e.is_Integer:
+            return int(e)
+        if e.is_Symbol:
+            if e not in self.ranges:
+                raise CaptureError(
+                    "a tensor's shape depends on data",
+                    "nonzero, boolean-mask indexing and .item() cannot be compiled",
+                )
+            return symbol(self.names.setdefault(e, f"s{len(self.names)}"))
+        args = [self._expr(a) for a in e.args]
+        name = type(e).__name__
+        if e.is_Add or name == "Add":
+            total: Dim = 0
+            for a in args:
+                total = total + a
+            return total
+        if e.is_Mul or name == "Mul":
+            product: Dim = 1
+            for a in args:
+                product = product * a
+            return product
+        if e.is_Pow and isinstance(args[1], int) and args[1] >= 0:
+            power: Dim = 1
+            for _ in range(args[1]):
+                power = power * args[0]
+            return power
+        binary = {"FloorDiv": floordiv, "CleanDiv": floordiv, "Mod": mod, "PythonMod": mod,
+                  "Max": dim_max, "Min": dim_min}  # fmt: skip
+        if name in binary and len(args) == 2:
+            return binary[name](args[0], args[1])
+        raise CaptureError(f"shape expression {e} is not supported")
+
+    def used(self) -> list[Symbol]:
+        out = []
+        for s, name in self.names.items():
+            r = self.ranges[s]
+            high = int(r.upper) if getattr(r.upper, "is_Integer", False) or isinstance(
+                r.upper, int) else (1 << 31) - 1  # fmt: skip
+            out.append(Symbol(name, max(int(r.lower), 0), min(high, (1 << 31) - 1)))
+        return out
