@@ -62,7 +62,9 @@ CONVOLUTIONS = {
     "unbatched": (nn.Conv2d(3, 4, 3), (3, 8, 9)),
     "one pixel": (nn.Conv2d(3, 6, 5), (2, 3, 5, 5)),
     "many channels": (nn.Conv2d(20, 250, 3, padding=1), (1, 20, 5, 6)),
-    "deep": (nn.Conv2d(100, 16, 3, padding=1), (1, 100, 6, 7)),  # more than one pass over K
+    "deep": (nn.Conv2d(100, 16, 3, padding=1), (3, 100, 6, 7)),  # more than one pass over K
+    "large": (nn.Conv2d(5, 9, 3, stride=4), (2, 5, 460, 460)),  # an image at a time
+    "large, few channels": (nn.Conv2d(5, 3, 3, stride=4), (2, 5, 460, 460)),
     "transposed": (
         nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1),
         (2, 6, 7, 5),
