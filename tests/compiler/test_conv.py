@@ -15,6 +15,7 @@ from ree.compiler.capture import capture
 from ree.compiler.importer import IMPORTERS
 from ree.compiler.instance import make_instance
 from ree.errors import UnsupportedError
+from ree.kernels import opdef
 
 
 def check(module, *shapes, atol=2e-5, exact=False):
@@ -263,6 +264,18 @@ def test_infinite_weights_reach_the_border():
     assert np.isnan(y[0]).all()
     assert np.isnan(y[:, 0]).all()
     assert np.isinf(y[1:, 1:]).all()
+
+
+def test_the_order_of_taps_is_seen():
+    """The same products in another order, by mirroring x and the weights: near, with other bits."""
+    rng = np.random.default_rng(4)
+    attrs = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    x, w = (rng.standard_normal(s, np.float32) for s in ((1, 6, 8, 9), (5, 6, 3, 3)))
+    (y,) = opdef.apply("convolution", (x, w), attrs)
+    mirrored = [np.ascontiguousarray(v[..., ::-1]) for v in (x, w)]
+    (z,) = opdef.apply("convolution", mirrored, attrs)
+    np.testing.assert_allclose(z[..., ::-1], y, atol=1e-5)
+    assert (z[..., ::-1] != y).any()
 
 
 class Indices(nn.Module):
