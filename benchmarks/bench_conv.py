@@ -64,6 +64,7 @@ def measure(name: str, threads: int, rounds: int, clock: Callable[[], float]) ->
     return {
         "case": name,
         "threads": threads,
+        "clock": clock.__name__,
         "ratio": round(statistics.median(t / o for t, o in pairs), 3),
         "milliseconds": round(mine * 1e3, 3),
         "torch_milliseconds": round(statistics.median(p[0] for p in pairs) * 1e3, 3),
@@ -80,9 +81,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows = []
-    clock = time.thread_time if args.cpu_time else time.perf_counter
     print(f"{'case':>28} threads  ratio      ms  torch ms   GF/s")
     for threads in args.threads:
+        clock = time.thread_time if args.cpu_time and threads == 1 else time.perf_counter
         for name in args.case:
             r = measure(name, threads, args.rounds, clock)
             rows.append(r)

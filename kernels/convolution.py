@@ -15,6 +15,7 @@ from ree.kernels.numerics import contract
 from ree.kernels.opdef import (
     Array,
     Attrs,
+    AttrValue,
     Bound,
     Cost,
     Form,
@@ -84,7 +85,8 @@ def _reference(inputs: Sequence[Array], node: Bound) -> tuple[Array, ...]:
     x = np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)))
     span = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
     v = np.lib.stride_tricks.sliding_window_view(x, span, axis=tuple(range(2, n + 2)))
-    v = v[(..., *(slice(None, None, s) for s in stride), *(slice(None, None, d) for d in dilation))]
+    for axis, step in enumerate((*stride, *dilation)):
+        v = np.moveaxis(np.moveaxis(v, axis + 2, 0)[::step], 0, axis + 2)
     # [N, C, *out, *kernel] to [N, groups, 1, pixels, K]
     v = v.reshape(out[0], groups, w.shape[1], prod(out[2:]), prod(kernel))
     k = prod(w.shape[1:])
@@ -160,8 +162,8 @@ CASES: list[tuple[tuple[int, ...], tuple[int, ...], int, int, int, int]] = [
 def _samples() -> Iterator[Sample]:
     for seed, (xs, ws, stride, padding, dilation, groups) in enumerate(CASES):
         n = len(xs) - 2
-        attrs = {"stride": (stride,) * n, "padding": (padding,) * n, "dilation": (dilation,) * n,
-                 "groups": groups}  # fmt: skip
+        attrs: dict[str, AttrValue] = {"stride": (stride,) * n, "padding": (padding,) * n,
+                                       "dilation": (dilation,) * n, "groups": groups}  # fmt: skip
         w = np.random.default_rng(seed).standard_normal(ws, np.float32)
         every = seed in (0, 4)
         for name, x in patterns(xs, seed):

@@ -19,6 +19,7 @@ namespace move {
 constexpr int kMaxDims = 8;
 constexpr int64_t kGrain = 16384;  // elements that are worth a work item
 constexpr int64_t kTile = 32;      // side of a transposed tile
+constexpr int64_t kFewRepeats = 8;  // of an element, that are not worth a row of their own
 
 inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -133,6 +134,12 @@ void copy_typed(Pool& pool, const T* x, T* y, Layout l) {
   }
   int inner_y = innermost(l.y, l.n);
   if (inner_y < 0) inner_y = l.n - 1;
+  if (l.x[inner_y] == 0 && l.extent[inner_y] <= kFewRepeats) {  // rows of another axis, repeated
+    int best = -1;
+    for (int i = 0; i < l.n; ++i)
+      if (l.extent[i] > kFewRepeats && l.y[i] > 0 && (best < 0 || l.y[i] < l.y[best])) best = i;
+    if (best >= 0) inner_y = best;
+  }
   int inner_x = innermost(l.x, l.n);
   bool transposed = inner_x >= 0 && inner_x != inner_y && l.x[inner_y] != 0;
   l.swap(inner_y, l.n - 1);

@@ -15,6 +15,7 @@ from ree.compiler.capture import capture
 from ree.compiler.importer import IMPORTERS
 from ree.compiler.instance import make_instance
 from ree.errors import UnsupportedError
+from ree.kernels import opdef
 
 
 def check(module, *shapes, atol=2e-5, exact=False):
@@ -62,7 +63,9 @@ CONVOLUTIONS = {
     "unbatched": (nn.Conv2d(3, 4, 3), (3, 8, 9)),
     "one pixel": (nn.Conv2d(3, 6, 5), (2, 3, 5, 5)),
     "many channels": (nn.Conv2d(20, 250, 3, padding=1), (1, 20, 5, 6)),
-    "deep": (nn.Conv2d(100, 16, 3, padding=1), (1, 100, 6, 7)),  # more than one pass over K
+    "deep": (nn.Conv2d(100, 16, 3, padding=1), (3, 100, 6, 7)),  # more than one pass over K
+    "large": (nn.Conv2d(5, 9, 3, stride=4), (2, 5, 460, 460)),  # an image at a time
+    "large, few channels": (nn.Conv2d(5, 3, 3, stride=4), (2, 5, 460, 460)),
     "transposed": (
         nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1),
         (2, 6, 7, 5),
@@ -261,6 +264,18 @@ def test_infinite_weights_reach_the_border():
     assert np.isnan(y[0]).all()
     assert np.isnan(y[:, 0]).all()
     assert np.isinf(y[1:, 1:]).all()
+
+
+def test_the_order_of_taps_is_seen():
+    """The same products in another order, by mirroring x and the weights: near, with other bits."""
+    rng = np.random.default_rng(4)
+    attrs = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    x, w = (rng.standard_normal(s, np.float32) for s in ((1, 6, 8, 9), (5, 6, 3, 3)))
+    (y,) = opdef.apply("convolution", (x, w), attrs)
+    mirrored = [np.ascontiguousarray(v[..., ::-1]) for v in (x, w)]
+    (z,) = opdef.apply("convolution", mirrored, attrs)
+    np.testing.assert_allclose(z[..., ::-1], y, atol=1e-5)
+    assert (z[..., ::-1] != y).any()
 
 
 class Indices(nn.Module):
