@@ -42,7 +42,7 @@ inline int64_t worthwhile(const Contraction& x) {
 
 inline constexpr int64_t kDepth = 6 * kSegment;    // k of one pass over a block
 inline constexpr int64_t kBlockBytes = 400 << 10;  // of packed A
-inline constexpr int64_t kBlockTiles = 16;
+inline constexpr int64_t kBlockTiles = 224 / kTileRows;
 inline constexpr int64_t kGroup = 8;               // panels between two calls of the tile function
 
 struct Blocking {
@@ -77,8 +77,16 @@ struct Block {
   float* segment_b;   // one segment of one panel, where B is not packed
   int64_t k0, depth;  // the pass
   bool last_pass;
+  // divisions made once: a step of a small tile takes no longer than a few of them
+  const float *a_e, *b_e;
+  float* c_e;
+  int64_t starts[kBlockTiles + 1];
 
-  int64_t row(int64_t t) const { return s.tile_row(x, t); }
+  void prepare_element() {
+    a_e = x.a_of(e), b_e = x.b_of(e), c_e = x.c_of(e);
+    for (int64_t t = t0; t <= t1; ++t) starts[t - t0] = s.tile_row(x, t);
+  }
+  int64_t row(int64_t t) const { return starts[t - t0]; }
   int64_t rows(int64_t t) const { return row(t + 1) - row(t); }
   int64_t block_rows() const { return row(t1) - row(t0); }
   int64_t segments() const { return at_least_one(ceil_div(depth, kSegment)); }
@@ -86,14 +94,14 @@ struct Block {
     return packed + (g * block_rows() + row(t) - row(t0)) * kSegment;
   }
   const float* a_at(int64_t t, int64_t g) const {
-    return x.a_of(e) + row(t) * x.a_row + (k0 + g * kSegment) * x.a_k;
+    return a_e + row(t) * x.a_row + (k0 + g * kSegment) * x.a_k;
   }
-  float* c_at(int64_t t, int64_t j) const { return x.c_of(e) + row(t) * x.c_row + j * kPanel; }
+  float* c_at(int64_t t, int64_t j) const { return c_e + row(t) * x.c_row + j * kPanel; }
 
   const float* b_at(int64_t j, int64_t g) const {
     const int64_t k = k0 + g * kSegment;
-    if (x.is_packed) return x.b_of(e) + (j * x.K + k) * kPanel;
-    pack_panel(x.b_of(e) + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
+    if (x.is_packed) return b_e + (j * x.K + k) * kPanel;
+    pack_panel(b_e + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
                smaller(kSegment, depth - g * kSegment), x.N - j * kPanel, segment_b);
     return segment_b;
   }
@@ -197,7 +205,8 @@ inline void contract_blocks(Pool& pool, const Contraction& x, const Blocking& s)
             scratch,
             scratch + a_floats,
             scratch + a_floats + block_rows * kPanel,
-            0, 0, false};
+            0, 0, false, nullptr, nullptr, nullptr, {}};
+    b.prepare_element();
     const bool remembers = thread < kRemembered && s.depth >= x.K;
     b.run(remembers && packed_block[thread] == block);
     if (remembers) packed_block[thread] = block;
