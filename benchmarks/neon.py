@@ -22,16 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("csrc/pool.cpp", "csrc/dispatch.cpp", "benchmarks/neon/main.cpp")
 # as CMakeLists.txt has them
-FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-Wall", "-Wextra", "-Wno-psabi", "-Werror", "-pthread"]  # fmt: skip
-AVX512 = [
-    "-mavx512f",
-    "-mavx512bw",
-    "-mavx512dq",
-    "-mavx512vl",
-    "-mavx2",
-    "-mfma",
-    "-mprefer-vector-width=512",
-]
+FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
+         "-fno-strict-aliasing", "-Wall", "-Wextra", "-Wno-psabi", "-Werror", "-pthread"]  # fmt: skip
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma",
+          "-mprefer-vector-width=512"]  # fmt: skip
 BUILDS: dict[str, dict[str, list[str]]] = {
     "x86-64": {"portable": [], "avx2": ["-mavx2", "-mfma", "-mf16c"], "avx512": AVX512},
     "aarch64": {"portable": [], "neon": []},
