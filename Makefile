@@ -26,6 +26,7 @@ bench: $(VENV)/.built
 
 exhaustive: $(VENV)/.built
 	$(BIN)/python benchmarks/exhaustive_scalar.py
+	$(BIN)/python benchmarks/neon.py
 
 # On a CUDA machine, with the Python that holds torch and Triton: builds beside the tree, runs conformance,
 # the GPU tests and the benchmarks, and writes benchmarks/results/gpu_<name>.json.
