@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ree.kernels import opdef, registry
 from ree.kernels.microcode import Step, assemble
-from ree.kernels.scalar import OPS
+from ree.kernels.scalar import OPS, Function
 from ree.kernels.scalar_functions import FUNCTIONS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -39,7 +39,7 @@ def scalar_functions() -> str:
         "", "| operation | meaning |", "|---|---|",
         *(f"| {name} | {info.meaning} |" for name, info in OPS.items()),
     ]  # fmt: skip
-    for name, function in FUNCTIONS.items():
+    for name, function in _functions().items():
         program = assemble(function)
         lines += ["", f"## {name}", "", "```"]
         for i, table in enumerate(program.tables):
@@ -48,6 +48,25 @@ def scalar_functions() -> str:
         lines += [f"r{first + i} = {_step(s)}" for i, s in enumerate(program.steps)]
         lines.append("```")
     return "\n".join(lines) + "\n"
+
+
+def _functions() -> dict[str, Function]:
+    """Functions of more than two steps, by operator and dtypes."""
+    found = dict(FUNCTIONS)
+    for name in registry.names():
+        op = opdef.get(name)
+        if op.scalar is None or name in FUNCTIONS:
+            continue
+        for sample in op.samples():
+            dtypes = [opdef.DType.of(x.dtype) for x in sample.inputs]
+            function = op.scalar(dtypes, sample.attrs)
+            to = sample.attrs.get("dtype")
+            title = f"{name} ({', '.join(d.text for d in dtypes)}" + (
+                f" to {to.text})" if to else ")"
+            )
+            if title not in found and len(assemble(function).steps) > 2:
+                found[title] = function
+    return found
 
 
 def _step(s: Step) -> str:
