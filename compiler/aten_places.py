@@ -215,13 +215,20 @@ def _histc(m: Importer, x: Ref, bins: int = 100, min: Scalar = 0, max: Scalar = 
 # results whose shape depends on data
 
 
-def _depends_on_data(name: str) -> None:
+def _refused(why: str, *names: str) -> None:
     def f(m: Importer, *args: Any, **kwargs: Any) -> None:
-        raise Refused("its result's shape depends on data; use torch.where or a mask")
+        raise Refused(why)
 
-    IMPORTERS[name] = f
+    for name in names:
+        IMPORTERS[name] = f
 
 
-for _name in ("nonzero", "masked_select", "bincount", "_unique2", "unique_consecutive",
-              "repeat_interleave.Tensor", "nonzero_static"):  # fmt: skip
-    _depends_on_data(_name)
+_refused(
+    "its result's shape depends on data; use torch.where or a mask", "nonzero", "masked_select", "bincount",
+    "_unique2", "unique_consecutive", "repeat_interleave.Tensor", "nonzero_static",
+)  # fmt: skip
+_refused("reads a number from a tensor; keep it a tensor", "_local_scalar_dense", "item")
+_refused(
+    "random numbers are not part of the contract yet; pass them in", "rand", "randn", "rand_like",
+    "randn_like", "randint.low", "randint", "bernoulli", "bernoulli.p", "native_dropout",
+)  # fmt: skip

@@ -189,8 +189,11 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
             raise CaptureError("the model returns something that is not a tensor")
         refs.append(imp.env[out.name])
     names = tuple(f"output{i}" for i in range(len(refs)))
-    g = canonicalise(imp.builder.finish(tuple(refs)))
-    legal.check(g)
+    try:
+        g = canonicalise(imp.builder.finish(tuple(refs)))
+        legal.check(g)
+    except legal.IllegalGraph as e:
+        raise UnsupportedError(f"beyond the limits of the contract: {e}", (str(e),)) from e
     return Captured(g, tuple(input_names), names, tuple(t for t, _ in named), tuple(weights))
 
 

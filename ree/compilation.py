@@ -7,6 +7,7 @@ from typing import Any
 
 from ree.compiler.capture import capture
 from ree.compiler.torch_types import to_numpy
+from ree.errors import UnsupportedError
 from ree.program import Names, Program
 
 
@@ -44,4 +45,9 @@ def compile(
 def _contiguous(x: Any) -> Any:
     import torch
 
-    return x.contiguous() if isinstance(x, torch.Tensor) else x
+    if not isinstance(x, torch.Tensor):
+        return x
+    if x.layout is not torch.strided or x.is_quantized:
+        kind = "quantised" if x.is_quantized else str(x.layout)
+        raise UnsupportedError(f"an input is {kind}", (), "pass a dense tensor: x.to_dense()")
+    return x.contiguous()

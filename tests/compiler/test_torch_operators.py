@@ -180,9 +180,27 @@ def test_norms_over_channels():
         (lambda t: t.double() + 1, "float64"),
         (lambda t: torch.complex(t, t).real, "complex"),
         (lambda t: t.to_sparse() * 2, ""),
+        (lambda t: t.nonzero(), "depends on data"),
+        (lambda t: t[t > 0], "depends on data"),
+        (lambda t: t * t.sum().item(), "reads a number"),
+        (lambda t: torch.cond(t.sum() > 0, torch.sin, torch.cos, (t,)), "cond"),
+        (lambda t: t + torch.rand_like(t), "random numbers"),
+        (lambda t: t.view(1, 1, 1, 1, 1, 1, 1, 5, 37) * 2, "rank at most 8"),
+        (lambda t: (t.view(1, -1).expand(2**27, 185) * 2).sum(), "2147483647 elements"),
     ],
 )
-def test_types_that_are_not_supported(f, why):
+def test_refusals(f, why):
     with pytest.raises((UnsupportedError, CaptureError)) as e:
         ree.compile(Apply(f), x())
     assert why in " ".join([str(e.value), *getattr(e.value, "items", ())])
+
+
+def test_inputs_that_are_not_dense():
+    quantised = torch.quantize_per_tensor(x(), 0.1, 0, torch.qint8)
+    for t, why in (
+        (x().to_sparse(), "sparse"),
+        (quantised, "quantised"),
+        (x().double(), "float64"),
+    ):
+        with pytest.raises(UnsupportedError, match=why):
+            ree.compile(Apply(lambda t: t), t)
