@@ -62,3 +62,30 @@ def test_a_row_of_a_batch_is_the_row_alone(name):
     for a, b in zip(whole if isinstance(whole, tuple) else (whole,),
                     alone if isinstance(alone, tuple) else (alone,), strict=True):  # fmt: skip
         assert torch.equal(a[1:2].view(torch.int32), b.view(torch.int32))
+
+
+class Positional(torch.nn.Module):
+    """A model that takes one or two tensors by position; torch.export opens no keyword arguments."""
+
+    def __init__(self, model, names):
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, first, second=None):
+        return self.model(**dict(zip(self.names, (first, second), strict=False)))
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "resnet"])
+def test_bits_do_not_depend_on_what_is_open(name):
+    """Nothing open, the batch, the batch and the length (or both sides of an image): equal bytes."""
+    module, inputs = model_and_inputs(name)
+    module, inputs = Positional(module, list(inputs)), tuple(inputs.values())
+    runs = []
+    for axes in ((), (0,), (0, 1) if name != "resnet" else (0, 2, 3)):
+        shapes = tuple(dict.fromkeys(axes, torch.export.Dim.AUTO) for _ in inputs) if axes else None
+        program = ree.compile(module, inputs, shapes)
+        assert bool(program.graph.symbols) == bool(axes)
+        runs.append(program.run(*inputs).outputs)
+    for other in runs[1:]:
+        for a, b in zip(runs[0], other, strict=True):
+            assert torch.equal(a.view(torch.int32), b.view(torch.int32))
