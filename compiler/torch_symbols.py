@@ -60,7 +60,14 @@ class TorchSymbols:
         out = []
         for s, name in self.names.items():
             r = self.ranges[s]
-            high = int(r.upper) if getattr(r.upper, "is_Integer", False) or isinstance(
-                r.upper, int) else (1 << 31) - 1  # fmt: skip
-            out.append(Symbol(name, max(int(r.lower), 0), min(high, (1 << 31) - 1)))
+            low, high = (_finite(v) for v in (r.lower, r.upper))
+            out.append(Symbol(name, max(low or 0, 0), MOST if high is None else min(high, MOST)))
         return out
+
+
+MOST = (1 << 31) - 1
+
+
+def _finite(v: Any) -> int | None:
+    """A bound as an int; None where it is infinite."""
+    return int(v) if isinstance(v, int) or getattr(v, "is_Integer", False) else None
