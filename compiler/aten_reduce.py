@@ -69,7 +69,7 @@ def _truth(m: Importer, x: Ref, dim: Any, keepdim: bool, op: str, empty: bool) -
     t = m.type(x)
     dims = _axes(m, x, dim)
     truth = _float(m, m.cast(x, BOOL))
-    axes = {m.axis(d, t.rank) for d in dims} or set(range(t.rank))
+    axes = ({m.axis(d, t.rank) for d in dims} or set(range(t.rank))) if t.rank else set()
     if product(t.shape[i] for i in axes) == 0:
         kept = tuple(
             1 if i in axes else d for i, d in enumerate(t.shape) if keepdim or i not in axes
@@ -113,6 +113,8 @@ def _variance(
     m: Importer, x: Ref, dim: Any, correction: Scalar | None, keepdim: bool
 ) -> tuple[Ref, Ref]:
     """(variance, mean): mean, squares of the differences, their sum, one division by n - correction."""
+    if m.type(x).rank == 0:
+        x, dim, keepdim = m.view(x, (1,)), 0, False
     t = m.type(x)
     axes = sorted({m.axis(d, t.rank) for d in _axes(m, x, dim)}) or list(range(t.rank))
     n = product(t.shape[i] for i in axes)
