@@ -12,7 +12,6 @@ import ree
 from ree import _core
 from ree.compiler import interp
 from ree.compiler.capture import capture
-from ree.compiler.importer import IMPORTERS
 from ree.compiler.instance import make_instance
 from ree.errors import UnsupportedError
 from ree.kernels import opdef
@@ -186,9 +185,6 @@ def program_calls(program, *shapes):
     return plan(instance.graph, panel=32).calls
 
 
-@pytest.mark.skipif("batch_norm" not in IMPORTERS
-                    and "_native_batch_norm_legit_no_training" not in IMPORTERS,
-                    reason="batch norm is not imported")  # fmt: skip
 def test_a_residual_block_with_batch_norm():
     torch.manual_seed(1)
     block = Block()
