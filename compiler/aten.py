@@ -25,13 +25,9 @@ from ree.kernels.types import (
 
 def _unary(op: str) -> Callable[..., Ref]:
     def f(m: Importer, x: Ref) -> Ref:
-        return m.add(op, _float(m, x))
+        return m.add(op, m.as_float(x))
 
     return f
-
-
-def _float(m: Importer, x: Ref) -> Ref:
-    return m.cast(x, DType.F32)
 
 
 for _name in ("exp", "log", "tanh", "erf", "sin", "cos", "sqrt", "rsqrt", "sigmoid", "silu", "exp2",
@@ -101,7 +97,7 @@ def _div(m: Importer, x: Ref, y: Value) -> Ref:
 
 @aten("reciprocal")
 def _reciprocal(m: Importer, x: Ref) -> Ref:
-    return m.add("div", m.scalar(1.0, DType.F32), _float(m, x))
+    return m.add("div", m.scalar(1.0, DType.F32), m.as_float(x))
 
 
 def _ordered(op: str) -> Callable[..., Ref]:
@@ -123,7 +119,7 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     IMPORTERS[f"{_name}.Tensor"] = IMPORTERS[f"{_name}.Scalar"] = _ordered(_name)
 
 
-@aten("clamp", "clamp.Tensor", "clamp_min", "clamp_max")
+@aten("clamp", "clamp.Tensor", "clamp_min")
 def _clamp(m: Importer, x: Ref, min: Value | None = None, max: Value | None = None) -> Ref:
     if min is not None:
         x = IMPORTERS["maximum"](m, x, min)
@@ -267,7 +263,7 @@ def _sdpa(
 
 @aten("mean.dim", "mean")
 def _mean(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False, *, dtype: Any = None) -> Ref:
-    return m.reduce("mean", _float(m, x), tuple(dims or ()), keepdim)
+    return m.reduce("mean", m.as_float(x), tuple(dims or ()), keepdim)
 
 
 def _extreme(op: str) -> Callable[..., Ref]:
@@ -290,7 +286,7 @@ def _cumsum(m: Importer, x: Ref, dim: int, *, dtype: Any = None) -> Ref:
 
 @aten("softmax.int", "_softmax")
 def _softmax(m: Importer, x: Ref, dim: int, dtype: Any = None) -> Ref:
-    x = _float(m, x)
+    x = m.as_float(x)
     rank = m.type(x).rank
     axis = m.axis(dim, rank)
     last = rank - 1

@@ -17,10 +17,6 @@ from ree.compiler.ir import Kind, Ref
 from ree.kernels.types import Dim, DType, Shape, broadcast_shapes, product
 
 
-def _take(m: Importer, x: Ref, dim: int, start: Dim, stop: Dim, step: int = 1) -> Ref:
-    return m.add("slice", x, dim=dim, start=start, stop=stop, step=step)
-
-
 def _at_least_1d(m: Importer, x: Ref) -> Ref:
     return x if m.type(x).rank else m.view(x, (1,))
 
@@ -64,7 +60,7 @@ def _topk(
     if m.type(x).rank == 0:
         return _sort(m, x)  # type: ignore[no-any-return]
     axis = m.axis(dim, m.type(x).rank)
-    return tuple(_take(m, y, axis, 0, k) for y in _sort(m, x, axis, largest))
+    return tuple(m.take(y, axis, 0, k) for y in _sort(m, x, axis, largest))
 
 
 def _one(m: Importer, x: Ref, at: Dim, dim: int, keepdim: bool, descending: bool) -> Any:
@@ -75,7 +71,7 @@ def _one(m: Importer, x: Ref, at: Dim, dim: int, keepdim: bool, descending: bool
         return found
     axis = m.axis(dim, t.rank)
     shape = (*t.shape[:axis], *t.shape[axis + 1 :])
-    found = tuple(_take(m, y, axis, at, at + 1) for y in found)
+    found = tuple(m.take(y, axis, at, at + 1) for y in found)
     return found if keepdim else tuple(m.view(y, shape) for y in found)
 
 
@@ -141,8 +137,8 @@ def _scattered(m: Importer, op: str, x: Ref, axis: int, index: Ref, src: Ref) ->
     t, it = m.type(x), m.type(index)
     for i, (size, k) in enumerate(zip(t.shape, it.shape, strict=True)):
         if i != axis and size != k:
-            part = _scattered(m, op, _take(m, x, i, 0, k), axis, index, src)
-            return m.add("cat", part, _take(m, x, i, k, size), dim=i)
+            part = _scattered(m, op, m.take(x, i, 0, k), axis, index, src)
+            return m.add("cat", part, m.take(x, i, k, size), dim=i)
     return m.add(op, x, index, src, dim=axis)
 
 
@@ -155,7 +151,7 @@ def _scatter(m: Importer, op: str, x: Ref, dim: int, index: Ref, src: Ref | Scal
         src = _at_least_1d(m, m.cast(src, t.dtype))
         for i, (have, want) in enumerate(zip(m.type(src).shape, shape, strict=True)):
             if have != want:  # a source may be larger than the index
-                src = _take(m, src, i, 0, want)
+                src = m.take(src, i, 0, want)
     else:
         src = m.add("expand", m.scalar(src, t.dtype), shape=shape)
     y = _scattered(m, op, x, axis, index, src)

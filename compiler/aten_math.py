@@ -20,10 +20,6 @@ def binary(m: Importer, op: str, x: Value, y: Value) -> Ref:
     return m.add(op, a, b)
 
 
-def _float(m: Importer, x: Ref) -> Ref:
-    return m.cast(x, F32)
-
-
 # rounding and signs
 
 
@@ -68,7 +64,7 @@ def _div_mode(m: Importer, x: Value, y: Value, *, rounding_mode: str | None = No
     if rounding_mode == "floor":
         return m.add("floor_divide", a, b)
     if rounding_mode is None:
-        return m.add("div", _float(m, a), _float(m, b))
+        return m.add("div", m.as_float(a), m.as_float(b))
     if dtype is F32:
         return m.add("trunc", m.add("div", a, b))
     q = m.add("floor_divide", m.add("abs", a), m.add("abs", b))
@@ -90,9 +86,9 @@ def _pow(m: Importer, x: Value, e: Value) -> Ref:
             if 1 <= e <= 8 and (m.type(x).dtype is F32 or isinstance(e, int)):
                 return _by_squares(m, x, int(e))
             if e == -1:
-                return m.add("div", m.scalar(1.0, F32), _float(m, x))
+                return m.add("div", m.scalar(1.0, F32), m.as_float(x))
         elif e in (0.5, -0.5):
-            return m.add("sqrt" if e > 0 else "rsqrt", _float(m, x))
+            return m.add("sqrt" if e > 0 else "rsqrt", m.as_float(x))
     (a, b), dtype = m.promote(x, e)
     if dtype is not F32:
         raise Refused("an integer power that is not a constant from 0 to 8")
@@ -111,12 +107,12 @@ def _by_squares(m: Importer, x: Ref, e: int) -> Ref:
 
 @aten("log10")
 def _log10(m: Importer, x: Ref) -> Ref:
-    return m.add("mul", m.add("log", _float(m, x)), m.scalar(1 / math.log(10), F32))
+    return m.add("mul", m.add("log", m.as_float(x)), m.scalar(1 / math.log(10), F32))
 
 
 @aten("tan")
 def _tan(m: Importer, x: Ref) -> Ref:
-    x = _float(m, x)
+    x = m.as_float(x)
     return m.add("div", m.add("sin", x), m.add("cos", x))
 
 
@@ -130,13 +126,13 @@ def _isnan(m: Importer, x: Ref) -> Ref:
 
 @aten("isinf")
 def _isinf(m: Importer, x: Ref) -> Ref:
-    x = _float(m, x)
+    x = m.as_float(x)
     return m.add("eq", m.add("abs", x), m.scalar(math.inf, F32))
 
 
 @aten("isfinite")
 def _isfinite(m: Importer, x: Ref) -> Ref:
-    x = _float(m, x)
+    x = m.as_float(x)
     return m.add("lt", m.add("abs", x), m.scalar(math.inf, F32))
 
 
@@ -187,7 +183,7 @@ def _hardswish(m: Importer, x: Ref) -> Ref:
 
 @aten("leaky_relu")
 def _leaky_relu(m: Importer, x: Ref, slope: Scalar = 0.01) -> Ref:
-    x = _float(m, x)
+    x = m.as_float(x)
     return m.add("where", binary(m, "gt", x, 0.0), x, binary(m, "mul", x, float(slope)))
 
 
@@ -195,7 +191,7 @@ def _leaky_relu(m: Importer, x: Ref, slope: Scalar = 0.01) -> Ref:
 def _elu(
     m: Importer, x: Ref, alpha: Scalar = 1.0, scale: Scalar = 1.0, input_scale: Scalar = 1.0
 ) -> Ref:
-    x = _float(m, x)
+    x = m.as_float(x)
     low = m.add("expm1", binary(m, "mul", x, float(input_scale)))
     low = binary(m, "mul", low, float(np.float32(alpha) * np.float32(scale)))
     return m.add("where", binary(m, "gt", x, 0.0), binary(m, "mul", x, float(scale)), low)

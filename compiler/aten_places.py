@@ -13,11 +13,6 @@ from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import Dim, DType, Shape, broadcast_shapes, product
 
-
-def _take(m: Importer, x: Ref, dim: int, start: Dim, stop: Dim, step: int = 1) -> Ref:
-    return m.add("slice", x, dim=dim, start=start, stop=stop, step=step)
-
-
 # writes at places known beforehand
 
 
@@ -38,9 +33,9 @@ def _slice_scatter(
         return m.add("index_put", x, where, src, dim=axis)
     parts = [src]
     if lo != 0:
-        parts.insert(0, _take(m, x, axis, 0, lo))
+        parts.insert(0, m.take(x, axis, 0, lo))
     if hi != size:
-        parts.append(_take(m, x, axis, hi, size))
+        parts.append(m.take(x, axis, hi, size))
     return m.add("cat", *parts, dim=axis) if len(parts) > 1 else src
 
 
@@ -86,7 +81,7 @@ def _roll(m: Importer, x: Ref, shifts: Any, dims: Any = ()) -> Ref:
             raise Refused("roll of a symbolic axis")
         cut = -shift % n if n else 0
         if cut:
-            x = m.add("cat", _take(m, x, axis, cut, n), _take(m, x, axis, 0, cut), dim=axis)
+            x = m.add("cat", m.take(x, axis, cut, n), m.take(x, axis, 0, cut), dim=axis)
     return x
 
 
@@ -110,7 +105,7 @@ def _diagonal_of(m: Importer, x: Ref, offset: int, a: int, b: int) -> tuple[Ref,
 def _diagonal(m: Importer, x: Ref, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Ref:
     flat, start, step, n = _diagonal_of(m, x, offset, dim1, dim2)
     stop = start + (n - 1) * step + 1 if n else start
-    return _take(m, flat, m.type(flat).rank - 1, start, stop, step)
+    return m.take(flat, m.type(flat).rank - 1, start, stop, step)
 
 
 @aten("diagonal_scatter")

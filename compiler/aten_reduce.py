@@ -15,10 +15,6 @@ from ree.kernels.types import Dim, DType, product
 F32, I64, BOOL = DType.F32, DType.I64, DType.BOOL
 
 
-def _float(m: Importer, x: Ref) -> Ref:
-    return m.cast(x, F32)
-
-
 # reductions
 
 
@@ -68,7 +64,7 @@ def _all(m: Importer, x: Ref, dim: Any = None, keepdim: bool = False) -> Ref:
 def _truth(m: Importer, x: Ref, dim: Any, keepdim: bool, op: str, empty: bool) -> Ref:
     t = m.type(x)
     dims = _axes(m, x, dim)
-    truth = _float(m, m.cast(x, BOOL))
+    truth = m.as_float(m.cast(x, BOOL))
     axes = ({m.axis(d, t.rank) for d in dims} or set(range(t.rank))) if t.rank else set()
     if product(t.shape[i] for i in axes) == 0:
         kept = tuple(
@@ -182,7 +178,7 @@ def _shifted(m: Importer, x: Ref, dims: tuple[int, ...]) -> tuple[Ref, Ref]:
 @aten("logsumexp")
 def _logsumexp(m: Importer, x: Ref, dim: Any, keepdim: bool = False) -> Ref:
     dims = _axes(m, x, dim)
-    shifted, top = _shifted(m, _float(m, x), dims)
+    shifted, top = _shifted(m, m.as_float(x), dims)
     y = m.add("log", m.reduce("sum", m.add("exp", shifted), dims, keepdim))
     return m.add("add", y, m.view(top, m.type(y).shape))
 
@@ -190,7 +186,7 @@ def _logsumexp(m: Importer, x: Ref, dim: Any, keepdim: bool = False) -> Ref:
 @aten("log_softmax.int", "_log_softmax")
 def _log_softmax(m: Importer, x: Ref, dim: int, dtype: Any = None) -> Ref:
     """(x - max) - log(sum(exp(x - max)))."""
-    x = _float(m, x)
+    x = m.as_float(x)
     if m.type(x).rank == 0:
         return m.add("sub", x, x)
     shifted, _ = _shifted(m, x, (dim,))

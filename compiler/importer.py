@@ -49,6 +49,14 @@ class Importer:
     def cast(self, x: Ref, dtype: DType) -> Ref:
         return x if self.type(x).dtype is dtype else self.add("cast", x, dtype=dtype)
 
+    def as_float(self, x: Ref) -> Ref:
+        """x as f32."""
+        return self.cast(x, DType.F32)
+
+    def take(self, x: Ref, dim: int, start: Dim, stop: Dim, step: int = 1) -> Ref:
+        """Elements [start, stop) of an axis."""
+        return self.add("slice", x, dim=dim, start=start, stop=stop, step=step)
+
     def promote(self, *values: Value) -> tuple[list[Ref], DType]:
         """Operands by torch's promotion among bool, i64 and f32: tensors decide the category
         unless a scalar's is higher."""
@@ -111,7 +119,16 @@ class Importer:
         return y
 
 
-IMPORTERS: dict[str, Callable[..., Any]] = {}
+class _Importers(dict[str, Callable[..., Any]]):
+    """Importers by ATen name; a name has one."""
+
+    def __setitem__(self, name: str, f: Callable[..., Any]) -> None:
+        if name in self:
+            raise TypeError(f"two importers for {name}")
+        super().__setitem__(name, f)
+
+
+IMPORTERS = _Importers()
 
 
 def aten(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -119,8 +136,6 @@ def aten(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def wrap(f: Callable[..., Any]) -> Callable[..., Any]:
         for name in names:
-            if name in IMPORTERS:
-                raise TypeError(f"two importers for {name}")
             IMPORTERS[name] = f
         return f
 
