@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ree.compiler.aten_random import attention_with_dropout
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import (
@@ -181,9 +182,14 @@ def _to_copy(m: Importer, x: Ref, dtype: DType | None = None, **ignored: Any) ->
     return m.cast(x, dtype)
 
 
-@aten("clone", "alias", "detach", "contiguous", "lift_fresh_copy", "dropout")
+@aten("clone", "contiguous", "lift_fresh_copy")
 def _identity(m: Importer, x: Ref, *args: Any, **kwargs: Any) -> Ref:
     return x
+
+
+@aten("detach", "alias")  # an alias is what torch.export makes of detach
+def _detach(m: Importer, x: Ref) -> Ref:
+    return m.stop(m.view(x, m.type(x).shape))
 
 
 @aten("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
@@ -230,7 +236,7 @@ def _sdpa(
     enable_gqa: bool = False,
 ) -> Ref:
     if dropout_p:
-        raise Refused("attention dropout")
+        return attention_with_dropout(m, q, k, v, mask, dropout_p, is_causal, scale)
     t = m.type(q)
     rank = t.rank
     if rank < 3:

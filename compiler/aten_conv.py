@@ -92,7 +92,7 @@ def _any_convolution(
     transposed: bool, output_padding: Any, groups: int,
 ) -> Ref:  # fmt: skip
     if transposed:
-        return _transposed(m, x, w, bias, stride, padding, output_padding, groups, dilation)
+        return transposed(m, x, w, bias, stride, padding, output_padding, groups, dilation)
     return _convolution(m, x, w, bias, stride, padding, dilation, groups)
 
 
@@ -101,10 +101,10 @@ def _conv_transpose(
     m: Importer, x: Ref, w: Ref, bias: Ref | None = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
 ) -> Ref:  # fmt: skip
-    return _transposed(m, x, w, bias, stride, padding, output_padding, groups, dilation)
+    return transposed(m, x, w, bias, stride, padding, output_padding, groups, dilation)
 
 
-def _transposed(
+def transposed(
     m: Importer, x: Ref, w: Ref, bias: Ref | None, stride: Any, padding: Any, output_padding: Any,
     groups: int, dilation: Any,
 ) -> Ref:  # fmt: skip

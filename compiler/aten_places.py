@@ -223,7 +223,3 @@ _refused(
     "_unique2", "unique_consecutive", "repeat_interleave.Tensor", "nonzero_static",
 )  # fmt: skip
 _refused("reads a number from a tensor; keep it a tensor", "_local_scalar_dense", "item")
-_refused(
-    "random numbers are not part of the contract yet; pass them in", "rand", "randn", "rand_like",
-    "randn_like", "randint.low", "randint", "bernoulli", "bernoulli.p", "native_dropout",
-)  # fmt: skip

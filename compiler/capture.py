@@ -25,6 +25,7 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     aten_moves,
     aten_places,
     aten_pool,
+    aten_random,
     aten_reduce,
     legal,
 )
@@ -73,28 +74,38 @@ def capture(
 
     Raises CaptureError when torch.export fails, UnsupportedError when operators are missing.
     """
-    program = _export(module, tuple(args), dict(kwargs or {}), dynamic_shapes)
+    program = export(module, tuple(args), dict(kwargs or {}), dynamic_shapes)
     return _import(program)
 
 
-def _export(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
-) -> torch.export.ExportedProgram:
+def export(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any,
+    inference: bool = True,
+) -> torch.export.ExportedProgram:  # fmt: skip
+    """The functional fx graph of a module, for inference or as the module stands; CaptureError."""
+    with _for_inference(module) if inference else contextlib.nullcontext():
+        try:
+            with _quiet():
+                program = torch.export.export(
+                    module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
+                )
+                return program.run_decompositions(_decompositions())
+        except Exception as e:  # torch.export raises many unrelated types for what a user's model does
+            raise CaptureError(
+                f"cannot capture the model as one graph: {_first_line(e)}", _hint(e)
+            ) from e
+
+
+@contextmanager
+def _for_inference(module: torch.nn.Module) -> Iterator[None]:
     was_training = module.training
     flags = [(p, p.requires_grad) for p in module.parameters()]
     try:
         module.eval()
         for p, _ in flags:
             p.requires_grad_(False)
-        with torch.no_grad(), _quiet():
-            program = torch.export.export(
-                module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
-            )
-            return program.run_decompositions(_decompositions())
-    except Exception as e:  # torch.export raises many unrelated types for what a user's model does
-        raise CaptureError(
-            f"cannot capture the model as one graph: {_first_line(e)}", _hint(e)
-        ) from e
+        with torch.no_grad():
+            yield
     finally:
         module.train(was_training)
         for p, flag in flags:
@@ -143,7 +154,6 @@ def _hint(e: BaseException) -> str:
 
 def _import(program: torch.export.ExportedProgram) -> Captured:
     signature, graph = program.graph_signature, program.graph
-    _refuse_unsupported(graph)
     imp = Importer()
     symbols = TorchSymbols(program)
     buffers = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -160,34 +170,19 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
     weight_of: dict[str, Ref] = {}
     weights = []
     for target, name in named:
-        array = _to_numpy(data[target], target)
+        array = to_array(data[target], target)
         weights.append(array)
         weight_of[name] = imp.builder.weight(TensorType(DType.of(array.dtype), array.shape))
     input_names = []
-    problems: list[str] = []
     for node in graph.nodes:
-        imp.builder.origin = _origin(node)
         if node.op == "placeholder":
             if node.name in weight_of:
                 imp.env[node.name] = weight_of[node.name]
-            elif node.name in buffers or node.name in constants:
-                continue  # unused weight
-            else:
-                t = _tensor_type(node, symbols)
-                imp.env[node.name] = imp.builder.input(t)
+            elif node.name not in buffers and node.name not in constants:
+                imp.env[node.name] = imp.builder.input(_tensor_type(node, symbols))
                 input_names.append(node.name)
-        elif node.op == "call_function":
-            _call(imp, node, symbols, problems)
-        elif node.op == "output":
-            outputs = node.args[0]
+    refs = import_nodes(imp, program, symbols)
     imp.builder.symbols = symbols.used()
-    if problems:
-        raise _unsupported(problems)
-    refs = []
-    for out in outputs:
-        if not isinstance(out, torch.fx.Node) or not isinstance(imp.env[out.name], Ref):
-            raise CaptureError("the model returns something that is not a tensor")
-        refs.append(imp.env[out.name])
     names = tuple(f"output{i}" for i in range(len(refs)))
     try:
         g = canonicalise(imp.builder.finish(tuple(refs)))
@@ -195,6 +190,30 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
     except legal.IllegalGraph as e:
         raise UnsupportedError(f"beyond the limits of the contract: {e}", (str(e),)) from e
     return Captured(g, tuple(input_names), names, tuple(t for t, _ in named), tuple(weights))
+
+
+def import_nodes(
+    imp: Importer, program: torch.export.ExportedProgram, symbols: TorchSymbols | None = None
+) -> list[Ref]:
+    """Append the graph's calls to the importer, whose env has the placeholders; its outputs."""
+    _refuse_unsupported(program.graph)
+    symbols = symbols or TorchSymbols(program)
+    problems: list[str] = []
+    outputs: Sequence[Any] = ()
+    for node in program.graph.nodes:
+        imp.builder.origin = _origin(node)
+        if node.op == "call_function":
+            _call(imp, node, symbols, problems)
+        elif node.op == "output":
+            outputs = node.args[0]
+    if problems:
+        raise _unsupported(problems)
+    refs = []
+    for out in outputs:
+        if not isinstance(out, torch.fx.Node) or not isinstance(imp.env[out.name], Ref):
+            raise CaptureError("the model returns something that is not a tensor")
+        refs.append(imp.env[out.name])
+    return refs
 
 
 def _unsupported(problems: list[str]) -> UnsupportedError:
@@ -272,7 +291,7 @@ MOVES = {
     "view", "reshape", "_unsafe_view", "permute", "transpose.int", "t", "expand", "unsqueeze", "squeeze.dim",
     "squeeze.dims", "squeeze", "slice.Tensor", "select.int", "split_with_sizes", "split.Tensor", "chunk",
     "getitem", "<built-in function getitem>", "repeat", "clone", "alias", "detach", "contiguous",
-    "lift_fresh_copy", "dropout", "embedding", "index.Tensor", "gather",
+    "lift_fresh_copy", "embedding", "index.Tensor", "gather",
 }  # fmt: skip
 
 
@@ -322,12 +341,13 @@ def _target(node: torch.fx.Node) -> str:
     return str(node.target).removeprefix("aten.").removesuffix(".default")
 
 
-def _to_numpy(t: torch.Tensor, name: str) -> Array:
+def to_array(t: torch.Tensor, name: str) -> Array:
+    """A weight as an array of its own, NaNs canonical; UnsupportedError for a type we lack."""
     if dtype_of(t.dtype) is None or t.layout is not torch.strided:
         raise UnsupportedError(
             f"weight '{name}' has dtype {t.dtype}", (name,), "convert the model with model.float()"
         )
-    array = np.array(to_numpy(t.contiguous()))
+    array = np.array(to_numpy(t.detach().contiguous()))
     return canonical_nan(array) if is_f32(array) else array
 
 

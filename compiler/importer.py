@@ -25,6 +25,9 @@ class Importer:
     def __init__(self) -> None:
         self.builder = Builder()
         self.env: dict[str, Any] = {}
+        self.random: tuple[Ref, Ref] | None = None  # seed and step, in a training step
+        self.sites = 0  # random calls so far
+        self.stopped: set[Ref] = set()  # values that count as constants when gradients are taken
 
     def poison(self, name: str, t: TensorType | None) -> None:
         """Give a failed call a well-typed result, so that later calls can be checked too."""
@@ -48,6 +51,11 @@ class Importer:
 
     def cast(self, x: Ref, dtype: DType) -> Ref:
         return x if self.type(x).dtype is dtype else self.add("cast", x, dtype=dtype)
+
+    def stop(self, x: Ref) -> Ref:
+        """x, through which no gradient flows."""
+        self.stopped.add(x)
+        return x
 
     def as_float(self, x: Ref) -> Ref:
         """x as f32."""

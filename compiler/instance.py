@@ -161,9 +161,10 @@ def encode_rule(rule: IndexRule) -> bytes:
 
 
 def _interface(g: Graph) -> list[bytes]:
-    """Leaves of the interface tree: inputs, weights, constants, outputs, in that order."""
+    """Leaves of the interface tree: inputs, weights, states, constants, outputs, in that order."""
     leaves = [b"\x00" + encode_type(t) for t in g.inputs]
     leaves += [b"\x01" + encode_type(t) for t in g.weights]
+    leaves += [b"\x04" + encode_type(t) for t in g.states]
     leaves += [b"\x02" + tensor_hash(c.array()) for c in g.consts]
     leaves += [b"\x03" + struct.pack(">BI", r.kind, r.index) for r in g.outputs]
     return leaves

@@ -9,13 +9,15 @@ from ree.kernels import opdef
 from ree.kernels.opdef import Array
 
 
-def run(g: Graph, inputs: Sequence[Array], weights: Sequence[Array]) -> list[Array]:
+def run(
+    g: Graph, inputs: Sequence[Array], weights: Sequence[Array], states: Sequence[Array] = ()
+) -> list[Array]:
     """Every value of a bound graph, in program order; inputs are canonical already."""
     typer = g.typer()
     values: list[Array] = []
     consts = [c.array() for c in g.consts]
     for n in g.nodes:
-        sources = [lookup(s, values, inputs, weights, consts) for s in n.sources]
+        sources = [lookup(s, values, inputs, weights, consts, states) for s in n.sources]
         reference = opdef.get(n.op).reference
         assert reference is not None  # checked at registration
         values.extend(reference(sources, bound_node(n, typer)))
@@ -28,6 +30,7 @@ def lookup(
     inputs: Sequence[Array],
     weights: Sequence[Array],
     consts: Sequence[Array],
+    states: Sequence[Array] = (),
 ) -> Array:
     """The array a source refers to."""
     match ref.kind:
@@ -35,6 +38,8 @@ def lookup(
             return values[ref.index]
         case Kind.WEIGHT:
             return weights[ref.index]
+        case Kind.STATE:
+            return states[ref.index]
         case Kind.INPUT:
             return inputs[ref.index]
         case Kind.CONST:
@@ -42,8 +47,10 @@ def lookup(
     raise IndexError(f"source {ref} has no array")
 
 
-def outputs(g: Graph, inputs: Sequence[Array], weights: Sequence[Array]) -> list[Array]:
+def outputs(
+    g: Graph, inputs: Sequence[Array], weights: Sequence[Array], states: Sequence[Array] = ()
+) -> list[Array]:
     """The outputs of a bound graph."""
-    values = run(g, inputs, weights)
+    values = run(g, inputs, weights, states)
     consts = [c.array() for c in g.consts]
-    return [lookup(r, values, inputs, weights, consts) for r in g.outputs]
+    return [lookup(r, values, inputs, weights, consts, states) for r in g.outputs]

@@ -105,7 +105,10 @@ class Const:
 
 @dataclass(frozen=True)
 class Graph:
-    """A program: symbols, interface types, constants, nodes in execution order, outputs."""
+    """A program: symbols, interface types, constants, nodes in execution order, outputs.
+
+    With states, the program is a step: output i is what state i becomes, and further outputs follow.
+    """
 
     symbols: tuple[Symbol, ...]
     inputs: tuple[TensorType, ...]
@@ -114,6 +117,7 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[Ref, ...]
     contract: str = CONTRACT
+    states: tuple[TensorType, ...] = ()
 
     @property
     def n_values(self) -> int:
@@ -130,6 +134,8 @@ class Graph:
                 return self.value_types()[ref.index]
             case Kind.WEIGHT:
                 return self.weights[ref.index]
+            case Kind.STATE:
+                return self.states[ref.index]
             case Kind.INPUT:
                 return self.inputs[ref.index]
             case Kind.CONST:
@@ -172,6 +178,7 @@ class Builder:
         self.symbols: list[Symbol] = []
         self.inputs: list[TensorType] = []
         self.weights: list[TensorType] = []
+        self.states: list[TensorType] = []
         self.consts: list[Const] = []
         self.nodes: list[Node] = []
         self.values: list[TensorType] = []
@@ -185,6 +192,10 @@ class Builder:
     def weight(self, t: TensorType) -> Ref:
         self.weights.append(t)
         return Ref(Kind.WEIGHT, len(self.weights) - 1)
+
+    def state(self, t: TensorType) -> Ref:
+        self.states.append(t)
+        return Ref(Kind.STATE, len(self.states) - 1)
 
     def const(self, x: Array | Const) -> Ref:
         """A constant tensor; equal constants share one entry. Float NaNs become canonical."""
@@ -200,6 +211,8 @@ class Builder:
                 return self.values[ref.index]
             case Kind.WEIGHT:
                 return self.weights[ref.index]
+            case Kind.STATE:
+                return self.states[ref.index]
             case Kind.INPUT:
                 return self.inputs[ref.index]
             case _:
@@ -225,7 +238,8 @@ class Builder:
 
     def finish(self, outputs: tuple[Ref, ...]) -> Graph:
         return Graph(tuple(self.symbols), tuple(self.inputs), tuple(self.weights),
-                     tuple(self.consts), tuple(self.nodes), outputs, self.contract)  # fmt: skip
+                     tuple(self.consts), tuple(self.nodes), outputs, self.contract,
+                     tuple(self.states))  # fmt: skip
 
 
 def _canonical(x: Array) -> Array:
@@ -239,7 +253,7 @@ def bind_graph(graph: Graph, env: Mapping[str, Dim]) -> Graph:
     values: list[TensorType] = []
     nodes = []
     inputs = tuple(t.bind(env) for t in graph.inputs)
-    partial = Graph((), inputs, graph.weights, graph.consts, (), (), graph.contract)
+    partial = Graph((), inputs, graph.weights, graph.consts, (), (), graph.contract, graph.states)
     for n in graph.nodes:
         types = [values[s.index] if s.kind is Kind.VALUE else partial.type_of(s) for s in n.sources]
         b = opdef.bind(n.op, types, n.attr_map, env)
@@ -249,7 +263,7 @@ def bind_graph(graph: Graph, env: Mapping[str, Dim]) -> Graph:
         values.extend(b.outputs)
     left = tuple(s for s in graph.symbols if s.name not in env)
     return Graph(left, inputs, graph.weights, graph.consts, tuple(nodes), graph.outputs,
-                 graph.contract)  # fmt: skip
+                 graph.contract, graph.states)  # fmt: skip
 
 
 def bound_node(node: Node, typer: Typer) -> opdef.Bound:

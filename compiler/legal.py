@@ -20,7 +20,7 @@ def check(g: Graph) -> None:
     1. The contract is one this build knows. 2. Symbols are distinct, their ranges sane, and each is
     a bare dimension of some input. 3. Sources exist and precede their use. 4. Operators are
     registered, have at most four sources, and their stated results are what the shape rule infers.
-    5. Ranks and static sizes are within limits. 6. Outputs exist.
+    5. Ranks and static sizes are within limits. 6. Outputs exist. 7. Output i has the type of state i.
     """
     if g.contract != CONTRACT:
         raise IllegalGraph(f"numeric contract: expected {CONTRACT}, got {g.contract[:40]}")
@@ -33,7 +33,7 @@ def check(g: Graph) -> None:
     bare = {str(d) for t in g.inputs for d in t.shape}
     if names - bare:
         raise IllegalGraph(f"symbol {min(names - bare)} is not a dimension of any input")
-    for t in (*g.inputs, *g.weights, *(c.type for c in g.consts)):
+    for t in (*g.inputs, *g.weights, *g.states, *(c.type for c in g.consts)):
         _check_type(t, names)
     defined: list[TensorType] = []
     for n in g.nodes:
@@ -61,8 +61,10 @@ def check(g: Graph) -> None:
         defined.extend(n.results)
     if not g.outputs:
         raise IllegalGraph("a program needs at least one output")
-    for ref in g.outputs:
-        _source_type(g, ref, defined, "return")
+    found = [_source_type(g, ref, defined, "return") for ref in g.outputs]
+    for i, t in enumerate(g.states):
+        if i >= len(found) or found[i] != t:
+            raise IllegalGraph(f"state @s{i}: expected output {i} to be {t}")
 
 
 def _source_type(g: Graph, ref: Ref, defined: list[TensorType], where: str) -> TensorType:

@@ -27,6 +27,7 @@ def print_graph(g: Graph) -> str:
     out += [f"symbol {s.name} {s.low} {s.high}" for s in g.symbols]
     out += [f"input @i{i} : {t}" for i, t in enumerate(g.inputs)]
     out += [f"weight @w{i} : {t}" for i, t in enumerate(g.weights)]
+    out += [f"state @s{i} : {t}" for i, t in enumerate(g.states)]
     for i, c in enumerate(g.consts):
         small = len(c.data) <= MAX_INLINE
         body = "0x" + c.data.hex() if small else "sha256:" + tensor_hash(c.array()).hex()
@@ -86,6 +87,7 @@ class _Parser:
         self.symbols: list[Symbol] = []
         self.inputs: list[TensorType] = []
         self.weights: list[TensorType] = []
+        self.states: list[TensorType] = []
         self.consts: list[Const] = []
         self.nodes: list[Node] = []
         self.values = 0
@@ -111,7 +113,8 @@ class _Parser:
         if outputs is None:
             raise self.fail("expected a return line")
         return Graph(tuple(self.symbols), tuple(self.inputs), tuple(self.weights),
-                     tuple(self.consts), tuple(self.nodes), outputs, head[1])  # fmt: skip
+                     tuple(self.consts), tuple(self.nodes), outputs, head[1],
+                     tuple(self.states))  # fmt: skip
 
     def line(self, line: str, outputs: tuple[Ref, ...] | None) -> tuple[Ref, ...] | None:
         if outputs is not None:
@@ -124,9 +127,10 @@ class _Parser:
             if not re.fullmatch(r"s\d{1,4}", name):
                 raise self.fail(f"bad symbol '{name[:20]}'")
             self.symbols.append(Symbol(name, int(low), int(high)))
-        elif word in ("input", "weight"):
+        elif word in ("input", "weight", "state"):
             _, _, t = rest.partition(" : ")
-            (self.inputs if word == "input" else self.weights).append(self.type(t))
+            types = {"input": self.inputs, "weight": self.weights, "state": self.states}[word]
+            types.append(self.type(t))
         elif word == "const":
             self.const(rest)
         elif word == "return":

@@ -12,6 +12,7 @@ from ree.kernels import (  # noqa: F401
     norms,
     pointwise,
     pooling,
+    random,
     reductions,
     scan,
     scatter,

@@ -26,6 +26,7 @@ def start(g: Graph) -> Builder:
     """A builder with g's interface and no nodes."""
     b = Builder(g.contract)
     b.symbols, b.inputs, b.weights = list(g.symbols), list(g.inputs), list(g.weights)
+    b.states = list(g.states)
     return b
 
 

@@ -1,0 +1,1 @@
+"""Reverse-mode differentiation of graphs: a rule per operator, made of operators."""

@@ -1,0 +1,279 @@
+"""Optimizers and learning-rate schedules, as operators of the step's graph.
+
+The arithmetic is torch.optim's, written once in a fixed order. What depends on the step alone (rate, bias
+corrections) is computed once per step inside the program; powers of beta are running products in the
+state, never the host's pow.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+
+from ree.compiler.importer import Importer
+from ree.compiler.ir import Ref
+from ree.errors import InputError
+from ree.kernels.opdef import Array
+from ree.kernels.types import DType
+
+F32 = DType.F32
+Shapes = Mapping[str, tuple[int, ...]]
+Refs = dict[str, Ref]
+
+
+def _check(name: str, value: float, ok: bool, want: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not ok:
+        raise InputError(f"{name}: expected {want}, got {value}")
+
+
+class _Ops:
+    """Arithmetic on sources and Python floats, each operation rounded once."""
+
+    def __init__(self, m: Importer) -> None:
+        self.m = m
+
+    def __call__(self, op: str, *args: Ref | float) -> Ref:
+        return self.m.add(op, *(x if isinstance(x, Ref) else self.m.scalar(float(x), F32) for x in args))
+
+
+# schedules
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The learning rate as given, after `warmup` steps of linear growth."""
+
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        _check("warmup", self.warmup, self.warmup >= 0, "0 or more")
+
+    def factor(self, op: _Ops, t: Ref) -> Ref | None:
+        """What multiplies the rate at step t (f32, from 0); None for 1."""
+        if not self.warmup:
+            return None
+        return op("minimum", op("div", op("add", t, 1.0), self.warmup), 1.0)
+
+
+@dataclass(frozen=True)
+class Linear(Constant):
+    """Linear warm-up, then linear decay to `final` of the rate at step `steps`."""
+
+    warmup: int = 0
+    steps: int = 1
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("steps", self.steps, self.steps > self.warmup, "more than warmup")
+
+    def factor(self, op: _Ops, t: Ref) -> Ref | None:
+        decay = op("add", self.final, op("mul", 1 - self.final, self.shape(op, self._left(op, t))))
+        rise = super().factor(op, t)
+        return decay if rise is None else op("mul", rise, decay)
+
+    def _left(self, op: _Ops, t: Ref) -> Ref:
+        """1 until the end of the warm-up, 0 from `steps` on."""
+        done = op("div", op("sub", t, self.warmup), self.steps - self.warmup)
+        return op("sub", 1.0, op("minimum", op("maximum", done, 0.0), 1.0))
+
+    def shape(self, op: _Ops, left: Ref) -> Ref:
+        return left
+
+
+@dataclass(frozen=True)
+class Cosine(Linear):
+    """Linear warm-up, then half a cosine down to `final` of the rate at step `steps`."""
+
+    def shape(self, op: _Ops, left: Ref) -> Ref:
+        angle = op("mul", math.pi, op("sub", 1.0, left))
+        return op("mul", 0.5, op("add", 1.0, op("cos", angle)))
+
+
+# optimizers
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What all optimizers share.
+
+    lr: learning rate; schedule multiplies it. clip_norm: greatest norm of all gradients together.
+    groups: (regular expression, overrides) pairs; the first that matches a parameter's name changes
+    its lr or weight_decay.
+    """
+
+    lr: float = 1e-3
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    schedule: Constant = Constant()
+    clip_norm: float | None = None
+    groups: Sequence[tuple[str, Mapping[str, float]]] = ()
+
+    def __post_init__(self) -> None:
+        _check("lr", self.lr, self.lr >= 0, "0 or more")
+        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        if self.clip_norm is not None:
+            _check("clip_norm", self.clip_norm, self.clip_norm > 0, "more than 0")
+        for pattern, change in self.groups:
+            unknown = set(change) - {"lr", "weight_decay"}
+            if unknown:
+                raise InputError(f"group '{pattern}': cannot change {sorted(unknown)[0]}",
+                                 "a group changes lr or weight_decay")  # fmt: skip
+
+    def setting(self, name: str, key: str) -> float:
+        """lr or weight_decay of a parameter."""
+        for pattern, change in self.groups:
+            if re.search(pattern, name) and key in change:
+                return float(change[key])
+        return float(getattr(self, key))
+
+    def slots(self, shapes: Shapes) -> dict[str, Array]:
+        """The optimizer's own state before the first step, by name."""
+        raise NotImplementedError
+
+    def update(
+        self, m: Importer, parameters: Refs, grads: Refs, slots: Refs, step: Ref
+    ) -> tuple[Refs, Refs]:
+        """New parameters and new slots."""
+        op = _Ops(m)
+        t = m.cast(step, F32)
+        if self.clip_norm is not None:
+            grads = _clipped(op, grads, self.clip_norm)
+        new_slots: Refs = {}
+        common = self._common(op, slots, new_slots, t)
+        factor = self.schedule.factor(op, t)
+        rates: dict[float, Ref | float] = {}
+        new: Refs = {}
+        for name, p in parameters.items():
+            lr = self.setting(name, "lr")
+            if lr not in rates:
+                rates[lr] = lr if factor is None else op("mul", lr, factor)
+            new[name] = self._one(op, name, p, grads[name], slots, new_slots, rates[lr], common)
+        return new, new_slots
+
+    def _common(self, op: _Ops, slots: Refs, new_slots: Refs, t: Ref) -> Any:
+        """What is computed once per step."""
+        return t
+
+    def _one(
+        self, op: _Ops, name: str, p: Ref, g: Ref, slots: Refs, new_slots: Refs, lr: Ref | float, common: Any
+    ) -> Ref:  # fmt: skip
+        """The new value of one parameter."""
+        raise NotImplementedError
+
+
+def _clipped(op: _Ops, grads: Refs, limit: float) -> Refs:
+    """Gradients times min(1, limit / (norm + 1e-6)); squares are summed by the sum rule in each
+    gradient, then over gradients by name, ascending."""
+    total: Ref | None = None
+    for g in grads.values():
+        flat = op.m.view(g, (math.prod(op.m.type(g).dims),))
+        part = op.m.add("sum", op("mul", flat, flat), dim=0, keepdim=False)
+        total = part if total is None else op("add", total, part)
+    assert total is not None
+    factor = op("minimum", op("div", limit, op("add", op("sqrt", total), 1e-6)), 1.0)
+    return {name: op("mul", g, factor) for name, g in grads.items()}
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """torch.optim.SGD: momentum, dampening, Nesterov, weight decay added to the gradient."""
+
+    _: KW_ONLY
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("momentum", self.momentum, self.momentum >= 0, "0 or more")
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise InputError("nesterov: expected momentum and no dampening")
+
+    def slots(self, shapes: Shapes) -> dict[str, Array]:
+        if not self.momentum:
+            return {}
+        return {f"momentum.{name}": np.zeros(s, np.float32) for name, s in shapes.items()}
+
+    def _one(
+        self, op: _Ops, name: str, p: Ref, g: Ref, slots: Refs, new_slots: Refs, lr: Ref | float, common: Any
+    ) -> Ref:  # fmt: skip
+        decay = self.setting(name, "weight_decay")
+        if decay:
+            g = op("add", g, op("mul", decay, p))
+        if self.momentum:
+            slot = f"momentum.{name}"
+            fresh: Ref = g
+            if self.dampening:  # the first gradient enters whole
+                first = op.m.add("eq", common, op.m.scalar(0.0, F32))
+                fresh = op("mul", op.m.add("where", first, op.m.scalar(1.0, F32),
+                                           op.m.scalar(1 - self.dampening, F32)), g)  # fmt: skip
+            v = op("add", op("mul", self.momentum, slots[slot]), fresh)
+            new_slots[slot] = v
+            g = op("add", g, op("mul", self.momentum, v)) if self.nesterov else v
+        return op("sub", p, op("mul", lr, g))
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """torch.optim.Adam: weight decay added to the gradient."""
+
+    _: KW_ONLY
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for i, b in enumerate(self.betas):
+            _check(f"betas[{i}]", b, 0 <= b < 1, "0 to below 1")
+        _check("eps", self.eps, self.eps >= 0, "0 or more")
+
+    def slots(self, shapes: Shapes) -> dict[str, Array]:
+        out: dict[str, Array] = {"beta1": np.ones((), np.float32), "beta2": np.ones((), np.float32)}
+        for kind in ("mean", "square"):
+            out.update({f"{kind}.{name}": np.zeros(s, np.float32) for name, s in shapes.items()})
+        return out
+
+    def _common(self, op: _Ops, slots: Refs, new_slots: Refs, t: Ref) -> Any:
+        """1 - beta1^t and sqrt(1 - beta2^t), t counted from 1."""
+        for i, beta in enumerate(self.betas, start=1):
+            new_slots[f"beta{i}"] = op("mul", slots[f"beta{i}"], beta)
+        first = op("sub", 1.0, new_slots["beta1"])
+        return first, op("sqrt", op("sub", 1.0, new_slots["beta2"]))
+
+    def _decayed(self, op: _Ops, name: str, p: Ref, g: Ref, lr: Ref | float) -> tuple[Ref, Ref]:
+        decay = self.setting(name, "weight_decay")
+        return (p, op("add", g, op("mul", decay, p))) if decay else (p, g)
+
+    def _one(
+        self, op: _Ops, name: str, p: Ref, g: Ref, slots: Refs, new_slots: Refs, lr: Ref | float, common: Any
+    ) -> Ref:  # fmt: skip
+        correction, root = common
+        p, g = self._decayed(op, name, p, g, lr)
+        b1, b2 = self.betas
+        mean = op("add", op("mul", b1, slots[f"mean.{name}"]), op("mul", 1 - b1, g))
+        square = op("add", op("mul", b2, slots[f"square.{name}"]), op("mul", op("mul", 1 - b2, g), g))
+        new_slots[f"mean.{name}"], new_slots[f"square.{name}"] = mean, square
+        size = op("div", lr, correction)
+        below = op("add", op("div", op("sqrt", square), root), self.eps)
+        return op("sub", p, op("mul", size, op("div", mean, below)))
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """torch.optim.AdamW: parameters shrink by lr * weight_decay before the step."""
+
+    _: KW_ONLY
+    weight_decay: float = 0.01
+
+    def _decayed(self, op: _Ops, name: str, p: Ref, g: Ref, lr: Ref | float) -> tuple[Ref, Ref]:
+        decay = self.setting(name, "weight_decay")
+        if not decay:
+            return p, g
+        keep = op("sub", 1.0, op("mul", lr, decay))
+        return op("mul", p, keep), g
