@@ -81,10 +81,10 @@ def _joins(n: Node, target: Group, producers: list[Node]) -> bool:
     if len(trial.external()) > MAX_EXTERNAL:
         return False
     # a member read through a view would be read before it is complete
-    return not any(_base(s, producers) in members for s in n.sources if s not in members)
+    return not any(base(s, producers) in members for s in n.sources if s not in members)
 
 
-def _base(ref: Ref, producers: list[Node]) -> Ref:
+def base(ref: Ref, producers: list[Node]) -> Ref:
     """What a chain of moves starts from."""
     while ref.kind is Kind.VALUE and opdef.get(producers[ref.index].op).form is Form.MOVE:
         ref = producers[ref.index].sources[0]

@@ -52,11 +52,13 @@ class GroupPlanner:
 
     def _place_anchor(self, anchor: Node) -> None:
         """Results of the anchor. When only the group reads a contraction's total, it shares the
-        buffer of the last stored f32 result: the tile function overwrites it in place."""
+        buffer of the last stored f32 result: the tile function overwrites it in place. A state's old
+        value is still to be read, so its buffer is not shared."""
         for i, t in enumerate(anchor.results):
             ref = Ref(Kind.VALUE, anchor.first + i)
             if not self.keep_anchor:
-                same = [n for n in self.stored if n.results[0].dtype is DType.F32]
+                same = [n for n in self.stored if n.results[0].dtype is DType.F32
+                        and self.p.places[n.value].buffer.kind != "state"]  # fmt: skip
                 if same:
                     self.p.places[ref] = self.p.places[same[-1].value]
                     continue

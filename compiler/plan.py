@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ree.compiler.fusion import Group, group
+from ree.compiler.fusion import Group, base, group
+from ree.compiler.in_place import in_place_states
 from ree.compiler.ir import Graph, Kind, Ref, bound_node
 from ree.compiler.lowering import GroupPlanner
 from ree.compiler.recipe import (
@@ -53,13 +54,17 @@ class Planner:
         self.slot_index: dict[Slot, int] = {}
         self.tile_index: dict[TileSpec, int] = {}
         self.packed_index: dict[Packing, int] = {}
+        self._placed: set[tuple[int, str]] = set()
         self.origins: tuple[str, ...] = ()  # of the calls being planned
 
     def run(self) -> Recipe:
         groups = group(self.g, self.fuse)
         self.recipe.groups = len(groups)
+        if not self.keep and not self.hash_values:
+            self.recipe.in_place = in_place_states(self.g, groups)
+        loss = self._loss_group(groups)
         needed = self._needed_outside(groups)
-        for grp in groups:
+        for at, grp in enumerate(groups):
             self.origins = tuple(dict.fromkeys(
                 f"{n.op} ({n.origin.location or n.origin.name})" for n in grp.nodes))  # fmt: skip
             GroupPlanner(self, grp, needed).run()
@@ -67,6 +72,9 @@ class Planner:
                 for n in grp.nodes:
                     for i in range(len(n.results)):
                         self._digest(Ref(Kind.VALUE, n.first + i))
+            if at == loss:
+                self._place_output(len(self.g.states))
+                self.recipe.checked = len(self.recipe.calls)
         self.origins = ()
         self._outputs()
         self._assign()
@@ -125,7 +133,8 @@ class Planner:
             node = self.producers[ref.index]  # a move: everything else is placed when it is planned
             found = self._view(bound_node(node, self.typer), node.sources[0])
         else:
-            kind = {Kind.WEIGHT: "weight", Kind.INPUT: "input", Kind.CONST: "const"}[ref.kind]
+            kind = {Kind.WEIGHT: "weight", Kind.STATE: "state", Kind.INPUT: "input",
+                    Kind.CONST: "const"}[ref.kind]  # fmt: skip
             found = Place(Buffer(kind, ref.index), 0, t, contiguous_strides(t.dims))
         self.places[ref] = found
         return found
@@ -177,13 +186,30 @@ class Planner:
     def _outputs(self) -> None:
         """Results go straight to the output buffer where the planner placed them there; the rest
         (views, inputs, repeated outputs) is copied."""
-        for i, ref in enumerate(self.g.outputs):
-            p = self.place(ref)
-            if p.buffer != Buffer("output", i):
-                self.copy(p, Buffer("output", i))
+        for i in range(len(self.g.outputs)):
+            self._place_output(i)
+
+    def _place_output(self, i: int) -> None:
+        p, kind = self.place(self.g.outputs[i]), "state" if i in self.recipe.in_place else "output"
+        if p.buffer != Buffer(kind, i) and (i, kind) not in self._placed:
+            self.copy(p, Buffer(kind, i))
+        self._placed.add((i, kind))
 
     def output_buffer(self, ref: Ref) -> Buffer | None:
-        return Buffer("output", self.g.outputs.index(ref)) if ref in self.g.outputs else None
+        if ref not in self.g.outputs:
+            return None
+        i = self.g.outputs.index(ref)
+        return Buffer("state" if i in self.recipe.in_place else "output", i)
+
+    def _loss_group(self, groups: list[Group]) -> int:
+        """The group that makes the first output behind the new states; -1 without states."""
+        if not self.g.states or len(self.g.outputs) <= len(self.g.states):
+            return -1
+        ref = base(self.g.outputs[len(self.g.states)], self.producers)
+        if ref.kind is not Kind.VALUE:
+            return -1
+        node = self.producers[ref.index]
+        return next(i for i, grp in enumerate(groups) if node in grp.nodes)
 
     def _assign(self) -> None:
         """Offsets of arena buffers: largest first, lowest gap not used by an overlapping life."""

@@ -20,7 +20,7 @@ DIGEST = 32
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of one kind: "arena" (index into `Recipe.arena`), "weight", "const", "input",
+    """Memory of one kind: "arena" (index into `Recipe.arena`), "weight", "const", "input", "state",
     "output", "packed", "digest"."""
 
     kind: str
@@ -71,6 +71,8 @@ class Recipe:
     offsets: list[int] = field(default_factory=list)  # its place
     arena_bytes: int = 0
     groups: int = 0
+    checked: int = 0  # calls after which the first output behind the new states is final, if any is
+    in_place: frozenset[int] = frozenset()  # states whose new value is written over the old one
     digests: list[int] = field(default_factory=list)  # values hashed, in digest order
     values: dict[int, Buffer] = field(default_factory=dict)  # kept values (keep_values only)
 

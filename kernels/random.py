@@ -14,7 +14,19 @@ import numpy as np
 
 from ree.kernels.opdef import Attrs, Bound, Cost, Form, OpDef, Sample, bytes_moved, register
 from ree.kernels.pointwise import index_rule, reference
-from ree.kernels.scalar import F32, I64, U32, Expr, Function, const, convert, eq, mul_hi, param, select
+from ree.kernels.scalar import (
+    F32,
+    I64,
+    U32,
+    Expr,
+    Function,
+    const,
+    convert,
+    eq,
+    mul_hi,
+    param,
+    select,
+)
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
 ROUNDS = 10

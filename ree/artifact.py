@@ -73,6 +73,7 @@ def save(program: Program, path: str | Path) -> None:
             "inputs": list(program.names.inputs),
             "outputs": list(program.names.outputs),
             "weights": list(program.names.weights),
+            **({"states": list(program.names.states)} if g.states else {}),
             "files": {f: {"bytes": (d / f).stat().st_size, "sha256": _digest(d / f)}
                       for f in FILES},
         }  # fmt: skip
@@ -100,10 +101,11 @@ def load(path: str | Path) -> Program:
     except (UnicodeDecodeError, ValueError) as e:
         raise ArtifactError(f"artifact '{d}': {e}") from e
     g = _with_origins(g, data[ORIGINS], d)
-    names = Names(*(tuple(manifest[k]) for k in ("inputs", "outputs", "weights")))
+    names = Names(*(tuple(manifest.get(k, ())) for k in ("inputs", "outputs", "weights", "states")))
     weights = _weights(g, names, tensors, d)
     for what, have, want in (("inputs", len(names.inputs), len(g.inputs)),
-                             ("outputs", len(names.outputs), len(g.outputs))):  # fmt: skip
+                             ("outputs", len(names.outputs), len(g.outputs)),
+                             ("states", len(names.states), len(g.states))):  # fmt: skip
         if have != want:
             raise ArtifactError(f"artifact '{d}': expected {want} {what} names, got {have}")
     examples = {k: v for k, v in _tensors(data[EXAMPLES], EXAMPLES).items() if k in names.inputs}
@@ -136,13 +138,13 @@ def _manifest_problem(m: Any) -> str:
         return f"version: expected {VERSION}, got {str(m.get('version'))[:20]}"
     keys = {"magic", "version", "contract", "program", "weights_root", "inputs", "outputs",
             "weights", "files"}  # fmt: skip
-    if set(m) != keys:
+    if set(m) - {"states"} != keys:
         return f"manifest keys: expected {sorted(keys)}"
     for k in ("program", "weights_root"):
         if not _is_digest(m[k]):
             return f"{k}: expected 64 hexadecimal digits"
-    for k in ("inputs", "outputs", "weights"):
-        names = m[k]
+    for k in ("inputs", "outputs", "weights", "states"):
+        names = m.get(k, [])
         if not isinstance(names, list) or not all(
             isinstance(n, str) and 0 < len(n) <= MAX_NAME for n in names
         ):
@@ -250,4 +252,4 @@ def _with_origins(g: Graph, data: bytes, d: Path) -> Graph:
         Node(n.op, n.sources, n.attrs, n.results, n.first, Origin(*row))
         for n, row in zip(g.nodes, rows, strict=True)
     )
-    return Graph(g.symbols, g.inputs, g.weights, g.consts, nodes, g.outputs, g.contract)
+    return Graph(g.symbols, g.inputs, g.weights, g.consts, nodes, g.outputs, g.contract, g.states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,11 @@ class Executable:
         self._arena = aligned(recipe.arena_bytes)
         self._digests = np.zeros(max(DIGEST * len(recipe.digests), 1), np.uint8)
         self._packed = [self._pack(p, packed) for p in recipe.packings]
-        self._plan = _core.Plan(isa)
         code = addresses(recipe.tiles, isa)
-        for call in recipe.calls:
-            self._plan.add(call.kernel, list(call.slots), _params(call, code))
+        self._plans = [_core.Plan(isa) for _ in range(2 if recipe.checked else 1)]
+        for i, call in enumerate(recipe.calls):
+            p = self._plans[-1 if i >= recipe.checked else 0]
+            p.add(call.kernel, list(call.slots), _params(call, code))
         self._fixed = {
             "arena": [self._arena.ctypes.data + o for o in recipe.offsets],
             "weight": [w.ctypes.data for w in self._weights],
@@ -48,8 +49,8 @@ class Executable:
         self._table = [0] * len(recipe.slots)
         self._moving = []  # slots whose address changes from run to run
         for i, s in enumerate(recipe.slots):
-            if s.buffer.kind in ("input", "output"):
-                self._moving.append((i, s.buffer.kind == "input", s.buffer.index, s.offset))
+            if s.buffer.kind in ("input", "output", "state"):
+                self._moving.append((i, s.buffer.kind, s.buffer.index, s.offset))
             else:
                 self._table[i] = self._fixed[s.buffer.kind][s.buffer.index] + s.offset
 
@@ -58,16 +59,28 @@ class Executable:
     ) -> tuple[list[Array], dict[int, bytes], dict[int, Array]]:
         """(outputs, body roots by value, kept values by value)."""
         outputs = [np.empty(t.dims, t.dtype.numpy) for t in self._out_types]
-        for i, is_input, index, offset in self._moving:
-            base = inputs[index] if is_input else outputs[index]
-            self._table[i] = base.ctypes.data + offset
+        self.bind({"input": inputs, "output": outputs})
+        for part in range(len(self._plans)):
+            self.run_part(part, pool)
+        digests = self.digests()
+        return outputs, digests, self._kept(outputs)
+
+    def bind(self, arrays: Mapping[str, Sequence[Array]]) -> None:
+        """Say where the buffers that change from run to run lie: inputs, outputs and states."""
+        for i, kind, index, offset in self._moving:
+            self._table[i] = arrays[kind][index].ctypes.data + offset
+
+    def run_part(self, part: int, pool: _core.Pool) -> None:
+        """Run the calls up to the loss (0) or the rest (1); a program without states has part 0 alone."""
         try:
-            self._plan.run(pool, self._table)
+            self._plans[part].run(pool, self._table)
         except IndexError as e:
             raise InputError(str(e)) from e
+
+    def digests(self) -> dict[int, bytes]:
+        """Body roots by value."""
         raw = self._digests.tobytes()
-        digests = {v: raw[DIGEST * i : DIGEST * (i + 1)] for i, v in enumerate(self.recipe.digests)}
-        return outputs, digests, self._kept(outputs)
+        return {v: raw[DIGEST * i : DIGEST * (i + 1)] for i, v in enumerate(self.recipe.digests)}
 
     def _kept(self, outputs: Sequence[Array]) -> dict[int, Array]:
         values = {}

@@ -42,6 +42,7 @@ class Names:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: tuple[str, ...]
+    states: tuple[str, ...] = ()
 
 
 class Program:

@@ -1,0 +1,222 @@
+"""Training steps: a model, a loss and an optimizer compiled into one program, and the state it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ree import _core, settings
+from ree.compiler.instance import Instance
+from ree.compiler.ir import Graph
+from ree.compiler.plan import plan
+from ree.errors import ArtifactError, InputError, ReeError
+from ree.executor import Executable
+from ree.kernels.opdef import Array
+from ree.kernels.types import TensorType
+from ree.optim import Optimizer
+from ree.program import Names, Program, array_of, hash_array, tensor_hash_of, value_infos
+from ree.traces.trace import Trace, make_trace, tensors_root
+
+
+class NonFiniteLoss(ReeError):
+    """The loss of a step is NaN or infinite; the state is as it was before the step."""
+
+
+def compile_step(
+    model: Any,
+    loss: Callable[[Any, tuple[Any, ...]], Any],
+    optimizer: Optimizer,
+    example_batch: Sequence[Any],
+    *,
+    seed: int = 0,
+    accumulate: int = 1,
+) -> Step:
+    """Compile one training step.
+
+    loss(model, batch) returns one f32 number. example_batch: tensors with the shapes of every later
+    batch. seed: of the random numbers in the model, not of its initial parameters. accumulate: cut the
+    leading axis of a batch into so many parts, one after the other, and average their gradients.
+    Raises CaptureError, UnsupportedError.
+    """
+    import torch
+
+    from ree.compiler.training import capture_step
+
+    if not isinstance(optimizer, Optimizer):
+        raise InputError(f"optimizer: expected one of ree.optim, got {type(optimizer).__name__}")
+    if not isinstance(example_batch, tuple | list) or not all(
+        isinstance(x, torch.Tensor) for x in example_batch
+    ):
+        raise InputError("batch: expected a tuple of tensors")
+    if not -(2**63) <= seed < 2**63 or accumulate < 1:
+        raise InputError("expected a seed of 64 bits and accumulate of at least 1")
+    c = capture_step(model, loss, optimizer, [x.contiguous() for x in example_batch], seed, accumulate)
+    outputs = (*(f"new.{n}" for n in c.state_names), "loss")
+    names = Names(c.input_names, outputs, c.weight_names, c.state_names)
+    return Step(Program(c.graph, names, c.weights), c.initial)
+
+
+class Step:
+    """A compiled training step with the state to start from.
+
+    `graph` has the batch as inputs, frozen tensors as weights, everything that changes as states;
+    `initial` is in the order of names.states.
+    """
+
+    def __init__(self, program: Program, initial: Sequence[Array] = ()) -> None:
+        if not program.graph.states:
+            raise ArtifactError("the artifact is not a training step")
+        self.program = program
+        self.initial = tuple(initial)
+
+    @property
+    def graph(self) -> Graph:
+        return self.program.graph
+
+    @property
+    def names(self) -> Names:
+        return self.program.names
+
+    @property
+    def weights(self) -> list[Array]:
+        return self.program.weights
+
+    @property
+    def program_hash(self) -> bytes:
+        return self.program.program_hash
+
+    @property
+    def weights_root(self) -> bytes:
+        return self.program.weights_root
+
+    @property
+    def instance(self) -> Instance:
+        return self.program.instance({})
+
+    def state_root(self, state: Sequence[Array]) -> bytes:
+        """Merkle root over the states' tensor hashes, by name."""
+        return tensors_root([hash_array(x) for x in state])
+
+    def batch(self, tensors: Sequence[Any]) -> list[Array]:
+        """A batch as arrays; InputError unless its shapes and dtypes are those of the program."""
+        if len(tensors) != len(self.graph.inputs):
+            raise InputError(f"batch: expected {len(self.graph.inputs)} tensors, got {len(tensors)}")
+        out = []
+        for name, x, t in zip(self.names.inputs, tensors, self.graph.inputs, strict=True):
+            a = array_of(name, x, t)
+            if a.shape != t.dims:
+                raise InputError(
+                    f"{name}: expected shape {list(t.dims)}, got {list(a.shape)}",
+                    "every batch has the shapes of the first",
+                )
+            out.append(a)
+        return out
+
+    def runner(
+        self, threads: int | None = None, isa: str | None = None, fuse: bool = True
+    ) -> StepRunner:
+        """Something that runs steps, from the initial state."""
+        return StepRunner(self, settings.pool(threads), isa or settings.isa(), fuse)
+
+    def save(self, path: str | Path) -> None:
+        """Write the program as an artifact directory; the state is not part of it."""
+        from ree.artifact import save
+
+        save(self.program, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Step:
+        """The step of an artifact, without a state; ArtifactError."""
+        from ree.artifact import load
+
+        return cls(load(path))
+
+    def as_function(self) -> Program:
+        """The same program with the states as inputs ahead of the batch; its operators are the same."""
+        from ree.compiler.states import states_as_inputs
+
+        names = Names((*self.names.states, *self.names.inputs), self.names.outputs, self.names.weights)
+        return Program(states_as_inputs(self.graph), names, self.weights)
+
+
+class StepRunner:
+    """Runs a step again and again on a state that it owns.
+
+    A state that nobody reads after its new value is computed is overwritten; the others have two
+    buffers that change places. `state` may be read between runs; it is not to be written to.
+    """
+
+    def __init__(self, step: Step, pool: _core.Pool, isa: str, fuse: bool) -> None:
+        self.step, self._pool, self._isa, self._fuse = step, pool, isa, fuse
+        graph = step.instance.graph
+        recipe = plan(graph, panel=_core.panel(isa), fuse=fuse)
+        self._executable = Executable(graph, recipe, isa, step.weights, step.program._packed)
+        self._in_place = recipe.in_place
+        self._types = list(graph.states)
+        nothing = np.zeros(0, np.float32)
+        n = len(self._types)
+        self._outputs = [
+            nothing if i in self._in_place else _empty(graph.type_of(r)) for i, r in enumerate(graph.outputs)
+        ]
+        self._loss = self._outputs[n]
+        self.state: list[Array] = [_empty(t) for t in self._types]
+        if step.initial:
+            self.load(step.initial)
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(t.nbytes for t in self._types)
+
+    def load(self, state: Sequence[Array]) -> None:
+        """Take over a copy of a state; InputError if it does not fit."""
+        if len(state) != len(self._types):
+            raise InputError(f"state: expected {len(self._types)} tensors, got {len(state)}")
+        for name, x, t in zip(self.step.names.states, state, self._types, strict=True):
+            if x.shape != t.dims or x.dtype != t.dtype.numpy:
+                raise InputError(f"state '{name}': expected {t}, got {x.dtype}{list(x.shape)}")
+        for mine, x in zip(self.state, state, strict=True):
+            np.copyto(mine, x)
+
+    def run(self, batch: Sequence[Any]) -> np.float32:
+        """One step; the loss. NonFiniteLoss, before the state changes, if it is NaN or infinite."""
+        arrays = self.step.batch(batch)
+        e = self._executable
+        e.bind({"input": arrays, "output": self._outputs, "state": self.state})
+        e.run_part(0, self._pool)
+        loss = np.float32(self._loss.reshape(()))
+        if not np.isfinite(loss):
+            raise NonFiniteLoss(f"the loss is {loss}", "the state is kept as it was before the step")
+        e.run_part(1, self._pool)
+        for i in range(len(self.state)):
+            if i not in self._in_place:
+                self.state[i], self._outputs[i] = self._outputs[i], self.state[i]
+        return loss
+
+    def trace(self, batch: Sequence[Any]) -> Trace:
+        """The operator-level trace of a step from the current state, which does not change."""
+        step, graph = self.step, self.step.instance.graph
+        arrays = step.batch(batch)
+        recipe = plan(graph, panel=_core.panel(self._isa), hash_values=True, fuse=self._fuse)
+        e = Executable(graph, recipe, self._isa, step.weights, step.program._packed)
+        outputs = [_empty(graph.type_of(r)) for r in graph.outputs]
+        e.bind({"input": arrays, "output": outputs, "state": self.state})
+        e.run_part(0, self._pool)
+        e.run_part(1, self._pool)
+        digests = e.digests()
+        values = [tensor_hash_of(t, digests[v]) if v in digests else bytes(32)
+                  for v, t in enumerate(graph.value_types())]  # fmt: skip
+        instance = step.instance
+        return make_trace(
+            numeric_id=instance.numeric_id, program=instance.program, instance=instance.digest,
+            weights_root=step.weights_root,
+            inputs=[hash_array(x) for x in (*self.state, *arrays)],
+            outputs=[hash_array(x) for x in outputs],
+            values=values, infos=value_infos(graph),
+        )  # fmt: skip
+
+
+def _empty(t: TensorType) -> Array:
+    return np.empty(t.dims, t.dtype.numpy)
