@@ -96,13 +96,16 @@ class GroupPlanner:
     def scratch(self, nbytes: int) -> int:
         return self.p.slot(self.p.arena(nbytes))
 
+    def is_weight(self, i: int) -> bool:
+        place = self.p.place(self.sources[i])
+        return place.buffer.kind == "weight" and place.offset == 0
+
     def packed(self, i: int, k: int, n: int, stride_k: int, stride_n: int) -> int:
         ref = self.sources[i]
         place = self.p.place(ref)
-        if place.buffer.kind == "weight":
+        if self.is_weight(i):
             base = Ref(Kind.WEIGHT, place.buffer.index)
-            if place.offset == 0:
-                return self.p.slot(self.p.packing(Packing(base, k, n, stride_k, stride_n)))
+            return self.p.slot(self.p.packing(Packing(base, k, n, stride_k, stride_n)))
         panels = (n + self.p.panel - 1) // self.p.panel
         out = self.scratch(panels * self.p.panel * k * 4)
         self.emit("pack", [self.p.slot(place.buffer, place.offset), out],

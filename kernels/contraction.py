@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -67,20 +68,41 @@ def _linear_rule(node: Bound) -> IndexRule:
     )
 
 
-def _emit_gemm(ctx: Lowering, x: View, packed: int, n: int) -> None:
-    """Rows of a dense x times a packed, shared right-hand side."""
-    k = x.dims[-1]
+def _emit_gemm(ctx: Lowering, k: int, n: int, stride_k: int, stride_n: int) -> None:
+    """Rows of source 0 times source 1, shared by all: a weight is packed once, anything else on the way,
+    and then the rows may lie anyhow."""
+    x, y = ctx.source(0), ctx.result()
     m = prod(x.dims[:-1])
-    y = ctx.result()
+    if ctx.is_weight(1):
+        packed = ctx.packed(1, k, n, stride_k, stride_n)
+        x = ctx.dense(0)
+        tile, slots, params = ctx.epilogue(m, n)
+        ctx.emit("gemm", [x.slot, packed, y.slot, *slots],
+                 [1, m, n, k, 0, k, 0, 0, n, tile, *params])  # fmt: skip
+        return
+    b = ctx.source(1)
+    row = _row_stride(x)
+    if row is None:
+        x = ctx.dense(0)
+        row = k
     tile, slots, params = ctx.epilogue(m, n)
-    ctx.emit("gemm", [x.slot, packed, y.slot, *slots],
-             [1, m, n, k, 0, k, 0, 0, n, tile, *params])  # fmt: skip
+    ctx.emit("bmm", [x.slot, b.slot, y.slot, *slots],
+             [1, 1, m, n, k, 0, 0, row, x.strides[-1], 0, 0, stride_k, stride_n, 0, 0, n, tile,
+              *params])  # fmt: skip
+
+
+def _row_stride(x: View) -> int | None:
+    """The stride of all axes but the last seen as one, or None."""
+    live = [(d, s) for d, s in zip(x.dims[:-1], x.strides[:-1], strict=True) if d != 1]
+    if any(a[1] != b[0] * b[1] for a, b in pairwise(live)):
+        return None
+    return live[-1][1] if live else 0
 
 
 def _linear_lower(ctx: Lowering) -> None:
     n, k = ctx.node.inputs[1].dims
     w = ctx.source(1)
-    _emit_gemm(ctx, ctx.dense(0), ctx.packed(1, k, n, w.strides[1], w.strides[0]), n)
+    _emit_gemm(ctx, k, n, w.strides[1], w.strides[0])
 
 
 def _linear_samples() -> Iterator[Sample]:
@@ -139,7 +161,7 @@ def _matmul_lower(ctx: Lowering) -> None:
     m, n, k = out[-2], out[-1], a_dims[-1]
     if prod(b_dims[:-2]) == 1 and len(a_dims) == len(out):
         b = ctx.source(1)
-        _emit_gemm(ctx, ctx.dense(0), ctx.packed(1, k, n, b.strides[-2], b.strides[-1]), n)
+        _emit_gemm(ctx, k, n, b.strides[-2], b.strides[-1])
         return
     batch = out[:-2]
     views = []

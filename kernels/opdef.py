@@ -112,6 +112,9 @@ class Lowering(Protocol):
     def scratch(self, nbytes: int) -> int:
         """A slot for temporary memory that lives for this node only."""
 
+    def is_weight(self, i: int) -> bool:
+        """Whether source i is a weight as it is stored, which `packed` lays out once, at load."""
+
     def packed(self, i: int, k: int, n: int, stride_k: int, stride_n: int) -> int:
         """A slot with source i in the panel layout of `gemm`; weights are packed once, at load."""
 

@@ -39,6 +39,9 @@ def biased(offset: int) -> Expr:
     return const(12582912.0 + 127 + offset, F32)
 
 
+UNDERFLOW = const(-104.0, F32)  # exp of this rounds to zero
+
+
 def exp_core(x: Expr, magic: Expr) -> tuple[Expr, Expr]:
     """(y, 2^(n + o)) with exp(x) = y * 2^n and y about 1; for |x| <= 150, magic = biased(o) and
     n + o in [-126, 127].
@@ -64,19 +67,21 @@ def clamp(x: Expr, low: float, high: float) -> Expr:
 
 @function("exp", F32)
 def exp(x: Expr) -> Expr:
+    vanishes = x < UNDERFLOW
     x = clamp(x, -104.0, 89.0)
     # n may leave the range of exponents: 2^(n - offset) * y is exact, and only the second factor
     # rounds, once, to a subnormal or to infinity
     negative = x < ZERO
     y, power = exp_core(x, select(negative, biased(64), biased(-64)))
-    return (y * power) * select(negative, TWO_MINUS_64, TWO_64)
+    y = select(vanishes, ZERO, y * power)  # a product that underflows to zero is slow on many CPUs
+    return y * select(negative, TWO_MINUS_64, TWO_64)
 
 
 def exp_nonpositive(x: Expr) -> Expr:
     """exp(x) for x <= 0, with the same bits in fewer operations."""
-    low = const(-104.0, F32)
-    y, power = exp_core(select(x < low, low, x), biased(64))
-    return (y * power) * TWO_MINUS_64
+    vanishes = x < UNDERFLOW
+    y, power = exp_core(select(vanishes, UNDERFLOW, x), biased(64))
+    return select(vanishes, ZERO, y * power) * TWO_MINUS_64
 
 
 @function("exp2", F32)

@@ -8,7 +8,8 @@ order; contributions to one value are added in the order in which they are found
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -17,7 +18,18 @@ from ree.compiler.ir import Kind, Node, Ref
 from ree.kernels.types import DType, TensorType
 
 FLOATS = (DType.F32, DType.F16, DType.BF16)
-Thunk = Callable[[], Ref]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A gradient that is zero but for elements start .. of one axis."""
+
+    value: Ref
+    dim: int
+    start: int
+
+
+Thunk = Callable[[], Ref | Piece]
 Rule = Callable[["Site"], Sequence[Thunk | None]]
 
 RULES: dict[str, Rule] = {}
@@ -121,10 +133,11 @@ def backward(
             active.update(
                 Ref(Kind.VALUE, n.first + i) for i, t in enumerate(n.results) if t.dtype in FLOATS
             )
-    grads: dict[Ref, Ref] = {loss: m.scalar(1.0, DType.F32)}
+    seed = m.scalar(1.0, DType.F32)
+    found: dict[Ref, list[Ref | Piece]] = {loss: [seed]}
     for n in reversed(nodes):
         results = [Ref(Kind.VALUE, n.first + i) for i in range(len(n.results))]
-        if not any(r in grads and r in active for r in results):
+        if not any(r in found and r in active for r in results):
             continue
         if not any(s in active for s in n.sources):
             continue
@@ -133,20 +146,59 @@ def backward(
         where = f"{n.op} at {n.origin.location or n.origin.name or 'unknown line'}"
         if rule is None:
             raise NoGradient(f"{where} has no gradient")
-        site = Site(m, n, [grads.get(r) for r in results], active)
+        site = Site(m, n, [_total(m, r, found.pop(r)) if r in found else None for r in results], active)
         for s, thunk in zip(n.sources, rule(site), strict=True):
             if s not in active:
                 continue
             if thunk is None:
                 raise NoGradient(f"{where} has no gradient for this source")
             g = thunk()
-            if m.type(g).shape != m.type(s).shape:
+            if isinstance(g, Ref) and m.type(g).shape != m.type(s).shape:
                 raise AssertionError(f"gradient of {where}: {m.type(g)} for {m.type(s)}")
-            grads[s] = _sum(m, grads[s], g) if s in grads else g
-        for r in results:
-            if r not in wanted:
-                grads.pop(r, None)
-    return [grads.get(w) for w in wanted]
+            found.setdefault(s, []).append(g)
+    return [_total(m, w, found[w]) if w in found else None for w in wanted]
+
+
+def _total(m: Importer, source: Ref, parts: list[Ref | Piece]) -> Ref:
+    """The sum of what was found, in order; pieces of one axis that do not overlap are put side by side
+    first, at the place of the first of them."""
+    dims = m.type(source).dims
+    todo = list(parts)
+    total: Ref | None = None
+    while todo:
+        part = todo.pop(0)
+        if isinstance(part, Piece):
+            dim, beside = part.dim, [part]
+            for other in [p for p in todo if isinstance(p, Piece) and p.dim == dim]:
+                ends = [(p.start, p.start + m.type(p.value).dims[dim]) for p in (*beside, other)]
+                if all(a[1] <= b[0] for a, b in pairwise(sorted(ends))):
+                    beside.append(other)
+                    todo.remove(other)
+            part = _joined(m, dims, dim, sorted(beside, key=lambda p: p.start))
+        total = part if total is None else _sum(m, total, part)
+    assert total is not None  # something was found
+    return total
+
+
+def _joined(m: Importer, dims: tuple[int, ...], dim: int, pieces: list[Piece]) -> Ref:
+    """Pieces side by side along an axis, zeros in the gaps."""
+    rest, at = [], 0
+    t = m.type(pieces[0].value)
+
+    def gap(n: int) -> Ref:
+        return m.add("full", shape=(*dims[:dim], n, *dims[dim + 1 :]), value=0.0, dtype=t.dtype)
+
+    for p in pieces:
+        if p.start > at:
+            rest.append(gap(p.start - at))
+        rest.append(p.value)
+        at = p.start + m.type(p.value).dims[dim]
+    if at < dims[dim]:
+        rest.append(gap(dims[dim] - at))
+    while len(rest) > 1:  # a node has four sources
+        rest = [m.add("cat", *rest[i : i + 4], dim=dim) if len(rest[i : i + 4]) > 1 else rest[i]
+                for i in range(0, len(rest), 4)]  # fmt: skip
+    return rest[0]
 
 
 def _sum(m: Importer, a: Ref, b: Ref) -> Ref:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from math import prod
 
-from ree.compiler.gradients.engine import CONSTANT, Site, Thunk, gradient
+from ree.compiler.gradients.engine import CONSTANT, Piece, Site, Thunk, gradient
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType
 
@@ -60,6 +60,8 @@ def _expand(g: Site) -> Sequence[Thunk]:
 @gradient("slice")
 def _slice(g: Site) -> Sequence[Thunk]:
     dim, start, step = (int(g.attrs[k]) for k in ("dim", "start", "step"))
+    if step == 1:
+        return [lambda: Piece(g.dy, dim, start)]
     return [lambda: place(g, g.dy, dim, start, step, g.dims(g.x)[dim])]
 
 

@@ -92,12 +92,17 @@ inline void contract(Pool& pool, const Contraction& x) {
     part.count = smaller(each, x.count - done);
     const int64_t distinct = one_b ? 1 : part.count;
     float* packed = static_cast<float*>(pool.shared(4 * (size_t)at_least_one(distinct * size)));
-    const int64_t run = 8 * kSegment, runs = ceil_div(x.K, run), panels = x.panels();
-    pool.parallel_for(distinct * panels * runs, [&](int64_t i, int) {
-      int64_t k = i % runs * run, j = i / runs % panels, e = i / runs / panels;
-      pack_panel(x.b_of(part.first + e) + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
-                 smaller(run, x.K - k), x.N - j * kPanel,
-                 packed + ((e * panels + j) * x.K + k) * kPanel);
+    // Runs are short, and neighbouring panels follow each other: rows of B are then read whole.
+    const int64_t run = kSegment, runs = ceil_div(x.K, run), panels = x.panels();
+    const int64_t group = 8, groups = ceil_div(panels, group);
+    pool.parallel_for(distinct * groups * runs, [&](int64_t i, int) {
+      const int64_t g = i % groups, r = i / groups % runs, e = i / groups / runs;
+      const int64_t end = smaller(x.K, (r + 1) * run), last = smaller(panels, (g + 1) * group);
+      for (int64_t k = r * run; k < end; k += 16)
+        for (int64_t j = g * group; j < last; ++j)
+          pack_panel(x.b_of(part.first + e) + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
+                     smaller(16, end - k), x.N - j * kPanel,
+                     packed + ((e * panels + j) * x.K + k) * kPanel);
     });
     part.is_packed = true;
     part.b_b0 = one_b ? 0 : size * x.batch1;

@@ -76,7 +76,7 @@ void pack(Pool& pool, void* const* bufs, const int64_t* p) {
   float* packed = static_cast<float*>(bufs[1]);
   const int64_t K = p[0], N = p[1], stride_k = p[2], stride_n = p[3], batch = p[4], b_batch = p[5];
   const int64_t panels = (N + kPanel - 1) / kPanel;
-  const int64_t run = 4096, runs = (K + run - 1) / run;
+  const int64_t run = 1024, runs = (K + run - 1) / run;
   pool.parallel_for(batch * panels * runs, [&](int64_t i, int) {
     int64_t k = i % runs * run, panel = i / runs % panels, e = i / runs / panels;
     contraction::pack_panel(b + e * b_batch + k * stride_k + panel * kPanel * stride_n, stride_k, stride_n,
