@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from ree.kernels import opdef, registry, rowprogram
 from ree.kernels.opdef import Form, apply
 from ree.kernels.types import DType, TensorType
