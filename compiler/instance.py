@@ -20,7 +20,7 @@ from ree.kernels.index import IndexRule
 from ree.kernels.microcode import microcode_bytes
 from ree.kernels.numerics import CANONICAL_NAN, CONTRACT, SEGMENT, SUM_BLOCK, SUM_LANES
 from ree.kernels.opdef import Bound, OpDef
-from ree.kernels.rowprogram import RowProgram
+from ree.kernels.rowprogram import Affine, RowProgram
 from ree.kernels.types import MAX_RANK, DType, TensorType
 from ree.traces.merkle import merkle_root
 from ree.traces.tensor import tensor_hash
@@ -118,20 +118,21 @@ def _function_id(
 
 
 def _sub_program(op: OpDef, b: Bound) -> tuple[bytes, int]:
-    """Commitment to the row program's nodes. They are the same for every element; what an element
-    changes is where its inputs are cut, and that follows from the index rule."""
+    """Commitment to the row program, which is the same for every element."""
     if op.row_program is None or b.out.numel == 0:
         return NO_DIGEST, 0
-    program = op.row_program(b, 0)
+    program = op.row_program(b)
     leaves = row_leaves(program)
     return merkle_root(leaves), len(leaves)
 
 
 def row_leaves(program: RowProgram) -> list[bytes]:
-    """Canonical bytes of a row program: its inputs' types, constants, then nodes."""
-    leaves = [bytes([0]) + struct.pack(">B", x.operand) + encode_type(x.type)
+    """Canonical bytes of a row program, a leaf each: inputs with their index rules, constants, numbers,
+    nodes, and last where the element stands in the last node."""
+    leaves = [bytes([0]) + struct.pack(">B", x.operand) + encode_type(x.type) + sha256(encode_rule(x.rule))
               for x in program.inputs]  # fmt: skip
     leaves += [bytes([1]) + tensor_hash(c) for c in program.constants]
+    leaves += [bytes([3]) + _affine(n) for n in program.numbers]
     for node in program.nodes:
         attrs = "\n".join(f"{k}={print_attr(v)}" for k, v in sorted(node.attrs.items()))
         sources = struct.pack(f">B{len(node.sources)}I", len(node.sources), *node.sources)
@@ -141,7 +142,11 @@ def row_leaves(program: RowProgram) -> list[bytes]:
             + sources
             + sha256(attrs.encode())
         )
-    return leaves
+    return [*leaves, bytes([4]) + _affine(program.element)]
+
+
+def _affine(x: Affine) -> bytes:
+    return struct.pack(f">B{len(x.coeffs) + 1}q", len(x.coeffs), *x.coeffs, x.offset)
 
 
 def encode_rule(rule: IndexRule) -> bytes:

@@ -26,7 +26,7 @@ from ree.verde.derivation import (
 )
 from ree.verde.game import State
 from ree.verde.party import Party, Run
-from ree.verde.scope import ROW, VALUES, RowScope
+from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
 
 
 @dataclass(frozen=True)
@@ -108,22 +108,23 @@ class Liar(Party):
             d = scope.derivation(VALUES, f.value, f.element)
             bits = false_entries(d, sources, f.operation, f.flip)[-1]
         else:
-            values = self._false_rows(honest, sources)
-            program = scope.row_program(VALUES, f.value, f.element)
-            assert program is not None
-            last = np.ascontiguousarray(values[-1]).reshape(-1)[program.element : program.element + 1]
-            bits = int.from_bytes(last.tobytes(), "little")
+            inner = self._inner(scope)
+            last = np.ascontiguousarray(self._false_rows(scope, sources)[-1]).reshape(-1)
+            bits = int.from_bytes(last[inner.element : inner.element + 1].tobytes(), "little")
         return recompute(honest.graph, honest, f.value, with_bits(x, f.element, bits))
 
-    def _false_rows(self, run: Run, sources: Sequence[Array]) -> list[Array]:
+    def _inner(self, scope: ProgramScope) -> RowScope:
+        program = scope.row_program(VALUES, self.fault.value)
+        assert program is not None  # a fault in a row is one of a composite
+        return RowScope(scope, (VALUES, self.fault.value, self.fault.element), program)
+
+    def _false_rows(self, scope: ProgramScope, sources: Sequence[Array]) -> list[Array]:
         """The row program of the false element, with its false node."""
         f = self.fault
         assert f.row is not None
-        program = run.scope.row_program(VALUES, f.value, f.element)
-        assert program is not None
-        inner = RowScope(run.scope, VALUES, f.value, program)
-        values = rowprogram.run(program, sources)[: inner.first]
-        for i, n in enumerate(program.nodes):
+        inner = self._inner(scope)
+        values = rowprogram.given(inner.program, sources, f.element)
+        for i, n in enumerate(inner.program.nodes):
             args = [values[j] for j in n.sources]
             y = apply(n.op, args, n.attrs)[0]
             if i == f.row[0]:
@@ -132,13 +133,11 @@ class Liar(Party):
             values.append(y)
         return values
 
-    def _make_rows(self, owner: tuple[str, int, int]):  # type: ignore[no-untyped-def]
+    def row_values(self, owner: tuple[str, int, int]) -> list[Array]:
         f = self.fault
         if f.row is not None and owner == (VALUES, f.value, f.element):
-            from ree.verde.party import Tensors
-
-            return Tensors(self.row_values(owner, self._false_rows(self.run, self.run.sources(f.value))))
-        return super()._make_rows(owner)
+            return self._false_rows(self.run.scope, self.run.sources(f.value))
+        return super().row_values(owner)
 
     def derived(self, s: State, d: Derivation, sources: Sequence[Array]) -> list[int]:
         f = self.fault

@@ -12,7 +12,6 @@ import enum
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from ree.kernels.rowprogram import RowProgram
 from ree.kernels.types import DType, TensorType
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import ProofError, depth, leaf_hash, node_hash, verify
@@ -219,9 +218,9 @@ class Game:
         return self._rows(s.owner) if s.owner else self.program
 
     def _rows(self, owner: tuple[str, int, int]) -> RowScope:
-        program = self.program.row_program(*owner)
+        program = self.program.row_program(*owner[:2])
         assert program is not None  # the game entered a composite
-        return RowScope(self.program, owner[0], owner[1], program)
+        return RowScope(self.program, owner, program)
 
     def derivation(self, s: State) -> Derivation:
         return self.scope(s).derivation(s.tree, s.tensor, s.element)
@@ -356,7 +355,7 @@ class Game:
             raise ProofError(f"a bool is {raw[0]}")
         s = replace(s, element=element, bits=load_bits(raw, t.dtype), leaf=b"",
                     trail=(*s.trail, f"element {element} = {raw[::-1].hex()}"))  # fmt: skip
-        composite = self.scope(s).row_program(s.tree, s.tensor, element) is not None
+        composite = self.scope(s).row_program(s.tree, s.tensor) is not None
         return replace(s, phase=Phase.ROWS if composite else Phase.DERIVE)
 
     # inside an element
@@ -370,11 +369,6 @@ class Game:
         if count == 1:  # the leaf is open already
             return replace(s, phase=Phase.ENTRY, leaf=m.last.leaf, leaf_index=0)
         return self._at(s, Node("entries", m.entries, count, depth(count), 0))
-
-    def _rows_program(self, s: State) -> RowProgram:
-        program = self.program.row_program(s.tree, s.tensor, s.element)
-        assert program is not None
-        return program
 
     def _entry(self, s: State, d: Derivation, i: int, o: EntryOpening) -> int:
         """Entry i, opened."""
@@ -446,10 +440,9 @@ class Game:
 
     def _on_rows(self, s: State, m: Rows) -> State:
         owner = (s.tree, s.tensor, s.element)
-        program = self._rows_program(s)
-        inner = RowScope(self.program, s.tree, s.tensor, program)
+        inner = self._rows(owner)
         last = len(inner.nodes) - 1
-        at = Place(ROW, last, inner.type(ROW, last), program.element)
+        at = Place(ROW, last, inner.type(ROW, last), inner.element)
         if _opened(m.rows, len(inner.nodes), at, m.last) != s.bits:
             raise ProofError("the row program does not end in the element")
         s = replace(s, owner=owner, rows=m.rows, tree=ROW, tensor=-1, element=-1)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-import numpy as np
-
 from ree.compiler.ir import Graph, Kind, Ref, bound_node
 from ree.kernels import opdef, rowprogram
 from ree.kernels.opdef import Array
-from ree.kernels.types import DType
+from ree.kernels.rowprogram import RowProgram
 from ree.program import fast_body_root
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree, depth, leaf_hash
@@ -36,7 +34,17 @@ from ree.verde.game import (
     Statement,
     Tensor,
 )
-from ree.verde.scope import INPUTS, OUTPUTS, ROW, STATES, VALUES, WEIGHTS, Place, ProgramScope
+from ree.verde.scope import (
+    INPUTS,
+    OUTPUTS,
+    ROW,
+    STATES,
+    VALUES,
+    WEIGHTS,
+    Place,
+    ProgramScope,
+    RowScope,
+)
 
 
 class Run:
@@ -200,33 +208,30 @@ class Party:
 
     def _make_rows(self, owner: tuple[str, int, int]) -> Tensors:
         """The row program of an element, run."""
-        _, tensor, _ = owner
-        program = self.run.scope.row_program(*owner)
-        assert program is not None
-        return Tensors(self.row_values(owner, rowprogram.run(program, self.run.sources(tensor))))
+        return Tensors(self._nodes_of(owner, self.row_values(owner)))
 
-    def row_values(self, owner: tuple[str, int, int], values: list[Array]) -> list[Array | None]:
+    def row_values(self, owner: tuple[str, int, int]) -> list[Array]:
+        """Every local of an element's row program; a liar overrides this."""
+        return rowprogram.run(self._program(owner), self.run.sources(owner[1]), owner[2])
+
+    def _program(self, owner: tuple[str, int, int]) -> RowProgram:
+        program = self.run.scope.row_program(*owner[:2])
+        assert program is not None  # the game entered a composite
+        return program
+
+    def _nodes_of(self, owner: tuple[str, int, int], values: list[Array]) -> list[Array | None]:
         """The arrays of a row program's nodes, None for moves."""
-        program = self.run.scope.row_program(*owner)
-        assert program is not None
-        nodes = values[len(program.inputs) + len(program.constants) :]
+        program = self._program(owner)
         moves = [opdef.get(n.op).form is opdef.Form.MOVE for n in program.nodes]
-        return [None if m else x for m, x in zip(moves, nodes, strict=True)]
+        return [None if m else x for m, x in zip(moves, values[program.first :], strict=True)]
 
     def _sources(self, s: State) -> list[Array]:
-        if not s.owner:
-            if s.tree == OUTPUTS:
-                return [self.run.of(self.run.graph.outputs[s.tensor])]
-            return self.run.sources(s.tensor)
-        program = self.run.scope.row_program(*s.owner)
-        assert program is not None
-        values = rowprogram.run(program, self.run.sources(s.owner[1]))
-        mine = self._rows(s.owner).arrays
-        first = len(program.inputs) + len(program.constants)
-        for i, x in enumerate(mine):  # as committed, which a liar may have changed
-            if x is not None:
-                values[first + i] = x
-        return [values[i] for i in program.nodes[s.tensor].sources]
+        if s.owner:
+            values = self.row_values(s.owner)
+            return [values[i] for i in self._program(s.owner).nodes[s.tensor].sources]
+        if s.tree == OUTPUTS:
+            return [self.run.of(self.run.graph.outputs[s.tensor])]
+        return self.run.sources(s.tensor)
 
     def _all_entries(self, s: State) -> list[int]:
         return self._entries(s.owner, s.tree, s.tensor, s.element, s)
@@ -250,16 +255,9 @@ class Party:
 
     def _commit_rows(self, s: State) -> Rows:
         owner = (s.tree, s.tensor, s.element)
-        rows = self._rows(owner)
-        program = self.run.scope.row_program(*owner)
-        assert program is not None
-        last = len(rows.arrays) - 1
-        x = rows.arrays[last]
-        assert x is not None  # a row program does not end in a move
-        from ree.kernels.types import TensorType
-
-        at = Place(ROW, last, TensorType(DType.of(np.asarray(x).dtype), x.shape), program.element)
-        return Rows(rows.root, rows.open(at))
+        rows, scope = self._rows(owner), RowScope(self.run.scope, owner, self._program(owner))
+        last = len(scope.nodes) - 1
+        return Rows(rows.root, rows.open(Place(ROW, last, scope.type(ROW, last), scope.element)))
 
     def _prove(self, s: State) -> Prove:
         d = self.game.derivation(s)

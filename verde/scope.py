@@ -15,9 +15,8 @@ import numpy as np
 
 from ree.compiler.ir import Graph, Kind, Ref, bound_node
 from ree.kernels import opdef
-from ree.kernels.index import digit_arrays
 from ree.kernels.opdef import Array, Bound, Form
-from ree.kernels.rowprogram import RowInput, RowProgram
+from ree.kernels.rowprogram import RowProgram
 from ree.kernels.types import DType, TensorType
 from ree.verde.derivation import (
     Bits,
@@ -25,6 +24,7 @@ from ree.verde.derivation import (
     Derivation,
     Read,
     Undecidable,
+    digits_of,
     flat_at,
     place,
     read_bits,
@@ -100,12 +100,12 @@ class ProgramScope:
         n = self.producers[index]
         return bound_node(n, self.typer), index - n.first
 
-    def row_program(self, tree: str, index: int, element: int) -> RowProgram | None:
-        """The row program of an element, if its operator is a composite."""
+    def row_program(self, tree: str, index: int) -> RowProgram | None:
+        """The row program of a tensor's operator, if it is a composite."""
         if tree != VALUES:
             return None
         op = opdef.get(self.producers[index].op)
-        return op.row_program(self.node(tree, index)[0], element) if op.row_program else None
+        return op.row_program(self.node(tree, index)[0]) if op.row_program else None
 
     def derivation(self, tree: str, index: int, element: int) -> Derivation:
         node, result = self.node(tree, index)
@@ -141,16 +141,25 @@ def _follow(node: Bound, flat: int) -> Bits | int:
 class RowScope:
     """The nodes of a row program, for one element of tensor `owner` of the scope around it."""
 
-    def __init__(self, outer: ProgramScope, tree: str, owner: int, program: RowProgram) -> None:
-        self.outer, self.tree, self.owner, self.program = outer, tree, owner, program
-        self.first = len(program.inputs) + len(program.constants)  # local number of the first node
+    def __init__(
+        self, outer: ProgramScope, owner: tuple[str, int, int], program: RowProgram
+    ) -> None:
+        self.outer, self.owner, self.program = outer, owner, program
+        self.first = program.first
+        self.digits = program.split(owner[2])
         types = [x.type for x in program.inputs]
         types += [TensorType(DType.of(np.asarray(c).dtype), np.asarray(c).shape) for c in program.constants]
+        types += [TensorType(DType.I64, ()) for _ in program.numbers]
         self.nodes: list[Bound] = []
         for n in program.nodes:
             self.nodes.append(opdef.bind(n.op, [types[s] for s in n.sources], n.attrs, {}))
             types.append(self.nodes[-1].out)
         self.types = types
+
+    @property
+    def element(self) -> int:
+        """Where the element stands in the last node."""
+        return self.program.element.at(self.digits)
 
     def count(self, tree: str) -> int:
         return len(self.nodes)
@@ -164,7 +173,7 @@ class RowScope:
     def node(self, tree: str, index: int) -> tuple[Bound, int]:
         return self.nodes[index], 0
 
-    def row_program(self, tree: str, index: int, element: int) -> RowProgram | None:
+    def row_program(self, tree: str, index: int) -> RowProgram | None:
         if opdef.get(self.nodes[index].op).row_program:
             raise Undecidable("a row program holds a composite")
         return None
@@ -181,20 +190,16 @@ class RowScope:
             local, flat = self.program.nodes[local - self.first].sources[0], found
         if local >= self.first:
             return Place(ROW, local - self.first, self.types[local], flat)
-        n = len(self.program.inputs)
+        n, m = len(self.program.inputs), len(self.program.constants)
+        if local >= n + m:
+            return Bits(self.program.numbers[local - n - m].at(self.digits) & (1 << 64) - 1)
         if local >= n:
             return Bits(read_bits(np.asarray(self.program.constants[local - n]), flat))
         x = self.program.inputs[local]
-        return self.outer.resolve(self.tree, self.owner, x.operand, _cut(x, flat))
-
-
-def _cut(x: RowInput, flat: int) -> int:
-    """Where element `flat` of a row input lies in the composite's source."""
-    digits = [int(d[flat]) for d in digit_arrays(x.rule.red_digits)] if x.rule.red_digits else []
-    at = flat_at(x.rule.accesses[0], digits)
-    if at is None:
-        raise Undecidable("a row input outside its source")
-    return at
+        at = flat_at(x.rule.accesses[0], [*self.digits, *digits_of(flat, x.rule.red_digits)])
+        if at is None:
+            raise Undecidable("a row input outside its source")
+        return self.outer.resolve(self.owner[0], self.owner[1], x.operand, at)
 
 
 Scope = ProgramScope | RowScope

@@ -59,12 +59,12 @@ def test_a_liar_loses_by_execution(name, sample):
     run, instance = honest_run(program, sample.inputs)
     rng = np.random.default_rng(len(sample.name))
     element = int(rng.integers(node.results[0].numel))
-    row_program = run.scope.row_program(VALUES, 0, element)
+    row_program = run.scope.row_program(VALUES, 0)
     row = None
     if row_program is None:
         d = run.scope.derivation(VALUES, 0, element)
     else:
-        inner = RowScope(run.scope, VALUES, 0, row_program)
+        inner = RowScope(run.scope, (VALUES, 0, element), row_program)
         nodes = [i for i, n in enumerate(inner.nodes) if opdef.get(n.op).form is not Form.MOVE and n.out.numel]
         at = int(rng.choice(nodes))
         row = (at, int(rng.integers(inner.nodes[at].out.numel)))
