@@ -102,7 +102,7 @@ def test_everything_in_a_run_changes_its_commitment() -> None:
         changed = list(rows)
         changed[2] = replace(rows[2], **change)
         seen.add(History(HEADER, changed).commitment)
-    assert len(seen) == 10
+    assert len(seen) == 11
 
 
 @given(st.integers(1, 30), st.data())
@@ -122,7 +122,7 @@ def test_openings(n: int, data: st.DataObject) -> None:
         replace(opening, history_proof=(*opening.history_proof, bytes(32))),
         replace(opening, batch_proof=(*opening.batch_proof, bytes(32))),
     ):
-        with pytest.raises(ValueError, match=r"root|index|proof"):
+        with pytest.raises(ValueError, match="expected"):
             check_opening(*args, bad)
     for i, other in enumerate((h(b"x"), replace(HEADER, seed=8), n + 1, h(b"x"), h(b"x"))):
         wrong = (*args[:i], other, *args[i + 1 :])
