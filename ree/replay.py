@@ -5,21 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ree.errors import InputError, ReeError
+from ree.errors import InputError
 from ree.kernels.opdef import Array
 from ree.run_directory import RunReader, digest_of
 from ree.state_hash import StateHasher, unchanged_states
+from ree.step import NonFiniteLoss, StepRunner
 from ree.traces.diff import ElementDifference, first_element
 from ree.traces.history import state_root
 from ree.traces.trace import Trace
 from ree.train import batch_arrays, loss_bits
-
-if TYPE_CHECKING:
-    from ree.step import StepRunner
 
 FRACTIONS = (0.5, 0.1, 0.01, 0.001)
 BatchSource = Callable[[int], Sequence[Array]]
@@ -97,9 +95,10 @@ class Replayer:
         self.at = -1  # the runner's state is that after this step
         self.executed = 0
         self.hashes: list[bytes] = []
-        initial = run.step.initial
-        same = unchanged_states(run.step.graph, len(initial))
-        self._hasher = StateHasher(initial, unchanged=same, threads=threads, isa=isa)
+        graph = run.step.graph
+        self._hasher = StateHasher(
+            graph.states, unchanged=unchanged_states(graph), threads=threads, isa=isa
+        )
 
     def seek(self, step: int) -> Mismatch | None:
         """Bring the state to that after `step`; the first mismatch on the way, if any."""
@@ -128,7 +127,7 @@ class Replayer:
             return Mismatch(s, batch=True)
         try:
             loss = loss_bits(self.runner.run(batch))
-        except ReeError as e:
+        except NonFiniteLoss as e:
             return Mismatch(s, stopped=str(e))
         self.hashes = self._hasher(self.runner.state)
         self.at = s

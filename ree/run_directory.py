@@ -29,7 +29,7 @@ import numpy as np
 from ree.errors import ReeError, RunError
 from ree.kernels.opdef import Array
 from ree.program import hash_array
-from ree.tensor_file import array_type, read_tensors
+from ree.tensor_file import read_tensors
 from ree.traces.encoding import DIGEST, sha256, u32, u64
 from ree.traces.history import History, RunHeader, StepRecord, batch_digest, state_root
 
@@ -182,9 +182,6 @@ class RunReader:
                 what = name.replace("_", " ")
                 raise RunError(f"run '{self.path}': {what}: the manifest has {want[:16]}..., "
                                f"its program {digest.hex()[:16]}...")  # fmt: skip
-        states = list(step.names.states)
-        if "seed" not in states or step.initial[states.index("seed")] != m.seed:
-            raise RunError(f"run '{self.path}': the manifest's seed is not its program's")
         return step
 
     def root_after(self, step: int) -> bytes:
@@ -196,15 +193,19 @@ class RunReader:
         """A checkpoint's state; RunError if it is missing, damaged or of another program."""
         path = step_file(self.path / CHECKPOINTS, step)
         names = self.step.names.states
-        types = dict(zip(names, map(array_type, self.step.initial), strict=True))
+        types = dict(zip(names, self.step.graph.states, strict=True))
         tensors, metadata = read_tensors(path, types)
         program = metadata.get("program", self.manifest.program)
         if program != self.manifest.program:
             raise RunError(f"'{path}' is from another program: {program[:16]}...")
         state = [tensors[n] for n in names]
         if state_root([hash_array(x) for x in state]) != self.root_after(step):
-            raise RunError(f"'{path}' does not have the state root of step {step}",
-                           "the checkpoint or the history was altered after it was written")  # fmt: skip
+            raise RunError(
+                f"'{path}' does not have the state root of step {step}",
+                "the checkpoint or the history was altered after it was written",
+            )
+        if step == 0 and int(tensors["seed"]) != self.manifest.seed:
+            raise RunError(f"run '{self.path}': the manifest's seed is not that of S0")  # fmt: skip
         return state
 
     def nearest(self, step: int) -> int:

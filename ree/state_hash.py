@@ -9,15 +9,17 @@ import numpy as np
 from ree import _core, settings
 from ree.compiler.ir import Graph, Kind
 from ree.kernels.opdef import Array
-from ree.tensor_file import array_type
+from ree.kernels.types import TensorType
 from ree.traces.encoding import DIGEST
 from ree.traces.tensor import hash_from_root
 
 
-def unchanged_states(graph: Graph, count: int) -> frozenset[int]:
-    """Indices of the `count` states whose new value is the state itself, whatever the batch."""
+def unchanged_states(graph: Graph) -> frozenset[int]:
+    """Indices of the states whose new value is the state itself, whatever the batch."""
     return frozenset(
-        i for i, r in enumerate(graph.outputs[:count]) if r.kind is Kind.STATE and r.index == i
+        i
+        for i, r in enumerate(graph.outputs[: len(graph.states)])
+        if r.kind is Kind.STATE and r.index == i
     )
 
 
@@ -29,15 +31,15 @@ class StateHasher:
 
     def __init__(
         self,
-        like: Sequence[Array],
+        types: Sequence[TensorType],
         *,
         unchanged: Collection[int] = (),
         threads: int | None = None,
         isa: str | None = None,
     ) -> None:
-        self._types = [array_type(x) for x in like]
+        self._types = list(types)
         self._hashes: list[bytes] = []
-        self._all = list(range(len(like)))
+        self._all = list(range(len(types)))
         self._changing = [i for i in self._all if i not in unchanged]
         self._isa, self._pool = isa or settings.isa(), settings.pool(threads)
         self._plans = {len(ix): self._plan(ix) for ix in (self._all, self._changing)}

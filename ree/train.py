@@ -14,7 +14,6 @@ import numpy as np
 
 from ree.errors import InputError, ReeError, RunError
 from ree.kernels.opdef import Array
-from ree.program import array_of
 from ree.run_directory import DataFile, digest_of, manifest_of
 from ree.run_writer import RunWriter, create_run
 from ree.state_hash import StateHasher, unchanged_states
@@ -42,7 +41,7 @@ class TrainResult:
     @property
     def root(self) -> bytes:
         """State root after the last step."""
-        return state_root(StateHasher(list(self.state.values()))(list(self.state.values())))
+        return self.step.state_root(list(self.state.values()))
 
 
 def train(
@@ -113,10 +112,10 @@ def run_steps(
         made = writer.history if writer else None
         if writer is None and history:
             made = History(manifest_of(step, checkpoint_every, keep_batches, data).header())
+        graph = step.graph
         hasher = StateHasher(
-            step.initial, unchanged=unchanged_states(step.graph, len(step.initial)),
-            threads=threads, isa=isa,
-        )  # fmt: skip
+            graph.states, unchanged=unchanged_states(graph), threads=threads, isa=isa
+        )
         losses = [r.loss_value for r in records]
         start = len(losses)
         for s in range(start + 1, steps + 1):
@@ -200,21 +199,10 @@ def loss_bits(value: Any) -> int:
 
 def batch_arrays(step: Step, value: Any, s: int) -> list[Array]:
     """What batch(s) returned as arrays of the step's types; InputError where it does not fit."""
-    values = list(value) if isinstance(value, tuple | list) else [value]
-    names, types = step.names.inputs, step.instance.graph.inputs
-    if len(values) != len(names):
-        raise InputError(f"batch({s}): expected {len(names)} tensors, got {len(values)}")
-    out = []
-    for i, (name, v, t) in enumerate(zip(names, values, types, strict=True)):
-        try:
-            x = array_of(name, v, t)
-        except InputError as e:
-            raise InputError(f"batch({s}): {e}", e.hint) from e
-        if x.shape != t.dims:
-            raise InputError(f"batch({s}): tensor {i}: expected shape {list(t.dims)}, "
-                             f"got {list(x.shape)}", "every batch has the first one's shape")  # fmt: skip
-        out.append(x)
-    return out
+    try:
+        return step.batch(list(value) if isinstance(value, tuple | list) else [value])
+    except InputError as e:
+        raise InputError(f"batch({s}): {e}", e.hint) from e
 
 
 def data_files(paths: Sequence[str | os.PathLike[str]], base: Path | None = None) -> list[DataFile]:
