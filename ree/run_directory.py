@@ -76,7 +76,7 @@ class Manifest:
     def header(self) -> RunHeader:
         """The part that the commitment contains."""
         digests = (self.numeric_id, self.instance, self.weights_root, self.initial_root)
-        return RunHeader(*(bytes.fromhex(d) for d in digests), self.seed)
+        return RunHeader(*map(bytes.fromhex, digests), seed=self.seed)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"

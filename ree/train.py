@@ -97,9 +97,9 @@ def run_steps(
     runner: StepRunner | None = None,
 ) -> TrainResult:
     """As `train`, for a compiled step. runner: one to use instead of step.runner()."""
-    for name, value in (("steps", steps), ("checkpoint_every", checkpoint_every)):
-        if value < 1:
-            raise InputError(f"{name}: expected at least 1, got {value}")
+    for name, number in (("steps", steps), ("checkpoint_every", checkpoint_every)):
+        if number < 1:
+            raise InputError(f"{name}: expected at least 1, got {number}")
     if resume and run is None:
         raise InputError("resume: expected a run directory")
     writer = None if run is None else _writer(Path(run), step, resume, checkpoint_every,
