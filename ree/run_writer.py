@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ree.errors import RunError
+from ree.errors import ReeError, RunError
 from ree.kernels.opdef import Array
 from ree.run_directory import (
     BATCHES,
@@ -65,7 +65,10 @@ def create_run(
         path.parent.mkdir(parents=True, exist_ok=True)
         temp = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        step.save(temp / PROGRAM)
+        try:
+            step.save(temp / PROGRAM)
+        except ReeError as e:
+            raise RunError(f"cannot write '{path}': {e}") from e
         manifest = manifest_of(step, checkpoint_every, keep_batches, data)
         with _writing(path):
             (temp / MANIFEST).write_text(manifest.to_json())
