@@ -58,8 +58,8 @@ def bar(text: str, total: int) -> Iterator[Callable[[int, str], None]]:
 
 def train_command(args: argparse.Namespace) -> int:
     from ree.step import compile_step
-    from ree.train import CHECKPOINT_EVERY, run_steps
     from ree.train_file import TrainFile
+    from ree.training import CHECKPOINT_EVERY, run_steps
 
     path = Path(args.output)
     check_isa(args.isa)
@@ -156,7 +156,7 @@ def open_run(path: str) -> RunReader:
 
 def script_batches(args: argparse.Namespace, *runs: RunReader) -> BatchSource | None:
     """Batches from --script, whose data files must be those of the runs; None without one."""
-    from ree.train import check_data
+    from ree.training import check_data
 
     if not args.script:
         return None

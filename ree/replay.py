@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ree.compiler.ir import Kind
 from ree.errors import InputError
 from ree.kernels.opdef import Array
+from ree.program import origin_of
 from ree.run_directory import RunReader, digest_of
 from ree.state_hash import StateHasher, unchanged_states
 from ree.step import NonFiniteLoss, StepRunner
 from ree.traces.diff import ElementDifference, first_element
 from ree.traces.history import state_root
 from ree.traces.trace import Trace
-from ree.train import batch_arrays, loss_bits
+from ree.training import batch_arrays, loss_bits
 
 FRACTIONS = (0.5, 0.1, 0.01, 0.001)
 BatchSource = Callable[[int], Sequence[Array]]
@@ -27,7 +28,8 @@ BatchSource = Callable[[int], Sequence[Array]]
 class Mismatch:
     """What a replayed step does not share with the run's claim.
 
-    tensors: names of the state's tensors that differ, None where the run did not keep their hashes.
+    tensors: names of the state's tensors that differ, the one that the program writes first in front;
+    None where the run did not keep their hashes.
     element: the first differing element of the first of them, when the run has a checkpoint there.
     """
 
@@ -38,6 +40,7 @@ class Mismatch:
     stopped: str = ""  # why the replay could not make this step
     tensors: tuple[str, ...] | None = None
     element: ElementDifference | None = None
+    operator: str = ""  # what writes the differing tensor that comes first in the program
 
     def lines(self) -> list[str]:
         """For a person to read."""
@@ -52,6 +55,8 @@ class Mismatch:
             shown = ", ".join(self.tensors[:8])
             more = f" and {len(self.tensors) - 8} more" if len(self.tensors) > 8 else ""
             out.append(f"  state differs in {len(self.tensors)} tensors: {shown}{more}")
+        if self.operator:
+            out.append(f"  first written: {self.operator}")
         if self.element is not None:
             out.append(f"  {(self.tensors or ('?',))[0]}: run and replay: {self.element}")
         if self.loss is not None:
@@ -134,21 +139,29 @@ class Replayer:
         state = state_root(self.hashes) != claim.state_root
         if not state and loss == claim.loss:
             return None
-        tensors, element = self._differing(s) if state else (None, None)
-        return Mismatch(s, state, (claim.loss, loss) if loss != claim.loss else None,
-                        tensors=tensors, element=element)  # fmt: skip
+        found = Mismatch(s, state, (claim.loss, loss) if loss != claim.loss else None)
+        return self._located(found) if state else found
 
-    def _differing(self, s: int) -> tuple[tuple[str, ...] | None, ElementDifference | None]:
-        """Names of the differing tensors of the state after s, and the first differing element."""
-        names = self.run.step.names.states
+    def _located(self, found: Mismatch) -> Mismatch:
+        """With the differing tensors of the state, as far as the run's files name them."""
+        s, graph, names = found.step, self.run.step.graph, self.run.step.names.states
         claimed = self.run.tensor_hashes(s)
         if claimed is None:
-            return None, None
+            return found
         ix = [i for i, (a, b) in enumerate(zip(claimed, self.hashes, strict=True)) if a != b]
-        element = None
-        if ix and s in self.run.checkpoints:
+        ix.sort(key=lambda i: graph.outputs[i].index if graph.outputs[i].kind is Kind.VALUE else -1)
+        element, operator, first = None, "", graph.outputs[ix[0]]
+        if s in self.run.checkpoints:
             element = first_element(self.run.state(s)[ix[0]], self.runner.state[ix[0]])
-        return tuple(names[i] for i in ix), element
+        if first.kind is Kind.VALUE:
+            node, o = origin_of(graph, first.index)
+            facts = [
+                x for x in (f"operator {node.op}", o.target or o.name, o.location, o.module) if x
+            ]
+            operator = f"{names[ix[0]]} by {', '.join(facts)}"
+        return replace(
+            found, tensors=tuple(names[i] for i in ix), element=element, operator=operator
+        )
 
 
 def verify_run(
@@ -170,7 +183,7 @@ def verify_run(
         if not 1 <= s <= run.steps:
             raise InputError(f"steps: expected 1 to {run.steps}, got {s}")
     replayer = Replayer(run, batches, threads=threads, isa=isa)
-    if run.nearest(0) == 0:
+    if 0 in run.checkpoints:
         run.state(0)  # S0 is what the commitment says it is
     for s in chosen:
         found = replayer.seek(s - 1) or (replayer.advance() if replayer.at < s else None)
@@ -224,8 +237,3 @@ def trace_step(
 def state_after(trace: Trace, run: RunReader) -> bytes:
     """State root that a step's trace leads to: its outputs are the states, then the loss."""
     return state_root(trace.outputs[: len(run.step.names.states)])
-
-
-def claimed_state(run: RunReader, step: int) -> dict[str, Any]:
-    """A checkpoint's state by name."""
-    return dict(zip(run.step.names.states, run.state(step), strict=True))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from ree.errors import ReeError
+from ree.kernels.opdef import Array
 from ree.replay import BatchSource, Mismatch, Replayer
 from ree.run_directory import RunReader
-from ree.traces.diff import Difference, compare, first_element
-from ree.traces.trace import Trace
+from ree.traces.diff import Difference, Tensors, compare, first_element
+from ree.traces.trace import Trace, ValueInfo
 
 FIXED = ("contract", "numeric_id", "program", "instance", "weights_root", "initial_root", "seed",
          "data")  # fmt: skip
+MAX_VALUES = 256 << 20
 
 
 @dataclass
@@ -96,13 +97,15 @@ def _inside(
 ) -> None:
     """Replay the first differing step on both sides from the last common state."""
     s = found.step
-    traces: list[Trace] = []
+    made: list[tuple[Trace, Tensors]] = []
     for side, run in zip(SIDES, runs, strict=True):
         try:
             replayer = Replayer(run, batches, threads=threads, isa=isa)
             wrong = replayer.seek(s - 1)
             if wrong is None:
-                traces.append(replayer.runner.trace(replayer.batch(s)))
+                batch = replayer.batch(s)
+                trace = replayer.runner.trace(batch)
+                made.append((trace, _tensors(run, [*replayer.runner.state, *batch], threads, isa)))
                 wrong = replayer.advance()
         except ReeError as e:
             found.notes.append(f"{side}: step {s} cannot be replayed: {e}")
@@ -110,38 +113,68 @@ def _inside(
         found.replayed += (side,)
         if wrong is not None:
             found.wrong[side] = wrong
-    if len(traces) == 2:
-        found.operators = operator_differences(traces[0], traces[1])
+    if len(made) == 2:
+        (left, a), (right, b) = made
+        found.operators = tuple(_named(d, runs[0]) for d in operator_differences(left, right, a, b))
 
 
-def operator_differences(left: Trace, right: Trace) -> tuple[Difference, ...]:
+def _named(d: Difference, run: RunReader) -> Difference:
+    """With the name of a step's input (states, then batch) or output (states, then loss)."""
+    names = run.step.names
+    of_kind = {"input": (*names.states, *names.inputs), "output": names.outputs}.get(d.kind, ())
+    return replace(d, name=of_kind[d.index]) if 0 <= d.index < len(of_kind) else d
+
+
+def _tensors(
+    run: RunReader, inputs: list[Array], threads: int | None, isa: str | None
+) -> dict[tuple[str, int], Array]:
+    """Inputs (state, then batch) and values of a step, keyed as a trace file keys them; inputs alone
+    where the values would take more than MAX_VALUES bytes."""
+    out = {("input", i): x.copy() for i, x in enumerate(inputs)}
+    if sum(t.nbytes for t in run.step.graph.value_types()) <= MAX_VALUES:
+        result = run.step.as_function().run(
+            *inputs, trace="ops", threads=threads, isa=isa, keep_values=True
+        )
+        out.update({("value", v): x for v, x in result.values.items()})
+    return out
+
+
+def operator_differences(
+    left: Trace, right: Trace, left_tensors: Tensors, right_tensors: Tensors
+) -> tuple[Difference, ...]:
     """As `compare`; for traces of two programs also the first value whose bits differ.
 
     Two programs have no common numbering. Values are compared in program order, each with the next
     one on the other side: where the programs part, in what they compute or in what they say, is the
     first place where bits differ.
     """
-    found = list(compare(left, right))
+    found = list(compare(left, right, left_tensors, right_tensors))
     if left.instance == right.instance or any(d.kind == "value" for d in found):
         return tuple(found)
     if left.level != "ops" or right.level != "ops":
         return tuple(found)
-    value = _first_value(left, right)
+    value = _first_value(left, right, left_tensors, right_tensors)
     if value is not None:
         at = next((i for i, d in enumerate(found) if d.kind.startswith("output")), len(found))
         found.insert(at, value)
     return tuple(found)
 
 
-def _first_value(left: Trace, right: Trace) -> Difference | None:
+def _first_value(
+    left: Trace, right: Trace, left_tensors: Tensors, right_tensors: Tensors
+) -> Difference | None:
     for i, (a, b) in enumerate(zip(left.values, right.values, strict=False)):
         if a != b:
             x, y = left.sidecar.value(i), right.sidecar.value(i)
-            return Difference("value", a.hex(), b.hex(), i, other_name(x, y), info=x or y)
+            p, q = left_tensors.get(("value", i)), right_tensors.get(("value", i))
+            element = None if p is None or q is None else first_element(p, q)
+            return Difference(
+                "value", a.hex(), b.hex(), i, other_name(x, y), info=x or y, element=element
+            )
     return None
 
 
-def other_name(left: Any, right: Any) -> str:
+def other_name(left: ValueInfo | None, right: ValueInfo | None) -> str:
     """What the right side has in place of the left one's operator, where that is another."""
     if left is None or right is None or (left.op, left.type) == (right.op, right.type):
         return ""

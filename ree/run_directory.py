@@ -75,8 +75,11 @@ class Manifest:
 
     def header(self) -> RunHeader:
         """The part that the commitment contains."""
-        digests = (self.numeric_id, self.instance, self.weights_root, self.initial_root)
-        return RunHeader(*map(bytes.fromhex, digests), seed=self.seed)
+        digest = bytes.fromhex
+        return RunHeader(
+            digest(self.numeric_id), digest(self.instance), digest(self.weights_root),
+            digest(self.initial_root), self.seed,
+        )  # fmt: skip
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
@@ -148,8 +151,9 @@ class RunReader:
     def __post_init__(self) -> None:
         self.path = Path(self.path)
         self.manifest = read_manifest(self.path)
+        seal = self._seal()  # before the history: a writer may add to both
         self.records = self._records()
-        self._check_commitment()
+        self._check_seal(seal)
 
     # parts
 
@@ -252,20 +256,27 @@ class RunReader:
             self.notes.append(f"history.bin: {rest} bytes of an unfinished record ignored")
         return records
 
-    def _check_commitment(self) -> None:
+    def _seal(self) -> tuple[int, str] | None:
+        """(steps, commitment) of the last checkpoint's time, if there was one."""
         path = self.path / COMMITMENT
         if not path.exists():
-            return
+            return None
         seal = _json(path)
         steps = seal.get("steps") if isinstance(seal, dict) else None
         if type(steps) is not int or steps < 0 or not is_digest(seal.get("commitment")):
             raise RunError(f"'{path}': expected steps and a commitment")
+        return steps, seal["commitment"]
+
+    def _check_seal(self, seal: tuple[int, str] | None) -> None:
+        if seal is None:
+            return
+        steps, want = seal
         if steps > self.steps:
             raise RunError(f"'{self.path / HISTORY}': expected {steps} records, got {self.steps}")
         got = History(self.manifest.header(), self.records[:steps]).commitment.hex()
-        if got != seal["commitment"]:
+        if got != want:
             raise RunError(f"'{self.path / HISTORY}' or the manifest was altered: commitment.json has "
-                           f"{seal['commitment'][:16]}..., they give {got[:16]}...")  # fmt: skip
+                           f"{want[:16]}..., they give {got[:16]}...")  # fmt: skip
 
 
 def digest_of(batch: Sequence[Array]) -> bytes:

@@ -103,7 +103,7 @@ def _sync(path: Path) -> None:
 class RunWriter:
     """Continues a run from its last checkpoint; RunError if another process writes it.
 
-    Use as a context manager. `start` is the checkpoint's step, `state` its state.
+    Use as a context manager. `start` is the checkpoint's step.
     """
 
     def __init__(self, path: Path, step: Step) -> None:
@@ -125,7 +125,7 @@ class RunWriter:
         reader = RunReader(self.path)
         self.notes, self.manifest = reader.notes, reader.manifest
         self.start = reader.nearest(reader.steps)
-        self.state = reader.state(self.start)
+        self._state = reader.state(self.start)
         self.lost = reader.steps - self.start
         self.records = reader.records[: self.start]
         self.history = History(self.manifest.header(), self.records)
@@ -143,6 +143,11 @@ class RunWriter:
     def _sealed(self) -> int:
         path = self.path / COMMITMENT
         return int(json.loads(path.read_bytes())["steps"]) if path.exists() else 0
+
+    def take_state(self) -> list[Array]:
+        """The checkpoint's state, once: it is not held any longer."""
+        state, self._state = self._state, []
+        return state
 
     def keep_batch(self, step: int, batch: Sequence[Array]) -> None:
         """Write the batch of a step, before its record."""

@@ -18,7 +18,7 @@ from typing import Any
 from ree.errors import CaptureError
 from ree.model_file import guard
 from ree.run_directory import DataFile
-from ree.train import data_files
+from ree.training import data_files
 
 EXPECTED = {
     "model": "model() -> torch.nn.Module", "loss": "loss(model, batch) -> scalar tensor",

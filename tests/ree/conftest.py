@@ -68,7 +68,7 @@ def toy_with():
 @pytest.fixture(scope="session")
 def honest(toy, tmp_path_factory) -> Path:
     """A run of STEPS steps with a checkpoint every EVERY, beside its train.py; not to be changed."""
-    from ree.train import run_steps
+    from ree.training import run_steps
 
     d = tmp_path_factory.mktemp("runs")
     (d / "train.py").write_text(TRAIN)

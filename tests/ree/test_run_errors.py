@@ -19,7 +19,7 @@ from ree.replay import verify_run
 from ree.run_directory import RECORD_BYTES, RunReader, decode_records, encode_record, step_file
 from ree.run_writer import RunWriter
 from ree.tensor_file import write_tensors
-from ree.train import run_steps
+from ree.training import run_steps
 
 STEPS, EVERY = 12, 5
 

@@ -107,7 +107,7 @@ def run_steps(
     held: AbstractContextManager[Any] = writer or nullcontext()
     with held:
         runner = runner or step.runner(threads=threads, isa=isa)
-        runner.load(writer.state if writer else step.initial)
+        runner.load(writer.take_state() if writer else step.initial)
         records = writer.records if writer else []
         made = writer.history if writer else None
         if writer is None and history:
@@ -136,7 +136,7 @@ def run_steps(
                         writer.checkpoint(runner.state)
             if progress is not None:
                 progress(s, float(value))
-        state = {n: x.copy() for n, x in zip(step.names.states, runner.state, strict=True)}
+        state = dict(zip(step.names.states, runner.state, strict=True))
         notes = []
         if writer is not None:
             writer.checkpoint(runner.state)
