@@ -87,7 +87,12 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument(
         "--steps", type=int, required=True, metavar="N", help="in all, with those resumed"
     )
-    c.add_argument("--checkpoint-every", type=int, metavar="K", help="steps (default 100)")
+    c.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="K",
+        help="steps (default 100); fixed when the run begins",
+    )
     c.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint")
     c.add_argument("--no-keep-batches", action="store_true",
                    help="store digests of the batches only: verifying then needs --script")  # fmt: skip

@@ -61,7 +61,7 @@ def train_command(args: argparse.Namespace) -> int:
     from ree.train_file import TrainFile
     from ree.training import CHECKPOINT_EVERY, run_steps
 
-    path = Path(args.output)
+    path, every = Path(args.output), args.checkpoint_every
     check_isa(args.isa)
     if not args.resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(f"'{path}' exists", "continue it with --resume, or choose another name")
@@ -84,7 +84,7 @@ def train_command(args: argparse.Namespace) -> int:
 
         result = run_steps(
             step, file.batch, args.steps, run=path, resume=args.resume,
-            checkpoint_every=args.checkpoint_every or CHECKPOINT_EVERY,
+            checkpoint_every=CHECKPOINT_EVERY if every is None else every,
             keep_batches=not args.no_keep_batches, data=data, threads=args.threads, isa=args.isa,
             progress=stepped,
         )  # fmt: skip

@@ -170,7 +170,7 @@ class RunReader:
         """Steps that have a checkpoint, ascending."""
         d = self.path / CHECKPOINTS
         names = [p.stem for p in d.iterdir() if p.suffix == ".safetensors"] if d.is_dir() else []
-        return sorted(s for s in (int(n) for n in names if n.isdecimal() and len(n) < 16)
+        return sorted(s for s in (int(n) for n in names if n.isascii() and n.isdecimal() and len(n) < 16)
                       if s <= self.steps)  # fmt: skip
 
     @cached_property
@@ -184,8 +184,9 @@ class RunReader:
             want = getattr(m, name)
             if digest.hex() != want:
                 what = name.replace("_", " ")
+                hint = "it was made by other numeric rules" if name == "numeric_id" else ""
                 raise RunError(f"run '{self.path}': {what}: the manifest has {want[:16]}..., "
-                               f"its program {digest.hex()[:16]}...")  # fmt: skip
+                               f"its program {digest.hex()[:16]}...", hint)  # fmt: skip
         return step
 
     def root_after(self, step: int) -> bytes:

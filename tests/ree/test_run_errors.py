@@ -93,6 +93,9 @@ def test_bad_scripts(runs, capsys):
     script = edited(runs, "ree.optim.AdamW(lr=0.01)", "torch.optim.AdamW")
     assert "ree.optim" in error(capsys, *train(runs, script))
     assert "steps" in error(capsys, *train(runs, runs / "train.py", "--steps", 0))
+    assert "checkpoint_every" in error(
+        capsys, *train(runs, runs / "train.py", "--checkpoint-every", 0)
+    )
     assert "isa" in error(capsys, *train(runs, runs / "train.py", "--isa", "z80"))
     assert not (runs / "new").exists()
 

@@ -98,20 +98,24 @@ def test_train_in_python(honest, tmp_path):
 
     assert callable(ree.train)
     torch.manual_seed(0)
-    module = torch.nn.Linear(3, 1)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 1))
+    module[0].requires_grad_(False)
     x = torch.arange(12.0).view(4, 3) / 10
 
     def loss(m, batch):
         return ((m(batch[0]) - batch[0].sum(1, keepdim=True)) ** 2).mean()
 
     seen = []
-    result = ree.train(module, loss, ree.optim.SGD(lr=0.1), lambda s: (x,), 20, run=tmp_path / "r",
+    result = ree.train(module, loss, ree.optim.SGD(lr=0.1), lambda s: (x,), 20, run=tmp_path / "r", seed=5,
                        progress=lambda s, v: seen.append((s, v)))  # fmt: skip
     assert result.losses[-1] < result.losses[0] / 5
     assert seen == list(enumerate(result.losses.tolist(), 1))
     run = RunReader(tmp_path / "r")
     assert run.root_after(20) == result.root
     assert verify_run(run).same
+    assert run.manifest.seed == 5
+    assert run.step.names.weights == ("0.bias", "0.weight")
+    assert RunReader(honest / "run").manifest.weights_root != run.manifest.weights_root
 
 
 def test_a_run_says_what_happened(honest, toy):
