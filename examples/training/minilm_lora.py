@@ -33,13 +33,13 @@ same = torch.tensor([float(row["same"]) for row in rows])
 is_test = np.array([row["split"] == "test" for row in rows])
 train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
 encoded = AutoTokenizer.from_pretrained(MINILM)(
-    [row[side] for side in ("first", "second") for row in rows],
+    [row[side] for row in rows for side in ("first", "second")],
     padding="max_length",
     max_length=TOKENS,
     return_tensors="pt",
 )
-# i64[2, rows, tokens]: first and second sentences
-ids, mask = (encoded[k].view(2, len(rows), TOKENS) for k in ("input_ids", "attention_mask"))
+# i64[rows, 2, tokens]: the first sentence and the second
+ids, mask = (encoded[k].view(len(rows), 2, TOKENS) for k in ("input_ids", "attention_mask"))
 
 
 def data():
@@ -91,8 +91,8 @@ def model():
 
 
 def cosines(model, ids, mask):
-    first, second = model(ids.flatten(0, 1), mask.flatten(0, 1)).chunk(2)
-    return (first * second).sum(-1)
+    vectors = model(ids.flatten(0, 1), mask.flatten(0, 1)).unflatten(0, (-1, 2))
+    return (vectors[:, 0] * vectors[:, 1]).sum(-1)
 
 
 def loss(model, batch):
@@ -106,12 +106,12 @@ def optimizer():
 
 
 def batch(step):
-    """16 pairs: token ids and mask i64[2, 16, 32], and f32[16], 1 where both mean the same; all pairs in
+    """16 pairs: token ids and mask i64[16, 2, 32], and f32[16], 1 where both mean the same; all pairs in
     turn, shuffled anew each time round."""
     turn, place = divmod(step, len(train) // PAIRS)
     order = np.random.default_rng([1, turn]).permutation(train)
     at = order[place * PAIRS : (place + 1) * PAIRS]
-    return ids[:, at], mask[:, at], same[at]
+    return ids[at], mask[at], same[at]
 
 
 @torch.no_grad()
@@ -119,7 +119,7 @@ def evaluate(model):
     """On the pairs held out: the accuracy of 'the same if the cosine is over c', where c is the best for the
     training pairs, and how often a pair that is the same has a greater cosine than one that is not."""
     model.eval()
-    train_cosines, test_cosines = (cosines(model, ids[:, at], mask[:, at]) for at in (train, test))
+    train_cosines, test_cosines = (cosines(model, ids[at], mask[at]) for at in (train, test))
     right = [((train_cosines >= c) == (same[train] == 1)).sum() for c in train_cosines]
     threshold = train_cosines[int(torch.stack(right).argmax())]
     accuracy = ((test_cosines >= threshold) == (same[test] == 1)).double().mean()

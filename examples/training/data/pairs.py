@@ -18,8 +18,8 @@ FAMILIES = (
      Laura/Mark/a bicycle; Ivan/Rosa/fifty dollars; Emma/Felix/a warm coat; Hugo/Alice/the car for a weekend
      Sara/Victor/an umbrella; Leon/Marta/a camera; Olga/Frank/a tent; Bruno/Edith/a ladder"""),
     ("{a} sold {c} to {b}.", "{b} bought {c} from {a}.", """
-     The farmer/the baker/ten sacks of wheat; The widow/the lawyer/an old house; The city/the bank/the empty lot
-     The painter/the museum/three portraits; The airline/the army/two planes; The monks/the innkeeper/their honey
+     The farmer/the baker/ten sacks of rye; The widow/the lawyer/an old house; The city/the bank/the empty lot
+     The painter/the museum/three portraits; The airline/the army/two planes; The monks/the innkeeper/honey
      The collector/the library/a rare atlas; The fisherman/the cook/the whole catch"""),
     ("{a} beat {b} at {c}.", "{b} lost to {a} at {c}.", """
      Carla/Stefan/chess; Our school/the visitors/football; My uncle/his neighbour/cards; Brazil/Italy/volleyball
