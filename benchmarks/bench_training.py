@@ -68,10 +68,9 @@ class WithHistory:
         from ree.traces.history import History, RunHeader
 
         self.runner = step.runner(threads=threads)
-        header = RunHeader(
-            bytes(32), step.program_hash, step.weights_root, bytes(32), 0
-        )  # the bytes that stand here cost no time
-        self.history = History(header)
+        self.history = History(
+            RunHeader(bytes(32), step.instance.digest, step.weights_root, bytes(32), 0)
+        )
         unchanged = unchanged_states(step.graph, len(step.names.states))
         self.hasher = StateHasher(self.runner.state, unchanged=unchanged, threads=threads)
 
@@ -164,14 +163,20 @@ def memory_of_torch(name: str, setting: str, threads: int) -> None:
     print_growth(make)
 
 
+def arrays(path: str) -> list[Any]:
+    """The arrays of an npz file in order."""
+    with np.load(path) as f:
+        return [f[k] for k in f.files]
+
+
 def memory_of_ree(folder: str, threads: int) -> None:
     from ree.step import Step
 
-    files = [np.load(f"{folder}/{i}.npz") for i in range(STEPS_OF_MEMORY)]
-    batches = [[f[k] for k in f.files] for f in files]
+    batches = [arrays(f"{folder}/{i}.npz") for i in range(STEPS_OF_MEMORY)]
 
     def make() -> Callable[[int], Any]:
         runner = Step.load(Path(folder) / "step").runner(threads=threads)
+        runner.load(arrays(f"{folder}/state.npz"))
         return lambda i: runner.run(batches[i])
 
     print_growth(make)
@@ -192,12 +197,13 @@ def bench_memory(name: str, threads: int) -> dict[str, Any]:
 
 
 def save(name: str, folder: str) -> None:
-    """The step and its first batches, for a process that needs no torch."""
+    """The step, its first state and batches, for a process that needs no torch."""
     from ree.step import compile_step
 
     module = of_examples(name)
     step = compile_step(module.model(), module.loss, module.optimizer(), module.batch(0))
     step.save(Path(folder) / "step")
+    np.savez(f"{folder}/state.npz", *step.initial)
     for i in range(STEPS_OF_MEMORY):
         np.savez(f"{folder}/{i}.npz", *(x.numpy() for x in module.batch(i)))
 
