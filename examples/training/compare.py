@@ -110,7 +110,7 @@ def train(trainer, module, name, steps):
         if step % 20 == 0:
             print(f"  {name} step {step}: {losses[-1]:.4f}", file=sys.stderr)
     seconds = time.perf_counter() - begin
-    kept = {str(i): round(losses[i], 5) for i in range(0, steps, EVERY)}
+    kept = {str(i): round(losses[i], 8) for i in range(0, steps, EVERY)}
     figures = {k: round(v, 5) for k, v in module.evaluate(trainer.trained()).items()}
     return {"loss": kept, **figures, "ms_per_step": round(1e3 * seconds / steps, 1)}
 
