@@ -71,8 +71,8 @@ class WithHistory:
         self.history = History(
             RunHeader(bytes(32), step.instance.digest, step.weights_root, bytes(32), 0)
         )
-        unchanged = unchanged_states(step.graph, len(step.names.states))
-        self.hasher = StateHasher(self.runner.state, unchanged=unchanged, threads=threads)
+        graph = step.graph
+        self.hasher = StateHasher(graph.states, unchanged=unchanged_states(graph), threads=threads)
 
     def run(self, batch: list[Any]) -> None:
         from ree.program import hash_array
