@@ -34,7 +34,7 @@ const Candidate* candidates(int* n) {
                                                   __builtin_cpu_supports("avx512bw") &&
                                                   __builtin_cpu_supports("avx512dq") &&
                                                   __builtin_cpu_supports("avx512vl")),
-       10},
+       9},
       {&avx2::table, (__builtin_cpu_init(), __builtin_cpu_supports("avx2") &&
                                                 __builtin_cpu_supports("fma") &&
                                                 __builtin_cpu_supports("f16c")),
