@@ -90,11 +90,13 @@ struct Convolution {
       for (int64_t i = high; i < width; ++i) to[i] = 0.0f;
     }
   }
-  void copy_channel(const float* x, float* to) const {
+  void copy_channel(const float* x, float* to) const { copy_rows(x, to, 0, rows[1]); }
+  // Rows [h0, h1) of each plane.
+  void copy_rows(const float* x, float* to, int64_t h0, int64_t h1) const {
     for (int64_t d = 0; d < rows[0]; ++d) {
       if (!is_row_read[0][(size_t)d]) continue;
       const int64_t xd = d - pad[0];
-      for (int64_t h = 0; h < rows[1]; ++h) {
+      for (int64_t h = h0; h < h1; ++h) {
         if (!is_row_read[1][(size_t)h]) continue;
         const int64_t xh = h - pad[1];
         float* line = to + d * plane + h * row;
@@ -210,28 +212,42 @@ inline void convolve_groups(Pool& pool, Convolution conv, const Contraction& x,
   });
 }
 
+// Copies `count` images, of `in` floats a channel.
+inline void copy_images(Pool& pool, const Convolution& conv, const float* images, int64_t in,
+                        int64_t count, float* copy) {
+  const int64_t channels = count * conv.C, rows = conv.rows[1];
+  const int64_t floats = channels * rows * conv.rows[0] * conv.channel;
+  const int64_t parts = smaller(ceil_div(floats, 8192), 8 * pool.threads());
+  const int64_t cuts = smaller(ceil_div(parts, channels), rows);  // of a channel
+  const int64_t share = at_least_one(channels / at_least_one(parts));
+  pool.parallel_for(ceil_div(channels, share) * cuts, [&](int64_t i, int) {
+    const int64_t first = i / cuts * share, cut = i % cuts;
+    for (int64_t c = first; c < smaller(first + share, channels); ++c)
+      conv.copy_rows(images + c * in, copy + c / conv.C * conv.image + c % conv.C * conv.channel,
+                     cut * rows / cuts, (cut + 1) * rows / cuts);
+  });
+}
+
 inline void convolve(Pool& pool, const Convolution& conv, const Contraction& x,
                      const float* images) {
   const int64_t in = conv.in[0] * conv.in[1] * conv.in[2], lines = conv.out[0] * conv.out[1];
   const bool few = conv.M <= kFewChannels;
   if (few && conv.N * conv.groups >= 4 * pool.threads())
     return convolve_groups(pool, conv, x, images, in);
-  // offsets, then the copy of as many images as stay in cache, and what a last vector reads beyond
-  const int64_t each = smaller(at_least_one((int64_t(1) << 20) / at_least_one(conv.image)), conv.N);
+  // offsets, then the copy of some images, and what a last vector reads beyond: as many images as
+  // stay in L2, or more where they have few pixels for weights to be packed for
+  const int64_t fit = at_least_one((int64_t(1) << 18) / at_least_one(conv.image));
+  const int64_t enough = smaller(ceil_div(1024, conv.pixels),
+                                 at_least_one((int64_t(1) << 21) / at_least_one(conv.image)));
+  const int64_t each = smaller(fit > enough ? fit : enough, conv.N);
   char* shared = static_cast<char*>(
       pool.shared(8 * (size_t)(conv.K + 8) + 4 * (size_t)(each * conv.image + 2 * W)));
   int64_t* offsets = reinterpret_cast<int64_t*>(shared);
   float* copy = reinterpret_cast<float*>(shared + (conv.K + 7) / 8 * 64);
   conv.fill_offsets(offsets);
   for (int64_t done = 0; done < conv.N; done += each) {
-    const int64_t count = smaller(each, conv.N - done), channels = count * conv.C;
-    const int64_t in_channel = conv.rows[0] * conv.rows[1] * conv.channel;
-    const int64_t share = at_least_one(smaller(channels / 16, 16384 / at_least_one(in_channel)));
-    pool.parallel_for(ceil_div(channels, share), [&](int64_t i, int) {
-      for (int64_t c = i * share; c < smaller((i + 1) * share, channels); ++c)
-        conv.copy_channel(images + (done * conv.C + c) * in,
-                          copy + c / conv.C * conv.image + c % conv.C * conv.channel);
-    });
+    const int64_t count = smaller(each, conv.N - done);
+    copy_images(pool, conv, images + done * conv.C * in, in, count, copy);
     if (few) {
       const int64_t groups = count * conv.groups;
       const int64_t cuts = at_least_one(smaller(8 * pool.threads() / groups, lines));

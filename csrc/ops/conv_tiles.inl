@@ -51,9 +51,12 @@ void pixel_step(const PixelStep& t) {
   const int64_t* offsets = t.offsets;
   const float* w = t.w;
   int64_t k = t.k;
-  for (; k >= 4; k -= 4, offsets += 4, w += 4 * kPanel)
+  const float* next = t.total + P * H * kPanel;  // totals of the next tile, a line a turn
+  for (; k >= 4; k -= 4, offsets += 4, w += 4 * kPanel, next += 16) {
 #pragma GCC unroll 4
     for (int u = 0; u < 4; ++u) pixels_k<P, H, V>(at, offsets[u], w + u * kPanel, s);
+    __builtin_prefetch(next, 1, 3);
+  }
   for (; k > 0; --k, ++offsets, w += kPanel) pixels_k<P, H, V>(at, *offsets, w, s);
   // The first segment is added to +0, not copied: the total is then never -0.
   float* total = t.total;
@@ -117,11 +120,11 @@ struct PixelBlock {
     return x.c + (((first_image + image) * conv.groups + group) * conv.M + channel) * conv.pixels;
   }
 
-  // P rows of totals to columns of C.
-  void write(const float* total, float* c, int64_t channels) const {
+  // Rows of totals, one for each of `pixels` neighbours, to columns of C.
+  void write(const float* total, float* c, int64_t pixels, int64_t channels) const {
     for (int v = 0; v * W < channels; ++v)
-      for (int i = 0; i < P; i += W) {
-        const int n = P - i < W ? P - i : W;
+      for (int64_t i = 0; i < pixels; i += W) {
+        const int n = (int)smaller(pixels - i, W);
         F r[W];
         for (int j = 0; j < W; ++j)
           r[j] = j < n ? canonical(load(total + (i + j) * kPanel + v * W)) : zero();
@@ -159,9 +162,14 @@ struct PixelBlock {
     }
     for_images(l0, l1, [&](int64_t image, int64_t line, int64_t n) {
       float* c = target(image, m0);
-      for (int64_t l = line; l < line + n; ++l)
-        for (int64_t cut = 0; cut < cuts; ++cut, totals += P * kPanel)
-          write(totals, c + l * width + start_of(cut), channels);
+      if (P * cuts == width) {  // no overlap: all are neighbours
+        write(totals, c + line * width, n * width, channels);
+        totals += n * width * kPanel;
+      } else {
+        for (int64_t l = line; l < line + n; ++l)
+          for (int64_t cut = 0; cut < cuts; ++cut, totals += P * kPanel)
+            write(totals, c + l * width + start_of(cut), P, channels);
+      }
       const int64_t row = ((first_image + image) * conv.groups + group) * conv.M + m0;
       if (x.tile)
         x.tile(x.tile_bufs, x.tile_params, row, row + channels, line * width, (line + n) * width);
