@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ree.settlement.compile import Compiled
@@ -20,7 +21,7 @@ class Contract:
     def __init__(self, compiled: Compiled) -> None:
         from pyrevm import EVM, AccountInfo
 
-        self._evm = EVM(gas_limit=GAS)
+        self._evm = EVM(spec_id="PRAGUE", gas_limit=GAS)
         self._evm.insert_account_info(CALLER, AccountInfo(balance=10**24))
         self._address = self._evm.deploy(CALLER, compiled.creation)
         self._functions = {f["name"]: f for f in compiled.abi if f["type"] == "function"}
@@ -46,7 +47,7 @@ class Contract:
                 CALLER, self._address, calldata=self.selector(name) + arguments, gas=GAS
             )
         except RuntimeError as e:
-            raise Reverted(str(e)) from e
+            raise Reverted(_reason(str(e))) from e
         return bytes(data)
 
     def selector(self, name: str) -> bytes:
@@ -54,3 +55,11 @@ class Contract:
 
         types = ",".join(i["type"] for i in self._functions[name]["inputs"])
         return keccak(text=f"{name}({types})")[:4]
+
+
+def _reason(message: str) -> str:
+    """The text of `assert x, "text"`; otherwise what the machine says (out of gas, no reason)."""
+    from eth_abi import decode
+
+    found = re.search(r"output: 0x08c379a0([0-9a-f]+)", message)
+    return str(decode(["string"], bytes.fromhex(found[1]))[0]) if found else message
