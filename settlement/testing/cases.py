@@ -158,7 +158,7 @@ def measure(contract: Contract, function: int, cases: npt.NDArray[Any]) -> tuple
     for start in range(0, len(cases), BATCH - 1):
         part = cases[start : start + BATCH - 1]
         # one case first that does not count: it pays for memory that the meter itself uses later
-        rows = np.concatenate([part[:1], part])
+        rows = np.concatenate([part[:1], part]).astype(">u8")
         arguments = struct.pack(">24xQ24xQ24xQ", function, 64, len(rows)) + rows.tobytes()
         data = np.frombuffer(contract.call_raw("measure", arguments), ">u8", offset=64)
         columns = data.reshape(-1, 4)[1:]
