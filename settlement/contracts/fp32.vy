@@ -34,7 +34,7 @@ LOG2: constant(uint256) = (
 
 @internal
 @pure
-def _round(sign: uint256, x: uint256, e: uint256) -> uint256:
+def rounded(sign: uint256, x: uint256, e: uint256) -> uint256:
     """
     @notice x * 2^(e - 300), 0 < x < 2^96, rounded once; a lowest bit may stand for all bits below it
             if x has at least 26 bits.
@@ -104,7 +104,7 @@ def fma(a: uint256, b: uint256, c: uint256) -> uint256:
             return sign & c
         return c
     if nc == 0:
-        return self._round(sign, na, unsafe_add(e, f))
+        return self.rounded(sign, na, unsafe_add(e, f))
     # the product is na * 2^(e - 300) from here on, and c is nc * 2^(f - 300)
     e = unsafe_add(e, f)
     f = max(nc >> 23, 1)
@@ -124,12 +124,12 @@ def fma(a: uint256, b: uint256, c: uint256) -> uint256:
             return c
         nc = nc << f
     if sign == c & SIGN:
-        return self._round(sign, unsafe_add(na, nc), e)
+        return self.rounded(sign, unsafe_add(na, nc), e)
     if na > nc:
-        return self._round(sign, unsafe_sub(na, nc), e)
+        return self.rounded(sign, unsafe_sub(na, nc), e)
     if na == nc:
         return 0
-    return self._round(c & SIGN, unsafe_sub(nc, na), e)
+    return self.rounded(c & SIGN, unsafe_sub(nc, na), e)
 
 
 @internal
@@ -178,7 +178,7 @@ def add(a: uint256, b: uint256) -> uint256:
         n = unsafe_sub(n, m)
         if n == 0:
             return 0
-    return self._round(high & SIGN, n, e)
+    return self.rounded(high & SIGN, n, e)
 
 
 @internal
@@ -203,7 +203,7 @@ def mul(a: uint256, b: uint256) -> uint256:
     n = unsafe_mul(n, unsafe_sub(m, unsafe_sub(f, 1) << 23))
     if n == 0:
         return sign
-    return self._round(sign, n, unsafe_add(e, f))
+    return self.rounded(sign, n, unsafe_add(e, f))
 
 
 @internal
@@ -230,7 +230,7 @@ def div(a: uint256, b: uint256) -> uint256:
     m = unsafe_sub(m, unsafe_sub(f, 1) << 23)
     quotient: uint256 = unsafe_div(n, m)
     quotient |= convert(unsafe_mul(quotient, m) < n, uint256)  # the sticky bit
-    return self._round(sign, quotient, unsafe_sub(unsafe_add(e, 236), f))
+    return self.rounded(sign, quotient, unsafe_sub(unsafe_add(e, 236), f))
 
 
 @internal
@@ -248,7 +248,7 @@ def sqrt(a: uint256) -> uint256:
     n = n << unsafe_add(64, e & 1)
     root: uint256 = isqrt(n)
     root |= convert(unsafe_mul(root, root) < n, uint256)  # the sticky bit
-    return self._round(0, root, unsafe_add(e >> 1, 193))
+    return self.rounded(0, root, unsafe_add(e >> 1, 193))
 
 
 @internal
@@ -376,7 +376,7 @@ def from_integer(sign: uint256, n: uint256) -> uint256:
     """
     if n == 0:
         return 0
-    return self._round(sign, n, 300)
+    return self.rounded(sign, n, 300)
 
 
 @internal
@@ -398,50 +398,3 @@ def to_integer(a: uint256, width: uint256) -> uint256:
     if a < SIGN:
         return min(n, unsafe_sub(limit, 1))
     return unsafe_sub(ZERO, min(n, limit)) & unsafe_sub(BIT << width, 1)
-
-
-@internal
-@pure
-def from_f16(a: uint256) -> uint256:
-    n: uint256 = a & (2**15 - 1)
-    sign: uint256 = (a & 2**15) << 16
-    if n < 2**10:
-        if n == 0:
-            return sign
-        return self._round(sign, n, 276)
-    if n >= 31 * 2**10:
-        if n > 31 * 2**10:
-            return NAN
-        return sign | INF
-    return sign | unsafe_add(n << 13, 112 * HIDDEN)
-
-
-@internal
-@pure
-def to_f16(a: uint256) -> uint256:
-    n: uint256 = a & MAGNITUDE
-    sign: uint256 = (a >> 16) & 2**15
-    if n > INF:
-        return 63 * 2**9
-    cut: uint256 = 13
-    base: uint256 = 112 * 2**10
-    if n < 113 * HIDDEN:  # below 2^-14 a unit is 2^-24
-        cut = unsafe_sub(126, max(n >> 23, 1))
-        n = unsafe_sub(n, unsafe_sub(max(n >> 23, 1), 1) << 23)
-        base = 0
-    n = unsafe_add(n, unsafe_add(unsafe_sub((BIT << cut) >> 1, 1), (n >> cut) & 1))
-    return sign | min(unsafe_sub(n >> cut, base), 31 * 2**10)
-
-
-@internal
-@pure
-def from_bf16(a: uint256) -> uint256:
-    return self.canonical(a << 16)
-
-
-@internal
-@pure
-def to_bf16(a: uint256) -> uint256:
-    if a & MAGNITUDE > INF:
-        return 511 * 2**6
-    return unsafe_add(a, unsafe_add(2**15 - 1, (a >> 16) & 1)) >> 16

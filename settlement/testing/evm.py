@@ -19,10 +19,9 @@ class Contract:
     """A deployed contract: `contract.call("name", ...)` encodes, executes and decodes."""
 
     def __init__(self, compiled: Compiled) -> None:
-        from pyrevm import EVM, AccountInfo
+        from pyrevm import EVM
 
         self._evm = EVM(spec_id="PRAGUE", gas_limit=GAS)
-        self._evm.insert_account_info(CALLER, AccountInfo(balance=10**24))
         self._address = self._evm.deploy(CALLER, compiled.creation)
         self._functions = {f["name"]: f for f in compiled.abi if f["type"] == "function"}
 
@@ -38,7 +37,7 @@ class Contract:
         """Arguments as the contract reads them, without the selector."""
         from eth_abi import encode
 
-        return encode([i["type"] for i in self._functions[name]["inputs"]], args)
+        return bytes(encode([i["type"] for i in self._functions[name]["inputs"]], args))
 
     def call_raw(self, name: str, arguments: bytes) -> bytes:
         """Returned bytes for encoded arguments. Reverted if the call reverts."""
@@ -54,7 +53,7 @@ class Contract:
         from eth_utils.crypto import keccak
 
         types = ",".join(i["type"] for i in self._functions[name]["inputs"])
-        return keccak(text=f"{name}({types})")[:4]
+        return bytes(keccak(text=f"{name}({types})")[:4])
 
 
 def _reason(message: str) -> str:

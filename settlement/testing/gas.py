@@ -117,7 +117,9 @@ def trees() -> dict[str, int]:
         "node from one four levels below": gas("ancestor", 2**20, 8, 1365, digest, [digest] * 4),
         "leaf of 512 bytes, hashed": gas("root_from_leaf", 1, 0, b"\xa5" * 512, []),
         "record among 2^12": gas("root_from_leaf", 2**12, 1365, b"\xa5" * 240, [digest] * 12),
-        "step of 2^20": gas("root_from_leaf", 2**20, 349525, b"\xa5" * 64, [digest] * 20),
+        "leaf of 64 bytes among 2^20": gas(
+            "root_from_leaf", 2**20, 349525, b"\xa5" * 64, [digest] * 20
+        ),
         "tensor hash, rank 8": gas("tensor_hash", tensor, digest),
         "element of 2^24 float32, rank 8": gas(
             "open_element", tensor, 2**24 - 1, b"\xa5" * 512, [digest] * 17

@@ -29,7 +29,7 @@ from ree.kernels.scalar import (
 from ree.kernels.scalar_functions import FUNCTIONS
 from ree.kernels.scalar_numpy import evaluate
 from ree.kernels.types import DType
-from ree.settlement.compile import compile_edited
+from ree.settlement.compile import CONTRACTS, compile_contract, compile_edited
 from ree.settlement.testing import cases
 from ree.settlement.testing.cases import NO_RESULT, Bits
 from ree.settlement.testing.evm import Contract
@@ -253,3 +253,11 @@ def test_what_no_register_holds_has_no_result() -> None:
     assert all(
         fp32_tester().call("fits", t.code, 2**w - 1) for t, w in ((F32, 32), (I64, 64), (BOOL, 1))
     )
+
+
+@pytest.mark.parametrize("module", ["fp32", "half", "microcode", "merkle", "commitments"])
+def test_modules_have_nothing_to_call_or_to_own(module: str) -> None:
+    """Linked, not called: no external function, and no state that a constructor would set."""
+    assert compile_contract(f"{module}.vy").abi == ()
+    text = (CONTRACTS / f"{module}.vy").read_text()
+    assert text.count("@internal\n@pure\ndef ") == text.count("\ndef ")

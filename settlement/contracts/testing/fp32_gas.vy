@@ -5,6 +5,7 @@
 """
 
 from .. import fp32
+from .. import half
 from .. import microcode
 
 CASES: constant(uint256) = 4096
@@ -95,19 +96,19 @@ def measure(what: uint256, cases: DynArray[uint256, CASES]) -> DynArray[uint256,
             gas = unsafe_sub(gas, msg.gas)
         elif what == 17:  # from_f16
             gas = msg.gas
-            y = fp32.from_f16(a)
+            y = half.from_f16(a)
             gas = unsafe_sub(gas, msg.gas)
         elif what == 18:  # to_f16
             gas = msg.gas
-            y = fp32.to_f16(a)
+            y = half.to_f16(a)
             gas = unsafe_sub(gas, msg.gas)
         elif what == 19:  # from_bf16
             gas = msg.gas
-            y = fp32.from_bf16(a)
+            y = half.from_bf16(a)
             gas = unsafe_sub(gas, msg.gas)
         elif what == 20:  # to_bf16
             gas = msg.gas
-            y = fp32.to_bf16(a)
+            y = half.to_bf16(a)
             gas = unsafe_sub(gas, msg.gas)
         elif what == 21:  # step
             gas = msg.gas
