@@ -11,7 +11,6 @@ import importlib
 import json
 import math
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -104,15 +103,14 @@ class ReeTrainer:
 
 def train(trainer, module, name, steps):
     """All losses, and what the results keep."""
-    losses, begin = [], time.perf_counter()
+    losses = []
     for step in range(steps):
         losses.append(trainer.run(module.batch(step)))
         if step % 20 == 0:
             print(f"  {name} step {step}: {losses[-1]:.4f}", file=sys.stderr)
-    seconds = time.perf_counter() - begin
     kept = {str(i): round(losses[i], 8) for i in range(0, steps, EVERY)}
     figures = {k: round(v, 5) for k, v in module.evaluate(trainer.trained()).items()}
-    return {"loss": kept, **figures, "ms_per_step": round(1e3 * seconds / steps, 1)}
+    return {"loss": kept, **figures}
 
 
 def plot(results, path):
