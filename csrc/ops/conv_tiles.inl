@@ -81,6 +81,8 @@ template <int... P>
 struct PixelSteps {
   static constexpr PixelStepFn full[] = {&pixel_step<P + 1, pieces_of(P + 1), kTileVectors>...};
   static constexpr PixelStepFn narrow[] = {&pixel_step<P + 1, pieces_of(P + 1), 1>...};
+  static constexpr PixelStepFn single[] = {&pixel_step<P + 1, 1, kTileVectors>...};
+  static constexpr PixelStepFn single_narrow[] = {&pixel_step<P + 1, 1, 1>...};
 };
 template <int N, int... P>
 struct MakePixelSteps : MakePixelSteps<N - 1, N - 1, P...> {};
@@ -88,8 +90,14 @@ template <int... P>
 struct MakePixelSteps<0, P...> : PixelSteps<P...> {};
 using PixelTable = MakePixelSteps<kTileRows>;
 
-// Lines of pixels, of all images at hand, cut into pieces of equal length; the last piece of a line
-// overlaps the one before it where they do not divide it.
+// Some neighbours of a line: where their copy starts, how many they are.
+struct Piece {
+  const float* at;
+  int64_t pixels;
+};
+
+// Lines of pixels, of all images at hand, cut into pieces whose lengths differ by one at most.
+// Whole lines share tiles where several of them fit.
 struct PixelBlock {
   const Convolution& conv;
   const Contraction& x;
@@ -97,16 +105,15 @@ struct PixelBlock {
   const int64_t* offsets;  // of each k
   int64_t first_image, group;
   int64_t lines, width, cuts;  // of an image, of a line, pieces of a line
-  int P, H;
+  int64_t H;                   // pieces of a tile
 
   PixelBlock(const Convolution& conv, const Contraction& x, const float* copy,
              const int64_t* offsets, int64_t first_image, int64_t group)
       : conv(conv), x(x), base(copy + group * conv.CG * conv.channel), offsets(offsets),
         first_image(first_image), group(group), lines(conv.out[0] * conv.out[1]),
-        width(conv.out[2]), cuts(ceil_div(width, kTileRows)), P((int)ceil_div(width, cuts)),
-        H(pieces_of(P)) {}
+        width(conv.out[2]), cuts(ceil_div(width, kTileRows)),
+        H(cuts == 1 ? pieces_of((int)width) : 1) {}
 
-  int64_t start_of(int64_t cut) const { return smaller(cut * P, width - P); }
   // Calls fn(image, line of the image, lines) for the parts of lines [l0, l1) in one image each.
   template <class Fn>
   void for_images(int64_t l0, int64_t l1, Fn fn) const {
@@ -135,17 +142,22 @@ struct PixelBlock {
       }
   }
 
-  // Lines [l0, l1) of channels [m0, m0 + kPanel). sources: as many as there are pieces.
+  // Lines [l0, l1) of channels [m0, m0 + kPanel). parts: as many as there are pieces.
   void run(int64_t m0, int64_t l0, int64_t l1, float* weights, float* totals,
-           const float** sources) const {
+           Piece* parts) const {
     const int64_t channels = smaller(kPanel, conv.M - m0), pieces = (l1 - l0) * cuts;
-    const float** to = sources;
+    Piece* to = parts;
     for_images(l0, l1, [&](int64_t image, int64_t line, int64_t n) {
       for (int64_t l = line; l < line + n; ++l)
-        for (int64_t cut = 0; cut < cuts; ++cut)
-          *to++ = base + image * conv.image + conv.line(l) + start_of(cut);
+        for (int64_t cut = 0; cut < cuts; ++cut) {
+          const int64_t start = cut * width / cuts, end = (cut + 1) * width / cuts;
+          *to++ = {base + image * conv.image + conv.line(l) + start, end - start};
+        }
     });
-    const PixelStepFn step = (channels > W ? PixelTable::full : PixelTable::narrow)[P - 1];
+    const bool is_narrow = channels <= W;
+    const PixelStepFn* const steps =
+        H == 1 ? (is_narrow ? PixelTable::single_narrow : PixelTable::single)
+               : (is_narrow ? PixelTable::narrow : PixelTable::full);
     const float* w = x.a + (group * conv.M + m0) * conv.K;
     PixelStep t{};
     t.w = weights;
@@ -155,21 +167,16 @@ struct PixelBlock {
       t.is_first = k == 0;
       pack_panel(w + k, 1, conv.K, t.k, channels, weights);
       t.total = totals;
-      for (int64_t q = 0; q < pieces; q += H, t.total += P * H * kPanel) {
-        for (int h = 0; h < H; ++h) t.at[h] = sources[smaller(q + h, pieces - 1)];
-        step(t);
+      for (int64_t q = 0; q < pieces; q += H) {
+        for (int64_t h = 0; h < H; ++h) t.at[h] = parts[smaller(q + h, pieces - 1)].at;
+        steps[parts[q].pixels - 1](t);
+        t.total += parts[q].pixels * H * kPanel;
       }
     }
     for_images(l0, l1, [&](int64_t image, int64_t line, int64_t n) {
       float* c = target(image, m0);
-      if (P * cuts == width) {  // no overlap: all are neighbours
-        write(totals, c + line * width, n * width, channels);
-        totals += n * width * kPanel;
-      } else {
-        for (int64_t l = line; l < line + n; ++l)
-          for (int64_t cut = 0; cut < cuts; ++cut, totals += P * kPanel)
-            write(totals, c + l * width + start_of(cut), P, channels);
-      }
+      write(totals, c + line * width, n * width, channels);
+      totals += n * width * kPanel;
       const int64_t row = ((first_image + image) * conv.groups + group) * conv.M + m0;
       if (x.tile)
         x.tile(x.tile_bufs, x.tile_params, row, row + channels, line * width, (line + n) * width);
@@ -184,20 +191,20 @@ inline void convolve_tiles(Pool& pool, const Convolution& conv, const Contractio
   const PixelBlock some(conv, x, copy, offsets, first_image, 0);
   const int64_t lines = count * some.lines, panels = ceil_div(conv.M, kPanel);
   constexpr int64_t kBlockTiles = 64;
-  const int64_t line_tiles = ceil_div(some.cuts, some.H);  // at least
+  const int64_t line_tiles = ceil_div(some.cuts, some.H);
   int64_t blocks = ceil_div(lines * line_tiles, kBlockTiles);
   const int64_t wanted = pool.threads() > 1 ? 4 * pool.threads() : 1;
   if (blocks * panels * conv.groups < wanted)
     blocks = smaller(ceil_div(wanted, panels * conv.groups), lines);
-  const int64_t pieces = ceil_div(lines, blocks) * some.cuts, rows = (pieces + some.H) * some.P;
+  const int64_t most = ceil_div(lines, blocks), rows = (most + some.H) * some.width;
   const size_t floats = (size_t)(kSegment * kPanel + rows * kPanel);
-  const size_t bytes = 4 * floats + sizeof(float*) * (size_t)pieces;
+  const size_t bytes = 4 * floats + sizeof(Piece) * (size_t)(most * some.cuts);
   pool.parallel_for(conv.groups * blocks * panels, [&](int64_t i, int thread) {
     const int64_t panel = i % panels, block = i / panels % blocks, group = i / panels / blocks;
     float* scratch = static_cast<float*>(pool.scratch(thread, bytes));
     PixelBlock(conv, x, copy, offsets, first_image, group)
         .run(panel * kPanel, block * lines / blocks, (block + 1) * lines / blocks, scratch,
-             scratch + kSegment * kPanel, reinterpret_cast<const float**>(scratch + floats));
+             scratch + kSegment * kPanel, reinterpret_cast<Piece*>(scratch + floats));
   });
 }
 
