@@ -128,7 +128,9 @@ class Liar(Party):
             args = [values[j] for j in n.sources]
             y = apply(n.op, args, n.attrs)[0]
             if i == f.row[0]:
-                entries = false_entries(inner.derivation(ROW, i, f.row[1]), args, f.operation, f.flip)
+                entries = false_entries(
+                    inner.derivation(ROW, i, f.row[1]), args, f.operation, f.flip
+                )
                 y = with_bits(y, f.row[1], entries[-1])
             values.append(y)
         return values
@@ -144,4 +146,8 @@ class Liar(Party):
         here = (s.tree, s.tensor, s.element) == (VALUES, f.value, f.element) and f.row is None
         if s.owner == (VALUES, f.value, f.element) and f.row == (s.tensor, s.element):
             here = True
-        return false_entries(d, sources, f.operation, f.flip) if here else super().derived(s, d, sources)
+        return (
+            false_entries(d, sources, f.operation, f.flip)
+            if here
+            else super().derived(s, d, sources)
+        )

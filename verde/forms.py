@@ -2,71 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from ree.kernels import opdef
-from ree.kernels.casts import SCALAR
-from ree.kernels.index import IndexRule
 from ree.kernels.microcode import Program, Step, assemble
 from ree.kernels.numerics import SEGMENT, SUM_BLOCK, SUM_LANES
-from ree.kernels.opdef import Array, Bound, Form
+from ree.kernels.opdef import Bound, Form
 from ree.kernels.scalar import (
     BOOL,
     F32,
     I64,
-    Expr,
     Function,
-    T,
-    eq,
-    is_nan,
-    maximum,
-    minimum,
-    param,
-    select,
 )
 from ree.kernels.types import DType
 from ree.verde.derivation import (
     Bits,
-    Call,
     Copy,
     Derivation,
     Entry,
-    Equal,
     Operand,
     Operation,
     Read,
     Scalar,
     Undecidable,
-    Witness,
-    digits_of,
-    flat_at,
     load_bits,
-    read_bits,
 )
+from ree.verde.ruled import ZERO, Ruled
+from ree.verde.selections import ArgExtreme, Extreme, Scatter, Sort
 
 FMA = Step("fma", F32, F32, ())
 ADD = {DType.F32: Step("add", F32, F32, ()), DType.I64: Step("add", I64, I64, ())}
-ZERO = Bits(0)
-
-
-class Ruled(Derivation):
-    """A derivation whose reads follow the operator's index rule."""
-
-    def __init__(self, node: Bound, element: int) -> None:
-        super().__init__(node, element)
-        rule = opdef.get(node.op).index_rule
-        assert rule is not None  # checked at registration
-        self.rule: IndexRule = rule(node)
-        self.out = digits_of(element, self.rule.out_digits)
-
-    def read(self, source: int, k: int = 0, outside: Operand = ZERO) -> Operand:
-        """Source's element for reduction index k."""
-        digits = self.out + digits_of(k, self.rule.red_digits)
-        flat = flat_at(self.rule.accesses[source], digits)
-        return outside if flat is None else Read(source, flat)
 
 
 class Pointwise(Ruled):
@@ -178,7 +145,9 @@ class Contraction(Ruled):
     def where(self, i: int) -> str:
         segment, r = divmod(i, SEGMENT + 1)
         k = segment * SEGMENT + r
-        return f"multiply-add k={k}" if r < SEGMENT and k < self.k else f"total of segment {segment}"
+        return (
+            f"multiply-add k={k}" if r < SEGMENT and k < self.k else f"total of segment {segment}"
+        )
 
 
 class Sum(Ruled):
@@ -259,152 +228,6 @@ class Cumsum(Derivation):
         if i == self.count - 1 or r == SEGMENT:
             return Scalar(self.add, (before, Entry(i - 1)))
         return Scalar(self.add, (Entry(i - 1) if r else ZERO, Read(0, self.base + k * self.stride)))
-
-
-def _function(name: str, types: Sequence[T], build: Callable[..., Expr]) -> Program:
-    return assemble(Function(name, tuple(types), build(*(param(i, t) for i, t in enumerate(types)))))
-
-
-@lru_cache(maxsize=16)
-def _extreme(op: str) -> Program:
-    return _function(op, (F32, F32), maximum if op == "amax" else minimum)
-
-
-class Extreme(Ruled):
-    """The maximum or minimum so far, element after element."""
-
-    width = 4
-
-    @property
-    def count(self) -> int:
-        return max(int(np.prod(self.rule.red_digits, dtype=np.int64)), 1)
-
-    def operation(self, i: int) -> Operation:
-        infinite = 0xFF800000 if self.node.op == "amax" else 0x7F800000
-        before = Entry(i - 1) if i else Bits(infinite)
-        return Call(_extreme(self.node.op), (before, self.read(0, i)))
-
-
-@lru_cache(maxsize=4)
-def _better(greatest: bool) -> Program:
-    """(k, best, x[k], x[best]) to the index of the better one; the later one only if it is strictly
-    better, NaN best of all."""
-
-    def build(k: Expr, best: Expr, x: Expr, top: Expr) -> Expr:
-        beats = top < x if greatest else x < top
-        return select(beats | (is_nan(x) & ~is_nan(top)), k, best)
-
-    return _function("better", (I64, I64, F32, F32), build)
-
-
-class ArgExtreme(Ruled):
-    """The index of the best element so far."""
-
-    @property
-    def count(self) -> int:
-        return int(np.prod(self.rule.red_digits, dtype=np.int64))
-
-    def operation(self, i: int) -> Operation:
-        if i == 0:
-            return Copy(ZERO)
-        dims, axis = self.node.inputs[0].dims, self.node.int_attr("dim")
-        stride = int(np.prod(dims[axis + 1 :], dtype=np.int64))
-        first = self.read(0, 0)
-        assert isinstance(first, Read)
-        from ree.kernels.index import Indirect
-
-        top = Read(0, first.flat, ((i - 1, Indirect(0, dims[axis], stride)),))
-        return Call(_better(self.node.op == "argmax"), (Bits(i), Entry(i - 1), self.read(0, i), top))
-
-
-@lru_cache(maxsize=8)
-def _precedes(t: T, descending: bool) -> Program:
-    """(count, j, i, x[j], x[i]) to count + (x[j] comes before x[i]); ties by index."""
-
-    def build(count: Expr, j: Expr, i: Expr, x: Expr, y: Expr) -> Expr:
-        if t is F32:
-            nx, ny = is_nan(x), is_nan(y)
-            less, more = (x < y) | (~nx & ny), (y < x) | (nx & ~ny)
-        else:
-            less, more = x < y, y < x
-        first = more if descending else less
-        last = less if descending else more
-        before = first | (~last & (j < i))
-        return count + select(before, param(1, I64) * 0 + 1, param(1, I64) * 0)
-
-    return _function("precedes", (I64, I64, I64, t, t), build)
-
-
-class Sort(Derivation):
-    """The defender names an index; the elements that come before it are counted; there must be as many
-    as its position says."""
-
-    def __init__(self, node: Bound, element: int, result: int) -> None:
-        super().__init__(node, element)
-        dims, axis = node.out.dims, node.int_attr("dim")
-        self.result, self.n = result, dims[axis]
-        self.stride = int(np.prod(dims[axis + 1 :], dtype=np.int64))
-        self.position = element // self.stride % self.n
-        self.base = element - self.position * self.stride
-
-    @property
-    def count(self) -> int:
-        return self.n + 3
-
-    def operation(self, i: int) -> Operation:
-        from ree.kernels.index import Indirect
-
-        if i == 0:
-            return Witness(self.n)
-        named = Read(0, self.base, ((0, Indirect(0, self.n, self.stride)),))
-        if i <= self.n:
-            j = i - 1
-            program = _precedes(SCALAR[self.node.out.dtype], bool(self.node.attrs["descending"]))
-            before = Entry(i - 1) if j else ZERO
-            return Call(program, (before, Bits(j), Entry(0), Read(0, self.base + j * self.stride), named))
-        if i == self.n + 1:
-            return Equal(Entry(self.n), Bits(self.position))
-        return Copy(named if self.result == 0 else Entry(0))
-
-    def choose(self, i: int, sources: Sequence[Array]) -> int:
-        from ree.kernels.opdef import apply
-
-        order = apply("sort", sources, self.node.attrs)[1]
-        return read_bits(order, self.element)
-
-
-@lru_cache(maxsize=16)
-def _update(t: T, add: bool, wrap: int) -> Program:
-    """(value, index, place, update) to the value after an update; `wrap` is added to negative indices."""
-
-    def build(value: Expr, index: Expr, place: Expr, update: Expr) -> Expr:
-        if wrap:
-            index = select(index < 0, index + wrap, index)
-        return select(eq(index, place), value + update if add else update, value)
-
-    return _function("update", (t, I64, I64, t), build)
-
-
-class Scatter(Ruled):
-    """The element itself, then every update along the axis, in order."""
-
-    def __init__(self, node: Bound, element: int) -> None:
-        super().__init__(node, element)
-        self.n = node.inputs[2].dims[node.int_attr("dim")]
-        size = node.out.dims[node.int_attr("dim")]
-        wrap = size if node.op in ("index_put", "index_add") else 0
-        self.update = _update(SCALAR[node.out.dtype], node.op in ("scatter_add", "index_add"), wrap)
-        self.place = digits_of(element, node.out.dims)[node.int_attr("dim")]
-
-    @property
-    def count(self) -> int:
-        return self.n + 1
-
-    def operation(self, i: int) -> Operation:
-        if i == 0:
-            return Copy(self.read(0))
-        args = (Entry(i - 1), self.read(1, i - 1), Bits(self.place), self.read(2, i - 1))
-        return Call(self.update, args)
 
 
 def derivation(node: Bound, element: int, result: int = 0) -> Derivation:

@@ -8,12 +8,11 @@ missing answer loses. Nothing the challenger sends is data.
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from ree.kernels.types import DType, TensorType
-from ree.traces.encoding import ZERO
+from ree.traces.encoding import ZERO, u64
 from ree.traces.merkle import ProofError, depth, leaf_hash, node_hash, verify
 from ree.traces.tensor import LEAF_BYTES, body_leaves, hash_from_root
 from ree.traces.trace import tensor_leaf
@@ -29,182 +28,30 @@ from ree.verde.derivation import (
     load_bits,
     place,
 )
+from ree.verde.moves import (
+    AT_LEAF,
+    FAN,
+    MOVE_OF,
+    Derive,
+    EntryOpening,
+    IllegalMove,
+    Leaf,
+    Move,
+    Node,
+    Open,
+    Opening,
+    OpenStep,
+    Phase,
+    Point,
+    Prove,
+    Reveal,
+    Rows,
+    RunStatement,
+    State,
+    Statement,
+    Tensor,
+)
 from ree.verde.scope import OUTPUTS, ROW, VALUES, Place, ProgramScope, RowScope, Scope
-
-FAN = 4  # levels a reveal descends: 16 nodes
-VERSION = 1
-
-
-class Phase(enum.Enum):
-    """Whose move it is, and what it must be."""
-
-    OPEN = ("defender", "commit to the values of the run")
-    CHOOSE = ("challenger", "point at the values or the outputs")
-    REVEAL = ("defender", "reveal the descendants of a node")
-    PICK = ("challenger", "point at a descendant")
-    TENSOR = ("defender", "open a tensor")
-    BODY = ("defender", "open a leaf of a tensor")
-    ELEMENT = ("challenger", "point at an element")
-    DERIVE = ("defender", "commit to the derivation of an element")
-    ROWS = ("defender", "commit to the row program of an element")
-    ENTRIES = ("defender", "open a leaf of a derivation")
-    ENTRY = ("challenger", "point at an operation")
-    PROVE = ("defender", "open the operands of an operation")
-    OVER = ("", "nothing: the dispute is decided")
-
-    @property
-    def player(self) -> str:
-        return self.value[0]
-
-
-@dataclass(frozen=True)
-class Statement:
-    """What a defender stands for: an instance, roots of what went in, and of what came out."""
-
-    instance: bytes
-    inputs: bytes
-    weights: bytes
-    states: bytes
-    outputs: bytes
-
-    def root(self, tree: str) -> bytes:
-        roots: dict[str, bytes] = {"inputs": self.inputs, "weights": self.weights, "states": self.states,
-                                   "outputs": self.outputs}  # fmt: skip
-        return roots[tree]
-
-
-# moves
-
-
-@dataclass(frozen=True)
-class Open:
-    """OPEN: root of the values."""
-
-    values: bytes
-
-
-@dataclass(frozen=True)
-class Point:
-    """CHOOSE: 0 for the values, 1 for the outputs. PICK, ELEMENT, ENTRY: a position."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class Reveal:
-    """REVEAL: the descendants, FAN levels below or at the leaves."""
-
-    nodes: tuple[bytes, ...]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """TENSOR: a tensor's body root."""
-
-    hash: bytes
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """BODY, ENTRIES: the bytes of a leaf."""
-
-    data: bytes
-
-
-@dataclass(frozen=True)
-class Opening:
-    """One leaf of a tensor of a committed tree."""
-
-    tensor_proof: tuple[bytes, ...]
-    body: bytes
-    leaf: bytes
-    leaf_proof: tuple[bytes, ...]
-
-
-@dataclass(frozen=True)
-class EntryOpening:
-    """One leaf of the derivation."""
-
-    leaf: bytes
-    proof: tuple[bytes, ...]
-
-
-@dataclass(frozen=True)
-class Derive:
-    """DERIVE: root of the entries, and the leaf of the last one."""
-
-    entries: bytes
-    last: EntryOpening
-
-
-@dataclass(frozen=True)
-class Rows:
-    """ROWS: root of the row program's nodes, and the element opened in the last one."""
-
-    rows: bytes
-    last: Opening
-
-
-@dataclass(frozen=True)
-class Prove:
-    """PROVE: openings of the entries and elements that the operation reads, in the order of its
-    operands; an index that a read needs comes before it."""
-
-    openings: tuple[Opening | EntryOpening, ...]
-
-
-Move = Open | Point | Reveal | Tensor | Leaf | Derive | Rows | Prove
-_MOVES: dict[Phase, type] = {
-    Phase.OPEN: Open, Phase.CHOOSE: Point, Phase.REVEAL: Reveal, Phase.PICK: Point, Phase.TENSOR: Tensor,
-    Phase.BODY: Leaf, Phase.ELEMENT: Point, Phase.DERIVE: Derive, Phase.ROWS: Rows, Phase.ENTRIES: Leaf,
-    Phase.ENTRY: Point, Phase.PROVE: Prove,
-}  # fmt: skip
-
-
-class IllegalMove(ValueError):
-    """A move that the rules do not allow; the state stays as it is."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node of a tree under dispute: kind is tensors, body or entries."""
-
-    kind: str
-    hash: bytes
-    count: int
-    level: int
-    index: int
-
-
-@dataclass(frozen=True)
-class State:
-    """A dispute. `tree`, `tensor`: the tensor under dispute; `owner`: the element whose row program the
-    dispute is in, as (tree, tensor, element)."""
-
-    statement: Statement
-    phase: Phase = Phase.OPEN
-    values: bytes = b""
-    tree: str = VALUES
-    tensor: int = -1
-    element: int = -1
-    bits: int = -1
-    owner: tuple[str, int, int] | None = None
-    rows: bytes = b""
-    node: Node | None = None
-    revealed: tuple[bytes, ...] = ()
-    leaf: bytes = b""
-    leaf_index: int = -1
-    entries: bytes = b""
-    entry: int = -1
-    winner: str = ""
-    reason: str = ""
-    moves: int = 0
-    trail: tuple[str, ...] = field(default=(), compare=False)  # what was pointed at, for people
-
-    @property
-    def player(self) -> str:
-        return self.phase.player
 
 
 class Game:
@@ -232,7 +79,7 @@ class Game:
     def apply(self, s: State, move: Move) -> State:
         """The state after a move. IllegalMove if it is not of the kind that is due or points nowhere;
         a defender's move that proves nothing loses instead."""
-        want = _MOVES.get(s.phase)
+        want = MOVE_OF.get(s.phase)
         if want is None:
             raise IllegalMove("the dispute is decided")
         if type(move) is not want:
@@ -248,7 +95,32 @@ class Game:
     def _won(self, s: State, winner: str, reason: str) -> State:
         return replace(s, phase=Phase.OVER, winner=winner, reason=reason)
 
-    # from the run to a leaf
+    # from a history to a step, and to a leaf of it
+
+    def begin(self, statement: Statement | RunStatement) -> State:
+        """The first state of a dispute."""
+        if isinstance(statement, Statement):
+            return State(statement)
+        nothing = Statement(statement.instance, ZERO, statement.weights, ZERO, ZERO)
+        root = Node("history", statement.history, statement.steps, depth(statement.steps), 0)
+        return self._at(State(nothing, run=statement), root)
+
+    def _on_step(self, s: State, m: OpenStep) -> State:
+        assert s.node is not None
+        assert s.run is not None
+        i, run = s.node.index, s.run
+        if leaf_hash(u64(i + 1) + m.after[0] + m.after[1]) != s.node.hash:
+            raise ProofError("the step is not the leaf")
+        verify(run.batches, run.steps, i, u64(i + 1) + m.batch, m.batch_proof)
+        if i:
+            leaf = u64(i) + m.before[0] + m.before[1]
+            verify(run.history, run.steps, i - 1, leaf, m.before_proof)
+        elif m.before[0] != run.initial:
+            raise ProofError("the first step does not start from the initial state")
+        statement = replace(s.statement, inputs=m.batch, states=m.before[0], outputs=m.after[0],
+                            loss=m.after[1])  # fmt: skip
+        return replace(s, phase=Phase.OPEN, statement=statement, node=None, step=i + 1,
+                       trail=(*s.trail, f"step {i + 1}"))  # fmt: skip
 
     def _on_open(self, s: State, m: Open) -> State:
         if len(m.values) != 32:
@@ -256,11 +128,16 @@ class Game:
         return replace(s, phase=Phase.CHOOSE, values=m.values)
 
     def _on_choose(self, s: State, m: Point) -> State:
-        if m.index not in (0, 1):
-            raise IllegalMove(f"expected 0 or 1, got {m.index}")
-        tree = OUTPUTS if m.index else VALUES
-        root = s.statement.outputs if m.index else s.values
-        return self._tensors(replace(s, tree=tree), root, self.program.count(tree))
+        last = 2 if s.statement.loss else 1
+        if not 0 <= m.index <= last:
+            raise IllegalMove(f"expected 0 to {last}, got {m.index}")
+        if m.index == 0:
+            return self._tensors(replace(s, tree=VALUES), s.values, self.program.count(VALUES))
+        s, count = replace(s, tree=OUTPUTS), self.program.count(OUTPUTS)
+        if m.index == 2:
+            leaf = leaf_hash(tensor_leaf(count - 1, s.statement.loss))
+            return self._at(s, Node("tensors", leaf, count, 0, count - 1))
+        return self._tensors(s, s.statement.outputs, count - 1 if s.statement.loss else count)
 
     def _tensors(self, s: State, root: bytes, count: int) -> State:
         return self._at(s, Node("tensors", root, count, depth(count), 0))
@@ -270,8 +147,7 @@ class Game:
             raise IllegalMove("the tree is empty")
         if node.level:
             return replace(s, phase=Phase.REVEAL, node=node)
-        phase = {"tensors": Phase.TENSOR, "body": Phase.BODY, "entries": Phase.ENTRIES}[node.kind]
-        return replace(s, phase=phase, node=node)
+        return replace(s, phase=AT_LEAF[node.kind], node=node)
 
     def _on_reveal(self, s: State, m: Reveal) -> State:
         node = s.node
@@ -397,7 +273,9 @@ class Game:
         claimed = _entry_at(s.leaf, s.entry % (LEAF_BYTES // d.width), d.width)
         if isinstance(op, Witness):
             ok = claimed < op.bound
-            return self._won(s, "defender" if ok else "challenger", "executed: a witness in its range")
+            return self._won(
+                s, "defender" if ok else "challenger", "executed: a witness in its range"
+            )
         left = list(m.openings)
 
         def entry(i: int) -> int:
@@ -415,7 +293,11 @@ class Game:
                 case Read():
                     flat = place(o, entry)
                     at = self.scope(s).resolve(s.tree, s.tensor, o.source, flat)
-                    return at.bits if isinstance(at, Bits) else self._element_at(s, at, _next(left, Opening))
+                    return (
+                        at.bits
+                        if isinstance(at, Bits)
+                        else self._element_at(s, at, _next(left, Opening))
+                    )
 
         try:
             result = execute(op, value)

@@ -95,7 +95,9 @@ class Tensors:
     def __init__(self, arrays: Sequence[Array | None]) -> None:
         self.arrays = list(arrays)
         self._bodies: dict[int, MerkleTree] = {}
-        self.hashes = [ZERO if x is None else tensor_hash(x, body_root=fast_body_root) for x in self.arrays]
+        self.hashes = [
+            ZERO if x is None else tensor_hash(x, body_root=fast_body_root) for x in self.arrays
+        ]
         self.tree = MerkleTree(tensor_leaf(i, h) for i, h in enumerate(self.hashes))
 
     @property
@@ -106,7 +108,9 @@ class Tensors:
         """The tree over a tensor's bytes."""
         if index not in self._bodies:
             raw = self._raw(index)
-            self._bodies[index] = MerkleTree(body_leaf(raw, i) for i in range(body_leaves(len(raw))))
+            self._bodies[index] = MerkleTree(
+                body_leaf(raw, i) for i in range(body_leaves(len(raw)))
+            )
             if len(self._bodies) > 8:
                 self._bodies.pop(next(iter(self._bodies)))
         return self._bodies[index]
@@ -122,7 +126,9 @@ class Tensors:
         """The opening of an element."""
         i = at.flat * at.type.dtype.size // LEAF_BYTES
         body = self.body(at.index)
-        return Opening(self.tree.prove(at.index), body.root(), self.leaf(at.index, i), body.prove(i))
+        return Opening(
+            self.tree.prove(at.index), body.root(), self.leaf(at.index, i), body.prove(i)
+        )
 
 
 def descendants(tree: MerkleTree, node: Node) -> tuple[bytes, ...]:
@@ -141,9 +147,16 @@ class Party:
         self.run = run
         self.game = Game(run.scope)
         self.committed = {tree: Tensors(arrays) for tree, arrays in run.arrays.items()}
-        self.statement = Statement(
-            instance, *(self.committed[t].root for t in (INPUTS, WEIGHTS, STATES, OUTPUTS))
-        )
+        self.loss = b""
+        if run.arrays[
+            STATES
+        ]:  # a training step: the last output is the loss, beside the new states
+            self.loss = self.committed[OUTPUTS].hashes[-1]
+            self._outputs = Tensors(run.arrays[OUTPUTS][:-1])
+        else:
+            self._outputs = self.committed[OUTPUTS]
+        given = (self.committed[t].root for t in (INPUTS, WEIGHTS, STATES))
+        self.statement = Statement(instance, *given, self._outputs.root, self.loss)
         self._rows = lru_cache(maxsize=4)(self._make_rows)
         self._entries = lru_cache(maxsize=4)(self._make_entries)
 
@@ -153,7 +166,9 @@ class Party:
             case Phase.OPEN:
                 return Open(self.committed[VALUES].root)
             case Phase.CHOOSE:
-                return Point(int(self.committed[VALUES].root == s.values))
+                if self.committed[VALUES].root != s.values:
+                    return Point(0)
+                return Point(1 if self._outputs.root != s.statement.outputs or not self.loss else 2)
             case Phase.REVEAL:
                 assert s.node is not None
                 return Reveal(descendants(self._tree(s), s.node))
@@ -180,7 +195,9 @@ class Party:
                 return Leaf(self._entry_leaf(s, s.node.index))
             case Phase.ENTRY:
                 return Point(
-                    _first_difference(s.leaf, self._entry_leaf(s, s.leaf_index), self.game.derivation(s).width)
+                    _first_difference(
+                        s.leaf, self._entry_leaf(s, s.leaf_index), self.game.derivation(s).width
+                    )
                 )
             case Phase.PROVE:
                 return self._prove(s)
@@ -190,7 +207,9 @@ class Party:
         """The first descendant that differs from one's own."""
         assert s.node is not None
         mine = descendants(self._tree(s), s.node)
-        return Point(next((i for i, (a, b) in enumerate(zip(s.revealed, mine, strict=True)) if a != b), 0))
+        return Point(
+            next((i for i, (a, b) in enumerate(zip(s.revealed, mine, strict=True)) if a != b), 0)
+        )
 
     def _tensors(self, s: State) -> Tensors:
         return self._rows(s.owner) if s.owner else self.committed[s.tree]
@@ -199,7 +218,9 @@ class Party:
         """One's own tree of the node under dispute."""
         assert s.node is not None
         if s.node.kind == "tensors":
-            return self._tensors(s).tree
+            return (
+                self._outputs.tree if s.tree == OUTPUTS and not s.owner else self._tensors(s).tree
+            )
         if s.node.kind == "body":
             return self._tensors(s).body(s.tensor)
         return MerkleTree(_entry_leaves(self._all_entries(s), self.game.derivation(s).width))
@@ -236,7 +257,9 @@ class Party:
     def _all_entries(self, s: State) -> list[int]:
         return self._entries(s.owner, s.tree, s.tensor, s.element, s)
 
-    def _make_entries(self, owner: object, tree: str, tensor: int, element: int, s: State) -> list[int]:
+    def _make_entries(
+        self, owner: object, tree: str, tensor: int, element: int, s: State
+    ) -> list[int]:
         return self.derived(s, self.game.derivation(s), self._sources(s))
 
     def derived(self, s: State, d: Derivation, sources: Sequence[Array]) -> list[int]:
@@ -279,7 +302,11 @@ class Party:
                 flat = place(o, entry)
                 at = self.game.scope(s).resolve(s.tree, s.tensor, o.source, flat)
                 if not isinstance(at, Bits):
-                    tensors = self._rows(s.owner) if at.tree == ROW and s.owner else self.committed[at.tree]
+                    tensors = (
+                        self._rows(s.owner)
+                        if at.tree == ROW and s.owner
+                        else self.committed[at.tree]
+                    )
                     out.append(tensors.open(at))
 
         op = d.operation(s.entry)

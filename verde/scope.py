@@ -32,7 +32,14 @@ from ree.verde.derivation import (
 from ree.verde.forms import Move, derivation
 
 # the trees of tensors that a run commits to
-VALUES, OUTPUTS, INPUTS, WEIGHTS, STATES, ROW = "values", "outputs", "inputs", "weights", "states", "row"
+VALUES, OUTPUTS, INPUTS, WEIGHTS, STATES, ROW = (
+    "values",
+    "outputs",
+    "inputs",
+    "weights",
+    "states",
+    "row",
+)
 TREES = {Kind.VALUE: VALUES, Kind.INPUT: INPUTS, Kind.WEIGHT: WEIGHTS, Kind.STATE: STATES}
 Index = Callable[[Read], int]  # the flat index of a read, its indices looked up
 
@@ -113,7 +120,9 @@ class ProgramScope:
 
     def resolve(self, tree: str, index: int, source: int, flat: int) -> Place | Bits:
         """Where source `source` of the operator behind a tensor has its element `flat`."""
-        ref = self.graph.outputs[index] if tree == OUTPUTS else self.producers[index].sources[source]
+        ref = (
+            self.graph.outputs[index] if tree == OUTPUTS else self.producers[index].sources[source]
+        )
         return self.resolve_ref(ref, flat)
 
     def resolve_ref(self, ref: Ref, flat: int) -> Place | Bits:
@@ -148,7 +157,10 @@ class RowScope:
         self.first = program.first
         self.digits = program.split(owner[2])
         types = [x.type for x in program.inputs]
-        types += [TensorType(DType.of(np.asarray(c).dtype), np.asarray(c).shape) for c in program.constants]
+        types += [
+            TensorType(DType.of(np.asarray(c).dtype), np.asarray(c).shape)
+            for c in program.constants
+        ]
         types += [TensorType(DType.I64, ()) for _ in program.numbers]
         self.nodes: list[Bound] = []
         for n in program.nodes:

@@ -37,5 +37,8 @@ def test_the_last_entry_is_the_element(name, sample):
             d = derivation(node, e, r)
             entries = run_all(d, sample.inputs)
             assert len(entries) == d.count
-            assert load_bits(store_bits(entries[-1], node.outputs[r].dtype), node.outputs[r].dtype) == want
+            assert (
+                load_bits(store_bits(entries[-1], node.outputs[r].dtype), node.outputs[r].dtype)
+                == want
+            )
             assert all(x < 1 << 8 * d.width for x in entries)

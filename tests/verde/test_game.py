@@ -27,7 +27,9 @@ def program_of(name, sample):
             flat = b.add("neg", flat)
         outs.append(flat)
     g = b.finish(tuple(outs))
-    names = Names(tuple(f"i{i}" for i in range(len(refs))), tuple(f"o{i}" for i in range(len(outs))), ())
+    names = Names(
+        tuple(f"i{i}" for i in range(len(refs))), tuple(f"o{i}" for i in range(len(outs))), ()
+    )
     return Program(g, names, ()), node
 
 
@@ -39,7 +41,9 @@ def honest_run(program, inputs):
 
 def samples():
     for name in registry.names():
-        found = [s for s in opdef.get(name).samples() if s.inputs or opdef.get(name).form is Form.CREATE]
+        found = [
+            s for s in opdef.get(name).samples() if s.inputs or opdef.get(name).form is Form.CREATE
+        ]
         for s in found[:: max(1, len(found) // 3)]:
             yield pytest.param(name, s, id=f"{name}-{s.name}")
 
@@ -65,7 +69,11 @@ def test_a_liar_loses_by_execution(name, sample):
         d = run.scope.derivation(VALUES, 0, element)
     else:
         inner = RowScope(run.scope, (VALUES, 0, element), row_program)
-        nodes = [i for i, n in enumerate(inner.nodes) if opdef.get(n.op).form is not Form.MOVE and n.out.numel]
+        nodes = [
+            i
+            for i, n in enumerate(inner.nodes)
+            if opdef.get(n.op).form is not Form.MOVE and n.out.numel
+        ]
         at = int(rng.choice(nodes))
         row = (at, int(rng.integers(inner.nodes[at].out.numel)))
         d = inner.derivation(ROW, *row)
