@@ -171,7 +171,9 @@ def _shifted(m: Importer, x: Ref, dims: tuple[int, ...]) -> tuple[Ref, Ref]:
     """(x minus its greatest element, 0 where that is infinite; that element), axes kept."""
     top = m.reduce("amax", x, dims, True)
     infinite = m.add("eq", m.add("abs", top), m.scalar(math.inf, F32))
-    top = m.stop(m.add("where", infinite, m.scalar(0.0, F32), top))  # what it adds is taken off again
+    top = m.stop(
+        m.add("where", infinite, m.scalar(0.0, F32), top)
+    )  # what it adds is taken off again
     return m.add("sub", x, top), top
 
 
@@ -249,7 +251,7 @@ def _batch_norm_step(
     if not training:
         return (*_batch_norm(m, x, w, b, mean, var, momentum, eps), mean, var)
     shape = m.type(x).dims
-    count = product(shape) // shape[1]
+    count = math.prod(shape) // shape[1]
     if count < 2:
         raise Refused(f"batch norm in training over {count} value(s) a channel")
 

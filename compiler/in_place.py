@@ -16,7 +16,9 @@ def in_place_states(g: Graph, groups: list[Group]) -> frozenset[int]:
     producers = g.producers()
     home = {n.first: i for i, grp in enumerate(groups) for n in grp.nodes}
     last: dict[int, int] = {}  # state -> last group that reads it
-    elsewhere: dict[int, set[int]] = {}  # state -> groups that read it in another way than place by place
+    elsewhere: dict[
+        int, set[int]
+    ] = {}  # state -> groups that read it in another way than place by place
     for i, grp in enumerate(groups):
         for n in grp.nodes:
             for s in n.sources:
@@ -24,7 +26,11 @@ def in_place_states(g: Graph, groups: list[Group]) -> frozenset[int]:
                 if root.kind is not Kind.STATE:
                     continue
                 last[root.index] = max(last.get(root.index, -1), i)
-                direct = s == root and n in grp.pointwise and n.results[0].dims == g.states[root.index].dims
+                direct = (
+                    s == root
+                    and n in grp.pointwise
+                    and n.results[0].dims == g.states[root.index].dims
+                )
                 if not direct:
                     elsewhere.setdefault(root.index, set()).add(i)
     n_states = len(g.states)

@@ -42,7 +42,7 @@ class CapturedStep:
     weights: tuple[Array, ...]
 
 
-class _Loss(torch.nn.Module):
+class _Loss(torch.nn.Module):  # type: ignore[misc]
     """Model and loss as one module; its parameters are the model's."""
 
     def __init__(self, model: torch.nn.Module, loss: Callable[..., Any]) -> None:
@@ -72,7 +72,9 @@ def capture_step(
     program = export(_Loss(model, loss), tuple(parts), {}, None, inference=False)
     s = _Step(program, model, optimizer, seed)
     inputs = [s.m.builder.input(_type_of(x)) for x in batch]
-    s.forward_and_backward([[_cut(s.m, x, accumulate, j) for x in inputs] for j in range(accumulate)])
+    s.forward_and_backward(
+        [[_cut(s.m, x, accumulate, j) for x in inputs] for j in range(accumulate)]
+    )
     graph = s.finish()
     return CapturedStep(graph, tuple(f"batch{i}" for i in range(len(batch))), s.state_names,
                         s.weight_names, s.initial(), s.frozen())  # fmt: skip
