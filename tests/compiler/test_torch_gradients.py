@@ -159,7 +159,8 @@ FAMILIES = {
         "pixels": (lambda x, t: F.cross_entropy(x, t, reduction="none"), (randn(2, 5, 3, 4), ints(5, 2, 3, 4))),
         "probabilities": (lambda x, p: F.cross_entropy(x, p.softmax(1)), (randn(5, 6), randn(5, 6, seed=1))),
         "nll": (lambda x, t: F.nll_loss(F.log_softmax(x, 1), t), (randn(5, 6), ints(6, 5))),
-        "binary": (lambda x, t: F.binary_cross_entropy_with_logits(x, t.sigmoid()), (randn(5, 6), randn(5, 6, seed=1))),
+        "binary": (lambda x, t: F.binary_cross_entropy_with_logits(x, t.sigmoid()),
+                   (randn(5, 6), randn(5, 6, seed=1))),
         "mse, smooth, l1, kl": (
             lambda x, y: (F.mse_loss(x, y), F.smooth_l1_loss(x, y), F.l1_loss(x, y), F.huber_loss(x, y),
                           F.kl_div(F.log_softmax(x, 1), F.softmax(y, 1), reduction="batchmean")),
@@ -189,7 +190,8 @@ FAMILIES = {
         "remainder": (lambda x, y: (torch.remainder(x, y), torch.fmod(x, 0.7)), (randn(6, 5), positive(5))),
         "steps": (lambda x: (x.floor() * x, x.round() * x, x.sign() * x, x.trunc() * x), (randn(4, 5),)),
         "masked": (lambda x: x.masked_fill(x < 0, -3.0), (randn(4, 5),)),
-        "lerp, addcmul": (lambda x, y, z: (torch.lerp(x, y, 0.3), torch.addcmul(x, y, z), torch.addcdiv(x, y, z)),
+        "lerp, addcmul": (lambda x, y, z: (torch.lerp(x, y, 0.3), torch.addcmul(x, y, z),
+                                           torch.addcdiv(x, y, z)),
                           (randn(4, 5), randn(5), positive(4, 1))),
         "half": (lambda x: (x.to(torch.float32) * 2).exp(), (randn(3, 4),)),
         "through integers": (lambda x: x.long() * x + (x > 0) * x, (3 * randn(3, 4),)),
@@ -227,7 +229,8 @@ FAMILIES = {
     "indices": {
         "embedding": (lambda t, i: F.embedding(i, t), (randn(7, 5), ints(7, 4, 6))),
         "embedding, padding": (lambda t, i: F.embedding(i, t, padding_idx=2), (randn(7, 5), ints(7, 4, 6))),
-        "index": (lambda x, i, j: (x[i], x[i, j], x[:, j], x[i[:, None], j]), (randn(5, 5, 3), ints(5, 9), ints(4, 9))),
+        "index": (lambda x, i, j: (x[i], x[i, j], x[:, j], x[i[:, None], j]),
+                  (randn(5, 5, 3), ints(5, 9), ints(4, 9))),
         "from the end": (lambda x: (x[-1], x[:, -2:], x[torch.tensor([-1, 0, -1])]), (randn(4, 5),)),
         "gather": (lambda x, i: torch.gather(x, 1, i), (randn(4, 5), ints(5, 4, 9))),
         "gather, fewer rows": (lambda x, i: torch.gather(x, 1, i), (randn(4, 5), ints(5, 2, 3))),
@@ -239,7 +242,8 @@ FAMILIES = {
         "index_put": (lambda x, s: x.index_put((torch.tensor([2, 0, 1]),), s), (randn(4, 3), randn(3, 3))),
         "index_put, adding": (lambda x, s, i: x.index_put((i,), s, accumulate=True),
                               (randn(4, 3), randn(9, 3), ints(4, 9))),
-        "index_put, broadcast": (lambda x, s: x.index_put((torch.tensor([2, 0, 1]),), s), (randn(4, 3), randn(3))),
+        "index_put, broadcast": (lambda x, s: x.index_put((torch.tensor([2, 0, 1]),), s),
+                                 (randn(4, 3), randn(3))),
         "index_select": (lambda x, i: x.index_select(1, i), (randn(4, 5), ints(5, 8))),
         "assignments": (lambda x, y: _assign(x, y), (randn(4, 5), randn(2, 5))),
         "bool mask": (lambda x, m: torch.where(m, x, 0.5), (randn(4, 5), ints(2, 4, 5).bool())),
@@ -254,9 +258,11 @@ FAMILIES = {
         "chunk": (lambda x: x.chunk(3, 0)[0] * x.chunk(3, 0)[2], (randn(9, 2),)),
         "unbind": (lambda x: x.unbind(1)[0] * x.unbind(1)[2], (randn(2, 3, 4),)),
         "unfold": (lambda x: x.unfold(1, 3, 2), (randn(2, 11),)),
-        "shapes": (lambda x: (x.view(4, 6).T, x.permute(2, 0, 1), x.flatten(1), x.unsqueeze(1), x.movedim(0, 2)),
+        "shapes": (lambda x: (x.view(4, 6).T, x.permute(2, 0, 1), x.flatten(1), x.unsqueeze(1),
+                              x.movedim(0, 2)),
                    (randn(2, 3, 4),)),
-        "expand": (lambda x: (x.expand(4, 3, 5), x[0].expand(2, 5), x.repeat(2, 1, 3)), (randn(3, 1).expand(3, 5).clone(),)),
+        "expand": (lambda x: (x.expand(4, 3, 5), x[0].expand(2, 5), x.repeat(2, 1, 3)),
+                   (randn(3, 1).expand(3, 5).clone(),)),
         "roll": (lambda x: (x.roll(2, 1), x.roll((1, -1), (0, 1)), x.roll(3)), (randn(4, 5),)),
         "flip": (lambda x: x.flip((0, 1)), (randn(4, 5),)),
         "triangles": (lambda x: (x.tril(), x.triu(1), x.diagonal(1)), (randn(4, 5),)),
@@ -271,7 +277,8 @@ FAMILIES = {
     },
     "broadcasting": {
         f"{a}*{b}": (lambda x, y: (x * y, x + y, x - y, x / (2 + y * y)), (randn(*a), randn(*b, seed=1)))
-        for a, b in [((3, 4), (4,)), ((2, 1, 4), (3, 1)), ((1,), (5,)), ((1, 1), (2, 3)), ((4, 1, 3), (1, 5, 1))]
+        for a, b in [((3, 4), (4,)), ((2, 1, 4), (3, 1)), ((1,), (5,)), ((1, 1), (2, 3)),
+                     ((4, 1, 3), (1, 5, 1))]
     },
 }  # fmt: skip
 
@@ -411,7 +418,7 @@ def test_batch_norm_in_training_changes_its_buffers():
     model = BatchNorms()
     model.c.running_mean.normal_()
     x = 2 * randn(6, 3, 4, 5) + 1
-    step, state, want = gradients(model, lambda m, b: weighted(m(b[0]), 3), (x,))
+    _, state, want = gradients(model, lambda m, b: weighted(m(b[0]), 3), (x,))
     assert_near(state, want, 1e-4)
     model.train()
     model.c.eval()
