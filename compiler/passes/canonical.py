@@ -1,8 +1,8 @@
 """Canonicalisation: what happens before a program gets its hash.
 
-Identity moves, redundant casts and choices between equals disappear, moves of moves merge, subgraphs of constants are folded
-through our own references, equal nodes are shared, RMS normalisation written out is recognised, dead
-nodes and unused constants are dropped. Repeated to a fixed point, so that it is idempotent.
+Identity moves, redundant casts and choices between equals disappear, moves of moves merge, subgraphs of
+constants are folded through our own references, equal nodes are shared, RMS normalisation written out is
+recognised, dead nodes and unused constants are dropped. Repeated to a fixed point, so that it is idempotent.
 """
 
 from __future__ import annotations
