@@ -128,7 +128,8 @@ class Optimizer:
                                  "a group changes lr or weight_decay")  # fmt: skip
 
     def setting(self, name: str, key: str) -> float:
-        """lr or weight_decay of a parameter."""
+        """lr or weight_decay of a parameter, by its name in the model."""
+        name = name.removeprefix("parameter.")
         for pattern, change in self.groups:
             if re.search(pattern, name) and key in change:
                 return float(change[key])

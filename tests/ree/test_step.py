@@ -68,7 +68,7 @@ def images(t, b=6):
 def tiny(**how):
     torch.manual_seed(0)
     optimizer = AdamW(
-        1e-2, clip_norm=0.5, schedule=Cosine(2, 9), groups=[("norm", {"weight_decay": 0.0})]
+        1e-2, clip_norm=0.5, schedule=Cosine(2, 9), groups=[("^norm", {"weight_decay": 0.0})]
     )
     return compile_step(Tiny(), cross_entropy, optimizer, tokens(0), seed=7, **how)
 
@@ -158,6 +158,24 @@ def test_updates_are_in_place(case):
     runner = step.runner()
     kept = sum(x.nbytes for i, x in enumerate(runner.state) if i in runner._in_place)
     assert kept > 0.6 * runner.state_bytes
+
+
+def test_groups_match_the_models_own_names():
+    def change(pattern):
+        optimizer = SGD(0.5, groups=[(pattern, {"lr": 0.0})])
+        step = compile_step(
+            nn.Linear(3, 2), lambda m, b: m(b[0]).sum(), optimizer, (torch.ones(4, 3),)
+        )
+        runner = step.runner()
+        runner.run((torch.ones(4, 3),))
+        return [
+            n
+            for n, a, b in zip(step.names.states, runner.state, step.initial, strict=True)
+            if (a != b).any()
+        ]
+
+    assert change("^weight$") == ["parameter.bias", "step"]
+    assert change("parameter") == ["parameter.bias", "parameter.weight", "step"]
 
 
 def test_a_saved_step_is_the_same_step(case, tmp_path):
