@@ -1,8 +1,10 @@
-"""Generate docs/operators.md and docs/scalar-functions.md from the registry (run by hand; a test
-checks that they are up to date)."""
+"""Generate docs/operators.md and docs/scalar-functions.md from the registry, and the tables of gas in
+docs/settlement.md from its snapshot (run by hand; a test checks that they are up to date)."""
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 from ree.compiler.gradients.rules import RULES
@@ -11,7 +13,8 @@ from ree.kernels.microcode import Step, assemble
 from ree.kernels.scalar import OPS, Function
 from ree.kernels.scalar_functions import FUNCTIONS
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 def operators() -> str:
@@ -83,7 +86,52 @@ def _step(s: Step) -> str:
     return f"{s.op} {types} {args}{table}"
 
 
-GENERATED = {"operators.md": operators, "scalar-functions.md": scalar_functions}
+def settlement() -> str:
+    """docs/settlement.md with the tables between its markers written anew."""
+    snapshot = json.loads((ROOT / "tests" / "settlement" / "gas.json").read_text())
+    tables = {
+        "functions": _gas_table("function", _gas(snapshot["functions"])),
+        "steps": _gas_table("step of microcode", _gas_by_operation(snapshot["steps"])),
+        "trees": _gas_table("trees and commitments", _gas(snapshot["trees"])),
+    }
+    text = (DOCS / "settlement.md").read_text()
+    for name, table in tables.items():
+        marked = rf"(<!-- gas: {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(marked, lambda m, t=table: m[1] + t + m[2], text, flags=re.DOTALL)
+    return text
+
+
+def _gas(entries: dict[str, dict[str, int]]) -> dict[str, str]:
+    return {name: f"{entry['gas']:,}" for name, entry in entries.items()}
+
+
+def _gas_by_operation(entries: dict[str, dict[str, int]]) -> dict[str, str]:
+    """The worst type of each operation, float32 and the others apart."""
+    found: dict[str, dict[bool, int]] = {}
+    for title, entry in entries.items():
+        name, operand = title.split()[:2]
+        worst = found.setdefault(name, {})
+        worst[operand == "f32"] = max(worst.get(operand == "f32", 0), entry["gas"])
+    return {
+        name: " | ".join(f"{w[f]:,}" if f in w else "" for f in (True, False))
+        for name, w in found.items()
+    }
+
+
+def _gas_table(what: str, rows: dict[str, str]) -> str:
+    columns = "f32 | integers, bool" if any("|" in r for r in rows.values()) else "gas"
+    rule = "|---" * (2 + columns.count("|")) + "|"
+    return (
+        "\n".join([f"| {what} | {columns} |", rule, *(f"| {n} | {r} |" for n, r in rows.items())])
+        + "\n"
+    )
+
+
+GENERATED = {
+    "operators.md": operators,
+    "scalar-functions.md": scalar_functions,
+    "settlement.md": settlement,
+}
 
 if __name__ == "__main__":
     for file, make in GENERATED.items():

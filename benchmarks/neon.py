@@ -30,13 +30,16 @@ BUILDS: dict[str, dict[str, list[str]]] = {
     "x86-64": {"portable": [], "avx2": ["-mavx2", "-mfma", "-mf16c"], "avx512": AVX512},
     "aarch64": {"portable": [], "neon": []},
 }
+# the processor's own SHA-256; emulated processors have ARM's, so NEON's is taken in a second build
+SHA = {"x86-64": ("csrc/hash/sha_x86.cpp", "-msha", "-msse4.1"),
+       "aarch64": ("csrc/hash/sha_arm.cpp", "-march=armv8-a+crypto")}  # fmt: skip
 COMPILERS = {"x86-64": "g++", "aarch64": "aarch64-linux-gnu-g++"}
 EMULATOR = "qemu-aarch64-static"
 PACKAGES = {COMPILERS["aarch64"]: "g++-aarch64-linux-gnu", EMULATOR: "qemu-user-static"}
 
 
-def build(machine: str, folder: Path) -> Path:
-    """The harness for `machine`, linked statically."""
+def build(machine: str, folder: Path) -> tuple[Path, Path]:
+    """The harness for `machine`, linked statically, and one that leaves out SHA instructions."""
     compiler, objects = COMPILERS[machine], []
 
     def compile_(source: str, target: str, *options: str) -> None:
@@ -46,14 +49,22 @@ def build(machine: str, folder: Path) -> Path:
 
     for source in SOURCES:
         compile_(source, Path(source).stem)
+    compile_(SHA[machine][0], "sha", *SHA[machine][1:])
     for isa, options in BUILDS[machine].items():
         compile_(f"csrc/isa/{isa}.cpp", isa, *options)
         compile_("benchmarks/neon/layer.cpp", f"{isa}-layer", *options,
                  f'-DREE_LAYER="isa/{isa}.hpp"')  # fmt: skip
-    program = folder / f"harness-{machine}"
-    whole = ["-Wl,--whole-archive", "-lpthread", "-Wl,--no-whole-archive"]
-    subprocess.run([compiler, "-static", *objects, *whole, "-o", str(program)], check=True)
-    return program
+
+    def link(name: str, objects: list[str]) -> Path:
+        whole = ["-Wl,--whole-archive", "-lpthread", "-Wl,--no-whole-archive"]
+        command = [compiler, "-static", *objects, *whole, "-o", str(folder / name)]
+        subprocess.run(command, check=True)
+        return folder / name
+
+    program = link(f"harness-{machine}", objects)
+    objects.remove(str(folder / f"{machine}-dispatch.o"))
+    compile_("csrc/dispatch.cpp", "dispatch-no-sha", "-DREE_NO_SHA")
+    return program, link(f"harness-no-sha-{machine}", objects)
 
 
 def digests(command: list[str]) -> dict[str, str]:
@@ -92,11 +103,16 @@ def main() -> None:
         subprocess.run([sys.executable, str(ROOT / "csrc/generate.py"),
                         str(folder / "scalar_generated.inl")], check=True)  # fmt: skip
         for machine, isas in BUILDS.items():
-            program = build(machine, folder)
+            emulator = [EMULATOR] * (machine == "aarch64")
+            program, without = build(machine, folder)
             for isa in filter(processor_has, isas):
-                command = [EMULATOR] * (machine == "aarch64") + [str(program), isa]
+                command = [*emulator, str(program), isa]
                 results[f"{machine}/{isa}"] = digests(command + ["--full"] * args.full)
                 print(f"{machine}/{isa}: {len(results[f'{machine}/{isa}'])} cases", file=sys.stderr)
+            best = list(filter(processor_has, isas))[-1]
+            hashes = digests([*emulator, str(without), best, "--hashes"])
+            first = results["x86-64/portable"]
+            results[f"{machine}/{best} without SHA instructions"] = first | hashes
     first = results["x86-64/portable"]
     different = {
         build: sorted(case for case in first.keys() | r.keys() if r.get(case) != first.get(case))

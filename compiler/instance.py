@@ -1,26 +1,27 @@
 """Instances: a program with every symbol bound, committed so that a contract can read it.
 
-instance = H(0x04 || numeric id || node root || number of values || interface root). The node root is
-a Merkle tree with one record of fixed size per value; what varies in size (index rule, attributes,
-microcode, row program) stands in the record as its digest.
+instance = H(0x04 || numeric id || node root || number of values u64 || interface root
+             || numbers of inputs, weights, states, constants, outputs u32 each)
+
+The node root is a Merkle tree with one record of fixed size per value; what varies in size (index rule,
+attributes, microcode, row program) stands in the record as its digest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from ree.compiler.ir import Graph, Node, bind_graph, bound_node
-from ree.compiler.text import print_attr
 from ree.kernels import opdef
 from ree.kernels.index import IndexRule
 from ree.kernels.microcode import microcode_bytes
 from ree.kernels.numerics import CANONICAL_NAN, CONTRACT, SEGMENT, SUM_BLOCK, SUM_LANES
-from ree.kernels.opdef import Bound, OpDef
-from ree.kernels.rowprogram import RowProgram
+from ree.kernels.opdef import AttrValue, Bound, OpDef
+from ree.kernels.rowprogram import Affine, RowProgram
 from ree.kernels.types import MAX_RANK, DType, TensorType
 from ree.traces.merkle import merkle_root
 from ree.traces.tensor import tensor_hash
@@ -39,6 +40,7 @@ class Instance:
     numeric_id: bytes
     node_root: bytes
     interface_root: bytes
+    counts: bytes  # numbers of inputs, weights, states, constants, outputs, u32 each
     digest: bytes
 
 
@@ -69,14 +71,35 @@ def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:
     node_root = merkle_root(records)
     interface_root = merkle_root(_interface(bound))
     nid = numeric_id()
-    digest = sha256(b"\x04", nid, node_root, struct.pack(">Q", len(records)), interface_root)
-    return Instance(bound, g.program_hash(), nid, node_root, interface_root, digest)
+    counts = struct.pack(">5I", *map(len, (g.inputs, g.weights, g.states, g.consts, g.outputs)))
+    digest = sha256(
+        b"\x04", nid, node_root, struct.pack(">Q", len(records)), interface_root, counts
+    )
+    return Instance(bound, g.program_hash(), nid, node_root, interface_root, counts, digest)
 
 
 def encode_type(t: TensorType) -> bytes:
     """dtype, rank and eight dimensions, 66 bytes."""
     dims = t.dims + (0,) * (MAX_RANK - t.rank)
     return struct.pack(">BB8Q", t.dtype.code, t.rank, *dims)
+
+
+def encode_attrs(attrs: Iterable[tuple[str, AttrValue]]) -> bytes:
+    """Attribute values in the order of their names, 8 bytes big-endian for each: integers in two's
+    complement, floats as their 32 bits, dtypes by code; a tuple as its length, then its items."""
+    return b"".join(_encode_attr(v) for _, v in attrs)
+
+
+def _encode_attr(v: AttrValue) -> bytes:
+    if isinstance(v, tuple):
+        return struct.pack(">Q", len(v)) + b"".join(map(_encode_attr, v))
+    if isinstance(v, float):
+        return struct.pack(">If", 0, v)
+    if isinstance(v, DType):
+        return struct.pack(">Q", v.code)
+    if not isinstance(v, int):
+        raise ValueError(f"attribute {v!r} of a bound node is not a number")
+    return struct.pack(">q", v)
 
 
 def node_records(g: Graph, n: Node) -> list[bytes]:
@@ -91,7 +114,7 @@ def node_records(g: Graph, n: Node) -> list[bytes]:
     sources = b"".join(struct.pack(">BI", s.kind, s.index) for s in n.sources)
     sources += bytes(5 * (MAX_SOURCES - len(n.sources)))
     rule = sha256(encode_rule(op.index_rule(b))) if op.index_rule else NO_DIGEST
-    attrs = sha256("\n".join(f"{k}={print_attr(v)}" for k, v in n.attrs).encode())
+    attrs = sha256(encode_attrs(n.attrs))
     code = _microcode_id(op, b)
     sub, count = _sub_program(op, b)
     out = []
@@ -118,30 +141,34 @@ def _function_id(
 
 
 def _sub_program(op: OpDef, b: Bound) -> tuple[bytes, int]:
-    """Commitment to the row program's nodes. They are the same for every element; what an element
-    changes is where its inputs are cut, and that follows from the index rule."""
+    """Commitment to the row program, which is the same for every element."""
     if op.row_program is None or b.out.numel == 0:
         return NO_DIGEST, 0
-    program = op.row_program(b, 0)
+    program = op.row_program(b)
     leaves = row_leaves(program)
     return merkle_root(leaves), len(leaves)
 
 
 def row_leaves(program: RowProgram) -> list[bytes]:
-    """Canonical bytes of a row program: its inputs' types, constants, then nodes."""
-    leaves = [bytes([0]) + struct.pack(">B", x.operand) + encode_type(x.type)
+    """Canonical bytes of a row program, a leaf each: inputs with their index rules, constants, numbers,
+    nodes, and last where the element stands in the last node."""
+    leaves = [bytes([0]) + struct.pack(">B", x.operand) + encode_type(x.type) + sha256(encode_rule(x.rule))
               for x in program.inputs]  # fmt: skip
     leaves += [bytes([1]) + tensor_hash(c) for c in program.constants]
+    leaves += [bytes([3]) + _affine(n) for n in program.numbers]
     for node in program.nodes:
-        attrs = "\n".join(f"{k}={print_attr(v)}" for k, v in sorted(node.attrs.items()))
         sources = struct.pack(f">B{len(node.sources)}I", len(node.sources), *node.sources)
         leaves.append(
             bytes([2])
             + struct.pack(">H", opdef.get(node.op).opcode)
             + sources
-            + sha256(attrs.encode())
+            + sha256(encode_attrs(sorted(node.attrs.items())))
         )
-    return leaves
+    return [*leaves, bytes([4]) + _affine(program.element)]
+
+
+def _affine(x: Affine) -> bytes:
+    return struct.pack(f">B{len(x.coeffs) + 1}q", len(x.coeffs), *x.coeffs, x.offset)
 
 
 def encode_rule(rule: IndexRule) -> bytes:

@@ -26,12 +26,11 @@ class Kind(enum.IntEnum):
     WEIGHT = 1
     STATE = 2
     INPUT = 3
-    BATCH = 4
-    CONST = 5
+    CONST = 4
 
 
 PREFIX = {
-    Kind.VALUE: "%", Kind.WEIGHT: "@w", Kind.STATE: "@s", Kind.INPUT: "@i", Kind.BATCH: "@b",
+    Kind.VALUE: "%", Kind.WEIGHT: "@w", Kind.STATE: "@s", Kind.INPUT: "@i",
     Kind.CONST: "@c",
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ from ree.kernels.opdef import (
     bytes_moved,
     register,
 )
-from ree.kernels.rowprogram import Local, RowBuilder, RowProgram
+from ree.kernels.rowprogram import Affine, Local, RowBuilder, RowProgram
 from ree.kernels.samples import patterns
 from ree.kernels.scalar import f32_bits
 from ree.kernels.types import DType, TensorType, broadcast_shapes
@@ -119,16 +119,19 @@ def _lower(ctx: Lowering) -> None:
               *mask_strides, *y.strides[:3]])  # fmt: skip
 
 
-def _row_program(node: Bound, out_index: int) -> RowProgram:
+def _row_program(node: Bound) -> RowProgram:
     """One output element: its query row, all keys, its value column, its mask row."""
     q, k, v = (t.dims for t in node.inputs[:3])
-    b, h, i, d = (int(x) for x in np.unravel_index(out_index, node.out.dims))
-    keys, width, kv_head = k[2], q[3], h // (q[1] // k[1])
-    r = RowBuilder()
+    keys, width, group = k[2], q[3], q[1] // k[1]
+    # batch, key head, head within its group, query, value column
+    r = RowBuilder((q[0], k[1], group, q[2], v[3]))
+    b, kv_head, i, d = (r.digit(j) for j in (0, 1, 3, 4))
+    h = Affine((0, group, 1, 0, 0))
+    zero_ = r.fixed()
     f32 = DType.F32
-    query = r.row(0, TensorType(f32, (width,)), q, [b, h, i, 0], (3,))
-    key = r.row(1, TensorType(f32, (keys, width)), k, [b, kv_head, 0, 0], (2, 3))
-    value = r.row(2, TensorType(f32, (keys,)), v, [b, kv_head, 0, d], (2,))
+    query = r.row(0, TensorType(f32, (width,)), q, [b, h, i, zero_], (3,))
+    key = r.row(1, TensorType(f32, (keys, width)), k, [b, kv_head, zero_, zero_], (2, 3))
+    value = r.row(2, TensorType(f32, (keys,)), v, [b, kv_head, zero_, d], (2,))
     inf = r.constant(np.array(-np.inf, np.float32))
     zero = r.constant(np.array(0, np.float32))
     s = r.add("linear", key, r.add("view", query, shape=(1, width)))
@@ -141,14 +144,15 @@ def _row_program(node: Bound, out_index: int) -> RowProgram:
             if node.inputs[3].dtype is DType.BOOL
             else r.add("add", s, mask)
         )
-    s = _positions(r, node, s, i, keys, inf)
+    s = _positions(r, node, s, keys, inf)
     return _folded(r, s, value, keys, inf, zero)
 
 
-def _mask_row(r: RowBuilder, node: Bound, at: tuple[int, int, int], keys: int) -> Local:
+def _mask_row(r: RowBuilder, node: Bound, at: tuple[Affine, Affine, Affine], keys: int) -> Local:
     """The mask of one query over the keys; a broadcast axis stays at 0."""
     t = node.inputs[3]
-    starts = [0 if d == 1 else a for d, a in zip(t.dims, (*at, 0)[4 - t.rank :], strict=True)]
+    whole = (*at, r.fixed())[4 - t.rank :]
+    starts = [r.fixed() if d == 1 else a for d, a in zip(t.dims, whole, strict=True)]
     last = t.dims[-1] if t.rank else 1
     if t.rank == 0 or last == 1:
         row = r.row(3, TensorType(t.dtype, ()), t.dims, starts, ())
@@ -156,17 +160,16 @@ def _mask_row(r: RowBuilder, node: Bound, at: tuple[int, int, int], keys: int) -
     return r.row(3, TensorType(t.dtype, (keys,)), t.dims, starts, (t.rank - 1,))
 
 
-def _positions(r: RowBuilder, node: Bound, s: Local, query: int, keys: int, inf: Local) -> Local:
-    """-inf at keys that causality or the window exclude; the query's position is a constant."""
-    position = query + node.int_attr("q_offset")
-    window = node.int_attr("window")
+def _positions(r: RowBuilder, node: Bound, s: Local, keys: int, inf: Local) -> Local:
+    """-inf at keys that causality or the window exclude."""
+    offset, window = node.int_attr("q_offset"), node.int_attr("window")
     if not node.attrs["causal"] and not window:
         return s
     j = r.add("iota", n=keys, start=0, step=1)
     if node.attrs["causal"]:
-        s = r.add("where", r.add("le", j, r.constant(np.array(position))), s, inf)
+        s = r.add("where", r.add("le", j, r.number(r.digit(3, 1, offset))), s, inf)
     if window:
-        s = r.add("where", r.add("gt", j, r.constant(np.array(position - window))), s, inf)
+        s = r.add("where", r.add("gt", j, r.number(r.digit(3, 1, offset - window))), s, inf)
     return s
 
 

@@ -23,7 +23,7 @@ from ree.kernels.opdef import (
     bytes_moved,
     register,
 )
-from ree.kernels.rowprogram import Local, RowBuilder, RowProgram
+from ree.kernels.rowprogram import Affine, Local, RowBuilder, RowProgram
 from ree.kernels.samples import patterns
 from ree.kernels.scalar import f32_bits
 from ree.kernels.scalar_functions import FUNCTIONS
@@ -45,12 +45,12 @@ def _rule(node: Bound) -> IndexRule:
     return IndexRule(dims, (access_by_dims(dims, len(dims) + 1, terms), *column), (dims[last],))
 
 
-def _row(b: RowBuilder, node: Bound, out_index: int) -> tuple[Local, int]:
+def _row(b: RowBuilder, node: Bound) -> tuple[Local, Affine]:
     """The row of an output element, and the element's column."""
     dims = node.inputs[0].dims
-    at = [int(i) for i in np.unravel_index(out_index, dims)]
-    row = b.row(0, TensorType(DType.F32, dims[-1:]), dims, at, (len(dims) - 1,))
-    return row, at[-1]
+    last = len(dims) - 1
+    at = [b.digit(i) for i in range(len(dims))]
+    return b.row(0, TensorType(DType.F32, dims[-1:]), dims, at, (last,)), b.digit(last)
 
 
 def _rows(node: Bound) -> tuple[int, int]:
@@ -81,9 +81,9 @@ def softmax(x: F32) -> F32:
         return canonical_nan(p / tree_sum(p)[..., None])
 
 
-def _softmax_row(node: Bound, out_index: int) -> RowProgram:
-    b = RowBuilder()
-    x, column = _row(b, node, out_index)
+def _softmax_row(node: Bound) -> RowProgram:
+    b = RowBuilder(node.out.dims)
+    x, column = _row(b, node)
     p = b.add("exp", b.add("sub", x, b.add("amax", x, dim=0, keepdim=True)))
     b.add("div", p, b.add("sum", p, dim=0, keepdim=True))
     return b.finish(column)
@@ -151,10 +151,10 @@ def _rms_norm(inputs: Sequence[Array], node: Bound) -> tuple[Array, ...]:
         return (_affine(x * r[..., None], inputs, node),)
 
 
-def _norm_row(centre: bool) -> Callable[[Bound, int], RowProgram]:
-    def row_program(node: Bound, out_index: int) -> RowProgram:
-        b = RowBuilder()
-        x, column = _row(b, node, out_index)
+def _norm_row(centre: bool) -> Callable[[Bound], RowProgram]:
+    def row_program(node: Bound) -> RowProgram:
+        b = RowBuilder(node.out.dims)
+        x, column = _row(b, node)
         n = b.constant(np.array(node.inputs[0].dims[-1], np.float32))
         eps = b.constant(np.array(node.f32_attr("eps"), np.float32))
         if centre:
@@ -166,7 +166,7 @@ def _norm_row(centre: bool) -> Callable[[Bound, int], RowProgram]:
         for option, op in (("weight", "mul"), ("bias", "add")):
             if node.attrs.get(option):
                 dims = node.inputs[operand].dims
-                w = b.row(operand, TensorType(DType.F32, dims), dims, [0], (0,))
+                w = b.row(operand, TensorType(DType.F32, dims), dims, [b.fixed()], (0,))
                 y = b.add(op, y, w)
                 operand += 1
         return b.finish(column)

@@ -154,7 +154,7 @@ class OpDef:
     index_rule: Callable[[Bound], IndexRule] | None = None
     scalar: Callable[[Sequence[DType], Attrs], Function] | None = None
     lower: Callable[[Lowering], None] | None = None
-    row_program: Callable[[Bound, int], RowProgram] | None = None
+    row_program: Callable[[Bound], RowProgram] | None = None
 
     def __post_init__(self) -> None:
         needed = {

@@ -127,13 +127,12 @@ def _samples(empty: bool) -> Callable[[], Iterator[Sample]]:
     return samples
 
 
-def _mean_row(node: Bound, out_index: int) -> RowProgram:
+def _mean_row(node: Bound) -> RowProgram:
     dims, axis = node.inputs[0].dims, node.int_attr("dim")
     n = dims[axis]
-    kept = [d for i, d in enumerate(dims) if i != axis]
-    at = [int(i) for i in np.unravel_index(out_index, kept)] if kept else []
-    at.insert(axis, 0)
-    b = RowBuilder()
+    b = RowBuilder([d for i, d in enumerate(dims) if i != axis])
+    at = [b.digit(i) for i in range(len(dims) - 1)]
+    at.insert(axis, b.fixed())
     x = b.row(0, TensorType(DType.F32, (n,)), dims, at, (axis,))
     b.add("div", b.add("sum", x, dim=0, keepdim=False), b.constant(np.array(n, np.float32)))
     return b.finish()

@@ -5,6 +5,7 @@ outputs = program(*inputs)
 result = program.run(*inputs, trace="ops")
 program.save("model.ree"); ree.load("model.ree")
 report = ree.verify(program, result.trace, inputs)
+result = ree.train(module, loss, ree.optim.AdamW(lr=1e-3), batch, steps=200, run="RUN")
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ if TYPE_CHECKING:
     from ree.artifact import load
     from ree.compilation import compile
     from ree.program import Program, Result
+    from ree.training import train
     from ree.verification import verify
 
 __version__ = "0.1.0"
-__all__ = ["Program", "Result", "compile", "load", "verify"]
+__all__ = ["Program", "Result", "compile", "load", "train", "verify"]
 
 _HOMES = {
     "compile": "ree.compilation", "load": "ree.artifact", "verify": "ree.verification",
-    "Program": "ree.program", "Result": "ree.program",
+    "Program": "ree.program", "Result": "ree.program", "train": "ree.training",
 }  # fmt: skip
 
 

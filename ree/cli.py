@@ -35,6 +35,10 @@ def parser() -> argparse.ArgumentParser:
                        help="cpu (default), cuda, cuda:N, or interpret: GPU kernels without a GPU, "
                        "slowly")  # fmt: skip
 
+    def script(c: argparse.ArgumentParser) -> None:
+        c.add_argument("--script", metavar="TRAIN.py", help="make the batches with this file's batch() "
+                       "(default: those that the run keeps)")  # fmt: skip
+
     c = command(
         "compile", "compile MODEL.py (it defines model() and example_inputs()) to an artifact"
     )
@@ -54,18 +58,55 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--threads", type=int, metavar="N")
     device(c)
 
-    c = command("verify", "replay an artifact and compare with a trace: 0 same, 1 differs, 2 error")
-    c.add_argument("artifact", metavar="ART.ree")
-    c.add_argument("--trace", required=True, metavar="FILE")
+    c = command("verify", "replay an artifact and compare with a trace, or a training run and compare "
+                "with its history: 0 same, 1 differs, 2 error")  # fmt: skip
+    c.add_argument("artifact", metavar="ART.ree|RUN")
+    c.add_argument("--trace", metavar="FILE", help="of the artifact")
+    c.add_argument(
+        "--steps", metavar="A:B", help="steps of the run, both ends included (default: all)"
+    )
+    c.add_argument("--sample", type=int, metavar="N", help="N randomly chosen steps of the run")
+    c.add_argument("--seed", type=int, metavar="S", help="of --sample (default: a fresh one)")
+    script(c)
     c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
     c.add_argument("--threads", type=int, metavar="N")
     device(c)
 
-    c = command("diff", "compare two traces without the model: 0 same, 1 differ, 2 error")
-    c.add_argument("left", metavar="A.trace")
-    c.add_argument("right", metavar="B.trace")
+    c = command("diff", "compare two traces without the model, or two training runs: 0 same, 1 differ, "
+                "2 error")  # fmt: skip
+    c.add_argument("left", metavar="A.trace|RUN1")
+    c.add_argument("right", metavar="B.trace|RUN2")
+    c.add_argument("--threads", type=int, metavar="N")
+    script(c)
 
-    c = command("inspect", "describe an artifact or a trace")
+    c = command(
+        "train", "train TRAIN.py (it defines model(), loss(), optimizer() and batch()) into a run"
+    )
+    c.add_argument("script", metavar="TRAIN.py")
+    c.add_argument("-o", "--output", required=True, metavar="RUN")
+    c.add_argument(
+        "--steps", type=int, required=True, metavar="N", help="in all, with those resumed"
+    )
+    c.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="K",
+        help="steps (default 100); fixed when the run begins",
+    )
+    c.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint")
+    c.add_argument("--no-keep-batches", action="store_true",
+                   help="store digests of the batches only: verifying then needs --script")  # fmt: skip
+    c.add_argument("--threads", type=int, metavar="N")
+    c.add_argument("--isa", metavar="ISA", help="instruction set (default: the best there is)")
+
+    c = command("trace", "trace one step of a training run, every operator of it")
+    c.add_argument("run", metavar="RUN")
+    c.add_argument("--step", type=int, required=True, metavar="S")
+    c.add_argument("-o", "--output", required=True, metavar="FILE")
+    c.add_argument("--threads", type=int, metavar="N")
+    script(c)
+
+    c = command("inspect", "describe an artifact, a trace or a training run")
     c.add_argument("file", metavar="FILE")
 
     c = command(

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,7 @@ def run_command(args: argparse.Namespace) -> int:
         tensors: dict[tuple[str, int], Any] = {}
         if keep or sum(v.nbytes for v in result.outputs) <= args.max_values << 20:
             tensors = replayed_tensors(result)
-        _write_trace(args.trace, result.trace, tensors)
+        write_trace_file(args.trace, result.trace, tensors)
         data["root"] = result.trace.root.hex()
         lines.append(f"root {data['root']}")
     emit(args, data, lines)
@@ -178,7 +179,8 @@ def _values_fit(program: Program, inputs: dict[str, Any], limit: int) -> bool:
     return size <= limit << 20
 
 
-def _write_trace(path: str, trace: Any, tensors: dict[Any, Any]) -> None:
+def write_trace_file(path: str, trace: Any, tensors: dict[Any, Any]) -> None:
+    """Write a trace and the tensors it carries; ReeError if that cannot be done."""
     from ree.traces.files import write_trace
 
     try:
@@ -202,8 +204,18 @@ def read_trace_file(path: str) -> TraceFile:
 
 
 def verify_command(args: argparse.Namespace) -> int:
+    from ree.run_directory import is_run
     from ree.verification import verify
 
+    if is_run(args.artifact):
+        if args.trace or args.inputs or args.device != "cpu":
+            raise InputError("a run is verified on the CPU, without --trace and --inputs")
+        return _of_run("verify_run_command", args)
+    for option in ("steps", "sample", "seed", "script"):
+        if getattr(args, option) is not None:
+            raise InputError(f"--{option} is for a training run, and '{args.artifact}' is none")
+    if not args.trace:
+        raise InputError("expected --trace FILE, or a training run to verify")
     file = read_trace_file(args.trace)
     program = _load(args.artifact)
     inputs = read_inputs(args.inputs)
@@ -238,6 +250,10 @@ def verify_command(args: argparse.Namespace) -> int:
 def diff_command(args: argparse.Namespace) -> int:
     from ree.traces.diff import compare
 
+    if Path(args.left).is_dir() or Path(args.right).is_dir():
+        return _of_run("diff_runs_command", args)
+    if args.script:
+        raise InputError("--script is for training runs")
     left, right = read_trace_file(args.left), read_trace_file(args.right)
     differences = compare(left.trace, right.trace, left.tensors, right.tensors)
     same = left.trace.root == right.trace.root
@@ -284,8 +300,14 @@ def _as_json(d: Difference) -> dict[str, Any]:
 
 
 def inspect_command(args: argparse.Namespace) -> int:
+    from ree.run_directory import is_run
+
     path = Path(args.file)
-    if path.is_dir():
+    if is_run(path):
+        from ree.commands_train import inspect_run
+
+        data = inspect_run(args.file)
+    elif path.is_dir():
         data = describe(_load(args.file))
         data = {"kind": "artifact", **data}
     elif not path.exists():
@@ -354,6 +376,13 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
+def _of_run(name: str, args: argparse.Namespace) -> int:
+    """A command on training runs."""
+    from ree import commands_train
+
+    return int(getattr(commands_train, name)(args))
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "compile": compile_command,
     "run": run_command,
@@ -363,4 +392,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "doctor": doctor_command,
     "audit": audit_command,
     "conformance": conformance_command,
+    "train": partial(_of_run, "train_command"),
+    "trace": partial(_of_run, "trace_command"),
 }

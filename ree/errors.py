@@ -6,6 +6,7 @@ ReeError              one line for the user, exit code 2
 +-- InputError        wrong input name, shape, dtype or value
 +-- ArtifactError     an artifact that is malformed, altered or from another version
 +-- TraceError        a trace file that is malformed
++-- RunError          a training run on disk that is malformed, altered or in use
 +-- EnvironmentError_ this machine or its settings cannot do what was asked
 """
 
@@ -42,6 +43,10 @@ class ArtifactError(ReeError):
 
 class TraceError(ReeError):
     """A trace file that is malformed."""
+
+
+class RunError(ReeError):
+    """A training run on disk that is malformed, altered, in use, or cannot be written."""
 
 
 class EnvironmentError_(ReeError):

@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ree.errors import CaptureError
+from ree.errors import CaptureError, ReeError
 
 
 def load_model_file(path: Path) -> tuple[Any, Any, Any]:
@@ -21,30 +21,31 @@ def load_model_file(path: Path) -> tuple[Any, Any, Any]:
         raise CaptureError(f"no model file '{path}'")
     sys.path.insert(0, str(path.resolve().parent))
     try:
-        names = _guard(path, lambda: runpy.run_path(str(path), run_name="ree_model"))
+        names = guard(path, lambda: runpy.run_path(str(path), run_name="ree_model"))
         for name in ("model", "example_inputs"):
             if not callable(names.get(name)):
                 raise CaptureError(
                     f"'{path}' does not define {name}()",
                     "expected model() -> torch.nn.Module and example_inputs() -> tuple or dict",
                 )
-        module = _guard(path, names["model"])
-        inputs = _guard(path, names["example_inputs"])
+        module = guard(path, names["model"])
+        inputs = guard(path, names["example_inputs"])
         dynamic = names.get("dynamic_shapes")
-        shapes = _guard(path, dynamic) if callable(dynamic) else dynamic
+        shapes = guard(path, dynamic) if callable(dynamic) else dynamic
     finally:
         sys.path.pop(0)
     _check(path, module, inputs)
     return module, inputs, shapes
 
 
-def _guard(path: Path, call: Any) -> Any:
+def guard(path: Path, call: Any) -> Any:
+    """What `call`, a user's code in file `path`, returns; CaptureError where it fails."""
     try:
         return call()
     except SyntaxError as e:
         where = f"{Path(e.filename or path).name}:{e.lineno}"
         raise CaptureError(f"syntax error in '{path}' at {where}: {e.msg}") from e
-    except (KeyboardInterrupt, CaptureError):
+    except (KeyboardInterrupt, ReeError):
         raise
     except BaseException as e:  # a user's code may raise anything, SystemExit included
         frames = [f for f in traceback.extract_tb(e.__traceback__) if f.filename == str(path)]

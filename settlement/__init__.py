@@ -1,1 +1,1 @@
-"""Settlement, the contracts and their client. Not part of this release."""
+"""Settlement: the contracts that decide a dispute and, later, their client."""

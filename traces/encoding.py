@@ -15,6 +15,7 @@ TENSOR = b"\x02"
 TRACE = b"\x03"  # what both levels of a trace commit to
 INSTANCE = b"\x04"  # ree.compiler.instance
 OPS_TRACE = b"\x05"  # a trace that also commits to every value
+HISTORY = b"\x06"  # a training run
 
 
 def u8(x: int) -> bytes:

@@ -138,3 +138,34 @@ class MerkleTree:
         if not 0 <= size <= len(self):
             raise IndexError(f"size: expected 0 to {len(self)}, got {size}")
         return size
+
+
+class Frontier:
+    """The root of a growing tree, from O(log n) digests: what `MerkleTree` gives, without proofs.
+
+    `peaks[k]` is the last complete subtree of height k when bit k of the count is set.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._peaks: list[bytes] = []
+
+    def append(self, leaf: bytes) -> None:
+        """Add a leaf; amortised O(1)."""
+        node, level, n = leaf_hash(leaf), 0, self.count
+        while n & 1:
+            node, n, level = node_hash(self._peaks[level], node), n >> 1, level + 1
+        if level == len(self._peaks):
+            self._peaks.append(node)
+        self._peaks[level] = node
+        self.count += 1
+
+    def root(self) -> bytes:
+        """Root of the tree of all leaves so far."""
+        top, node = depth(self.count), ZERO  # node: the incomplete subtree at the right end
+        for level in range(top):
+            if self.count >> level & 1:
+                node = node_hash(self._peaks[level], node)
+            elif node != ZERO:
+                node = node_hash(node, ZERO)
+        return self._peaks[top] if self.count == 1 << top else node

@@ -1,7 +1,7 @@
 // The kernels on deterministic operands, without Python: one line "case digest" each, to be equal
 // for every instruction set and processor.
 //
-//   main ISA [--full]
+//   main ISA [--full | --hashes]
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -324,6 +324,7 @@ void run_scalars(bool full) {
 
 int main(int argc, char** argv) {
   const bool full = argc > 2 && std::strcmp(argv[2], "--full") == 0;
+  const bool hashes = argc > 2 && std::strcmp(argv[2], "--hashes") == 0;
   g_isa = argc > 1 ? find_isa(argv[1]) : nullptr;
   if (!g_isa) {
     std::fprintf(stderr, "instruction set not built, or not of this processor\n");
@@ -336,6 +337,10 @@ int main(int argc, char** argv) {
   Pool pool(3);
   g_pool = &pool;
   if (FloatMode::is_clean()) return 3;
+  if (hashes) {
+    run_hashes();
+    return 0;
+  }
   run_layer(full);
   run_contractions();
   run_rows();

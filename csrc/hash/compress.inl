@@ -3,19 +3,11 @@
 #include <cstdint>
 #include <cstring>
 
-namespace ree::REE_ISA::sha {
+#include "constants.hpp"
 
-alignas(64) inline constexpr uint32_t kRound[64] = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-inline constexpr uint32_t kInit[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+namespace ree::REE_ISA::sha {
+using ree::sha::kInit;
+using ree::sha::kRound;
 
 // The operations of the vector layer, for one message.
 inline uint32_t addi(uint32_t a, uint32_t b) { return a + b; }
@@ -183,28 +175,34 @@ inline void hash_tagged_one(uint8_t tag, int blocks, const uint8_t* src, uint8_t
   for (int j = 0; j < 8; ++j) store_be(dst + 4 * j, s[j]);
 }
 
+// The last blocks of a message of `length` bytes, to `padded`, zeroed before; returns their number.
+inline int pad_tail(const uint8_t* src, int64_t length, uint8_t* padded) {
+  const int rest = (int)(length % 64), blocks = rest < 56 ? 1 : 2;
+  if (rest) std::memcpy(padded, src + length - rest, (size_t)rest);
+  padded[rest] = 0x80;
+  store_be(padded + 64 * blocks - 8, (uint32_t)((uint64_t)length >> 29));
+  store_be(padded + 64 * blocks - 4, (uint32_t)((uint64_t)length << 3));
+  return blocks;
+}
+
 // Plain SHA-256 of n <= W messages of `length` bytes.
 inline void hash_plain(const uint8_t* const* src, int64_t length, uint8_t* const* dst, int n) {
-  const int64_t whole = length / 64;
-  const int rest = (int)(length % 64), tail = rest < 56 ? 64 : 128;
   uint8_t padded[W][128] = {};
   const uint8_t *p[W], *q[W];
+  int blocks = 0;
   for (int i = 0; i < W; ++i) {
     p[i] = src[i < n ? i : 0];
     q[i] = padded[i];
-    if (rest) std::memcpy(padded[i], p[i] + 64 * whole, (size_t)rest);
-    padded[i][rest] = 0x80;
-    store_be(padded[i] + tail - 8, (uint32_t)((uint64_t)length >> 29));
-    store_be(padded[i] + tail - 4, (uint32_t)((uint64_t)length << 3));
+    blocks = pad_tail(p[i], length, padded[i]);
   }
   I s[8], w[16];
   for (int j = 0; j < 8; ++j) s[j] = set1i(kInit[j]);
-  for (int64_t b = 0; b < whole; ++b) {
+  for (int64_t b = 0; b < length / 64; ++b) {
     load_block(p, 64 * b, w);
     compress(s, w);
   }
-  for (int b = 0; b < tail; b += 64) {
-    load_block(q, b, w);
+  for (int b = 0; b < blocks; ++b) {
+    load_block(q, 64 * b, w);
     compress(s, w);
   }
   store_digests(s, dst, n);

@@ -3,6 +3,8 @@
 #include <vector>
 
 #include "compress.inl"
+#include "instructions.hpp"
+#include "streams.inl"
 
 namespace ree::REE_ISA {
 namespace sha {
@@ -11,6 +13,19 @@ inline constexpr int64_t kLeaf = 512, kDigest = 32;
 inline constexpr int kFan = 16;        // nodes a piece of a large tree leaves behind: full vectors
 inline constexpr int64_t kPiece = 256; // leaves (128 KiB) a piece starts from
 inline constexpr int kScalar = 2;      // up to here one message after the other is faster
+
+// What hashes the messages at hand: the processor's instructions, vectors or scalar code.
+inline void hash_some(const ShaInstructions& own, uint8_t tag, int blocks, const uint8_t* const* src,
+                      uint8_t* const* dst, int n) {
+  if (n <= own.up_to) {
+    hash_tagged_streams(own.compress, tag, blocks, src, dst, n);
+  } else if (n > kScalar) {
+    hash_tagged(tag, blocks, src, dst, n);
+  } else {
+    // both sources of a parent precede or equal its place, so this order is safe too
+    for (int i = 0; i < n; ++i) hash_tagged_one(tag, blocks, src[i], dst[i]);
+  }
+}
 
 // Collects messages and hashes W at a time. A message may overwrite sources of its own or earlier
 // messages, as sources are read before digests are written.
@@ -29,16 +44,12 @@ class Batch {
     add(partial_[n_], dst);
   }
   void flush() {
-    if (n_ > kScalar) {
-      hash_tagged(tag_, blocks_, src_, dst_, n_);
-    } else {
-      // both sources of a parent precede or equal its place, so this order is safe too
-      for (int i = 0; i < n_; ++i) hash_tagged_one(tag_, blocks_, src_[i], dst_[i]);
-    }
+    hash_some(own_, tag_, blocks_, src_, dst_, n_);
     n_ = 0;
   }
 
  private:
+  const ShaInstructions own_ = sha_instructions(REE_STR(REE_ISA));
   uint8_t tag_;
   int blocks_, n_ = 0;
   const uint8_t* src_[W];
@@ -185,6 +196,7 @@ static void tree_hash_many(Pool& pool, void* const* bufs, const int64_t* params)
 // Plain SHA-256. bufs: data, out (count x 32 bytes). params: count, bytes of a message, stride.
 static void sha256_many(Pool& pool, void* const* bufs, const int64_t* params) {
   const int64_t count = params[0], length = params[1], stride = params[2];
+  const ShaInstructions own = sha_instructions(REE_STR(REE_ISA));
   pool.parallel_for(sha::ceil_div(count, W), [&](int64_t item, int) {
     const uint8_t* src[W];
     uint8_t* dst[W];
@@ -193,7 +205,8 @@ static void sha256_many(Pool& pool, void* const* bufs, const int64_t* params) {
       src[i] = (const uint8_t*)bufs[0] + (item * W + i) * stride;
       dst[i] = (uint8_t*)bufs[1] + (item * W + i) * sha::kDigest;
     }
-    sha::hash_plain(src, length, dst, n);
+    if (n <= own.up_to) sha::hash_plain_streams(own.compress, src, length, dst, n);
+    else sha::hash_plain(src, length, dst, n);
   });
 }
 

@@ -1,6 +1,9 @@
 // Included once per ISA, after that ISA's vector layer: compiles every kernel for it.
 #include "../kernel.hpp"
 
+#define REE_STR2(x) #x
+#define REE_STR(x) REE_STR2(x)
+
 // generated at build time from kernels/scalar_functions.py
 #include "scalar_generated.inl"
 
@@ -23,8 +26,6 @@ static const KernelEntry kEntries[] = {
     REE_SCATTER_KERNELS REE_SORT_KERNELS REE_HASH_KERNELS REE_SCALAR_KERNELS
 #undef REE_KERNEL
 };
-#define REE_STR2(x) #x
-#define REE_STR(x) REE_STR2(x)
 extern const KernelTable table;
 const KernelTable table = {REE_STR(REE_ISA), kEntries, 
                            (int)(sizeof kEntries / sizeof kEntries[0]), W, kPanel};

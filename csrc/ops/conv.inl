@@ -1,8 +1,7 @@
 // Convolution. The chain of an output element is that of a contraction whose k runs over (channel,
-// window position); blocks, packing and threads are free, as in gemm.inl. Output rows are channels,
-// output columns pixels, so weights are the left operand and the right one is made a panel at a time
-// from a copy of the image that has its border of +0, and its columns sorted by their remainder
-// modulo the stride: what one k needs for neighbouring pixels then lies side by side.
+// window position); blocks, packing and threads are free, as in gemm.inl. Images are copied first:
+// with their border of +0, the channels of a row next to each other, and columns sorted by their
+// remainder modulo the stride. What one k needs for neighbouring pixels then lies side by side.
 #include <cstring>
 #include <vector>
 
@@ -32,10 +31,7 @@ struct Convolution {
     pixels = out[0] * out[1] * out[2];
     for (int i = 0; i < 2; ++i) rows[i] = (out[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1;
     width = ceil_div((out[2] - 1) * stride[2] + (kernel[2] - 1) * dilation[2] + 1, stride[2]);
-    row = width * stride[2];
-    plane = row * rows[1];
-    channel = plane * rows[0];
-    image = channel * C;
+    hold(C);
     for (int i = 0; i < 2; ++i)
       for (int64_t r = 0; r < rows[i]; ++r) is_row_read[i].push_back(is_read(i, r));
     for (int64_t r = 0; r < stride[2]; ++r) {
@@ -45,6 +41,13 @@ struct Convolution {
     }
   }
 
+  // The copy holds so many channels.
+  void hold(int64_t channels) {
+    channel = width * stride[2];
+    row = channel * channels;
+    plane = row * rows[1];
+    image = plane * rows[0];
+  }
   bool is_one_by_one() const {
     for (int i = 0; i < 3; ++i)
       if (kernel[i] != 1 || stride[i] != 1 || pad[i] != 0) return false;
@@ -78,7 +81,7 @@ struct Convolution {
       for (int64_t i = 0; i < low; ++i) to[i] = 0.0f;
       const float* from = x + low * stride[2] + r - pad[2];
       if (stride[2] == 1) {
-        if (high > low) std::memcpy(to + low, from, 4 * (size_t)(high - low));
+        copy_row(from, to + low, high - low);
       } else if (stride[2] == 2) {
         for (int64_t i = low; i < high; ++i) to[i] = from[2 * (i - low)];
       } else {
@@ -87,16 +90,18 @@ struct Convolution {
       for (int64_t i = high; i < width; ++i) to[i] = 0.0f;
     }
   }
-  void copy_channel(const float* x, float* to) const {
+  void copy_channel(const float* x, float* to) const { copy_rows(x, to, 0, rows[1]); }
+  // Rows [h0, h1) of each plane.
+  void copy_rows(const float* x, float* to, int64_t h0, int64_t h1) const {
     for (int64_t d = 0; d < rows[0]; ++d) {
       if (!is_row_read[0][(size_t)d]) continue;
       const int64_t xd = d - pad[0];
-      for (int64_t h = 0; h < rows[1]; ++h) {
+      for (int64_t h = h0; h < h1; ++h) {
         if (!is_row_read[1][(size_t)h]) continue;
         const int64_t xh = h - pad[1];
         float* line = to + d * plane + h * row;
         if (xd < 0 || xd >= in[0] || xh < 0 || xh >= in[1])
-          std::memset(line, 0, 4 * (size_t)row);
+          std::memset(line, 0, 4 * (size_t)channel);
         else
           copy_columns(x + (xd * in[1] + xh) * in[2], line);
       }
@@ -104,90 +109,11 @@ struct Convolution {
   }
 };
 
-// Columns of a contraction that are the pixels of several images, and its right-hand panels, made
-// from the copy.
-struct Patches {
-  const Convolution& conv;
-  const float* copy;
-  const int64_t* offsets;  // of each k
+}  // namespace ree::REE_ISA::contraction
 
-  // A panel may hold pixels of two images or more; its columns are then not neighbours in C.
-  int64_t image(int64_t column) const { return column / conv.pixels; }
-  int64_t c_offset(int64_t column) const {
-    return image(column) * conv.CO * conv.pixels + column % conv.pixels;
-  }
-};
+#include "conv_tiles.inl"
 
-// dst[k][column[i]], W floats, from base + offsets[k] + source[i], for i < N in order
-template <int N>
-void copy_windows(const float* base, const int64_t* offsets, int64_t count, const int64_t* source,
-                  const int64_t* column, float* dst) {
-  for (int64_t k = 0; k < count; ++k, dst += kPanel) {
-    const float* from = base + offsets[k];
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) store(dst + column[i], load(from + source[i]));
-  }
-}
-
-// Rows k .. k + count of panel j of group e; writes up to W - 1 floats more. Columns past the last
-// pixel are not defined.
-void pack_patches(const Patches& p, int64_t e, int64_t j, int64_t k, int64_t count, int64_t columns,
-                  float* dst) {
-  const Convolution& conv = p.conv;
-  int64_t source[kPanel + 1], column[kPanel + 1], n = 0;
-  const int64_t width = conv.out[2], first = j * kPanel, end = smaller(first + kPanel, columns);
-  for (int64_t q = first; q < end;) {
-    const int64_t pixel = q % conv.pixels, x = pixel % width, run = smaller(width - x, end - q);
-    const int64_t at = p.image(q) * conv.image + conv.line(pixel / width) + x;
-    for (int64_t c = 0; c < run; c += W, ++n) source[n] = at + c, column[n] = q - first + c;
-    q += run;
-  }
-  const float* base = p.copy + e * conv.CG * conv.channel;
-  const int64_t* offsets = p.offsets + k;
-  switch (n) {
-    case 1: return copy_windows<1>(base, offsets, count, source, column, dst);
-    case 2: return copy_windows<2>(base, offsets, count, source, column, dst);
-    case 3: return copy_windows<3>(base, offsets, count, source, column, dst);
-    case 4: return copy_windows<4>(base, offsets, count, source, column, dst);
-    case 5: return copy_windows<5>(base, offsets, count, source, column, dst);
-    case 6: return copy_windows<6>(base, offsets, count, source, column, dst);
-  }
-  for (int64_t i = 0; i < count; ++i, dst += kPanel)
-    for (int64_t r = 0; r < n; ++r) store(dst + column[r], load(base + offsets[i] + source[r]));
-}
-
-// Calls fn(column of the panel, columns, image, pixel) for each image of columns [c0, c1).
-template <class Fn>
-void for_images(const Patches& p, int64_t c0, int64_t c1, Fn&& fn) {
-  for (int64_t q = c0; q < c1;) {
-    const int64_t pixel = q % p.conv.pixels, n = smaller(p.conv.pixels - pixel, c1 - q);
-    fn(q - c0, n, p.image(q), pixel);
-    q += n;
-  }
-}
-int64_t columns_at(const Patches& p, int64_t column) { return p.c_offset(column); }
-bool spans_images(const Patches& p, int64_t c0, int64_t c1) {
-  return p.image(c0) != p.image(c1 - 1);
-}
-void move_panel(const Patches& p, int64_t c0, int64_t c1, float* c, int64_t rows, float* panel,
-                bool to_c) {
-  for_images(p, c0, c1, [&](int64_t column, int64_t n, int64_t, int64_t) {
-    for (int64_t r = 0; r < rows; ++r) {
-      float *at = c + r * p.conv.pixels + p.c_offset(c0 + column), *from = panel + r * kPanel + column;
-      if (!to_c) copy_row(at, from, n);
-      else
-        for (int64_t i = 0; i < n; i += W)
-          store_partial(at + i, canonical(load_partial(from + i, (int)(n - i))), (int)(n - i));
-    }
-  });
-}
-void finish_columns(const Patches& p, const Contraction& x, int64_t e, int64_t r0, int64_t r1,
-                    int64_t c0, int64_t c1) {
-  for_images(p, c0, c1, [&](int64_t, int64_t n, int64_t image, int64_t pixel) {
-    const int64_t row = ((x.first_image + image) * p.conv.groups + e) * x.M;
-    x.tile(x.tile_bufs, x.tile_params, row + r0, row + r1, pixel, pixel + n);
-  });
-}
+namespace ree::REE_ISA::contraction {
 
 // Up to kFewChannels channels of a group: no panels, whose vectors would be used too few times.
 inline constexpr int64_t kFewChannels = 8;
@@ -271,11 +197,12 @@ inline void few_channels(const Convolution& conv, const Contraction& x, const in
 }
 
 // Many groups of few channels: each is copied and convolved while it is in L1.
-inline void convolve_groups(Pool& pool, const Convolution& conv, const Contraction& x,
+inline void convolve_groups(Pool& pool, Convolution conv, const Contraction& x,
                             const float* images, int64_t in) {
+  conv.hold(conv.CG);
   int64_t* offsets = static_cast<int64_t*>(pool.shared(8 * (size_t)conv.K));
   conv.fill_offsets(offsets);
-  const size_t bytes = 4 * (size_t)(conv.CG * conv.channel + 2 * W);
+  const size_t bytes = 4 * (size_t)(conv.image + 2 * W);
   pool.parallel_for(conv.N * conv.groups, [&](int64_t e, int thread) {
     float* copy = static_cast<float*>(pool.scratch(thread, bytes));
     for (int64_t c = 0; c < conv.CG; ++c)
@@ -285,44 +212,55 @@ inline void convolve_groups(Pool& pool, const Convolution& conv, const Contracti
   });
 }
 
-inline void convolve(Pool& pool, const Convolution& conv, Contraction x, const float* images) {
+// Copies `count` images, of `in` floats a channel.
+inline void copy_images(Pool& pool, const Convolution& conv, const float* images, int64_t in,
+                        int64_t count, float* copy) {
+  const int64_t channels = count * conv.C, rows = conv.rows[1];
+  const int64_t floats = channels * rows * conv.rows[0] * conv.channel;
+  const int64_t parts = smaller(ceil_div(floats, 8192), 8 * pool.threads());
+  const int64_t cuts = smaller(ceil_div(parts, channels), rows);  // of a channel
+  const int64_t share = at_least_one(channels / at_least_one(parts));
+  pool.parallel_for(ceil_div(channels, share) * cuts, [&](int64_t i, int) {
+    const int64_t first = i / cuts * share, cut = i % cuts;
+    for (int64_t c = first; c < smaller(first + share, channels); ++c)
+      conv.copy_rows(images + c * in, copy + c / conv.C * conv.image + c % conv.C * conv.channel,
+                     cut * rows / cuts, (cut + 1) * rows / cuts);
+  });
+}
+
+inline void convolve(Pool& pool, const Convolution& conv, const Contraction& x,
+                     const float* images) {
   const int64_t in = conv.in[0] * conv.in[1] * conv.in[2], lines = conv.out[0] * conv.out[1];
   const bool few = conv.M <= kFewChannels;
   if (few && conv.N * conv.groups >= 4 * pool.threads())
     return convolve_groups(pool, conv, x, images, in);
-  // offsets, then the copy of as many images as stay in cache, and what a last vector reads beyond
-  const int64_t each = smaller(at_least_one((int64_t(1) << 20) / at_least_one(conv.image)), conv.N);
+  // offsets, then the copy of some images, and what a last vector reads beyond: as many images as
+  // stay in L2, or more where they have few pixels for weights to be packed for
+  const int64_t fit = at_least_one((int64_t(1) << 18) / at_least_one(conv.image));
+  const int64_t enough = smaller(ceil_div(1024, conv.pixels),
+                                 at_least_one((int64_t(1) << 21) / at_least_one(conv.image)));
+  const int64_t each = smaller(fit > enough ? fit : enough, conv.N);
   char* shared = static_cast<char*>(
       pool.shared(8 * (size_t)(conv.K + 8) + 4 * (size_t)(each * conv.image + 2 * W)));
   int64_t* offsets = reinterpret_cast<int64_t*>(shared);
   float* copy = reinterpret_cast<float*>(shared + (conv.K + 7) / 8 * 64);
   conv.fill_offsets(offsets);
-  const Patches patches{conv, copy, offsets};
   for (int64_t done = 0; done < conv.N; done += each) {
-    const int64_t count = smaller(each, conv.N - done), channels = count * conv.C;
-    const int64_t share = at_least_one(smaller(channels / 16, 16384 / at_least_one(conv.channel)));
-    pool.parallel_for(ceil_div(channels, share), [&](int64_t i, int) {
-      for (int64_t c = i * share; c < smaller((i + 1) * share, channels); ++c)
-        conv.copy_channel(images + (done * conv.C + c) * in, copy + c * conv.channel);
-    });
+    const int64_t count = smaller(each, conv.N - done);
+    copy_images(pool, conv, images + done * conv.C * in, in, count, copy);
     if (few) {
       const int64_t groups = count * conv.groups;
       const int64_t cuts = at_least_one(smaller(8 * pool.threads() / groups, lines));
       pool.parallel_for(groups * cuts, [&](int64_t i, int) {
         const int64_t e = i / cuts, cut = i % cuts;
-        const float* base = copy + e * conv.CG * conv.channel;
+        const float* base =
+            copy + e / conv.groups * conv.image + e % conv.groups * conv.CG * conv.channel;
         few_channels(conv, x, offsets, base, done + e / conv.groups, e % conv.groups,
                      cut * lines / cuts, (cut + 1) * lines / cuts);
       });
       continue;
     }
-    Contraction part = x;
-    part.count = conv.groups;
-    part.N = count * conv.pixels;
-    part.patches = &patches;
-    part.first_image = done;
-    part.c += done * conv.CO * conv.pixels;
-    contract_blocks(pool, part, choose_blocks(part, pool.threads()));
+    convolve_tiles(pool, conv, x, copy, offsets, done, count);
   }
 }
 

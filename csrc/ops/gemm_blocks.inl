@@ -5,18 +5,6 @@
 
 namespace ree::REE_ISA::contraction {
 
-// A right-hand side that is made on the way, whose columns lie apart in C (conv.inl).
-struct Patches;
-struct Contraction;
-void pack_patches(const Patches& p, int64_t e, int64_t j, int64_t k, int64_t count, int64_t columns,
-                  float* dst);
-int64_t columns_at(const Patches& p, int64_t column);  // where a column of C starts
-bool spans_images(const Patches& p, int64_t c0, int64_t c1);
-void move_panel(const Patches& p, int64_t c0, int64_t c1, float* c, int64_t rows, float* panel,
-                bool to_c);
-void finish_columns(const Patches& p, const Contraction& x, int64_t e, int64_t r0, int64_t r1,
-                    int64_t c0, int64_t c1);
-
 struct Contraction {
   int64_t batch1, first, count;  // elements first .. first + count of (batch0, batch1), row-major
   int64_t M, N, K;
@@ -25,8 +13,6 @@ struct Contraction {
   const float* b;  // strided, or panels as `pack` lays them out (is_packed; b_b0, b_b1 then count
   int64_t b_b0, b_b1, b_k, b_n;  // floats of the panels)
   bool is_packed;
-  const Patches* patches;  // instead of b, unless null
-  int64_t first_image;     // of the patches
   float* c;
   int64_t c_b0, c_b1, c_row;
   TileFn tile;
@@ -40,7 +26,6 @@ struct Contraction {
   // Rows [r0, r1) x panels [p0, p1) of element e are final.
   void finish(int64_t e, int64_t r0, int64_t r1, int64_t p0, int64_t p1) const {
     int64_t end = p1 * kPanel < N ? p1 * kPanel : N;
-    if (tile && patches) return finish_columns(*patches, *this, e, r0, r1, p0 * kPanel, end);
     if (tile) tile(tile_bufs, tile_params, e * M + r0, e * M + r1, p0 * kPanel, end);
   }
 };
@@ -104,7 +89,7 @@ struct Block {
     for (int64_t t = t0; t <= t1; ++t) first_row[t - t0] = s.tile_row(x, t);
   }
   void start_panel(int64_t j) {
-    column = x.patches ? columns_at(*x.patches, j * kPanel) : j * kPanel;
+    column = j * kPanel;
   }
   int64_t row(int64_t t) const { return first_row[t - t0]; }
   int64_t rows(int64_t t) const { return row(t + 1) - row(t); }
@@ -117,22 +102,9 @@ struct Block {
     return a + row(t) * x.a_row + (k0 + g * kSegment) * x.a_k;
   }
   float* c_at(int64_t t) const { return c + row(t) * x.c_row + column; }
-  // Columns of panel j that are not neighbours in C go through the totals.
-  bool is_apart(int64_t j) const {
-    return x.patches && spans_images(*x.patches, j * kPanel, smaller((j + 1) * kPanel, x.N));
-  }
-  void move(int64_t t, int64_t j, bool to_c) const {
-    move_panel(*x.patches, j * kPanel, smaller((j + 1) * kPanel, x.N), c + row(t) * x.c_row,
-               rows(t), totals + (row(t) - row(t0)) * kPanel, to_c);
-  }
 
   const float* b_at(int64_t j, int64_t g) const {
     const int64_t k = k0 + g * kSegment;
-    if (x.patches) {
-      pack_patches(*x.patches, e, j, k, smaller(kSegment, depth - g * kSegment), x.N,
-                   segment_b);
-      return segment_b;
-    }
     if (x.is_packed) return b + (j * x.K + k) * kPanel;
     pack_panel(b + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
                smaller(kSegment, depth - g * kSegment), x.N - j * kPanel, segment_b);
@@ -140,7 +112,7 @@ struct Block {
   }
 
   // What one tile does with segment g of panel j, before the call of its kernel.
-  void prepare(TileStep& step, int64_t t, int64_t j, int64_t g, bool apart) const {
+  void prepare(TileStep& step, int64_t t, int64_t j, int64_t g) const {
     float* total = totals + (row(t) - row(t0)) * kPanel;
     const bool first = g == 0, last = g + 1 == segments(), rereads = k0 > 0;
     step.a = packed_at(t, g);
@@ -149,13 +121,11 @@ struct Block {
     step.c = c_at(t);
     step.c_row = x.c_row;
     step.in = first && !rereads ? nullptr : total;
-    step.out = last && !apart ? nullptr : total;
-    if (first && rereads && apart)
-      move(t, j, false);
-    else if (first && rereads)  // from the pass before; its NaN are canonical already
+    step.out = last ? nullptr : total;
+    if (first && rereads)  // from the pass before; its NaN are canonical already
       for (int64_t r = 0; r < rows(t); ++r)
         copy_row(step.c + r * x.c_row, total + r * kPanel, step.columns);
-    const bool next_is_read = rereads && first && t + 1 < t1;  // also where it lies apart: no harm
+    const bool next_is_read = rereads && first && t + 1 < t1;
     step.next_c = (const char*)(last ? step.c : next_is_read ? c_at(t + 1) : total);
     step.next_c_step = last || next_is_read ? x.c_row * 4 : 0;
   }
@@ -168,7 +138,7 @@ struct Block {
     TileStep step{};
     for (int64_t q = 0; q < steps; ++q) {
       const int64_t t = t0 + q / n, g = q % n;
-      prepare(step, t, j, g, false);
+      prepare(step, t, j, g);
       step.b = b_at(j, g);
       step.next_b = (const char*)step.b;
       const int64_t t2 = t0 + (q + 1) / n, g2 = (q + 1) % n;
@@ -186,7 +156,6 @@ struct Block {
   void run_panel(int64_t j) {
     start_panel(j);
     TileStep step{};
-    const bool apart = is_apart(j);
     for (int64_t g = 0; g < segments(); ++g) {
       step.b = b_at(j, g);
       const char* next_b = (const char*)step.b;
@@ -197,10 +166,9 @@ struct Block {
       if (next_b == (const char*)step.b) step.next_b_step = 0;
       step.next_b = next_b;
       for (int64_t t = t0; t < t1; ++t) {
-        prepare(step, t, j, g, apart);
+        prepare(step, t, j, g);
         (step.columns > W ? TileTable::full : TileTable::narrow)[rows(t) - 1](step);
         step.next_b += step.k / kTurn * 2 * step.next_b_step;
-        if (apart && g + 1 == segments()) move(t, j, true);
       }
     }
   }
@@ -211,7 +179,7 @@ struct Block {
     for (k0 = 0; k0 == 0 || k0 < x.K; k0 += s.depth) {
       depth = smaller(s.depth, x.K - k0);
       last_pass = k0 + depth >= x.K;
-      const bool on_the_way = !is_in_scratch && !x.patches && x.a_k == 1 && depth > 0 &&
+      const bool on_the_way = !is_in_scratch && x.a_k == 1 && depth > 0 &&
                               depth % kSegment == 0 && x.N - p0 * kPanel > W;
       if (!is_in_scratch && !on_the_way)
         pack_rows(a_at(t0, 0), x.a_row, x.a_k, block_rows(), depth, packed, block_rows());

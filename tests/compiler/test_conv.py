@@ -59,6 +59,11 @@ CONVOLUTIONS = {
         nn.Conv3d(3, 4, (2, 3, 3), padding=(0, 1, 2), stride=(1, 2, 1)),
         (2, 3, 4, 7, 9),
     ),
+    # tiles of several lines, of several images, and of unequal parts of a line
+    "weight gradient": (nn.Conv2d(3, 20, (9, 11), padding=1), (5, 3, 9, 11)),
+    "weight gradient, stride": (nn.Conv2d(2, 20, (6, 7), dilation=2), (3, 2, 13, 15)),
+    "lines of 15": (nn.Conv2d(15, 20, 3, padding=1), (2, 15, 5, 15)),
+    "lines of 1": (nn.Conv2d(8, 40, (3, 5)), (6, 8, 9, 5)),
     "unbatched": (nn.Conv2d(3, 4, 3), (3, 8, 9)),
     "one pixel": (nn.Conv2d(3, 6, 5), (2, 3, 5, 5)),
     "many channels": (nn.Conv2d(20, 250, 3, padding=1), (1, 20, 5, 6)),
@@ -285,3 +290,13 @@ class Indices(nn.Module):
 def test_what_is_refused(module):
     with pytest.raises(UnsupportedError):
         ree.compile(module, (torch.randn(1, 1, 10, 10),))
+
+
+@pytest.mark.parametrize("channels", [3, 20])
+def test_a_convolution_is_never_negative_zero(channels):
+    module = nn.Conv2d(2, channels, 3, bias=False).eval()
+    nn.init.constant_(module.weight, 1e-30)
+    x = torch.full((1, 2, 5, 20), -1e-30)  # products underflow to -0
+    program = ree.compile(module, (x,))
+    for isa in _core.isa_names():
+        assert not np.signbit(np.asarray(program.run(x, isa=isa).outputs[0])).any()

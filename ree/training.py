@@ -1,0 +1,240 @@
+"""Training: a step's program run over and over, with the history that commits to every step."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ree.errors import InputError, ReeError, RunError
+from ree.kernels.opdef import Array
+from ree.run_directory import DataFile, digest_of, manifest_of
+from ree.run_writer import RunWriter, create_run
+from ree.state_hash import StateHasher, unchanged_states
+from ree.traces.history import History, StepRecord, state_root
+
+if TYPE_CHECKING:
+    from ree.step import Step, StepRunner
+
+CHECKPOINT_EVERY = 100
+Batch = Callable[[int], Any]  # step 1, 2, ... -> tuple of tensors; any step, in any order
+Progress = Callable[[int, float], None]  # after a step: its number, its loss
+
+
+@dataclass
+class TrainResult:
+    """A finished run: its step, the final state by name, losses (float32) of all its steps."""
+
+    step: Step
+    state: dict[str, Array]
+    losses: Array
+    history: History | None
+    resumed_from: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def root(self) -> bytes:
+        """State root after the last step."""
+        return self.step.state_root(list(self.state.values()))
+
+
+def train(
+    model: Any,
+    loss: Callable[..., Any],
+    optimizer: Any,
+    batch: Batch,
+    steps: int,
+    *,
+    run: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: int = CHECKPOINT_EVERY,
+    keep_batches: bool = True,
+    data: Sequence[str | os.PathLike[str]] = (),
+    seed: int = 0,
+    accumulate: int = 1,
+    history: bool = True,
+    threads: int | None = None,
+    isa: str | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a torch module for steps 1 to `steps`, loss(model, batch(s)) in step s.
+
+    run: directory for history, checkpoints and batches; resume continues what is there.
+    data: files that the batches are made from; their digests are written down. history: False
+    leaves out all hashing when there is no run directory. The module itself is not changed.
+    InputError, CaptureError, RunError.
+    """
+    from ree.step import compile_step
+
+    compiled = compile_step(model, loss, optimizer, batch(1), seed=seed, accumulate=accumulate)
+    return run_steps(
+        compiled, batch, steps, run=run, resume=resume, checkpoint_every=checkpoint_every,
+        keep_batches=keep_batches, data=data_files(data), history=history, threads=threads,
+        isa=isa, progress=progress,
+    )  # fmt: skip
+
+
+def run_steps(
+    step: Step,
+    batch: Batch,
+    steps: int,
+    *,
+    run: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: int = CHECKPOINT_EVERY,
+    keep_batches: bool = True,
+    data: Sequence[DataFile] = (),
+    history: bool = True,
+    threads: int | None = None,
+    isa: str | None = None,
+    progress: Progress | None = None,
+    runner: StepRunner | None = None,
+) -> TrainResult:
+    """As `train`, for a compiled step. runner: one to use instead of step.runner()."""
+    for name, number in (("steps", steps), ("checkpoint_every", checkpoint_every)):
+        if number < 1:
+            raise InputError(f"{name}: expected at least 1, got {number}")
+    if resume and run is None:
+        raise InputError("resume: expected a run directory")
+    writer = None if run is None else _writer(Path(run), step, resume, checkpoint_every,
+                                              keep_batches, data, steps)  # fmt: skip
+    held: AbstractContextManager[Any] = writer or nullcontext()
+    with held:
+        runner = runner or step.runner(threads=threads, isa=isa)
+        runner.load(writer.take_state() if writer else step.initial)
+        records = writer.records if writer else []
+        made = writer.history if writer else None
+        if writer is None and history:
+            made = History(manifest_of(step, checkpoint_every, keep_batches, data).header())
+        graph = step.graph
+        hasher = StateHasher(
+            graph.states, unchanged=unchanged_states(graph), threads=threads, isa=isa
+        )
+        losses = [r.loss_value for r in records]
+        start = len(losses)
+        for s in range(start + 1, steps + 1):
+            with _state_kept(writer, runner, s):
+                arrays = batch_arrays(step, batch(s), s)
+                if writer is not None:
+                    writer.keep_batch(s, arrays)
+                value = runner.run(arrays)
+            losses.append(float(value))
+            if made is not None:
+                hashes = hasher(runner.state)
+                record = StepRecord(state_root(hashes), loss_bits(value), digest_of(arrays))
+                if writer is None:
+                    made.append(record)
+                else:
+                    writer.append(record, hashes)
+                    if s % writer.manifest.checkpoint_every == 0:
+                        writer.checkpoint(runner.state)
+            if progress is not None:
+                progress(s, float(value))
+        state = dict(zip(step.names.states, runner.state, strict=True))
+        notes = []
+        if writer is not None:
+            writer.checkpoint(runner.state)
+            writer.finish()
+            notes = writer.notes
+    return TrainResult(step, state, np.array(losses, np.float32), made, start, notes)
+
+
+def _writer(
+    path: Path, step: Step, resume: bool, checkpoint_every: int, keep_batches: bool,
+    data: Sequence[DataFile], steps: int,
+) -> RunWriter:  # fmt: skip
+    """The writer of a new run, or of one that is there and fits."""
+    if not resume:
+        create_run(path, step, checkpoint_every, keep_batches, data)
+        return RunWriter(path, step)
+    if not path.exists():
+        raise RunError(f"no run at '{path}'", "leave out --resume to begin one")
+    writer = RunWriter(path, step)
+    try:
+        m = writer.manifest
+        for name, got in (("program", step.program_hash), ("instance", step.instance.digest),
+                          ("weights_root", step.weights_root),
+                          ("numeric_id", step.instance.numeric_id)):  # fmt: skip
+            if getattr(m, name) != got.hex():
+                what = name.replace("_", " ")
+                raise RunError(f"run '{path}' is of another {what}: it has "
+                               f"{getattr(m, name)[:16]}..., now it is {got.hex()[:16]}...")  # fmt: skip
+        check_data(m.data, data)
+        if writer.history.steps > steps:
+            raise InputError(
+                f"steps: the run '{path}' has {writer.history.steps} already, got {steps}"
+            )
+    except BaseException:
+        writer.close()
+        raise
+    return writer
+
+
+@contextmanager
+def _state_kept(writer: RunWriter | None, runner: StepRunner, s: int) -> Iterator[None]:
+    """Name the step that fails, and keep the state before it; a run can go on from there."""
+    try:
+        yield
+    except Exception as e:
+        if writer is not None:
+            with suppress(ReeError):  # the error may be that the disk is full
+                writer.checkpoint(runner.state)
+                writer.finish()
+        if not isinstance(e, ReeError) or isinstance(e, RunError):
+            raise
+        hint = f"the state before step {s} is kept in '{writer.path}'" if writer else e.hint
+        raise InputError(f"step {s}: {e}", hint) from e
+
+
+def loss_bits(value: Any) -> int:
+    """Bits of a float32 loss."""
+    return int(np.asarray(value, np.float32).view(np.uint32))
+
+
+def batch_arrays(step: Step, value: Any, s: int) -> list[Array]:
+    """What batch(s) returned as arrays of the step's types; InputError where it does not fit."""
+    try:
+        return step.batch(list(value) if isinstance(value, tuple | list) else [value])
+    except InputError as e:
+        raise InputError(f"batch({s}): {e}", e.hint) from e
+
+
+def data_files(paths: Sequence[str | os.PathLike[str]], base: Path | None = None) -> list[DataFile]:
+    """Size and SHA-256 of files, named relative to `base` where they lie below it."""
+    out = []
+    for p in paths:
+        path = Path(p)
+        if base is not None and not path.is_absolute():
+            path = base / path
+        try:
+            with open(path, "rb") as f:
+                digest = hashlib.file_digest(f, "sha256").hexdigest()
+                size = os.fstat(f.fileno()).st_size
+        except OSError as e:
+            raise InputError(f"data file '{p}': {e.strerror}") from e
+        inside = base is not None and path.resolve().is_relative_to(base.resolve())
+        name = str(path.resolve().relative_to(base.resolve())) if inside and base else path.name
+        out.append(DataFile(name, size, digest))
+    return out
+
+
+def check_data(want: Sequence[DataFile], got: Sequence[DataFile]) -> None:
+    """InputError, naming the file, unless the data files are those that a run began with."""
+    now = {f.name: f for f in got}
+    for f in want:
+        if f.name not in now:
+            raise InputError(f"data file '{f.name}' is part of the run but not given")
+        if now[f.name] != f:
+            raise InputError(
+                f"data file '{f.name}' changed: expected sha256 {f.sha256[:16]}... of {f.bytes} bytes, "
+                f"got {now[f.name].sha256[:16]}... of {now[f.name].bytes}"
+            )
+    extra = set(now) - {f.name for f in want}
+    if extra:
+        raise InputError(f"data file '{min(extra)}' is not part of the run")

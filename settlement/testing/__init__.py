@@ -1,0 +1,1 @@
+"""Running the contracts in tests and measurements; needs the extra `settlement-test`."""

@@ -1,0 +1,71 @@
+"""Gas of the contracts against tests/settlement/gas.json, which `python tests/settlement/test_gas.py` writes.
+
+The gas of a function is that of calling it with its operands at hand, without the transaction around it, by
+Vyper's legacy code generator."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("vyper", reason="needs the extra settlement")
+pytest.importorskip("pyrevm", reason="needs the extra settlement")
+
+from ree.settlement.testing import gas
+
+SNAPSHOT = Path(__file__).resolve().parent / "gas.json"
+SLACK = 0.02
+BOUNDS = {"fma": 2300, "reveal of 16 children": 8000, "element of 2^24 float32, rank 8": 20_000}
+STEP_BOUND = 2300
+
+
+def figures(n: int) -> dict[str, dict[str, Any]]:
+    rng = np.random.default_rng(11)
+    out: dict[str, dict[str, Any]] = {}
+    for kind, worst in (("functions", gas.worst_functions), ("steps", gas.worst_steps)):
+        out[kind] = {
+            name: {"gas": used, "operands": [f"{x:08x}" for x in operands]}
+            for name, (used, operands) in worst(rng, n).items()
+        }
+    out["trees"] = {name: {"gas": used} for name, used in gas.trees().items()}
+    return out
+
+
+def check(kind: str, name: str, used: int, recorded: int) -> None:
+    assert used <= (1 + SLACK) * recorded, (
+        f"{kind}, {name}: expected {recorded} gas, got {used}; "
+        "if it is meant, run python tests/settlement/test_gas.py"
+    )
+
+
+def test_gas_on_recorded_operands() -> None:
+    snapshot = json.loads(SNAPSHOT.read_text())
+    for kind in ("functions", "steps"):
+        for name, entry in snapshot[kind].items():
+            arguments = [int(x, 16) for x in entry["operands"]]
+            used = gas.gas_of(kind, name, arguments)
+            check(kind, name, used, entry["gas"])
+            # a recorded figure that is too high would hide a growth
+            assert used >= (1 - SLACK) * entry["gas"], f"{kind}, {name}: {used} gas, write it again"
+
+
+def test_gas_on_other_operands() -> None:
+    snapshot, now = json.loads(SNAPSHOT.read_text()), figures(1000)
+    for kind, entries in now.items():
+        assert entries.keys() == snapshot[kind].keys()
+        for name, entry in entries.items():
+            check(kind, name, entry["gas"], snapshot[kind][name]["gas"])
+
+
+def test_gas_is_within_its_bounds() -> None:
+    snapshot = json.loads(SNAPSHOT.read_text())
+    known = {**snapshot["functions"], **snapshot["trees"]}
+    for name, bound in BOUNDS.items():
+        assert known[name]["gas"] <= bound
+    assert max(e["gas"] for e in snapshot["steps"].values()) <= STEP_BOUND
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(json.dumps(figures(20_000), indent=1) + "\n")

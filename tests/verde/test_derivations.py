@@ -1,0 +1,44 @@
+"""Every operator's element, derived one operation at a time, equals its reference."""
+
+import numpy as np
+import pytest
+
+from ree.kernels import opdef, registry, rowprogram
+from ree.kernels.opdef import Form, apply
+from ree.kernels.types import DType, TensorType
+from ree.verde.derivation import load_bits, read_bits, run_all, store_bits
+from ree.verde.forms import derivation
+
+
+def _sampled():
+    """A few samples of each operator: the shapes differ between samples more than the values do."""
+    for name in registry.names():
+        samples = list(opdef.get(name).samples())
+        step = max(1, len(samples) // 12)
+        yield from (pytest.param(name, s, id=f"{name}-{s.name}") for s in samples[::step])
+
+
+@pytest.mark.parametrize(("name", "sample"), list(_sampled()))
+def test_the_last_entry_is_the_element(name, sample):
+    types = tuple(TensorType(DType.of(x.dtype), x.shape) for x in sample.inputs)
+    node = opdef.bind(name, types, sample.attrs, {})
+    results = apply(name, sample.inputs, sample.attrs)
+    rng = np.random.default_rng(1)
+    for r, y in enumerate(results):
+        if y.size == 0:
+            continue
+        for e in {0, y.size - 1, *(int(i) for i in rng.integers(0, y.size, 2))}:
+            want = read_bits(y, e)
+            if opdef.get(name).form is Form.COMPOSITE:
+                program = opdef.get(name).row_program(node)
+                values = rowprogram.run(program, sample.inputs, e)
+                assert read_bits(values[-1], program.element.at(program.split(e))) == want
+                continue
+            d = derivation(node, e, r)
+            entries = run_all(d, sample.inputs)
+            assert len(entries) == d.count
+            assert (
+                load_bits(store_bits(entries[-1], node.outputs[r].dtype), node.outputs[r].dtype)
+                == want
+            )
+            assert all(x < 1 << 8 * d.width for x in entries)

@@ -1,0 +1,255 @@
+"""The derivations of all operators, by form."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from ree.kernels import opdef
+from ree.kernels.microcode import Program, Step, assemble
+from ree.kernels.numerics import SEGMENT, SUM_BLOCK, SUM_LANES
+from ree.kernels.opdef import Bound, Form
+from ree.kernels.scalar import (
+    BOOL,
+    F32,
+    I64,
+    Function,
+)
+from ree.kernels.types import DType
+from ree.verde.derivation import (
+    Bits,
+    Copy,
+    Derivation,
+    Entry,
+    Operand,
+    Operation,
+    Read,
+    Scalar,
+    Undecidable,
+    load_bits,
+)
+from ree.verde.ruled import ZERO, Ruled
+from ree.verde.selections import ArgExtreme, Extreme, Scatter, Sort
+
+FMA = Step("fma", F32, F32, ())
+ADD = {DType.F32: Step("add", F32, F32, ()), DType.I64: Step("add", I64, I64, ())}
+
+
+class Pointwise(Ruled):
+    """Parameters, then the steps of the scalar function."""
+
+    def __init__(self, node: Bound, element: int) -> None:
+        super().__init__(node, element)
+        scalar = opdef.get(node.op).scalar
+        assert scalar is not None
+        self.program = _program(scalar([t.dtype for t in node.inputs], node.attrs))
+        types = (*self.program.params, *(s.result for s in self.program.steps))
+        self.width = 8 if I64 in types else 4
+
+    @property
+    def count(self) -> int:
+        return len(self.program.params) + len(self.program.steps)
+
+    def operation(self, i: int) -> Operation:
+        n = len(self.program.params)
+        if i < n:
+            return Copy(self.read(i))
+        s = self.program.steps[i - n]
+        if s.op == "const":
+            return Copy(Bits(self.program.execute(s, ())))
+        return Scalar(s, tuple(Entry(a) for a in s.args), self.program.tables)
+
+    def where(self, i: int) -> str:
+        n = len(self.program.params)
+        return f"operand {i}" if i < n else f"step {i - n}: {self.program.steps[i - n].op}"
+
+
+@lru_cache(maxsize=1024)
+def _program(f: Function) -> Program:
+    return assemble(f)
+
+
+class Move(Ruled):
+    """One element of a source, found by the index rule and at most three indices."""
+
+    def __init__(self, node: Bound, element: int) -> None:
+        super().__init__(node, element)
+        self.steps: list[Operation] = []
+        table = self.rule.accesses[0]
+        terms = []
+        for term in table.indirect:
+            self.steps.append(Copy(self.read(term.operand)))
+            terms.append((len(self.steps) - 1, term))
+        source = self.read(0)
+        if isinstance(source, Read):
+            source = Read(0, source.flat, tuple(terms))
+        if node.op == "pad" and not isinstance(source, Read):
+            source = Bits(_constant(node))
+        if node.op == "cat":
+            source = next(r for i in range(len(node.inputs)) if isinstance(r := self.read(i), Read))
+        self.steps.append(Copy(source))
+
+    @property
+    def count(self) -> int:
+        return len(self.steps)
+
+    def operation(self, i: int) -> Operation:
+        return self.steps[i]
+
+
+def _constant(node: Bound) -> int:
+    """The bits of the attribute `value`."""
+    x = np.asarray(node.attrs["value"]).astype(node.out.dtype.numpy)
+    return load_bits(x.tobytes(), node.out.dtype)
+
+
+class Create(Derivation):
+    """An element that needs no source."""
+
+    @property
+    def count(self) -> int:
+        return 1
+
+    def operation(self, i: int) -> Operation:
+        if self.node.op == "full":
+            return Copy(Bits(_constant(self.node)))
+        x = self.node.int_attr("start") + self.node.int_attr("step") * self.element
+        return Copy(Bits(x & (1 << 64) - 1))
+
+
+class Contraction(Ruled):
+    """Segments of 128 fused multiply-adds from +0, each followed by its addition to the total."""
+
+    width = 4
+
+    def __init__(self, node: Bound, element: int) -> None:
+        super().__init__(node, element)
+        self.k = int(np.prod(self.rule.red_digits, dtype=np.int64))
+
+    @property
+    def count(self) -> int:
+        return max(self.k + -(-self.k // SEGMENT), 1)
+
+    def operation(self, i: int) -> Operation:
+        if self.k == 0:
+            return Copy(ZERO)
+        segment, r = divmod(i, SEGMENT + 1)
+        k = segment * SEGMENT + r
+        if r < SEGMENT and k < self.k:
+            total = Entry(i - 1) if r else ZERO
+            return Scalar(FMA, (self.read(0, k), self.read(1, k), total))
+        before = Entry(segment * (SEGMENT + 1) - 1) if segment else ZERO
+        return Scalar(ADD[DType.F32], (before, Entry(i - 1)))
+
+    def where(self, i: int) -> str:
+        segment, r = divmod(i, SEGMENT + 1)
+        k = segment * SEGMENT + r
+        return (
+            f"multiply-add k={k}" if r < SEGMENT and k < self.k else f"total of segment {segment}"
+        )
+
+
+class Sum(Ruled):
+    """Blocks of 1,024: additions to 64 lanes, then 63 folds; block results by the same rule."""
+
+    width = 4
+
+    def __init__(self, node: Bound, element: int) -> None:
+        super().__init__(node, element)
+        n = int(np.prod(self.rule.red_digits, dtype=np.int64))
+        self.levels: list[tuple[int, int]] = []  # (first operation, elements)
+        at = 0
+        while True:
+            self.levels.append((at, n))
+            at += n + (SUM_LANES - 1) * -(-n // SUM_BLOCK)
+            n = -(-n // SUM_BLOCK)
+            if n <= 1:
+                break
+        self._count = max(at, 1)
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+    def operation(self, i: int) -> Operation:
+        if self.levels[0][1] == 0:
+            return Copy(ZERO)
+        level = max(j for j, (first, _) in enumerate(self.levels) if first <= i)
+        first, n = self.levels[level]
+        block, r = divmod(i - first, SUM_BLOCK + SUM_LANES - 1)
+        start = first + block * (SUM_BLOCK + SUM_LANES - 1)
+        size = min(SUM_BLOCK, n - block * SUM_BLOCK)
+        add = ADD[DType.F32]
+        if r < size:  # lane r mod 64 takes element r of the block
+            before = Entry(i - SUM_LANES) if r >= SUM_LANES else ZERO
+            return Scalar(add, (before, self._element(level, block * SUM_BLOCK + r)))
+        f, width, offset = r - size, SUM_LANES // 2, 0
+        while f >= width:
+            f, offset, width = f - width, offset + width, width // 2
+
+        def lane(x: int) -> Operand:
+            if offset:  # a result of the fold before, twice as wide
+                return Entry(start + size + offset - 2 * width + x)
+            last = x + (size - 1 - x) // SUM_LANES * SUM_LANES
+            return Entry(start + last) if x < size else ZERO
+
+        return Scalar(add, (lane(f), lane(f + width)))
+
+    def _element(self, level: int, k: int) -> Operand:
+        if level == 0:
+            return self.read(0, k)
+        first, n = self.levels[level - 1]
+        size = min(SUM_BLOCK, n - k * SUM_BLOCK)
+        return Entry(first + k * (SUM_BLOCK + SUM_LANES - 1) + size + SUM_LANES - 2)
+
+
+class Cumsum(Derivation):
+    """Additions of the elements in segments of 128; the total of the segments before is added last."""
+
+    def __init__(self, node: Bound, element: int) -> None:
+        super().__init__(node, element)
+        self.add = ADD[node.out.dtype]
+        self.width = node.out.dtype.size
+        dims, axis = node.out.dims, node.int_attr("dim")
+        self.stride = int(np.prod(dims[axis + 1 :], dtype=np.int64))
+        self.position = element // self.stride % dims[axis]
+        self.base = element - self.position * self.stride
+
+    @property
+    def count(self) -> int:
+        whole, rest = divmod(self.position, SEGMENT)
+        return whole * (SEGMENT + 1) + rest + 2
+
+    def operation(self, i: int) -> Operation:
+        segment, r = divmod(i, SEGMENT + 1)
+        k = segment * SEGMENT + r
+        before = Entry(segment * (SEGMENT + 1) - 1) if segment else ZERO
+        if i == self.count - 1 or r == SEGMENT:
+            return Scalar(self.add, (before, Entry(i - 1)))
+        return Scalar(self.add, (Entry(i - 1) if r else ZERO, Read(0, self.base + k * self.stride)))
+
+
+def derivation(node: Bound, element: int, result: int = 0) -> Derivation:
+    """The derivation of one element; Undecidable for a composite or an element that does not exist."""
+    if not 0 <= element < node.outputs[result].numel:
+        raise Undecidable(f"{node.op} has no element {element}")
+    form = opdef.get(node.op).form
+    if node.op == "sort":
+        return Sort(node, element, result)
+    if node.op in ("scatter", "scatter_add", "index_put", "index_add"):
+        return Scatter(node, element)
+    by_name: dict[str, type[Derivation]] = {
+        "cumsum": Cumsum, "amax": Extreme, "amin": Extreme, "argmax": ArgExtreme, "argmin": ArgExtreme,
+    }  # fmt: skip
+    by_form: dict[Form, type[Derivation]] = {
+        Form.POINTWISE: Pointwise, Form.CONTRACTION: Contraction, Form.SUM: Sum, Form.MOVE: Move,
+        Form.GATHER: Move, Form.CREATE: Create,
+    }  # fmt: skip
+    kind = by_name.get(node.op) or by_form.get(form)
+    if kind is None:
+        raise Undecidable(f"{node.op} is opened by its row program")
+    return kind(node, element)
+
+
+__all__ = ["BOOL", "Derivation", "derivation"]

@@ -1,0 +1,342 @@
+"""Parties: what a defender and a challenger do, from nothing but a run that they can make again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from ree.compiler.ir import Graph, Kind, Ref, bound_node
+from ree.kernels import opdef, rowprogram
+from ree.kernels.opdef import Array
+from ree.kernels.rowprogram import RowProgram
+from ree.program import fast_body_root
+from ree.traces.encoding import ZERO
+from ree.traces.merkle import MerkleTree, depth, leaf_hash
+from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, raw_bytes, tensor_hash
+from ree.traces.trace import tensor_leaf
+from ree.verde.derivation import Bits, Derivation, Entry, Operand, Read, Witness, place, run_all
+from ree.verde.game import (
+    FAN,
+    Derive,
+    EntryOpening,
+    Game,
+    Leaf,
+    Move,
+    Node,
+    Open,
+    Opening,
+    Phase,
+    Point,
+    Prove,
+    Reveal,
+    Rows,
+    State,
+    Statement,
+    Tensor,
+)
+from ree.verde.scope import (
+    INPUTS,
+    OUTPUTS,
+    ROW,
+    STATES,
+    VALUES,
+    WEIGHTS,
+    Place,
+    ProgramScope,
+    RowScope,
+)
+
+
+class Run:
+    """A run in memory: the arrays of every committed tensor, by tree. Moves have no array of their own."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Sequence[Array],
+        weights: Sequence[Array],
+        values: Mapping[int, Array],
+        states: Sequence[Array] = (),
+        outputs: Sequence[Array] | None = None,
+    ) -> None:
+        self.scope = ProgramScope(graph)
+        self.graph, self.values = graph, dict(values)
+        self._given = {Kind.INPUT: list(inputs), Kind.WEIGHT: list(weights), Kind.STATE: list(states),
+                       Kind.CONST: [c.array() for c in graph.consts]}  # fmt: skip
+        self._moved: dict[int, Array] = {}
+        outs = [self.of(r) for r in graph.outputs] if outputs is None else list(outputs)
+        self.arrays: dict[str, list[Array | None]] = {
+            INPUTS: list(inputs), WEIGHTS: list(weights), STATES: list(states), OUTPUTS: list(outs),
+            VALUES: [self.values.get(v) for v in range(graph.n_values)],
+        }  # fmt: skip
+
+    def of(self, ref: Ref) -> Array:
+        """The array of a source."""
+        if ref.kind is not Kind.VALUE:
+            return self._given[ref.kind][ref.index]
+        if ref.index in self.values:
+            return self.values[ref.index]
+        if ref.index not in self._moved:
+            node = self.scope.producers[ref.index]
+            reference = opdef.get(node.op).reference
+            assert reference is not None  # checked at registration
+            sources = [self.of(s) for s in node.sources]
+            self._moved[ref.index] = reference(sources, bound_node(node, self.scope.typer))[0]
+        return self._moved[ref.index]
+
+    def sources(self, value: int) -> list[Array]:
+        """The arrays that the operator of a value reads."""
+        return [self.of(s) for s in self.scope.producers[value].sources]
+
+
+class Tensors:
+    """A committed list of tensors, with the trees that openings need."""
+
+    def __init__(self, arrays: Sequence[Array | None]) -> None:
+        self.arrays = list(arrays)
+        self._bodies: dict[int, MerkleTree] = {}
+        self.hashes = [
+            ZERO if x is None else tensor_hash(x, body_root=fast_body_root) for x in self.arrays
+        ]
+        self.tree = MerkleTree(tensor_leaf(i, h) for i, h in enumerate(self.hashes))
+
+    @property
+    def root(self) -> bytes:
+        return self.tree.root()
+
+    def body(self, index: int) -> MerkleTree:
+        """The tree over a tensor's bytes."""
+        if index not in self._bodies:
+            raw = self._raw(index)
+            self._bodies[index] = MerkleTree(
+                body_leaf(raw, i) for i in range(body_leaves(len(raw)))
+            )
+            if len(self._bodies) > 8:
+                self._bodies.pop(next(iter(self._bodies)))
+        return self._bodies[index]
+
+    def _raw(self, index: int) -> memoryview:
+        x = self.arrays[index]
+        return memoryview(b"") if x is None else raw_bytes(x)
+
+    def leaf(self, index: int, i: int) -> bytes:
+        return body_leaf(self._raw(index), i)
+
+    def open(self, at: Place) -> Opening:
+        """The opening of an element."""
+        i = at.flat * at.type.dtype.size // LEAF_BYTES
+        body = self.body(at.index)
+        return Opening(
+            self.tree.prove(at.index), body.root(), self.leaf(at.index, i), body.prove(i)
+        )
+
+
+def descendants(tree: MerkleTree, node: Node) -> tuple[bytes, ...]:
+    """What a reveal of a node shows."""
+    down = min(FAN, node.level)
+    return tuple(
+        tree.node(node.level - down, (node.index << down) + i) for i in range(1 << down)
+    )  # fmt: skip
+
+
+class Party:
+    """Plays both roles for one run. It keeps no state of its own: a move follows from the state of the
+    dispute, so a party may be restarted at any point."""
+
+    def __init__(self, run: Run, instance: bytes) -> None:
+        self.run = run
+        self.game = Game(run.scope)
+        self.committed = {tree: Tensors(arrays) for tree, arrays in run.arrays.items()}
+        self.loss = b""
+        if run.arrays[
+            STATES
+        ]:  # a training step: the last output is the loss, beside the new states
+            self.loss = self.committed[OUTPUTS].hashes[-1]
+            self._outputs = Tensors(run.arrays[OUTPUTS][:-1])
+        else:
+            self._outputs = self.committed[OUTPUTS]
+        given = (self.committed[t].root for t in (INPUTS, WEIGHTS, STATES))
+        self.statement = Statement(instance, *given, self._outputs.root, self.loss)
+        self._rows = lru_cache(maxsize=4)(self._make_rows)
+        self._entries = lru_cache(maxsize=4)(self._make_entries)
+
+    def move(self, s: State) -> Move:
+        """The move that is due, whoever's it is; ValueError when the dispute is over."""
+        match s.phase:
+            case Phase.OPEN:
+                return Open(self.committed[VALUES].root)
+            case Phase.CHOOSE:
+                if self.committed[VALUES].root != s.values:
+                    return Point(0)
+                return Point(1 if self._outputs.root != s.statement.outputs or not self.loss else 2)
+            case Phase.REVEAL:
+                assert s.node is not None
+                return Reveal(descendants(self._tree(s), s.node))
+            case Phase.PICK:
+                return self._pick(s)
+            case Phase.TENSOR:
+                assert s.node is not None
+                tensors, i = self._tensors(s), s.node.index
+                is_move = self.game.scope(s).is_move(s.tree, i)
+                return Tensor(tensors.hashes[i], ZERO if is_move else tensors.body(i).root())
+            case Phase.BODY:
+                assert s.node is not None
+                return Leaf(self._tensors(s).leaf(s.tensor, s.node.index))
+            case Phase.ELEMENT:
+                mine = self._tensors(s).leaf(s.tensor, s.leaf_index)
+                size = self.game.scope(s).type(s.tree, s.tensor).dtype.size
+                return Point(_first_difference(s.leaf, mine, size))
+            case Phase.DERIVE:
+                return self._derive(s)
+            case Phase.ROWS:
+                return self._commit_rows(s)
+            case Phase.ENTRIES:
+                assert s.node is not None
+                return Leaf(self._entry_leaf(s, s.node.index))
+            case Phase.ENTRY:
+                return Point(
+                    _first_difference(
+                        s.leaf, self._entry_leaf(s, s.leaf_index), self.game.derivation(s).width
+                    )
+                )
+            case Phase.PROVE:
+                return self._prove(s)
+        raise ValueError("the dispute is decided")
+
+    def _pick(self, s: State) -> Point:
+        """The first descendant that differs from one's own."""
+        assert s.node is not None
+        mine = descendants(self._tree(s), s.node)
+        return Point(
+            next((i for i, (a, b) in enumerate(zip(s.revealed, mine, strict=True)) if a != b), 0)
+        )
+
+    def _tensors(self, s: State) -> Tensors:
+        return self._rows(s.owner) if s.owner else self.committed[s.tree]
+
+    def _tree(self, s: State) -> MerkleTree:
+        """One's own tree of the node under dispute."""
+        assert s.node is not None
+        if s.node.kind == "tensors":
+            return (
+                self._outputs.tree if s.tree == OUTPUTS and not s.owner else self._tensors(s).tree
+            )
+        if s.node.kind == "body":
+            return self._tensors(s).body(s.tensor)
+        return MerkleTree(_entry_leaves(self._all_entries(s), self.game.derivation(s).width))
+
+    # elements
+
+    def _make_rows(self, owner: tuple[str, int, int]) -> Tensors:
+        """The row program of an element, run."""
+        return Tensors(self._nodes_of(owner, self.row_values(owner)))
+
+    def row_values(self, owner: tuple[str, int, int]) -> list[Array]:
+        """Every local of an element's row program; a liar overrides this."""
+        return rowprogram.run(self._program(owner), self.run.sources(owner[1]), owner[2])
+
+    def _program(self, owner: tuple[str, int, int]) -> RowProgram:
+        program = self.run.scope.row_program(*owner[:2])
+        assert program is not None  # the game entered a composite
+        return program
+
+    def _nodes_of(self, owner: tuple[str, int, int], values: list[Array]) -> list[Array | None]:
+        """The arrays of a row program's nodes, None for moves."""
+        program = self._program(owner)
+        moves = [opdef.get(n.op).form is opdef.Form.MOVE for n in program.nodes]
+        return [None if m else x for m, x in zip(moves, values[program.first :], strict=True)]
+
+    def _sources(self, s: State) -> list[Array]:
+        if s.owner:
+            values = self.row_values(s.owner)
+            return [values[i] for i in self._program(s.owner).nodes[s.tensor].sources]
+        if s.tree == OUTPUTS:
+            return [self.run.of(self.run.graph.outputs[s.tensor])]
+        return self.run.sources(s.tensor)
+
+    def _all_entries(self, s: State) -> list[int]:
+        return self._entries(s.owner, s.tree, s.tensor, s.element, s)
+
+    def _make_entries(
+        self, owner: object, tree: str, tensor: int, element: int, s: State
+    ) -> list[int]:
+        return self.derived(s, self.game.derivation(s), self._sources(s))
+
+    def derived(self, s: State, d: Derivation, sources: Sequence[Array]) -> list[int]:
+        """All entries of a derivation; a liar overrides this."""
+        return run_all(d, sources)
+
+    def _entry_leaf(self, s: State, i: int) -> bytes:
+        return _entry_leaves(self._all_entries(s), self.game.derivation(s).width)[i]
+
+    def _derive(self, s: State) -> Derive:
+        d = self.game.derivation(s)
+        leaves = _entry_leaves(self._all_entries(s), d.width)
+        tree = MerkleTree(leaves)
+        last = (d.count - 1) * d.width // LEAF_BYTES
+        return Derive(tree.root(), EntryOpening(leaves[last], tree.prove(last)))
+
+    def _commit_rows(self, s: State) -> Rows:
+        owner = (s.tree, s.tensor, s.element)
+        rows, scope = self._rows(owner), RowScope(self.run.scope, owner, self._program(owner))
+        last = len(scope.nodes) - 1
+        return Rows(rows.root, rows.open(Place(ROW, last, scope.type(ROW, last), scope.element)))
+
+    def _prove(self, s: State) -> Prove:
+        d = self.game.derivation(s)
+        entries = self._all_entries(s)
+        leaves = _entry_leaves(entries, d.width)
+        tree = MerkleTree(leaves)
+        out: list[Opening | EntryOpening] = []
+
+        def entry(i: int) -> int:
+            at = i * d.width // LEAF_BYTES
+            if at != s.leaf_index:
+                out.append(EntryOpening(leaves[at], tree.prove(at)))
+            return entries[i]
+
+        def visit(o: Operand) -> None:
+            if isinstance(o, Entry):
+                entry(o.index)
+            elif isinstance(o, Read):
+                flat = place(o, entry)
+                at = self.game.scope(s).resolve(s.tree, s.tensor, o.source, flat)
+                if not isinstance(at, Bits):
+                    tensors = (
+                        self._rows(s.owner)
+                        if at.tree == ROW and s.owner
+                        else self.committed[at.tree]
+                    )
+                    out.append(tensors.open(at))
+
+        op = d.operation(s.entry)
+        if not isinstance(op, Witness):
+            for name in ("operand", "other"):
+                if hasattr(op, name):
+                    visit(getattr(op, name))
+            for o in getattr(op, "operands", ()):
+                visit(o)
+        return Prove(tuple(out))
+
+
+def _entry_leaves(entries: Sequence[int], width: int) -> list[bytes]:
+    raw = b"".join(e.to_bytes(width, "little") for e in entries)
+    return [body_leaf(raw, i) for i in range(body_leaves(len(raw)))]
+
+
+def _first_difference(theirs: bytes, mine: bytes, size: int) -> int:
+    """The first element of `size` bytes in which two leaves differ; 0 if none does."""
+    for i in range(0, LEAF_BYTES, size):
+        if theirs[i : i + size] != mine[i : i + size]:
+            return i // size
+    return 0
+
+
+def play(game: Game, s: State, defender: Party, challenger: Party) -> State:
+    """A dispute between two parties in this process, to its end."""
+    while s.phase is not Phase.OVER:
+        s = game.apply(s, (defender if s.player == "defender" else challenger).move(s))
+    return s
+
+
+__all__ = ["Party", "Run", "Tensors", "depth", "leaf_hash", "play"]
