@@ -63,6 +63,7 @@ _MOVES = (
     r"v?mov\w+|v?lddqu|vmaskmovp[sd]",
     r"v?(and|andn|or|xor|shuf|unpck[hl])p[sd]|v?blendv?p[sd]|vblendmp[sd]|vtestp[sd]",
     r"v?insertps|v?extractps|vbroadcast\w+|v(insert|extract)[fi]\d+(x\d)?|vshuf[fi]\d+x\d",
+    r"sha256(rnds2|msg[12])",
     r"valign[dq]|v(gather|scatter)[dq]p[sd]|v(compress|expand)p[sd]",
 )
 _REASONS = (
