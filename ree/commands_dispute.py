@@ -29,7 +29,8 @@ def _load(path: str) -> Program:
 
 def party_command(args: argparse.Namespace) -> int:
     """Serve a party until interrupted."""
-    from ree.verde.service import make_service, parse_fault
+    from ree.run_directory import is_run
+    from ree.verde.service import make_service, parse_fault, run_service
 
     try:
         from ree.verde.server import serve
@@ -40,18 +41,26 @@ def party_command(args: argparse.Namespace) -> int:
     if args.fault_row and not args.fault:
         raise InputError("--fault-row goes with --fault")
     fault = parse_fault(args.fault, args.fault_row) if args.fault else None
-    program = _load(args.artifact)
-    inputs = read_inputs(args.inputs)
-    with progress("run"):
-        service = make_service(program, dict(program.examples) if inputs is None else inputs, fault,
-                               args.threads)  # fmt: skip
-    terms = service.terms
+    if is_run(args.artifact):
+        if fault or args.inputs or args.threads:
+            raise InputError("a run is served without --inputs, --threads and --fault")
+        service = run_service(args.artifact)
+    else:
+        program = _load(args.artifact)
+        inputs = read_inputs(args.inputs)
+        with progress("run"):
+            service = make_service(program, dict(program.examples) if inputs is None else inputs, fault,
+                                   args.threads)  # fmt: skip
+    commitment = service.terms.commitment.hex()
     if fault is not None:
         say("this party lies: a fault is planted")
 
     def ready(url: str) -> None:
-        data = {"url": url, "trace": terms.trace.hex(), "outputs": terms.statement.outputs.hex()}
-        emit(args, data, [f"serving {url}", f"trace {data['trace']}", f"outputs {data['outputs']}"])
+        emit(
+            args,
+            {"url": url, "commitment": commitment},
+            [f"serving {url}", f"commitment {commitment}"],
+        )
 
     serve(service, args.host, args.port, ready)
     return OK
@@ -154,10 +163,9 @@ def verdict_command(args: argparse.Namespace) -> int:
         found = check_verdict(verdict, program, _inputs_root(program, args.inputs))
         follows, text = found.follows, found.text
     data = {"follows": follows, "winner": verdict.winner, "reason": verdict.reason, "finding": text,
-            "moves": len(verdict.moves), "trace": verdict.terms.trace.hex(),
-            "outputs": verdict.terms.statement.outputs.hex()}  # fmt: skip
+            "moves": len(verdict.moves), "commitment": verdict.terms.commitment.hex()}  # fmt: skip
     emit(args, data, [f"{'follows' if follows else 'does not follow'}: {text}",
-                      f"defender's trace {data['trace']}"])  # fmt: skip
+                      f"defender's commitment {data['commitment']}"])  # fmt: skip
     return OK if follows else DIFFERS
 
 

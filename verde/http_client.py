@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from ree.errors import DisputeError
-from ree.verde.game import Move, Statement
 from ree.verde.messages import MAX_MESSAGE, MessageError, Terms, decode_terms, encode_request
+from ree.verde.moves import Move, RunStatement, Statement
 from ree.verde.referee import Garbled, Silent
 
 CHUNK = 16 << 10
@@ -42,7 +42,9 @@ class HttpTransport:
         except MessageError as e:
             raise Garbled(str(e)) from e
 
-    def ask(self, statement: Statement, moves: Sequence[Move], seconds: float) -> bytes:
+    def ask(
+        self, statement: Statement | RunStatement, moves: Sequence[Move], seconds: float
+    ) -> bytes:
         """The party's answer within `seconds`; Silent, Garbled."""
         return self._call("POST", "/move", encode_request(statement, moves), seconds)
 

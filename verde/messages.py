@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ree.traces.tensor import LEAF_BYTES
-from ree.verde.game import (
+from ree.verde.moves import (
     VERSION,
     Derive,
     EntryOpening,
@@ -21,10 +21,12 @@ from ree.verde.game import (
     Move,
     Open,
     Opening,
+    OpenStep,
     Point,
     Prove,
     Reveal,
     Rows,
+    RunStatement,
     Statement,
     Tensor,
 )
@@ -35,6 +37,7 @@ MAX_MOVES = 4096
 MAX_PROOF = 64  # digests: trees have at most 2^40 leaves
 MAX_OPENINGS = 16
 MAX_INDEX = 1 << 32
+MAX_STEPS = 1 << 40
 
 
 class MessageError(ValueError):
@@ -62,10 +65,30 @@ def _bytes_of(size: int) -> Codec:
     return Codec(encode, decode)
 
 
-def _integer(x: Any, at: str) -> int:
-    if type(x) is not int or not 0 <= x < MAX_INDEX:
-        raise MessageError(f"{at}: expected a number below {MAX_INDEX}")
-    return x
+def _number(bound: int) -> Codec:
+    def check(x: Any, at: str) -> int:
+        if type(x) is not int or not 0 <= x < bound:
+            raise MessageError(f"{at}: expected a number below {bound}")
+        return x
+
+    return Codec(lambda x: check(x, "number"), check)
+
+
+def _or_nothing(codec: Codec) -> Codec:
+    """Empty bytes besides; the empty text."""
+    return Codec(
+        lambda x: codec.encode(x) if x else "",
+        lambda x, at: codec.decode(x, at) if x != "" else b"",
+    )
+
+
+def _pair(first: Codec, second: Codec) -> Codec:
+    def decode(x: Any, at: str) -> tuple[Any, Any]:
+        if not isinstance(x, list) or len(x) != 2:
+            raise MessageError(f"{at}: expected two")
+        return first.decode(x[0], at), second.decode(x[1], at)
+
+    return Codec(lambda x: [first.encode(x[0]), second.encode(x[1])], decode)
 
 
 def _list_of(item: Codec, most: int) -> Codec:
@@ -100,12 +123,19 @@ def _record(cls: type, **codecs: Codec) -> Codec:
 
 DIGEST = _bytes_of(32)
 LEAF = _bytes_of(LEAF_BYTES)
-INDEX = Codec(lambda x: _integer(x, "index"), _integer)
+INDEX = _number(MAX_INDEX)
 PROOF = _list_of(DIGEST, MAX_PROOF)
+STEP = _pair(DIGEST, _or_nothing(DIGEST))
 OPENING = _record(Opening, tensor_proof=PROOF, body=DIGEST, leaf=LEAF, leaf_proof=PROOF)
 ENTRY_OPENING = _record(EntryOpening, leaf=LEAF, proof=PROOF)
-STATEMENT = _record(Statement, instance=DIGEST, inputs=DIGEST, weights=DIGEST, states=DIGEST,
-                    outputs=DIGEST)  # fmt: skip
+OF_CALL = _record(Statement, instance=DIGEST, inputs=DIGEST, weights=DIGEST, states=DIGEST, outputs=DIGEST,
+                  loss=_or_nothing(DIGEST))  # fmt: skip
+OF_RUN = _record(RunStatement, instance=DIGEST, weights=DIGEST, initial=DIGEST, steps=_number(MAX_STEPS),
+                 batches=DIGEST, history=DIGEST)  # fmt: skip
+STATEMENT = Codec(
+    lambda x: (OF_CALL if isinstance(x, Statement) else OF_RUN).encode(x),
+    lambda x, at: (OF_RUN if isinstance(x, dict) and "history" in x else OF_CALL).decode(x, at),
+)
 
 
 def _encode_any(x: Opening | EntryOpening) -> Any:
@@ -133,6 +163,15 @@ def _form(cls: type, limit: int, **codecs: Codec) -> Form:
 
 
 MOVES: dict[str, Form] = {
+    "step": _form(
+        OpenStep,
+        16 << 10,
+        after=STEP,
+        batch=DIGEST,
+        batch_proof=PROOF,
+        before=STEP,
+        before_proof=PROOF,
+    ),
     "open": _form(Open, 256, values=DIGEST),
     "point": _form(Point, 128, index=INDEX),
     "reveal": _form(Reveal, 2 << 10, nodes=_list_of(DIGEST, 16)),
@@ -210,26 +249,24 @@ def decode_move(data: bytes) -> Move:
 @dataclass(frozen=True)
 class Terms:
     """What a party stands for, and the program it ran. `symbols`: sizes that its inputs bind, by name.
-    `trace`: root of its trace of every value."""
+    `commitment`: root of its trace of every value; of a run, the run's commitment, and its seed mod 2^64."""
 
-    statement: Statement
+    statement: Statement | RunStatement
     program: bytes
     symbols: tuple[tuple[str, int], ...]
-    trace: bytes
-
-
-def _encode_symbols(x: Sequence[tuple[str, int]]) -> dict[str, int]:
-    return {name: _integer(size, "symbol") for name, size in x}
+    commitment: bytes
+    seed: int = 0
 
 
 def _decode_symbols(x: Any, at: str) -> tuple[tuple[str, int], ...]:
     if not isinstance(x, dict) or len(x) > 1024:
         raise MessageError(f"{at}: expected an object of sizes")
-    return tuple((name, _integer(x[name], f"{at}.{name}")) for name in sorted(x))
+    return tuple((name, INDEX.decode(x[name], f"{at}.{name}")) for name in sorted(x))
 
 
-SYMBOLS = Codec(_encode_symbols, _decode_symbols)
-TERMS = _record(Terms, statement=STATEMENT, program=DIGEST, symbols=SYMBOLS, trace=DIGEST)
+SYMBOLS = Codec(lambda x: {name: INDEX.encode(size) for name, size in x}, _decode_symbols)
+TERMS = _record(Terms, statement=STATEMENT, program=DIGEST, symbols=SYMBOLS, commitment=DIGEST,
+                seed=_number(1 << 64))  # fmt: skip
 
 
 def encode_terms(terms: Terms) -> bytes:
@@ -245,13 +282,13 @@ def decode_terms(data: bytes) -> Terms:
     return terms
 
 
-def encode_request(statement: Statement, moves: Sequence[Move]) -> bytes:
+def encode_request(statement: Statement | RunStatement, moves: Sequence[Move]) -> bytes:
     """What a party is asked: the dispute so far."""
     return canonical({"kind": "request", "v": VERSION, "statement": STATEMENT.encode(statement),
                       "moves": [move_value(m) for m in moves]})  # fmt: skip
 
 
-def decode_request(data: bytes) -> tuple[Statement, list[Move]]:
+def decode_request(data: bytes) -> tuple[Statement | RunStatement, list[Move]]:
     """The inverse of `encode_request`; MessageError."""
     value = parse(data, MAX_REQUEST, "request")
     envelope(value, ("request",), "request")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from ree.errors import DisputeError
-from ree.verde.game import IllegalMove, Move, Phase, State, Statement
 from ree.verde.messages import MessageError, Terms, decode_move
+from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
 from ree.verde.transcript import Record, Transcript
 from ree.verde.verdict import Rules, Verdict
 
@@ -35,7 +35,9 @@ class Transport(Protocol):
     def terms(self, seconds: float) -> Terms:
         """What the party stands for; Silent, Garbled, MessageError."""
 
-    def ask(self, statement: Statement, moves: Sequence[Move], seconds: float) -> bytes:
+    def ask(
+        self, statement: Statement | RunStatement, moves: Sequence[Move], seconds: float
+    ) -> bytes:
         """The party's answer, a message, within `seconds`; Silent, Garbled."""
 
 
@@ -51,23 +53,39 @@ class Limits:
     move: float = 120.0
 
 
+RESULTS = ("outputs", "loss", "history")  # what parties may differ in
+
+
+def difference(a: Statement | RunStatement, b: Statement | RunStatement) -> str:
+    """The first field, results aside, in which two statements differ; empty if there is none."""
+    if type(a) is not type(b):
+        return "kind"
+    names = [f.name for f in fields(a) if f.name not in RESULTS]
+    return next((n for n in names if getattr(a, n) != getattr(b, n)), "")
+
+
 def check_terms(defender: Terms, challenger: Terms) -> None:
-    """DisputeError unless the two differ in their outputs and in nothing else."""
-    if defender.program != challenger.program:
-        raise DisputeError(f"the parties ran different programs: {defender.program.hex()}, "
-                           f"{challenger.program.hex()}")  # fmt: skip
-    for f in fields(Statement):
-        a, b = getattr(defender.statement, f.name), getattr(challenger.statement, f.name)
-        if f.name != "outputs" and a != b:
+    """DisputeError unless the two differ in their results and in nothing else."""
+    for name in ("program", "symbols", "seed"):
+        a, b = getattr(defender, name), getattr(challenger, name)
+        if a != b:
             raise DisputeError(
-                f"the parties' {f.name} differ: defender {a.hex()}, challenger {b.hex()}"
+                f"the parties' {name} differ: defender {_text(a)}, challenger {_text(b)}"
             )
-    if defender.symbols != challenger.symbols:
-        raise DisputeError("the parties' symbols differ")
-    if defender.statement.outputs == challenger.statement.outputs:
-        raise NothingToDispute(
-            f"nothing to dispute: both have outputs {defender.statement.outputs.hex()}"
+    a, b = defender.statement, challenger.statement
+    found = difference(a, b)
+    if found:
+        text = (_text(getattr(x, found, type(x).__name__)) for x in (a, b))
+        raise DisputeError(
+            "the parties' {} differ: defender {}, challenger {}".format(found, *text)
         )
+    if a == b:
+        result = a.outputs if isinstance(a, Statement) else a.history
+        raise NothingToDispute(f"nothing to dispute: both have {_text(result)}")
+
+
+def _text(x: object) -> str:
+    return x.hex() if isinstance(x, bytes) else str(x)
 
 
 class Referee:

@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
 
 from ree.errors import InputError, ReeError
 from ree.program import Program, array_of
+from ree.run_directory import RunReader
 from ree.verde.fault import Fault, Liar
-from ree.verde.game import IllegalMove, Move, Phase, State, Statement
 from ree.verde.messages import MessageError, Terms, decode_request, encode_move
+from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
 from ree.verde.party import Party, Run
-from ree.verde.referee import Garbled
+from ree.verde.referee import Garbled, difference
+from ree.verde.run_party import RunParty, step_run
 from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
-from ree.verde.verdict import Rules, trace_root
+from ree.verde.verdict import Rules, commitment_of
 
 
 class Refused(ValueError):
     """A question that the party does not answer; the message says why."""
 
 
-class Service:
-    """Answers for one party, for a defender's statement or against it."""
+class Player(Protocol):
+    """A party to a call or to a run."""
 
-    def __init__(self, program: Program, party: Party, symbols: Mapping[str, int]) -> None:
-        self.party = party
-        instance, scope = program.instance(symbols), party.run.scope
-        bare = Terms(
-            party.statement, program.program_hash, tuple(sorted(symbols.items())), bytes(32)
-        )
-        trace = trace_root(instance, scope, bare, party.committed[VALUES].root)
-        self.terms = Terms(bare.statement, bare.program, bare.symbols, trace)
-        self.game = Rules(program, self.terms).game
+    @property
+    def statement(self) -> Statement | RunStatement:
+        """What it stands for."""
+
+    def move(self, s: State) -> Move:
+        """The move that is due."""
+
+
+class Service:
+    """Answers for one party, for its own statement as defender or against another's."""
+
+    def __init__(self, program: Program, party: Player, terms: Terms) -> None:
+        self.party, self.terms = party, terms
+        self.game = Rules(program, terms).game
         self._lock = threading.Lock()  # a party computes one answer at a time
 
     def answer(self, request: bytes) -> bytes:
@@ -40,13 +51,14 @@ class Service:
         statement, moves = decode_request(request)
         return encode_move(self.move(statement, moves))
 
-    def move(self, statement: Statement, moves: Sequence[Move]) -> Move:
+    def move(self, statement: Statement | RunStatement, moves: Sequence[Move]) -> Move:
+        """The move that is due; Refused."""
         mine = self.terms.statement
-        for name in ("instance", "inputs", "weights", "states"):
-            if getattr(statement, name) != getattr(mine, name):
-                raise Refused(f"the dispute is about other {name}")
+        found = difference(statement, mine)
+        if found:
+            raise Refused(f"the dispute is about another {found}")
         with self._lock:
-            s = State(statement)
+            s = self.game.begin(statement)
             try:
                 for m in moves:
                     s = self.game.apply(s, m)
@@ -68,7 +80,9 @@ class Local:
     def terms(self, seconds: float) -> Terms:
         return self.service.terms
 
-    def ask(self, statement: Statement, moves: Sequence[Move], seconds: float) -> bytes:
+    def ask(
+        self, statement: Statement | RunStatement, moves: Sequence[Move], seconds: float
+    ) -> bytes:
         try:
             return encode_move(self.service.move(statement, moves))
         except (Refused, MessageError) as e:
@@ -93,14 +107,39 @@ def make_service(
     env = program.bind_symbols(arrays)
     instance = program.instance(env)
     if instance.graph.states:
-        raise ReeError("a program with states has no party yet")
+        raise ReeError("a training step has no party: serve the run")
     values = program.run(*arrays, trace="ops", keep_values=True, threads=threads).values
     run = Run(instance.graph, arrays, program.weights, values)
-    if fault is None:
-        return Service(program, Party(run, instance.digest), env)
-    check_fault(run.scope, fault)
-    liar = Liar(run, fault, instance.digest)
-    return Service(program, liar, env)
+    if fault is not None:
+        check_fault(run.scope, fault)
+        party: Party = Liar(run, fault, instance.digest)
+    else:
+        party = Party(run, instance.digest)
+    bare = Terms(party.statement, program.program_hash, tuple(sorted(env.items())), bytes(32))
+    terms = replace(bare, commitment=commitment_of(instance, bare, party.committed[VALUES].root))
+    return Service(program, party, terms)
+
+
+def run_service(path: str | Path) -> Service:
+    """Stand for a training run on disk; steps are made again from its checkpoints and kept batches.
+    RunError where the run is not as it must be."""
+    reader = RunReader(Path(path))
+    step, header = reader.step, reader.manifest.header()
+
+    def replay(s: int) -> Party:
+        start = reader.nearest(s - 1)
+        runner = step.runner()
+        runner.load(reader.state(start))
+        for i in range(start + 1, s):
+            runner.run(reader.batch(i))
+        state = [np.array(x) for x in runner.state]
+        return Party(step_run(step, state, reader.batch(s)), step.instance.digest)
+
+    party = RunParty(step, header.initial_root, reader.records, replay)
+    terms = Terms(
+        party.statement, step.program_hash, (), reader.history.commitment, header.seed % 2**64
+    )
+    return Service(step.program, party, terms)
 
 
 def check_fault(scope: ProgramScope, f: Fault) -> None:

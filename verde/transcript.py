@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 
 from ree.errors import DisputeError
 from ree.files import atomic_file
-from ree.verde.game import VERSION, Move, Phase, Point, State
 from ree.verde.messages import (
     MAX_MESSAGE,
     TERMS,
@@ -29,6 +28,7 @@ from ree.verde.messages import (
     move_value,
     parse,
 )
+from ree.verde.moves import VERSION, Move, Phase, Point, State
 
 PLAYERS = ("defender", "challenger")
 MAX_LINE = MAX_MESSAGE + 1024

@@ -1,7 +1,7 @@
 """Verdicts: a decided dispute as a file that anyone replays with nothing but the artifact.
 
     digest    SHA-256 over all that follows
-    terms     what the defender stood for: statement, program, symbols, root of its trace
+    terms     what the defender stood for: statement, program, symbols, commitment
     moves     every move, in order
     winner    "defender" or "challenger"
     reason    what decided
@@ -22,8 +22,9 @@ from ree.errors import DisputeError
 from ree.files import atomic_file
 from ree.program import Program
 from ree.traces.encoding import ZERO
+from ree.traces.history import RunHeader, run_commitment
 from ree.traces.trace import io_root_of, ops_root
-from ree.verde.game import VERSION, Game, IllegalMove, Move, Open, Phase, State
+from ree.verde.game import Game
 from ree.verde.messages import (
     MAX_REQUEST,
     TERMS,
@@ -36,7 +37,17 @@ from ree.verde.messages import (
     moves_of,
     parse,
 )
-from ree.verde.scope import INPUTS, OUTPUTS, VALUES, ProgramScope
+from ree.verde.moves import (
+    VERSION,
+    IllegalMove,
+    Move,
+    Open,
+    Phase,
+    RunStatement,
+    State,
+    Statement,
+)
+from ree.verde.scope import ProgramScope
 
 TIMEOUT = "timeout"
 
@@ -105,35 +116,49 @@ def instance_of(program: Program, terms: Terms) -> Instance:
     if terms.statement.weights != program.weights_root:
         raise DisputeError(f"the artifact's weights are not the dispute's: expected root "
                            f"{terms.statement.weights.hex()}, got {program.weights_root.hex()}")  # fmt: skip
-    if not instance.graph.states and terms.statement.states != ZERO:
+    is_run, has_states = isinstance(terms.statement, RunStatement), bool(instance.graph.states)
+    if is_run != has_states:
+        raise DisputeError(f"the artifact is {'' if has_states else 'not '}a training step, and the dispute "
+                           f"is {'' if is_run else 'not '}about a run")  # fmt: skip
+    if isinstance(terms.statement, Statement) and (
+        terms.statement.states,
+        terms.statement.loss,
+    ) != (ZERO, b""):
         raise DisputeError("the program has no states, and the dispute has")
     return instance
 
 
-def trace_root(instance: Instance, scope: ProgramScope, terms: Terms, values: bytes) -> bytes:
-    """Root of the trace that a statement and the root of the values make."""
-    s = terms.statement
+def commitment_of(instance: Instance, terms: Terms, values: bytes = b"") -> bytes:
+    """Root of the trace that a statement and the root of its values make, or the commitment of a run."""
+    s, g = terms.statement, instance.graph
+    if isinstance(s, RunStatement):
+        seed = terms.seed - (terms.seed >> 63 << 64)
+        header = RunHeader(instance.numeric_id, s.instance, s.weights, s.initial, seed)
+        return run_commitment(header, s.steps, s.batches, s.history)
     io = io_root_of(instance.numeric_id, terms.program, s.instance, s.weights,
-                    (scope.count(INPUTS), s.inputs), (scope.count(OUTPUTS), s.outputs))  # fmt: skip
-    return ops_root(io, scope.count(VALUES), values)
+                    (len(g.inputs), s.inputs), (len(g.outputs), s.outputs))  # fmt: skip
+    return ops_root(io, g.n_values, values)
 
 
 class Rules:
-    """The game of given terms: its moves, and that it opens with the values of the trace."""
+    """The game of given terms: its moves, and that what is opened is what was committed to."""
 
     def __init__(self, program: Program, terms: Terms) -> None:
         self.terms = terms
         self.instance = instance_of(program, terms)
         self.scope = ProgramScope(self.instance.graph)
         self.game = Game(self.scope)
+        self._is_run = isinstance(terms.statement, RunStatement)
+        if self._is_run and commitment_of(self.instance, terms) != terms.commitment:
+            raise DisputeError("the run's commitment is not made of what the statement says")
 
     def start(self) -> State:
-        return State(self.terms.statement)
+        return self.game.begin(self.terms.statement)
 
     def apply(self, s: State, move: Move) -> State:
         """The state after a move; IllegalMove."""
-        if isinstance(move, Open) and s.phase is Phase.OPEN:
-            if trace_root(self.instance, self.scope, self.terms, move.values) != self.terms.trace:
+        if isinstance(move, Open) and s.phase is Phase.OPEN and not self._is_run:
+            if commitment_of(self.instance, self.terms, move.values) != self.terms.commitment:
                 raise IllegalMove("the values are not those of the trace")
         return self.game.apply(s, move)
 
@@ -152,9 +177,13 @@ def check_verdict(v: Verdict, program: Program, inputs: bytes | None = None) -> 
     """Replay a verdict. `inputs`: root of the inputs it should be about, if known. DisputeError when the
     artifact is not the dispute's."""
     rules = Rules(program, v.terms)
-    if inputs is not None and inputs != v.terms.statement.inputs:
-        raise DisputeError(f"the inputs are not the dispute's: expected root "
-                           f"{v.terms.statement.inputs.hex()}, got {inputs.hex()}")  # fmt: skip
+    if inputs is not None:
+        s = v.terms.statement
+        if not isinstance(s, Statement):
+            raise DisputeError("the dispute is about a run: its batches are in its commitment")
+        if inputs != s.inputs:
+            raise DisputeError(f"the inputs are not the dispute's: expected root {s.inputs.hex()}, "
+                               f"got {inputs.hex()}")  # fmt: skip
     try:
         s = rules.replay(v.moves)
     except IllegalMove as e:
