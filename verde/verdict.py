@@ -178,11 +178,11 @@ def check_verdict(v: Verdict, program: Program, inputs: bytes | None = None) -> 
     artifact is not the dispute's."""
     rules = Rules(program, v.terms)
     if inputs is not None:
-        s = v.terms.statement
-        if not isinstance(s, Statement):
+        about = v.terms.statement
+        if not isinstance(about, Statement):
             raise DisputeError("the dispute is about a run: its batches are in its commitment")
-        if inputs != s.inputs:
-            raise DisputeError(f"the inputs are not the dispute's: expected root {s.inputs.hex()}, "
+        if inputs != about.inputs:
+            raise DisputeError(f"the inputs are not the dispute's: expected root {about.inputs.hex()}, "
                                f"got {inputs.hex()}")  # fmt: skip
     try:
         s = rules.replay(v.moves)
