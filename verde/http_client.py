@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import socket
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from ree.errors import DisputeError
@@ -52,48 +54,50 @@ class HttpTransport:
         deadline = time.monotonic() + seconds
         make = http.client.HTTPSConnection if self.secure else http.client.HTTPConnection
         connection = make(self.host, self.port, timeout=max(seconds, 0.001))
+        timer = None
         try:
+            connection.connect()
+            # a timeout of the socket bounds one read, and a head may come in drops
+            timer = threading.Timer(deadline - time.monotonic(), _cut, (connection.sock,))
+            timer.daemon = True
+            timer.start()
             connection.request(method, self.path + path, body, {"Content-Type": "application/json",
                                                                 "Connection": "close"})  # fmt: skip
-            sock = connection.sock
-            _bound(sock, deadline)
             response = connection.getresponse()
-            data = self._body(response, sock, deadline)
+            data = self._body(response)
+            if time.monotonic() >= deadline:
+                raise TimeoutError  # what was cut off may look whole
         except (OSError, http.client.HTTPException, ValueError) as e:
+            if time.monotonic() >= deadline:
+                raise Silent(f"no answer from {self.url}: timed out") from e
             if isinstance(e, OSError | http.client.RemoteDisconnected | http.client.IncompleteRead):
                 raise Silent(f"no answer from {self.url}: {_short(e)}") from e
             raise Garbled(f"{self.url} does not speak HTTP: {_short(e)}") from e
         finally:
+            if timer is not None:
+                timer.cancel()
             connection.close()
         if response.status != 200:
             text = data[:200].decode("ascii", "replace").splitlines()
             raise Garbled(f"{self.url} answered {response.status}: {text[0] if text else ''}")
         return data
 
-    def _body(
-        self, response: http.client.HTTPResponse, sock: socket.socket, deadline: float
-    ) -> bytes:
+    def _body(self, response: http.client.HTTPResponse) -> bytes:
         """The answer's bytes, no more than a message may have."""
         data = bytearray()
-        while True:
-            _bound(sock, deadline)
-            piece = response.read1(CHUNK)
+        while piece := response.read1(CHUNK):
             data += piece
             if len(data) > MAX_MESSAGE:
                 raise Garbled(f"{self.url} answered more than {MAX_MESSAGE} bytes")
-            if not piece:
-                break
         if response.length:  # it ended before what it announced
-            raise Silent(f"no answer from {self.url}: it broke off")
+            raise http.client.IncompleteRead(b"", response.length)
         return bytes(data)
 
 
-def _bound(sock: socket.socket, deadline: float) -> None:
-    """Let the next read last to the deadline at most."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("timed out")
-    sock.settimeout(left)
+def _cut(sock: socket.socket) -> None:
+    """End all reads of a socket."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _short(e: Exception) -> str:
