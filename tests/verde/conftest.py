@@ -65,11 +65,11 @@ def liars(program, honest):
     return found
 
 
-def referee(program, defender, challenger, limit=60.0, transports=None, **more):
+def referee(program, defender, challenger, limit=60.0, transports=None, rules=None, **more):
     """A referee over two services in this process."""
     header = Header(defender.terms, challenger.terms, round(limit * 1e6), round(limit * 1e6))
     ways = {"defender": Local(defender), "challenger": Local(challenger), **(transports or {})}
-    return Referee(Rules(program, defender.terms), Transcript(header), ways, **more)
+    return Referee(rules or Rules(program, defender.terms), Transcript(header), ways, **more)
 
 
 @pytest.fixture(scope="session")
