@@ -255,7 +255,10 @@ class Party:
         return self.run.sources(s.tensor)
 
     def _all_entries(self, s: State) -> list[int]:
-        return self._entries(s.owner, s.tree, s.tensor, s.element, s)
+        at = State(s.statement, owner=s.owner, tree=s.tree, tensor=s.tensor, element=s.element)
+        return self._entries(
+            s.owner, s.tree, s.tensor, s.element, at
+        )  # the same for every move inside
 
     def _make_entries(
         self, owner: object, tree: str, tensor: int, element: int, s: State
