@@ -7,6 +7,7 @@ through the messages, with the transcript on disk. Prints JSON.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -98,6 +99,36 @@ def played(
     }
 
 
+def over_http(program: Program, fault: Fault, folder: Path) -> dict[str, object]:
+    """One dispute between two processes, refereed by a third."""
+    program.save(str(folder / "minilm.ree"))
+    ree = [sys.executable, "-P", "-m", "ree.cli"]
+    text = f"--fault={fault.value},{fault.element},{fault.operation},{fault.flip}"
+    serve = [*ree, "party", "serve", str(folder / "minilm.ree"), "--port", "0"]
+    parties = [subprocess.Popen([*serve, *more], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+               for more in ([text], [])]  # fmt: skip
+    try:
+        urls = [p.stdout.readline().split()[-1] for p in parties if p.stdout]
+        command = [*ree, "dispute", "--defender", urls[0], "--challenger", urls[1], "--json"]
+        command += ["--artifact", str(folder / "minilm.ree"), "-o", str(folder / "verdict")]
+        start = time.perf_counter()
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        seconds = time.perf_counter() - start
+        assert done.returncode == 1, "the lie stands"
+        check = [*ree, "verdict", str(folder / "verdict"), "--artifact", str(folder / "minilm.ree")]
+        start = time.perf_counter()
+        subprocess.run(check, stdout=subprocess.DEVNULL, check=True)
+        checked = time.perf_counter() - start
+    finally:
+        for p in parties:
+            p.kill()
+            p.wait()
+    lines = json.loads(done.stdout)["timeline"]
+    return {"moves": len(lines), "worst_bytes": max(x["bytes"] for x in lines),
+            "worst_seconds": max(x["seconds"] for x in lines), "seconds": round(seconds, 2),
+            "verdict_seconds": round(checked, 2)}  # fmt: skip
+
+
 def main() -> None:
     import ree
 
@@ -130,13 +161,16 @@ def main() -> None:
                 refuted["worst_seconds"],
                 file=sys.stderr,
             )
+        linear = next(v for v, n in enumerate(scope.producers) if n.op == "linear")
+        http = over_http(program, Fault(linear, 7, 100, 1 << 20), Path(folder))
     every = [x for row in rows.values() for x in row.values()]  # type: ignore[attr-defined]
     names = ("moves", "bytes", "worst_bytes", "worst_seconds", "seconds", "check_seconds")
     worst = {k: max(x[k] for x in every) for k in names}
     assert worst["worst_bytes"] <= 64 << 10
     assert worst["worst_seconds"] <= 1
     data = {"program": program.program_hash.hex(), "threads": settings.threads(),
-            "run_seconds": round(run_seconds, 4), "worst": worst, "operators": rows}  # fmt: skip
+            "run_seconds": round(run_seconds, 4), "worst": worst, "http": http,
+            "operators": rows}  # fmt: skip
     print(json.dumps(data, indent=1))
 
 

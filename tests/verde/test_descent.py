@@ -128,6 +128,7 @@ def test_openings(liars, honest, until, name, truth):
             other = replace(o, tensor_proof=(*o.tensor_proof, ZERO))
             wrong.append((*rest[0], other, *rest[1]))
             wrong.append((*rest[0], replace(o, body=ZERO), *rest[1]))
+            wrong.append((*rest[0], replace(o, body=b""), *rest[1]))
     for openings in wrong:
         if openings == right.openings:
             continue
@@ -192,3 +193,22 @@ def test_a_decided_dispute_takes_no_move(honest, liars):
     end = decided(honest.party, liars["linear"].party)
     with pytest.raises(IllegalMove):
         honest.game.apply(end, Point(0))
+
+
+@pytest.mark.parametrize("name", ["linear", "softmax"])
+def test_sizes_that_no_message_has(liars, honest, until, name):
+    """The rules themselves hold without the encoding's bounds."""
+    rules, _, moves = until(honest, liars[name], Phase.PROVE)
+    s = rules.start()
+    for move in moves:
+        if s.player == "defender":
+            for field in vars(move):
+                x = getattr(move, field)
+                if isinstance(x, bytes) and s.phase is not Phase.OPEN:
+                    for bad in (b"", x[:-1], x + b"\0"):
+                        assert rules.apply(s, replace(move, **{field: bad})).winner == "challenger"
+                elif isinstance(x, m.Opening | m.EntryOpening):
+                    for inner in ("leaf", "body") if isinstance(x, m.Opening) else ("leaf",):
+                        bad = replace(x, **{inner: getattr(x, inner)[:-1]})
+                        assert rules.apply(s, replace(move, **{field: bad})).winner == "challenger"
+        s = rules.apply(s, move)
