@@ -26,6 +26,8 @@ bench: $(VENV)/.built
 
 exhaustive: $(VENV)/.built
 	$(BIN)/python benchmarks/exhaustive_scalar.py
+	$(BIN)/python benchmarks/pow_samples.py
+	$(BIN)/python benchmarks/training_bits.py
 	$(BIN)/python benchmarks/neon.py
 	$(BIN)/python benchmarks/settlement_fp32.py
 	$(BIN)/python benchmarks/bench_disputes.py > build/disputes.json

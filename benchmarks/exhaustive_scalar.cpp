@@ -52,10 +52,6 @@ uint32_t bits(float x) {
   return u;
 }
 
-}  // namespace
-
-extern "C" {
-
 struct Stats {
   double max_ulp;
   uint32_t worst_input, worst_output;
@@ -63,6 +59,40 @@ struct Stats {
   int64_t mismatches;  // NaN, infinity or zero wanted or got, and the bits differ
   uint32_t mismatch_input, unused;
 };
+
+// Compares a result with the true one, given in double and, on demand, in 80 bits.
+template <class Exact>
+void judge(double f, float y, uint32_t in, Stats& stats, Exact exact_value) {
+  const float rounded = (float)f;
+  bool wrong;
+  if (f != f) {
+    wrong = bits(y) != 0x7fc00000u;
+  } else if (std::isinf(rounded) && std::isinf(y)) {
+    wrong = bits(y) != bits(rounded);  // overflow, or infinite in truth
+  } else if (f == 0 && y == 0) {
+    wrong = bits(y) != bits(rounded);
+  } else if (y != y || std::signbit(y) != std::signbit(f)) {
+    wrong = true;
+  } else {
+    wrong = false;
+    ++stats.finite;
+    // just below a power of two f may have been rounded up to it, where the ulp is twice as big
+    const double e = std::fabs(y - f) * ulps(f * (1 - 0x1p-40));
+    if (!(e < stats.max_ulp - 1e-3)) {
+      const double exact = exact_error(y, exact_value());
+      if (exact > stats.max_ulp || (exact == stats.max_ulp && in < stats.worst_input)) {
+        stats.max_ulp = exact;
+        stats.worst_input = in;
+        stats.worst_output = bits(y);
+      }
+    }
+  }
+  if (wrong && stats.mismatches++ == 0) stats.mismatch_input = in;
+}
+
+}  // namespace
+
+extern "C" {
 
 // y[i] = result for the input of bits first + i; stats carries the maximum so far in and out.
 // Returns 0, or 1 if there is no such function.
@@ -73,37 +103,17 @@ int compare(const char* name, uint32_t first, int64_t count, const float* y, Sta
       const uint32_t in = first + (uint32_t)i;
       float x;
       std::memcpy(&x, &in, sizeof x);
-      const double f = fn.fast(x);
-      const float rounded = (float)f;
-      bool wrong;
-      if (f != f) {
-        wrong = bits(y[i]) != 0x7fc00000u;
-      } else if (std::isinf(rounded) && std::isinf(y[i])) {
-        wrong = bits(y[i]) != bits(rounded);  // overflow, or infinite in truth
-      } else if (f == 0 && y[i] == 0) {
-        wrong = bits(y[i]) != bits(rounded);
-      } else if (y[i] != y[i] || std::signbit(y[i]) != std::signbit(f)) {
-        wrong = true;
-      } else {
-        wrong = false;
-        ++stats->finite;
-        // just below a power of two f may have been rounded up to it, where the ulp is twice as big
-        const double e = std::fabs(y[i] - f) * ulps(f * (1 - 0x1p-40));
-        if (!(e < stats->max_ulp - 1e-3)) {
-          const double exact = exact_error(y[i], fn.exact(x));
-          if (exact > stats->max_ulp || (exact == stats->max_ulp && in < stats->worst_input)) {
-            stats->max_ulp = exact;
-            stats->worst_input = in;
-            stats->worst_output = bits(y[i]);
-          }
-        }
-      }
-      if (wrong) {
-        if (stats->mismatches++ == 0) stats->mismatch_input = in;
-      }
+      judge(fn.fast(x), y[i], in, *stats, [&] { return fn.exact(x); });
     }
     return 0;
   }
   return 1;
+}
+
+// The same for y[i] = x[i] ^ b[i]; worst_input is a position.
+void compare_pow(const float* x, const float* b, const float* y, int64_t count, Stats* stats) {
+  for (int64_t i = 0; i < count; ++i)
+    judge(std::pow((double)x[i], (double)b[i]), y[i], (uint32_t)i, *stats,
+          [&] { return std::pow((long double)x[i], (long double)b[i]); });
 }
 }

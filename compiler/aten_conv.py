@@ -92,7 +92,9 @@ def _any_convolution(
     transposed: bool, output_padding: Any, groups: int,
 ) -> Ref:  # fmt: skip
     if transposed:
-        return transposed(m, x, w, bias, stride, padding, output_padding, groups, dilation)
+        return transposed_convolution(
+            m, x, w, bias, stride, padding, output_padding, groups, dilation
+        )
     return _convolution(m, x, w, bias, stride, padding, dilation, groups)
 
 
@@ -101,10 +103,10 @@ def _conv_transpose(
     m: Importer, x: Ref, w: Ref, bias: Ref | None = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
 ) -> Ref:  # fmt: skip
-    return transposed(m, x, w, bias, stride, padding, output_padding, groups, dilation)
+    return transposed_convolution(m, x, w, bias, stride, padding, output_padding, groups, dilation)
 
 
-def transposed(
+def transposed_convolution(
     m: Importer, x: Ref, w: Ref, bias: Ref | None, stride: Any, padding: Any, output_padding: Any,
     groups: int, dilation: Any,
 ) -> Ref:  # fmt: skip

@@ -151,8 +151,25 @@ def _stack(m: Importer, xs: Any, dim: int = 0) -> Ref:
 
 
 @aten("embedding")
-def _embedding(m: Importer, table: Ref, idx: Ref, *ignored: Any) -> Ref:
-    return m.add("embedding", table, m.cast(idx, DType.I64))
+def _embedding(m: Importer, table: Ref, idx: Ref, padding_idx: int = -1, by_frequency: bool = False,
+               sparse: bool = False) -> Ref:  # fmt: skip
+    """Rows of a table; no gradient flows to the row at padding_idx."""
+    idx = m.cast(idx, DType.I64)
+    y = m.add("embedding", table, idx)
+    if m.random is None:  # no gradients are asked for
+        return y
+    if by_frequency:
+        raise Refused("gradients scaled by frequency")
+    if padding_idx < 0:
+        return y
+    padding = m.add("eq", idx, m.scalar(padding_idx, DType.I64))
+    shape = m.type(y).shape
+    return m.add("where", m.view(padding, (*shape[:-1], 1)), m.stop(m.view(y, shape)), y)
+
+
+@aten("unfold")
+def _unfold(m: Importer, x: Ref, dim: int, size: int, step: int) -> Ref:
+    return m.add("window", x, dim=m.axis(dim, m.type(x).rank), size=size, step=step, dilation=1)
 
 
 def _wide_index(m: Importer, idx: Ref) -> Ref:

@@ -58,7 +58,9 @@ def _native_dropout(m: Importer, x: Ref, p: float, train: bool | None = True) ->
 @aten("feature_dropout")
 def _feature_dropout(m: Importer, x: Ref, p: float, train: bool) -> Ref:
     shape = m.type(x).shape
-    return x if not train or p == 0 else _kept(m, x, float(p), (*shape[:2], *(1,) * (len(shape) - 2)))
+    return (
+        x if not train or p == 0 else _kept(m, x, float(p), (*shape[:2], *(1,) * (len(shape) - 2)))
+    )
 
 
 def attention_with_dropout(

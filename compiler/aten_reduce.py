@@ -171,7 +171,9 @@ def _shifted(m: Importer, x: Ref, dims: tuple[int, ...]) -> tuple[Ref, Ref]:
     """(x minus its greatest element, 0 where that is infinite; that element), axes kept."""
     top = m.reduce("amax", x, dims, True)
     infinite = m.add("eq", m.add("abs", top), m.scalar(math.inf, F32))
-    top = m.stop(m.add("where", infinite, m.scalar(0.0, F32), top))  # what it adds is taken off again
+    top = m.stop(
+        m.add("where", infinite, m.scalar(0.0, F32), top)
+    )  # what it adds is taken off again
     return m.add("sub", x, top), top
 
 
@@ -239,27 +241,21 @@ def _batch_norm(m: Importer, x: Ref, w: Ref | None, b: Ref | None, mean: Ref, va
     return y, empty, empty
 
 
-@aten("_native_batch_norm_legit_functional")
-def _batch_norm_step(
-    m: Importer, x: Ref, w: Ref | None, b: Ref | None, mean: Ref, var: Ref, training: bool, momentum: float,
-    eps: float,
-) -> tuple[Any, ...]:  # fmt: skip
-    """(y, mean, 1 / deviation, new running mean, new running variance). Sums run over the pixels of an
-    image, then over images; the running variance takes the unbiased one."""
-    if not training:
-        return (*_batch_norm(m, x, w, b, mean, var, momentum, eps), mean, var)
+def _normalised(m: Importer, x: Ref, w: Ref | None, b: Ref | None, eps: float) -> tuple[Ref, ...]:
+    """(y, mean, 1 / deviation, variance) by the statistics of x itself. Sums run over the pixels of an
+    image, then over images."""
     shape = m.type(x).dims
-    count = product(shape) // shape[1]
+    count = math.prod(shape) // shape[1]
     if count < 2:
         raise Refused(f"batch norm in training over {count} value(s) a channel")
 
     def average(v: Ref) -> Ref:
-        v = m.view(v, (*shape[:2], product(shape[2:])))
+        v = m.view(v, (*shape[:2], math.prod(shape[2:])))
         total = m.add("sum", m.add("sum", v, dim=2, keepdim=False), dim=0, keepdim=False)
         return m.add("div", total, m.scalar(float(count), F32))
 
-    own = average(x)
-    d = m.add("sub", x, _channel(m, own, len(shape)))
+    mean = average(x)
+    d = m.add("sub", x, _channel(m, mean, len(shape)))
     spread = average(m.add("mul", d, d))
     r = m.add("rsqrt", m.add("add", spread, m.scalar(eps, F32)))
     y = m.add("mul", d, _channel(m, r, len(shape)))
@@ -267,6 +263,28 @@ def _batch_norm_step(
         y = m.add("mul", y, _channel(m, w, len(shape)))
     if b is not None:
         y = m.add("add", y, _channel(m, b, len(shape)))
+    return y, mean, r, spread
+
+
+@aten("_native_batch_norm_legit.no_stats")
+def _batch_norm_bare(
+    m: Importer, x: Ref, w: Ref | None, b: Ref | None, training: bool, momentum: float, eps: float
+) -> tuple[Ref, ...]:
+    return _normalised(m, x, w, b, eps)[:3]
+
+
+@aten("_native_batch_norm_legit_functional")
+def _batch_norm_step(
+    m: Importer, x: Ref, w: Ref | None, b: Ref | None, mean: Ref, var: Ref, training: bool, momentum: float,
+    eps: float,
+) -> tuple[Any, ...]:  # fmt: skip
+    """(y, mean, 1 / deviation, new running mean, new running variance); the running variance takes the
+    unbiased one."""
+    if not training:
+        return (*_batch_norm(m, x, w, b, mean, var, momentum, eps), mean, var)
+    y, own, r, spread = _normalised(m, x, w, b, eps)
+    shape = m.type(x).dims
+    count = math.prod(shape) // shape[1]
     unbiased = m.add("mul", spread, m.scalar(count / (count - 1), F32))
 
     def blend(old: Ref, new: Ref) -> Ref:

@@ -90,7 +90,9 @@ def export(
                     module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
                 )
                 return program.run_decompositions(_decompositions())
-        except Exception as e:  # torch.export raises many unrelated types for what a user's model does
+        except (
+            Exception
+        ) as e:  # torch.export raises many unrelated types for what a user's model does
             raise CaptureError(
                 f"cannot capture the model as one graph: {_first_line(e)}", _hint(e)
             ) from e

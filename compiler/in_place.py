@@ -11,12 +11,15 @@ def in_place_states(g: Graph, groups: list[Group]) -> frozenset[int]:
 
     The new value is computed by pointwise work, in a group that runs after every other reader of the
     old one and after the loss (so that a loss that is not finite leaves the state as it was), and that
-    group reads the old value at the place it writes, not through a view. An unchanged state is one too.
+    group reads the old value at the place it writes, not through a view; no other output is the old
+    value or a view of it. An unchanged state is one too.
     """
     producers = g.producers()
     home = {n.first: i for i, grp in enumerate(groups) for n in grp.nodes}
     last: dict[int, int] = {}  # state -> last group that reads it
-    elsewhere: dict[int, set[int]] = {}  # state -> groups that read it in another way than place by place
+    elsewhere: dict[
+        int, set[int]
+    ] = {}  # state -> groups that read it in another way than place by place
     for i, grp in enumerate(groups):
         for n in grp.nodes:
             for s in n.sources:
@@ -24,7 +27,11 @@ def in_place_states(g: Graph, groups: list[Group]) -> frozenset[int]:
                 if root.kind is not Kind.STATE:
                     continue
                 last[root.index] = max(last.get(root.index, -1), i)
-                direct = s == root and n in grp.pointwise and n.results[0].dims == g.states[root.index].dims
+                direct = (
+                    s == root
+                    and n in grp.pointwise
+                    and n.results[0].dims == g.states[root.index].dims
+                )
                 if not direct:
                     elsewhere.setdefault(root.index, set()).add(i)
     n_states = len(g.states)
@@ -32,12 +39,17 @@ def in_place_states(g: Graph, groups: list[Group]) -> frozenset[int]:
     if len(g.outputs) > n_states:
         ref = base(g.outputs[n_states], producers)
         loss = home.get(producers[ref.index].first, -1) if ref.kind is Kind.VALUE else -1
+    copied = {
+        root.index
+        for i, ref in enumerate(g.outputs)
+        if (root := base(ref, producers)).kind is Kind.STATE and ref != Ref(Kind.STATE, i)
+    }  # outputs that are views of old values are copied when all else is done
     found = set()
     for i, ref in enumerate(g.outputs[:n_states]):
         if ref == Ref(Kind.STATE, i):
             found.add(i)
             continue
-        if ref.kind is not Kind.VALUE or g.outputs.count(ref) > 1:
+        if ref.kind is not Kind.VALUE or g.outputs.count(ref) > 1 or i in copied:
             continue
         node = producers[ref.index]
         at = home.get(node.first, -1)

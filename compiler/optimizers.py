@@ -38,7 +38,9 @@ class _Ops:
         self.m = m
 
     def __call__(self, op: str, *args: Ref | float) -> Ref:
-        return self.m.add(op, *(x if isinstance(x, Ref) else self.m.scalar(float(x), F32) for x in args))
+        return self.m.add(
+            op, *(x if isinstance(x, Ref) else self.m.scalar(float(x), F32) for x in args)
+        )
 
 
 # schedules
@@ -126,7 +128,8 @@ class Optimizer:
                                  "a group changes lr or weight_decay")  # fmt: skip
 
     def setting(self, name: str, key: str) -> float:
-        """lr or weight_decay of a parameter."""
+        """lr or weight_decay of a parameter, by its name in the model."""
+        name = name.removeprefix("parameter.")
         for pattern, change in self.groups:
             if re.search(pattern, name) and key in change:
                 return float(change[key])
@@ -257,7 +260,9 @@ class Adam(Optimizer):
         p, g = self._decayed(op, name, p, g, lr)
         b1, b2 = self.betas
         mean = op("add", op("mul", b1, slots[f"mean.{name}"]), op("mul", 1 - b1, g))
-        square = op("add", op("mul", b2, slots[f"square.{name}"]), op("mul", op("mul", 1 - b2, g), g))
+        square = op(
+            "add", op("mul", b2, slots[f"square.{name}"]), op("mul", op("mul", 1 - b2, g), g)
+        )
         new_slots[f"mean.{name}"], new_slots[f"square.{name}"] = mean, square
         size = op("div", lr, correction)
         below = op("add", op("div", op("sqrt", square), root), self.eps)

@@ -64,6 +64,8 @@ class Planner:
             self.recipe.in_place = in_place_states(self.g, groups)
         loss = self._loss_group(groups)
         needed = self._needed_outside(groups)
+        if loss < 0 and self._has_loss():  # the loss is a source
+            self._loss_is_final()
         for at, grp in enumerate(groups):
             self.origins = tuple(dict.fromkeys(
                 f"{n.op} ({n.origin.location or n.origin.name})" for n in grp.nodes))  # fmt: skip
@@ -73,8 +75,7 @@ class Planner:
                     for i in range(len(n.results)):
                         self._digest(Ref(Kind.VALUE, n.first + i))
             if at == loss:
-                self._place_output(len(self.g.states))
-                self.recipe.checked = len(self.recipe.calls)
+                self._loss_is_final()
         self.origins = ()
         self._outputs()
         self._assign()
@@ -201,9 +202,16 @@ class Planner:
         i = self.g.outputs.index(ref)
         return Buffer("state" if i in self.recipe.in_place else "output", i)
 
+    def _has_loss(self) -> bool:
+        return bool(self.g.states) and len(self.g.outputs) > len(self.g.states)
+
+    def _loss_is_final(self) -> None:
+        self._place_output(len(self.g.states))
+        self.recipe.checked = len(self.recipe.calls)
+
     def _loss_group(self, groups: list[Group]) -> int:
-        """The group that makes the first output behind the new states; -1 without states."""
-        if not self.g.states or len(self.g.outputs) <= len(self.g.states):
+        """The group that makes the first output behind the new states; -1 if none does."""
+        if not self._has_loss():
             return -1
         ref = base(self.g.outputs[len(self.g.states)], self.producers)
         if ref.kind is not Kind.VALUE:

@@ -15,7 +15,8 @@ def states_as_inputs(g: Graph) -> Graph:
         return Ref(Kind.INPUT, r.index + n) if r.kind is Kind.INPUT else r
 
     nodes = tuple(
-        Node(x.op, tuple(move(s) for s in x.sources), x.attrs, x.results, x.first, x.origin) for x in g.nodes
+        Node(x.op, tuple(move(s) for s in x.sources), x.attrs, x.results, x.first, x.origin)
+        for x in g.nodes
     )
     return Graph(g.symbols, (*g.states, *g.inputs), g.weights, g.consts, nodes,
                  tuple(move(r) for r in g.outputs), g.contract)  # fmt: skip

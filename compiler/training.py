@@ -42,7 +42,7 @@ class CapturedStep:
     weights: tuple[Array, ...]
 
 
-class _Loss(torch.nn.Module):
+class _Loss(torch.nn.Module):  # type: ignore[misc]
     """Model and loss as one module; its parameters are the model's."""
 
     def __init__(self, model: torch.nn.Module, loss: Callable[..., Any]) -> None:
@@ -72,7 +72,9 @@ def capture_step(
     program = export(_Loss(model, loss), tuple(parts), {}, None, inference=False)
     s = _Step(program, model, optimizer, seed)
     inputs = [s.m.builder.input(_type_of(x)) for x in batch]
-    s.forward_and_backward([[_cut(s.m, x, accumulate, j) for x in inputs] for j in range(accumulate)])
+    s.forward_and_backward(
+        [[_cut(s.m, x, accumulate, j) for x in inputs] for j in range(accumulate)]
+    )
     graph = s.finish()
     return CapturedStep(graph, tuple(f"batch{i}" for i in range(len(batch))), s.state_names,
                         s.weight_names, s.initial(), s.frozen())  # fmt: skip
@@ -118,7 +120,7 @@ class _Step:
             **signature.inputs_to_parameters, **signature.inputs_to_buffers,
             **signature.inputs_to_lifted_tensor_constants,
         }  # fmt: skip
-        trainable = {id(p) for p in model.parameters() if p.requires_grad}
+        trainable = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
         first: dict[int, str] = {}  # tied tensors are one
         self.home: dict[str, str] = {}  # placeholder -> name of its state or weight
         self.data: dict[str, Array] = {}
@@ -134,7 +136,7 @@ class _Step:
                 self.home[placeholder] = first[id(tensor)]
                 continue
             if id(tensor) in trainable:
-                full = PARAMETER + name
+                full = PARAMETER + trainable[id(tensor)]
                 self.trained.append(full)
                 states[full] = to_array(tensor, name)
             elif target in self.mutated.values():
@@ -144,7 +146,7 @@ class _Step:
                 full = name
                 weights[full] = to_array(tensor, name)
             first[id(tensor)] = self.home[placeholder] = full
-        unused = trainable - set(first)
+        unused = set(trainable) - set(first)
         for name, p in model.named_parameters():
             if id(p) in unused:
                 raise CaptureError(f"parameter '{name}' has no gradient: the loss does not depend on it",

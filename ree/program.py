@@ -13,6 +13,7 @@ from ree import _core, settings
 from ree.compiler.instance import Instance, make_instance
 from ree.compiler.ir import Graph, Kind, Node, Origin
 from ree.compiler.plan import plan
+from ree.compiler.prelude import prelude, prelude_graph, without_prelude
 from ree.compiler.torch_types import dtype_of, to_numpy, to_torch
 from ree.errors import InputError
 from ree.executor import Executable
@@ -67,6 +68,7 @@ class Program:
         self._instances: dict[tuple[int, ...], Instance] = {}
         self._executables: dict[tuple[object, ...], Executable] = {}
         self._packed: dict[object, Any] = {}
+        self._made: tuple[tuple[int, ...], list[Array]] | None = None
         self.on_device: dict[str, Any] = {}  # per GPU, kept by gpu_run
         self.lock = threading.Lock()
 
@@ -187,19 +189,36 @@ class Program:
         instance = self.instance(env)
         key = (instance.digest, isa, hash_values, keep, fuse)
         if key not in self._executables:
+            graph, weights = instance.graph, self.weights
+            if not hash_values and not keep:
+                values, made = self._prelude()
+                if values:
+                    graph, weights = without_prelude(graph, values), [*weights, *made]
             if len(self._executables) >= 16:  # many shapes: drop the oldest buffers
                 self._executables.pop(next(iter(self._executables)))
             recipe = plan(
-                instance.graph,
+                graph,
                 panel=_core.panel(isa),
                 hash_values=hash_values,
                 keep_values=keep,
                 fuse=fuse,
             )
             self._executables[key] = Executable(
-                instance.graph, recipe, isa, self.weights, self._packed
+                graph, recipe, isa, weights, self._packed
             )
         return self._executables[key]
+
+    def _prelude(self) -> tuple[tuple[int, ...], list[Array]]:
+        """Values that follow from the weights alone, made once."""
+        if self._made is None:
+            values = prelude(self.graph)
+            made: list[Array] = []
+            if values:
+                g, isa = prelude_graph(self.graph, values), settings.isa()
+                e = Executable(g, plan(g, panel=_core.panel(isa)), isa, self.weights, {})
+                made = e.run((), settings.pool())[0]
+            self._made = values, made
+        return self._made
 
     def make_trace(
         self,

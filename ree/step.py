@@ -53,7 +53,9 @@ def compile_step(
         raise InputError("batch: expected a tuple of tensors")
     if not -(2**63) <= seed < 2**63 or accumulate < 1:
         raise InputError("expected a seed of 64 bits and accumulate of at least 1")
-    c = capture_step(model, loss, optimizer, [x.contiguous() for x in example_batch], seed, accumulate)
+    c = capture_step(
+        model, loss, optimizer, [x.contiguous() for x in example_batch], seed, accumulate
+    )
     outputs = (*(f"new.{n}" for n in c.state_names), "loss")
     names = Names(c.input_names, outputs, c.weight_names, c.state_names)
     return Step(Program(c.graph, names, c.weights), c.initial)
@@ -103,7 +105,9 @@ class Step:
     def batch(self, tensors: Sequence[Any]) -> list[Array]:
         """A batch as arrays; InputError unless its shapes and dtypes are those of the program."""
         if len(tensors) != len(self.graph.inputs):
-            raise InputError(f"batch: expected {len(self.graph.inputs)} tensors, got {len(tensors)}")
+            raise InputError(
+                f"batch: expected {len(self.graph.inputs)} tensors, got {len(tensors)}"
+            )
         out = []
         for name, x, t in zip(self.names.inputs, tensors, self.graph.inputs, strict=True):
             a = array_of(name, x, t)
@@ -138,7 +142,9 @@ class Step:
         """The same program with the states as inputs ahead of the batch; its operators are the same."""
         from ree.compiler.states import states_as_inputs
 
-        names = Names((*self.names.states, *self.names.inputs), self.names.outputs, self.names.weights)
+        names = Names(
+            (*self.names.states, *self.names.inputs), self.names.outputs, self.names.weights
+        )
         return Program(states_as_inputs(self.graph), names, self.weights)
 
 
@@ -159,7 +165,8 @@ class StepRunner:
         nothing = np.zeros(0, np.float32)
         n = len(self._types)
         self._outputs = [
-            nothing if i in self._in_place else _empty(graph.type_of(r)) for i, r in enumerate(graph.outputs)
+            nothing if i in self._in_place else _empty(graph.type_of(r))
+            for i, r in enumerate(graph.outputs)
         ]
         self._loss = self._outputs[n]
         self.state: list[Array] = [_empty(t) for t in self._types]
@@ -188,7 +195,9 @@ class StepRunner:
         e.run_part(0, self._pool)
         loss = np.float32(self._loss.reshape(()))
         if not np.isfinite(loss):
-            raise NonFiniteLoss(f"the loss is {loss}", "the state is kept as it was before the step")
+            raise NonFiniteLoss(
+                f"the loss is {loss}", "the state is kept as it was before the step"
+            )
         e.run_part(1, self._pool)
         for i in range(len(self.state)):
             if i not in self._in_place:

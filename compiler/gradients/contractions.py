@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from ree.compiler.aten_conv import transposed
+from ree.compiler.aten_conv import transposed_convolution
 from ree.compiler.gradients.engine import Site, Thunk, gradient
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType
@@ -60,10 +60,11 @@ def _convolution(g: Site) -> Sequence[Thunk]:
 
     def dx() -> Ref:
         more = tuple(
-            xs[i + 2] - ((ys[i + 2] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (ws[i + 2] - 1) + 1)
+            xs[i + 2]
+            - ((ys[i + 2] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (ws[i + 2] - 1) + 1)
             for i in range(n)
         )
-        return transposed(g.m, g.dy, w, None, stride, padding, more, groups, dilation)
+        return transposed_convolution(g.m, g.dy, w, None, stride, padding, more, groups, dilation)
 
     def dw() -> Ref:
         images, each_in, each_out = xs[0], xs[1] // groups, ys[1] // groups
@@ -74,7 +75,9 @@ def _convolution(g: Site) -> Sequence[Thunk]:
         b = g.m.view(g.dy, (images, groups, each_out, *ys[2:]))
         b = g.op("permute", b, dims=(1, 2, 0, *space))
         b = g.m.view(b, (groups * each_out, images, *ys[2:]))
-        y = g.op("convolution", a, b, stride=dilation, padding=padding, dilation=stride, groups=groups)
+        y = g.op(
+            "convolution", a, b, stride=dilation, padding=padding, dilation=stride, groups=groups
+        )
         for i in range(n):  # a stride may leave room for windows that the forward pass has not
             y = g.m.take(y, i + 2, 0, ws[i + 2])
         return g.m.transpose(y, 0, 1)

@@ -33,7 +33,9 @@ Thunk = Callable[[], Ref | Piece]
 Rule = Callable[["Site"], Sequence[Thunk | None]]
 
 RULES: dict[str, Rule] = {}
-CONSTANT: set[str] = set()  # operators whose result does not vary with their sources, almost everywhere
+CONSTANT: set[str] = (
+    set()
+)  # operators whose result does not vary with their sources, almost everywhere
 
 
 def gradient(*names: str) -> Callable[[Rule], Rule]:
@@ -116,13 +118,11 @@ class Site:
         return g if keepdim else self.m.view(g, tuple(shape))
 
 
-def backward(
-    m: Importer, loss: Ref, wanted: Sequence[Ref], start: int = 0
-) -> list[Ref | None]:
+def backward(m: Importer, loss: Ref, wanted: Sequence[Ref], start: int = 0) -> list[Ref | None]:
     """Gradients of a scalar f32 value with respect to sources; None where it does not depend on one.
 
-    Nodes are appended to m's builder; `start` is the first node of the forward pass. Values in `m.stopped` count as constants. NoGradient names the
-    operator that cannot be differentiated.
+    Nodes are appended to m's builder; `start` is the first node of the forward pass. Values in
+    `m.stopped` count as constants. NoGradient names the operator that cannot be differentiated.
     """
     nodes = m.builder.nodes[start:]
     active = set(wanted)
@@ -146,7 +146,9 @@ def backward(
         where = f"{n.op} at {n.origin.location or n.origin.name or 'unknown line'}"
         if rule is None:
             raise NoGradient(f"{where} has no gradient")
-        site = Site(m, n, [_total(m, r, found.pop(r)) if r in found else None for r in results], active)
+        site = Site(
+            m, n, [_total(m, r, found.pop(r)) if r in found else None for r in results], active
+        )
         for s, thunk in zip(n.sources, rule(site), strict=True):
             if s not in active:
                 continue

@@ -99,7 +99,9 @@ def _window(g: Site) -> Sequence[Thunk]:
             piece = g.m.view(g.m.take(g.dy, last, j, j + 1), out[:-1])
             # the last one's zeros may reach past the end
             wide = spread(g, piece, dim, step)
-            wide = pad_axis(g, wide, dim, j * dilation, have[dim] - j * dilation - g.dims(wide)[dim])
+            wide = pad_axis(
+                g, wide, dim, j * dilation, have[dim] - j * dilation - g.dims(wide)[dim]
+            )
             total = wide if total is None else g.op("add", total, wide)
         assert total is not None  # a window has an element
         return total
@@ -125,6 +127,12 @@ def add_rows(g: Site, shape: tuple[int, ...], at: Ref, rows: Ref) -> Ref:
     return g.m.view(g.op("index_add", zero, flat, rows, dim=0), shape)
 
 
+def _wrapped(g: Site, index: Ref, size: int) -> Ref:
+    """Indices from the end made positions."""
+    behind = g.op("lt", index, g.m.scalar(0, I64))
+    return g.op("where", behind, g.op("add", index, g.m.scalar(size, I64)), index)
+
+
 @gradient("embedding")
 def _embedding(g: Site) -> Sequence[Thunk | None]:
     return [lambda: add_rows(g, g.dims(g.x), g.sources[1], g.dy), None]
@@ -138,8 +146,7 @@ def _index(g: Site) -> Sequence[Thunk | None]:
     def f() -> Ref:
         at: Ref | None = None
         for i, idx in enumerate(g.sources[1:]):
-            size = g.m.scalar(shape[i], I64)
-            wrapped = g.op("where", g.op("lt", idx, g.m.scalar(0, I64)), g.op("add", idx, size), idx)
+            wrapped, size = _wrapped(g, idx, shape[i]), g.m.scalar(shape[i], I64)
             at = wrapped if at is None else g.op("add", g.op("mul", at, size), wrapped)
         assert at is not None
         merged = (prod(shape[:k]), *shape[k:])
@@ -157,14 +164,30 @@ def _gather(g: Site) -> Sequence[Thunk | None]:
     return [lambda: g.op("scatter_add", g.zeros(g.m.type(g.x)), g.sources[1], g.dy, dim=dim), None]
 
 
+def _last(g: Site, index: Ref, dim: int, size: int) -> Ref:
+    """Which updates are the last of their place on an axis of `size`: the others were overwritten."""
+    shape = g.dims(index)
+    at = g.op("iota", n=shape[dim], start=0, step=1)
+    at = g.m.view(at, tuple(n if i == dim else 1 for i, n in enumerate(shape)))
+    at = g.op("expand", at, shape=shape)
+    none = g.m.add("full", shape=(*shape[:dim], size, *shape[dim + 1 :]), value=-1, dtype=I64)
+    written = g.op("scatter", none, index, at, dim=dim)
+    return g.op("eq", g.op("gather", written, index, dim=dim), at)
+
+
 @gradient("scatter")
 def _scatter(g: Site) -> Sequence[Thunk | None]:
     _, index, src = g.sources
-    dim = g.attrs["dim"]
+    dim = int(g.attrs["dim"])
     return [
         lambda: g.op("scatter", g.dy, index, g.zeros(g.m.type(src)), dim=dim),
         None,
-        lambda: g.op("gather", g.dy, index, dim=dim),
+        lambda: g.op(
+            "where",
+            _last(g, index, dim, g.dims(g.x)[dim]),
+            g.op("gather", g.dy, index, dim=dim),
+            0.0,
+        ),
     ]
 
 
@@ -185,11 +208,17 @@ def _read(g: Site) -> Ref:
 @gradient("index_put")
 def _index_put(g: Site) -> Sequence[Thunk | None]:
     _, index, src = g.sources
-    dim = g.attrs["dim"]
+    dim, dims = int(g.attrs["dim"]), g.dims(g.x)
+
+    def dsrc() -> Ref:
+        last = _last(g, _wrapped(g, index, dims[dim]), 0, dims[dim])
+        last = g.m.view(last, tuple(g.dims(index)[0] if i == dim else 1 for i in range(len(dims))))
+        return g.op("where", last, _read(g), 0.0)
+
     return [
         lambda: g.op("index_put", g.dy, index, g.zeros(g.m.type(src)), dim=dim),
         None,
-        lambda: _read(g),
+        dsrc,
     ]
 
 

@@ -1,8 +1,8 @@
 """Canonicalisation: what happens before a program gets its hash.
 
-Identity moves and redundant casts disappear, moves of moves merge, subgraphs of constants are folded
-through our own references, equal nodes are shared, RMS normalisation written out is recognised, dead
-nodes and unused constants are dropped. Repeated to a fixed point, so that it is idempotent.
+Identity moves, redundant casts and choices between equals disappear, moves of moves merge, subgraphs of
+constants are folded through our own references, equal nodes are shared, RMS normalisation written out is
+recognised, dead nodes and unused constants are dropped. Repeated to a fixed point, so that it is idempotent.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def simplify(g: Graph) -> Graph:
     def visit(b: Builder, n: Node, sources: tuple[Ref, ...]) -> tuple[Ref, ...]:
         if _is_identity(b, n, sources):
             return (sources[0],)
+        if n.op == "where" and sources[1] == sources[2] and b.type_of(sources[1]) == n.results[0]:
+            return (sources[1],)
         if n.op == "view" and sources[0].kind is Kind.VALUE:
             inner = b.nodes[_producer(b, sources[0])]
             if inner.op == "view":

@@ -126,11 +126,69 @@ void copy_tile(const T* x, T* y, int64_t rows, int64_t cols, int64_t x_row, int6
     for (int64_t r = 0; r < rows; ++r) y[r * y_row + c * y_col] = buffer[r][c];
 }
 
+// Short rows: the trailing dims that fill a block of y, through a table of where they lie in x.
+constexpr int64_t kShortRow = 16, kBlock = 1024;
+
+inline bool copy_blocks(Pool& pool, const uint32_t* x, uint32_t* y, Layout l) {
+  if (l.extent[l.n - 1] >= kShortRow) return false;
+  int first = l.n;
+  int64_t block = 1, reach = 0;
+  while (first > 0 && l.y[first - 1] == block && block < kBlock / 2) {
+    int64_t most = min64(kBlock / block, l.extent[first - 1]);
+    while (l.extent[first - 1] % most) --most;
+    if (most == 1) break;
+    if (most < l.extent[first - 1]) {  // a part of a dim: cut it in two
+      if (l.n == kMaxDims) break;
+      for (int i = l.n; i >= first; --i) {
+        l.extent[i] = l.extent[i - 1], l.x[i] = l.x[i - 1], l.y[i] = l.y[i - 1];
+      }
+      ++l.n;
+      l.extent[first] = most;
+      l.extent[first - 1] /= most;
+      l.x[first - 1] *= most;
+      l.y[first - 1] *= most;
+      ++first;
+    }
+    --first;
+    block *= l.extent[first];
+    const int64_t step = l.x[first] < 0 ? -l.x[first] : l.x[first];
+    reach += (l.extent[first] - 1) * step;
+  }
+  if (block < 2 * kShortRow || reach > INT32_MAX / 4) return false;
+  Layout inner;
+  inner.n = l.n - first;
+  for (int i = 0; i < inner.n; ++i) {
+    inner.extent[i] = l.extent[first + i];
+    inner.x[i] = l.x[first + i];
+    inner.y[i] = l.y[first + i];
+  }
+  alignas(64) uint32_t table[kBlock + W] = {};
+  Odometer o(inner, inner.n, 0);
+  for (int64_t i = 0; i < block; ++i, o.next()) table[i] = (uint32_t)(int32_t)o.x;
+  int64_t outer = 1;
+  for (int i = 0; i < first; ++i) outer *= l.extent[i];
+  pieces(pool, outer, kGrain / block, [&](int64_t begin, int64_t end) {
+    Odometer at(l, first, begin);
+    for (int64_t i = begin; i < end; ++i, at.next()) {
+      const uint32_t* from = x + at.x;
+      uint32_t* to = y + at.y;
+      int64_t j = 0;
+      for (; j + W <= block; j += W)
+        store((float*)to + j, from_bits(lookup(from, bits(load((const float*)table + j)))));
+      for (; j < block; ++j) to[j] = from[(int32_t)table[j]];
+    }
+  });
+  return true;
+}
+
 template <class T>
 void copy_typed(Pool& pool, const T* x, T* y, Layout l) {
   if (l.n == 0) {
     *y = *x;
     return;
+  }
+  if constexpr (sizeof(T) == 4) {
+    if (copy_blocks(pool, (const uint32_t*)x, (uint32_t*)y, l)) return;
   }
   int inner_y = innermost(l.y, l.n);
   if (inner_y < 0) inner_y = l.n - 1;

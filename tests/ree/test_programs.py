@@ -262,3 +262,19 @@ def test_a_swapped_order_would_be_seen():
 
     a, b = np.random.default_rng(0).standard_normal((2, 8, 200)).astype(np.float32)
     assert contract(a, b).tobytes() != contract(a[:, ::-1], b[:, ::-1]).tobytes()
+
+
+def test_what_follows_from_weights_alone_is_made_once():
+    """Widened weights are no part of a run, and the bits are those of a traced run, which makes them."""
+    model = torch.nn.Sequential(torch.nn.Linear(40, 30), torch.nn.GELU(), torch.nn.Linear(30, 5)).bfloat16()
+    x = torch.randn(3, 40).bfloat16()
+    program = ree.compile(model, (x,))
+    y = program(x)
+    (executable,) = program._executables.values()
+    origins = [o for c in executable.recipe.calls for o in c.origins if o.startswith("cast")]
+    assert len(program._prelude()[0]) == 4
+    assert len(origins) < sum(n.op == "cast" for n in program.graph.nodes)
+    traced = program.run(x, trace="ops").outputs[0]
+    assert y.view(torch.int16).equal(traced.view(torch.int16))
+    program = ree.compile(model, (x,))
+    assert program.run(x, fuse=False, isa="portable").outputs[0].view(torch.int16).equal(y.view(torch.int16))
