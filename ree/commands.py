@@ -383,7 +383,6 @@ def _later(module: str, name: str, args: argparse.Namespace) -> int:
 
 
 _of_run = partial(_later, "commands_train")
-_of_dispute = partial(_later, "commands_dispute")
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "compile": compile_command,
@@ -396,7 +395,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "conformance": conformance_command,
     "train": partial(_of_run, "train_command"),
     "trace": partial(_of_run, "trace_command"),
-    "party": partial(_of_dispute, "party_command"),
-    "dispute": partial(_of_dispute, "dispute_command"),
-    "verdict": partial(_of_dispute, "verdict_command"),
+    **{
+        x: partial(_later, "commands_dispute", f"{x}_command")
+        for x in ("party", "dispute", "verdict")
+    },
 }
