@@ -383,6 +383,7 @@ def _later(module: str, name: str, args: argparse.Namespace) -> int:
 
 
 _of_run = partial(_later, "commands_train")
+_DISPUTES = ("party", "dispute", "verdict")
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "compile": compile_command,
@@ -395,8 +396,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "conformance": conformance_command,
     "train": partial(_of_run, "train_command"),
     "trace": partial(_of_run, "trace_command"),
-    **{
-        x: partial(_later, "commands_dispute", f"{x}_command")
-        for x in ("party", "dispute", "verdict")
-    },
+    **{x: partial(_later, "commands_dispute", f"{x}_command") for x in _DISPUTES},
 }

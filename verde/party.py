@@ -15,11 +15,11 @@ from ree.traces.merkle import MerkleTree, depth, leaf_hash
 from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, raw_bytes, tensor_hash
 from ree.traces.trace import tensor_leaf
 from ree.verde.derivation import Bits, Derivation, Entry, Operand, Read, Witness, place, run_all
-from ree.verde.game import (
+from ree.verde.game import Game
+from ree.verde.moves import (
     FAN,
     Derive,
     EntryOpening,
-    Game,
     Leaf,
     Move,
     Node,
@@ -155,8 +155,8 @@ class Party:
             self._outputs = Tensors(run.arrays[OUTPUTS][:-1])
         else:
             self._outputs = self.committed[OUTPUTS]
-        given = (self.committed[t].root for t in (INPUTS, WEIGHTS, STATES))
-        self.statement = Statement(instance, *given, self._outputs.root, self.loss)
+        given, weights, states = (self.committed[t].root for t in (INPUTS, WEIGHTS, STATES))
+        self.statement = Statement(instance, given, weights, states, self._outputs.root, self.loss)
         self._rows = lru_cache(maxsize=4)(self._make_rows)
         self._entries = lru_cache(maxsize=4)(self._make_entries)
 
