@@ -81,8 +81,8 @@ def _transcript(
     path: Path, transports: dict[str, HttpTransport], limits: Limits, seconds: float
 ) -> Transcript:
     """The transcript of the dispute: a new one, or that of an earlier start. Once a dispute has begun, a
-    party that is gone costs nobody but itself."""
-    from ree.verde.referee import Silent, check_terms
+    party that is gone, or another than it was, costs nobody but itself."""
+    from ree.verde.referee import check_terms
     from ree.verde.transcript import Header, Transcript
 
     if not path.exists():
@@ -91,18 +91,24 @@ def _transcript(
         header = Header(terms["defender"], terms["challenger"], round(limits.player * 1e6),
                         round(limits.move * 1e6))  # fmt: skip
         return Transcript.open(path, header)
-    header = Transcript.read(path).header
+    header, there = Transcript.read(path).header, 0
     for name, transport in transports.items():
         try:
             known = _terms_of(name, transport, seconds)
         except DisputeError as e:
-            if not isinstance(e.__cause__, Silent):
-                raise
-            say(f"{e}; its clock runs")
+            problem = str(e)
         else:
-            if known != getattr(header, name):
-                raise DisputeError(f"'{path}' is the transcript of another dispute: the {name} stands for "
-                                   "something else", "write the verdict elsewhere")  # fmt: skip
+            problem = (
+                ""
+                if known == getattr(header, name)
+                else f"{name}: it stands for something else now"
+            )
+        there += not problem
+        if problem:
+            say(f"{problem}; its clock runs")
+    if not there:  # a wrong path, or the referee's own network
+        raise DisputeError(f"'{path}' is the transcript of a dispute between other parties, or of none that "
+                           "can be reached", "write the verdict elsewhere, or try again")  # fmt: skip
     transcript = Transcript.open(path, header)
     say(f"resuming after {len(transcript.moves)} moves")
     return transcript

@@ -198,6 +198,23 @@ def test_a_party_that_disappears_loses_by_its_clock(capsys, artifact, served, tm
     assert "referee's word" in capsys.readouterr().out
 
 
+def test_a_party_that_becomes_another_loses_by_its_clock(capsys, artifact, served, tmp_path):
+    honest, liar = (p.url for p in served)
+    assert dispute(capsys, artifact, liar, honest, tmp_path / "v")[0] == 1
+    transcript = tmp_path / "v.transcript"
+    lines = transcript.read_bytes().splitlines(keepends=True)
+    transcript.write_bytes(b"".join(lines[:5]))
+    nobody = f"http://127.0.0.1:{free_port()}"
+    for a, b in ((honest, liar), (nobody, nobody)):  # neither is who it was
+        code, _, err = dispute(capsys, artifact, a, b, tmp_path / "v")
+        assert (code, err.count("its clock runs")) == (2, 2)
+        assert transcript.read_bytes() == b"".join(lines[:5])
+    code, data, err = dispute(capsys, artifact, honest, honest, tmp_path / "v")
+    assert (code, data["winner"], data["reason"]) == (1, "challenger", "timeout")
+    assert "defender: it stands for something else now; its clock runs" in err
+    assert [x["what"][:7] for x in data["timeline"][-3:]] == ["no move", "no move", "loses i"]
+
+
 def test_a_server_answers_what_it_should(served, honest):
     url = served[0].url
     way = HttpTransport(url)
