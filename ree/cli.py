@@ -121,6 +121,40 @@ def parser() -> argparse.ArgumentParser:
     device(c)
     c.add_argument("-o", "--output", metavar="REPORT.json", help="write the report here")
 
+    c = command(
+        "party", "serve a party to disputes: it runs an artifact and stands for what came out"
+    )
+    c.add_argument("action", choices=("serve",))
+    c.add_argument("artifact", metavar="ART.ree")
+    c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
+    c.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1")
+    c.add_argument("--port", type=int, default=8650, metavar="P", help="default 8650; 0 for any")
+    c.add_argument("--threads", type=int, metavar="N")
+    c.add_argument("--fault", metavar="VALUE,ELEMENT,OPERATION[,FLIP]", help="for demonstrations: lie, with "
+                   "FLIP (default 1) xored into the result of one operation, consistently")  # fmt: skip
+    c.add_argument(
+        "--fault-row", metavar="NODE,ELEMENT", help="where in the row program of a composite"
+    )
+
+    c = command("dispute", "referee a dispute between two parties: 0 the defender's claim stands, "
+                "1 it is refuted, 2 error")  # fmt: skip
+    c.add_argument("--defender", required=True, metavar="URL")
+    c.add_argument("--challenger", required=True, metavar="URL")
+    c.add_argument("--artifact", required=True, metavar="ART.ree")
+    c.add_argument("-o", "--output", required=True, metavar="VERDICT", help="beside it, VERDICT.transcript "
+                   "is what the same command resumes from")  # fmt: skip
+    c.add_argument("--time-limit", type=float, default=600.0, metavar="S",
+                   help="seconds for all moves of a party (default 600)")  # fmt: skip
+    c.add_argument("--move-limit", type=float, default=120.0, metavar="S",
+                   help="seconds for one move (default 120)")  # fmt: skip
+
+    c = command(
+        "verdict", "replay a verdict offline: 0 it follows from its moves, 1 it does not, 2 error"
+    )
+    c.add_argument("verdict", metavar="VERDICT")
+    c.add_argument("--artifact", required=True, metavar="ART.ree")
+    c.add_argument("--inputs", metavar="IN.safetensors", help="check that it is about these inputs")
+
     command("doctor", "describe this machine: instruction set, float mode, threads, versions")
     return p
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -376,12 +377,13 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
-def _of_run(name: str, args: argparse.Namespace) -> int:
-    """A command on training runs."""
-    from ree import commands_train
+def _later(module: str, name: str, args: argparse.Namespace) -> int:
+    """A command of another module, imported when it is called."""
+    return int(getattr(import_module(f"ree.{module}"), name)(args))
 
-    return int(getattr(commands_train, name)(args))
 
+_of_run = partial(_later, "commands_train")
+_DISPUTES = ("party", "dispute", "verdict")
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "compile": compile_command,
@@ -394,4 +396,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "conformance": conformance_command,
     "train": partial(_of_run, "train_command"),
     "trace": partial(_of_run, "trace_command"),
+    **{x: partial(_later, "commands_dispute", f"{x}_command") for x in _DISPUTES},
 }

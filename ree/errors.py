@@ -7,6 +7,7 @@ ReeError              one line for the user, exit code 2
 +-- ArtifactError     an artifact that is malformed, altered or from another version
 +-- TraceError        a trace file that is malformed
 +-- RunError          a training run on disk that is malformed, altered or in use
++-- DisputeError     a party, a transcript or a verdict file that cannot be used
 +-- EnvironmentError_ this machine or its settings cannot do what was asked
 """
 
@@ -47,6 +48,10 @@ class TraceError(ReeError):
 
 class RunError(ReeError):
     """A training run on disk that is malformed, altered, in use, or cannot be written."""
+
+
+class DisputeError(ReeError):
+    """A party that cannot be asked, or a transcript or verdict file that is malformed or another's."""
 
 
 class EnvironmentError_(ReeError):

@@ -93,10 +93,10 @@ class Trace:
     @cached_property
     def io_root(self) -> bytes:
         """The part that does not depend on the level."""
-        return sha256(
-            encoding.TRACE, u32(self.version), self.numeric_id, self.program, self.instance,
-            self.weights_root, u32(len(self.inputs)), tensors_root(self.inputs),
-            u32(len(self.outputs)), tensors_root(self.outputs),
+        return io_root_of(
+            self.numeric_id, self.program, self.instance, self.weights_root,
+            (len(self.inputs), tensors_root(self.inputs)),
+            (len(self.outputs), tensors_root(self.outputs)), self.version,
         )  # fmt: skip
 
     @cached_property
@@ -128,6 +128,22 @@ def tensor_leaf(index: int, hash_: bytes) -> bytes:
 def tensors_root(hashes: Iterable[bytes]) -> bytes:
     """Root over tensor hashes in order; 32 zero bytes when there are none."""
     return merkle_root(tensor_leaf(i, h) for i, h in enumerate(hashes))
+
+
+def io_root_of(
+    numeric_id: bytes,
+    program: bytes,
+    instance: bytes,
+    weights_root: bytes,
+    inputs: tuple[int, bytes],
+    outputs: tuple[int, bytes],
+    version: int = VERSION,
+) -> bytes:
+    """Root of an "io" trace; inputs and outputs by number and root."""
+    return sha256(
+        encoding.TRACE, u32(version), numeric_id, program, instance, weights_root,
+        u32(inputs[0]), inputs[1], u32(outputs[0]), outputs[1],
+    )  # fmt: skip
 
 
 def ops_root(io_root: bytes, count: int, values_root: bytes) -> bytes:

@@ -1,1 +1,1 @@
-"""Verde, the dispute game: the descent from a run to one float operation. Not part of this release."""
+"""Verde, the dispute game: the descent from a run to one float operation."""

@@ -24,7 +24,7 @@ from ree.verde.derivation import (
     resolve,
     store_bits,
 )
-from ree.verde.game import State
+from ree.verde.moves import State
 from ree.verde.party import Party, Run
 from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
 

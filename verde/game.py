@@ -192,6 +192,8 @@ class Game:
                 raise ProofError("a tensor of pure movement has a hash")
             return self._won(s, "defender", "the tensor is pure movement, and its leaf says so")
         t = scope.type(s.tree, index)
+        if len(m.body) != len(ZERO):
+            raise ProofError("body: expected 32 bytes")
         if hash_from_root(t.dtype.code, t.dims, m.body) != m.hash:
             raise ProofError("the body is not the tensor's")
         count = body_leaves(t.nbytes)
@@ -354,8 +356,8 @@ def _opened(root: bytes, count: int, at: Place, o: Opening) -> int:
     t: TensorType = at.type
     size = t.dtype.size
     per = LEAF_BYTES // size
-    if len(o.leaf) != LEAF_BYTES:
-        raise ProofError("expected a leaf of 512 bytes")
+    if len(o.leaf) != LEAF_BYTES or len(o.body) != len(ZERO):
+        raise ProofError("expected a leaf of 512 bytes and a root of 32")
     hash_ = hash_from_root(t.dtype.code, t.dims, o.body)
     verify(root, count, at.index, tensor_leaf(at.index, hash_), o.tensor_proof)
     verify(o.body, body_leaves(t.nbytes), at.flat // per, o.leaf, o.leaf_proof)

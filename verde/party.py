@@ -15,11 +15,11 @@ from ree.traces.merkle import MerkleTree, depth, leaf_hash
 from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, raw_bytes, tensor_hash
 from ree.traces.trace import tensor_leaf
 from ree.verde.derivation import Bits, Derivation, Entry, Operand, Read, Witness, place, run_all
-from ree.verde.game import (
+from ree.verde.game import Game
+from ree.verde.moves import (
     FAN,
     Derive,
     EntryOpening,
-    Game,
     Leaf,
     Move,
     Node,
@@ -155,8 +155,8 @@ class Party:
             self._outputs = Tensors(run.arrays[OUTPUTS][:-1])
         else:
             self._outputs = self.committed[OUTPUTS]
-        given = (self.committed[t].root for t in (INPUTS, WEIGHTS, STATES))
-        self.statement = Statement(instance, *given, self._outputs.root, self.loss)
+        given, weights, states = (self.committed[t].root for t in (INPUTS, WEIGHTS, STATES))
+        self.statement = Statement(instance, given, weights, states, self._outputs.root, self.loss)
         self._rows = lru_cache(maxsize=4)(self._make_rows)
         self._entries = lru_cache(maxsize=4)(self._make_entries)
 
@@ -255,7 +255,10 @@ class Party:
         return self.run.sources(s.tensor)
 
     def _all_entries(self, s: State) -> list[int]:
-        return self._entries(s.owner, s.tree, s.tensor, s.element, s)
+        at = State(s.statement, owner=s.owner, tree=s.tree, tensor=s.tensor, element=s.element)
+        return self._entries(
+            s.owner, s.tree, s.tensor, s.element, at
+        )  # the same for every move inside
 
     def _make_entries(
         self, owner: object, tree: str, tensor: int, element: int, s: State

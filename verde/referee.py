@@ -1,0 +1,187 @@
+"""The off-chain referee: asks two parties in turn, holds their clocks, and writes down every answer.
+
+It takes nothing on trust from either: an answer that is no move of the game is written down as such, the
+state stays, and the clock of whoever gave it runs on. A player's clock stands while the other is to move.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from ree.errors import DisputeError
+from ree.verde.messages import MessageError, Terms, decode_move
+from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
+from ree.verde.transcript import Record, Transcript
+from ree.verde.verdict import Rules, Verdict
+
+MAX_GARBAGE = 3  # answers in one turn that are no move, before the turn is lost
+RETRY = 0.2  # seconds between two attempts at a party that does not answer
+
+
+class Silent(Exception):
+    """A party that gave no answer; it may be restarting."""
+
+
+class Garbled(Exception):
+    """A party whose answer is no message: too long, or an error of its own."""
+
+
+class Transport(Protocol):
+    """A way to a party."""
+
+    def terms(self, seconds: float) -> Terms:
+        """What the party stands for; Silent, Garbled, MessageError."""
+
+    def ask(
+        self, statement: Statement | RunStatement, moves: Sequence[Move], seconds: float
+    ) -> bytes:
+        """The party's answer, a message, within `seconds`; Silent, Garbled."""
+
+
+class NothingToDispute(DisputeError):
+    """Two parties whose outputs are the same."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds for all moves of a player, and for one move."""
+
+    player: float = 600.0
+    move: float = 120.0
+
+
+RESULTS = ("outputs", "loss", "history")  # what parties may differ in
+
+
+def difference(a: Statement | RunStatement, b: Statement | RunStatement) -> str:
+    """The first field, results aside, in which two statements differ; empty if there is none."""
+    if type(a) is not type(b):
+        return "kind"
+    names = [f.name for f in fields(a) if f.name not in RESULTS]
+    return next((n for n in names if getattr(a, n) != getattr(b, n)), "")
+
+
+def check_terms(defender: Terms, challenger: Terms) -> None:
+    """DisputeError unless the two differ in their results and in nothing else."""
+    for name in ("program", "symbols", "seed"):
+        a, b = getattr(defender, name), getattr(challenger, name)
+        if a != b:
+            raise DisputeError(
+                f"the parties' {name} differ: defender {_text(a)}, challenger {_text(b)}"
+            )
+    a, b = defender.statement, challenger.statement
+    found = difference(a, b)
+    if found:
+        text = (_text(getattr(x, found, type(x).__name__)) for x in (a, b))
+        raise DisputeError(
+            "the parties' {} differ: defender {}, challenger {}".format(found, *text)
+        )
+    if a == b:
+        result = a.outputs if isinstance(a, Statement) else a.history
+        raise NothingToDispute(f"nothing to dispute: both have {_text(result)}")
+
+
+def _text(x: object) -> str:
+    return x.hex() if isinstance(x, bytes) else str(x)
+
+
+class Referee:
+    """One dispute, from its transcript to its verdict."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        transcript: Transcript,
+        transports: Mapping[str, Transport],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.rules, self.transcript, self.transports = rules, transcript, dict(transports)
+        self.clock, self.sleep = clock, sleep
+        try:
+            self.state = rules.replay(transcript.moves)
+        except IllegalMove as e:
+            raise DisputeError(f"the transcript holds an illegal move: {e}") from e
+        if any(r.final for r in transcript.records) and self.state.phase is not Phase.OVER:
+            self.state = rules.game.timeout(self.state)
+
+    def run(self) -> Verdict:
+        """Play to the end."""
+        while self.state.phase is not Phase.OVER:
+            self.turn()
+        s = self.state
+        return Verdict(
+            self.transcript.header.defender, tuple(self.transcript.moves), s.winner, s.reason
+        )
+
+    def _allowance(self, player: str) -> float:
+        """Seconds that a player has left for this move."""
+        h, move = self.transcript.header, 0
+        for r in reversed(self.transcript.records):
+            if r.move is not None:
+                break
+            move += r.time
+        return min(h.limit - self.transcript.used(player), h.move_limit - move) / 1e6
+
+    def _garbage(self) -> int:
+        """Answers since the last move that were none."""
+        n = 0
+        for r in reversed(self.transcript.records):
+            if r.move is not None:
+                break
+            n += 1
+        return n
+
+    def turn(self) -> State:
+        """Ask whoever is to move, once: a move, an answer that is none, or the end of its time."""
+        player = self.state.player
+        left = self._allowance(player)
+        start = self.clock()
+        answer, text = b"", ""
+        while True:
+            try:
+                remaining = left - (self.clock() - start)
+                if remaining > 0:
+                    answer = self.transports[player].ask(
+                        self.transcript.header.defender.statement, self.transcript.moves, remaining
+                    )
+                break
+            except Silent as e:
+                text = str(e)
+                self.sleep(max(0.0, min(RETRY, left - (self.clock() - start))))
+            except Garbled as e:
+                text = str(e)
+                break
+        used = self.clock() - start
+        if used >= left:
+            return self._late(player, used, text or "its time is up")
+        if answer:
+            try:
+                move = decode_move(answer)
+                after = self.rules.apply(self.state, move)
+            except (MessageError, IllegalMove) as e:
+                text = str(e)
+            else:
+                self.transcript.append(Record(player, _micro(used), move))
+                self.state = after
+                return after
+        if self._garbage() + 1 >= MAX_GARBAGE:
+            return self._late(player, used, f"{MAX_GARBAGE} answers that are no move: {text}")
+        self.transcript.append(
+            Record(player, _micro(used), None, f"no move: {text or 'empty'}"[:300])
+        )
+        return self.state
+
+    def _late(self, player: str, used: float, text: str) -> State:
+        self.transcript.append(
+            Record(player, _micro(used), None, f"loses its turn: {text}"[:300], True)
+        )
+        self.state = self.rules.game.timeout(self.state)
+        return self.state
+
+
+def _micro(seconds: float) -> int:
+    return max(0, round(seconds * 1e6))

@@ -1,0 +1,185 @@
+"""A party as a service: bytes in, bytes out, nothing kept between two questions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ree.errors import InputError, ReeError
+from ree.program import Program, array_of
+from ree.run_directory import RunReader
+from ree.verde.fault import Fault, Liar
+from ree.verde.messages import MessageError, Terms, decode_request, encode_move
+from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
+from ree.verde.party import Party, Run
+from ree.verde.referee import Garbled, difference
+from ree.verde.run_party import RunParty, step_run
+from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
+from ree.verde.verdict import Rules, commitment_of
+
+
+class Refused(ValueError):
+    """A question that the party does not answer; the message says why."""
+
+
+class Player(Protocol):
+    """A party to a call or to a run."""
+
+    @property
+    def statement(self) -> Statement | RunStatement:
+        """What it stands for."""
+
+    def move(self, s: State) -> Move:
+        """The move that is due."""
+
+
+class Service:
+    """Answers for one party, for its own statement as defender or against another's."""
+
+    def __init__(self, program: Program, party: Player, terms: Terms) -> None:
+        self.party, self.terms = party, terms
+        self.game = Rules(program, terms).game
+        self._lock = threading.Lock()  # a party computes one answer at a time
+
+    def answer(self, request: bytes) -> bytes:
+        """The move that is due after a dispute's moves so far; MessageError, Refused."""
+        statement, moves = decode_request(request)
+        return encode_move(self.move(statement, moves))
+
+    def move(self, statement: Statement | RunStatement, moves: Sequence[Move]) -> Move:
+        """The move that is due; Refused."""
+        mine = self.terms.statement
+        found = difference(statement, mine)
+        if found:
+            raise Refused(f"the dispute is about another {found}")
+        with self._lock:
+            s = self.game.begin(statement)
+            try:
+                for m in moves:
+                    s = self.game.apply(s, m)
+            except IllegalMove as e:
+                raise Refused(f"not a dispute: {e}") from e
+            if s.phase is Phase.OVER:
+                raise Refused("the dispute is decided")
+            if s.player == "defender" and statement != mine:
+                raise Refused("this party does not stand for that statement")
+            return self.party.move(s)
+
+
+class Local:
+    """The transport to a party in this process."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def terms(self, seconds: float) -> Terms:
+        return self.service.terms
+
+    def ask(
+        self, statement: Statement | RunStatement, moves: Sequence[Move], seconds: float
+    ) -> bytes:
+        try:
+            return encode_move(self.service.move(statement, moves))
+        except (Refused, MessageError) as e:
+            raise Garbled(str(e)) from e
+
+
+def make_service(
+    program: Program,
+    inputs: Mapping[str, Any],
+    fault: Fault | None = None,
+    threads: int | None = None,
+) -> Service:
+    """Run a program on inputs and stand for what came out, or for a lie. InputError where inputs or
+    fault do not fit."""
+    missing = [n for n in program.names.inputs if n not in inputs]
+    unknown = [n for n in inputs if n not in program.names.inputs]
+    if missing or unknown:
+        raise InputError(f"missing input '{missing[0]}'" if missing else f"unknown input '{unknown[0]}'",
+                         f"inputs are {', '.join(program.names.inputs)}")  # fmt: skip
+    arrays = [array_of(n, inputs[n], t)
+              for n, t in zip(program.names.inputs, program.graph.inputs, strict=True)]  # fmt: skip
+    env = program.bind_symbols(arrays)
+    instance = program.instance(env)
+    if instance.graph.states:
+        raise ReeError("a training step has no party: serve the run")
+    values = program.run(*arrays, trace="ops", keep_values=True, threads=threads).values
+    run = Run(instance.graph, arrays, program.weights, values)
+    if fault is not None:
+        check_fault(run.scope, fault)
+        party: Party = Liar(run, fault, instance.digest)
+    else:
+        party = Party(run, instance.digest)
+    bare = Terms(party.statement, program.program_hash, tuple(sorted(env.items())), bytes(32))
+    terms = replace(bare, commitment=commitment_of(instance, bare, party.committed[VALUES].root))
+    return Service(program, party, terms)
+
+
+def run_service(path: str | Path) -> Service:
+    """Stand for a training run on disk; steps are made again from its checkpoints and kept batches.
+    RunError where the run is not as it must be."""
+    reader = RunReader(Path(path))
+    step, header = reader.step, reader.manifest.header()
+
+    def replay(s: int) -> Party:
+        start = reader.nearest(s - 1)
+        runner = step.runner()
+        runner.load(reader.state(start))
+        for i in range(start + 1, s):
+            runner.run(reader.batch(i))
+        state = [np.array(x) for x in runner.state]
+        return Party(step_run(step, state, reader.batch(s)), step.instance.digest)
+
+    party = RunParty(step, header.initial_root, reader.records, replay)
+    terms = Terms(
+        party.statement, step.program_hash, (), reader.history.commitment, header.seed % 2**64
+    )
+    return Service(step.program, party, terms)
+
+
+def check_fault(scope: ProgramScope, f: Fault) -> None:
+    """InputError unless a fault is somewhere in the program."""
+    if not 0 <= f.value < scope.count(VALUES) or scope.is_move(VALUES, f.value):
+        raise InputError(f"fault: value {f.value} is none that an operator computes")
+    size = scope.type(VALUES, f.value).numel
+    if not 0 <= f.element < size:
+        raise InputError(f"fault: expected an element below {size}, got {f.element}")
+    program = scope.row_program(VALUES, f.value)
+    if (program is not None) != (f.row is not None):
+        raise InputError("fault: a composite needs a node and an element of its row program"
+                         if program is not None else "fault: only a composite has a row program")  # fmt: skip
+    if program is None or f.row is None:
+        count = scope.derivation(VALUES, f.value, f.element).count
+    else:
+        inner = RowScope(scope, (VALUES, f.value, f.element), program)
+        node, element = f.row
+        if not 0 <= node < len(inner.nodes) or inner.is_move(ROW, node):
+            raise InputError(f"fault: row node {node} is none that an operator computes")
+        if not 0 <= element < inner.nodes[node].out.numel:
+            raise InputError(
+                f"fault: expected an element below {inner.nodes[node].out.numel}, got {element}"
+            )
+        count = inner.derivation(ROW, node, element).count
+    if not 0 <= f.operation < count:
+        raise InputError(f"fault: expected an operation below {count}, got {f.operation}")
+
+
+def parse_fault(text: str, row: str | None = None) -> Fault:
+    """value,element,operation[,flip], and node,element of the row program; InputError."""
+    try:
+        numbers = [int(x, 0) for x in text.split(",")]
+        inner = None if row is None else [int(x, 0) for x in row.split(",")]
+    except ValueError as e:
+        raise InputError("fault: expected numbers") from e
+    if len(numbers) not in (3, 4) or (inner is not None and len(inner) != 2):
+        raise InputError("fault: expected value,element,operation[,flip], row node,element")
+    flip = numbers[3] if len(numbers) == 4 else 1
+    if not 0 < flip < 1 << 32:
+        raise InputError("fault: expected a flip of 1 to 32 bits")
+    at = None if inner is None else (inner[0], inner[1])
+    return Fault(numbers[0], numbers[1], numbers[2], flip, at)
