@@ -19,6 +19,7 @@ from ree.replay import verify_run
 from ree.run_directory import RECORD_BYTES, RunReader, decode_records, encode_record, step_file
 from ree.run_writer import RunWriter
 from ree.tensor_file import write_tensors
+from ree.train_file import TrainFile
 from ree.training import run_steps
 
 STEPS, EVERY = 12, 5
@@ -364,3 +365,15 @@ def test_bad_arguments(runs, capsys, tmp_path):
     assert "for a training run" in error(capsys, "verify", run / "program", "--steps", "1:2")
     assert "--trace" in error(capsys, "verify", run / "program")
     assert "--trace" in error(capsys, "verify", run, "--trace", tmp_path / "t")
+
+
+def test_data_beside_a_script_given_by_a_relative_path(tmp_path, monkeypatch):
+    """The script finds its neighbours wherever it is called from."""
+    folder = tmp_path / "sub"
+    folder.mkdir()
+    (folder / "d.txt").write_text("data")
+    lines = ["from pathlib import Path", "def data(): return [Path(__file__).parent / 'd.txt']"]
+    (folder / "t.py").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    (found,) = TrainFile(Path("sub/t.py"), ()).data()
+    assert (found.name, found.bytes) == ("d.txt", 4)
