@@ -1,0 +1,203 @@
+# pragma version 0.4.3
+"""
+@title Rules
+@notice The index rule: which element of a source an element reads, from the rule's bytes in a move.
+@dev kernels/index.py has the meaning, compiler/instance.py the encoding: 64-bit words, counts before lists.
+     Whoever calls has compared the bytes with the digest in the instance.
+"""
+
+from . import shown
+
+MOVE: constant(uint256) = 516
+MASK64: constant(uint256) = 2**64 - 1
+MAX_DIGITS: constant(uint256) = 24
+MAX_ACCESSES: constant(uint256) = 16
+MAX_COORDS: constant(uint256) = 16
+
+
+struct Rule:
+    at: uint256
+    outs: uint256
+    reds: uint256
+    accesses: uint256  # position of the first access
+    count: uint256  # number of accesses
+
+
+struct Term:
+    operand: uint256
+    bound: uint256
+    stride: uint256
+    wrap: bool
+
+
+@internal
+@view
+def parse(at: uint256) -> Rule:
+    outs: uint256 = shown.number(at, 8)
+    assert outs <= MAX_DIGITS, "rule: digits"
+    p: uint256 = unsafe_add(at, unsafe_mul(8, unsafe_add(1, outs)))
+    reds: uint256 = shown.number(p, 8)
+    assert unsafe_add(outs, reds) <= MAX_DIGITS, "rule: digits"
+    p = unsafe_add(p, unsafe_mul(8, unsafe_add(1, reds)))
+    count: uint256 = shown.number(p, 8)
+    return Rule(at=at, outs=outs, reds=reds, accesses=unsafe_add(p, 8), count=count)
+
+
+@internal
+@view
+def size(r: Rule, i: uint256) -> uint256:
+    """
+    @notice Size of digit i, output digits first.
+    """
+    at: uint256 = unsafe_add(i, 1)
+    if i >= r.outs:
+        at = unsafe_add(i, 2)
+    return shown.number(unsafe_add(r.at, unsafe_mul(8, at)), 8)
+
+
+@internal
+@view
+def reduction(r: Rule) -> uint256:
+    """
+    @notice Number of reduction indices.
+    """
+    n: uint256 = 1
+    for i: uint256 in range(r.reds, bound=MAX_DIGITS):
+        n = n * self.size(r, unsafe_add(r.outs, i))
+    return n
+
+
+@internal
+@view
+def digits(r: Rule, element: uint256, k: uint256) -> uint256[MAX_DIGITS]:
+    """
+    @notice Digits of an output index and a reduction index.
+    """
+    out: uint256[MAX_DIGITS] = empty(uint256[MAX_DIGITS])
+    i: uint256 = unsafe_add(r.outs, r.reds)
+    x: uint256 = k
+    # a word that ends with the size of the digit before
+    p: uint256 = unsafe_add(unsafe_add(MOVE - 16, r.at), unsafe_mul(8, i))
+    for _: uint256 in range(i, bound=MAX_DIGITS):
+        if i == r.outs:
+            x = element
+            p = unsafe_sub(p, 8)  # the number of reduction digits
+        i = unsafe_sub(i, 1)
+        n: uint256 = max(convert(slice(msg.data, p, 32), uint256) & MASK64, 1)
+        p = unsafe_sub(p, 8)
+        out[i] = x % n
+        x = unsafe_div(x, n)
+    return out
+
+
+@internal
+@view
+def digit(r: Rule, element: uint256, i: uint256) -> uint256:
+    """
+    @notice Digit i of an output index.
+    """
+    d: uint256[MAX_DIGITS] = self.digits(r, element, 0)
+    return d[i]
+
+
+@internal
+@view
+def access(r: Rule, i: uint256) -> uint256:
+    """
+    @notice Position of access i.
+    """
+    assert i < r.count, "rule: access"
+    p: uint256 = r.accesses
+    width: uint256 = unsafe_mul(8, unsafe_add(unsafe_add(r.outs, r.reds), 3))
+    for _: uint256 in range(i, bound=MAX_ACCESSES):
+        p = unsafe_add(p, unsafe_add(8, unsafe_mul(width, shown.number(p, 8))))
+        p = unsafe_add(p, unsafe_add(8, unsafe_mul(32, shown.number(p, 8))))
+    return p
+
+
+@internal
+@view
+def flat(r: Rule, source: uint256, element: uint256, k: uint256) -> (bool, uint256):
+    """
+    @notice Whether source's access lies inside its bounds, and its flat index without indirect terms.
+    """
+    n: uint256 = unsafe_add(r.outs, r.reds)
+    d: uint256[MAX_DIGITS] = self.digits(r, element, k)
+    p: uint256 = self.access(r, source)
+    coords: uint256 = shown.number(p, 8)
+    p = unsafe_add(p, MOVE + 8)
+    total: uint256 = 0
+    for _: uint256 in range(coords, bound=MAX_COORDS):
+        x: uint256 = self._coordinate(p, n, d)
+        p = unsafe_add(p, unsafe_mul(8, n))
+        # bound, stride, offset
+        word: uint256 = convert(slice(msg.data, unsafe_sub(p, 8), 32), uint256)
+        p = unsafe_add(p, 24)
+        x = unsafe_add(x, self._signed(word & MASK64))
+        if x >= (word >> 128) & MASK64:  # negative ones are above 2^255
+            return False, 0
+        total = total + x * ((word >> 64) & MASK64)
+    return True, total
+
+
+@internal
+@view
+def _coordinate(start: uint256, n: uint256, d: uint256[MAX_DIGITS]) -> uint256:
+    """
+    @notice Sum of the n coefficients in calldata times the digits, in two's complement of 256 bits.
+    """
+    p: uint256 = start
+    i: uint256 = 0
+    x: uint256 = 0
+    for _: uint256 in range(unsafe_add(n, 3) >> 2, bound=6):
+        word: uint256 = convert(slice(msg.data, p, 32), uint256)  # four coefficients
+        for k: uint256 in range(4):
+            if word == 0 or unsafe_add(i, k) >= n:
+                break
+            if word >> 192 != 0:
+                x = unsafe_add(x, unsafe_mul(self._signed(word >> 192), d[unsafe_add(i, k)]))
+            word = word << 64
+        i = unsafe_add(i, 4)
+        p = unsafe_add(p, 32)
+    return x
+
+
+@internal
+@pure
+def _signed(x: uint256) -> uint256:
+    """
+    @notice 64 bits in two's complement, extended.
+    """
+    return unsafe_sub(x ^ 2**63, 2**63)
+
+
+@internal
+@view
+def _terms(r: Rule, source: uint256) -> uint256:
+    p: uint256 = self.access(r, source)
+    width: uint256 = unsafe_mul(8, unsafe_add(unsafe_add(r.outs, r.reds), 3))
+    return unsafe_add(p, unsafe_add(8, unsafe_mul(width, shown.number(p, 8))))
+
+
+@internal
+@view
+def terms(r: Rule, source: uint256) -> uint256:
+    """
+    @notice Number of indirect terms of a source.
+    """
+    return shown.number(self._terms(r, source), 8)
+
+
+@internal
+@view
+def term(r: Rule, source: uint256, i: uint256) -> Term:
+    """
+    @notice Indirect term i of a source.
+    """
+    p: uint256 = unsafe_add(self._terms(r, source), unsafe_add(8, unsafe_mul(32, i)))
+    return Term(
+        operand=shown.number(p, 8),
+        bound=shown.number(unsafe_add(p, 8), 8),
+        stride=shown.number(unsafe_add(p, 16), 8),
+        wrap=shown.number(unsafe_add(p, 24), 8) == 1,
+    )
