@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,6 +28,7 @@ from ree.traces.tensor import tensor_hash
 
 RECORD_BYTES = 240
 MAX_SOURCES = 4
+LOCAL = 5  # kind of a source that is a local of a row program; others: ir.Kind
 NO_DIGEST = bytes(32)
 
 
@@ -69,7 +70,7 @@ def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:
     bound = bind_graph(g, env)
     records = [r for n in bound.nodes for r in node_records(bound, n)]
     node_root = merkle_root(records)
-    interface_root = merkle_root(_interface(bound))
+    interface_root = merkle_root(interface_leaves(bound))
     nid = numeric_id()
     counts = struct.pack(">5I", *map(len, (g.inputs, g.weights, g.states, g.consts, g.outputs)))
     digest = sha256(
@@ -107,19 +108,23 @@ def node_records(g: Graph, n: Node) -> list[bytes]:
 
     opcode u16, result u8, sources u8, type (66), 4 x (kind u8, index u32) (20), padding (6),
     then the digests of index rule, attributes, microcode and row program (32 each), the row
-    program's node count u64, and padding with zeros to RECORD_BYTES.
+    program's leaf count u64, and padding with zeros to RECORD_BYTES.
     """
-    op = opdef.get(n.op)
-    b = bound_node(n, g.typer())
-    sources = b"".join(struct.pack(">BI", s.kind, s.index) for s in n.sources)
-    sources += bytes(5 * (MAX_SOURCES - len(n.sources)))
+    return _records(bound_node(n, g.typer()), [(s.kind, s.index) for s in n.sources])
+
+
+def _records(b: Bound, refs: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The records of a bound operator whose sources are these kinds and indices."""
+    op = opdef.get(b.op)
+    sources = b"".join(struct.pack(">BI", *r) for r in refs)
+    sources += bytes(5 * (MAX_SOURCES - len(refs)))
     rule = sha256(encode_rule(op.index_rule(b))) if op.index_rule else NO_DIGEST
-    attrs = sha256(encode_attrs(n.attrs))
+    attrs = sha256(encode_attrs(sorted(b.attrs.items())))
     code = _microcode_id(op, b)
     sub, count = _sub_program(op, b)
     out = []
-    for i, t in enumerate(n.results):
-        record = struct.pack(">HBB", op.opcode, i, len(n.sources)) + encode_type(t) + sources
+    for i, t in enumerate(b.outputs):
+        record = struct.pack(">HBB", op.opcode, i, len(refs)) + encode_type(t) + sources
         record += bytes(6) + rule + attrs + code + sub + struct.pack(">Q", count)
         out.append(record.ljust(RECORD_BYTES, b"\0"))
     return out
@@ -150,25 +155,33 @@ def _sub_program(op: OpDef, b: Bound) -> tuple[bytes, int]:
 
 
 def row_leaves(program: RowProgram) -> list[bytes]:
-    """Canonical bytes of a row program, a leaf each: inputs with their index rules, constants, numbers,
-    nodes, and last where the element stands in the last node."""
+    """Canonical bytes of a row program, a leaf each, in the order of its locals:
+
+    0, operand u8, type, digest of the index rule   an input
+    1, tensor hash                                  a constant
+    3, zero u32, number                             a number that depends on the element
+    2, record                                       a node, whose sources are locals (kind 5)
+    4, locals ahead of the nodes u32, number        last: where the element stands in the last node
+
+    A number is eight times size and coefficient of a digit of the element's index, then the offset, i64 each.
+    """
     leaves = [bytes([0]) + struct.pack(">B", x.operand) + encode_type(x.type) + sha256(encode_rule(x.rule))
               for x in program.inputs]  # fmt: skip
     leaves += [bytes([1]) + tensor_hash(c) for c in program.constants]
-    leaves += [bytes([3]) + _affine(n) for n in program.numbers]
+    leaves += [bytes([3]) + _number(program, n, 0) for n in program.numbers]
+    types = program.given_types()
     for node in program.nodes:
-        sources = struct.pack(f">B{len(node.sources)}I", len(node.sources), *node.sources)
-        leaves.append(
-            bytes([2])
-            + struct.pack(">H", opdef.get(node.op).opcode)
-            + sources
-            + sha256(encode_attrs(sorted(node.attrs.items())))
-        )
-    return [*leaves, bytes([4]) + _affine(program.element)]
+        b = opdef.bind(node.op, [types[s] for s in node.sources], node.attrs, {})
+        (record,) = _records(b, [(LOCAL, s) for s in node.sources])
+        leaves.append(bytes([2]) + record)
+        types.append(b.out)
+    return [*leaves, bytes([4]) + _number(program, program.element, program.first)]
 
 
-def _affine(x: Affine) -> bytes:
-    return struct.pack(f">B{len(x.coeffs) + 1}q", len(x.coeffs), *x.coeffs, x.offset)
+def _number(program: RowProgram, x: Affine, first: int) -> bytes:
+    pairs = [v for pair in zip(program.digits, x.coeffs, strict=True) for v in pair]
+    pairs += [0] * (2 * MAX_RANK - len(pairs))
+    return struct.pack(">I17q", first, *pairs, x.offset)
 
 
 def encode_rule(rule: IndexRule) -> bytes:
@@ -187,7 +200,7 @@ def encode_rule(rule: IndexRule) -> bytes:
     return b"".join(parts)
 
 
-def _interface(g: Graph) -> list[bytes]:
+def interface_leaves(g: Graph) -> list[bytes]:
     """Leaves of the interface tree: inputs, weights, states, constants, outputs, in that order."""
     leaves = [b"\x00" + encode_type(t) for t in g.inputs]
     leaves += [b"\x01" + encode_type(t) for t in g.weights]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ree.kernels.index import Access, Coord, IndexRule, contiguous_strides, read
-from ree.kernels.types import TensorType
+from ree.kernels.types import DType, TensorType
 
 if TYPE_CHECKING:
     from ree.kernels.opdef import Array, AttrValue
@@ -77,6 +77,12 @@ class RowProgram:
     def first(self) -> int:
         """The number of the first node."""
         return len(self.inputs) + len(self.constants) + len(self.numbers)
+
+    def given_types(self) -> list[TensorType]:
+        """Types of the locals ahead of the nodes."""
+        types = [x.type for x in self.inputs]
+        types += [TensorType(DType.of(np.asarray(c).dtype), np.asarray(c).shape) for c in self.constants]
+        return [*types, *(TensorType(DType.I64, ()) for _ in self.numbers)]
 
     def split(self, element: int) -> list[int]:
         """The digits of an element's index."""

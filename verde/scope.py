@@ -17,7 +17,7 @@ from ree.compiler.ir import Graph, Kind, Ref, bound_node
 from ree.kernels import opdef
 from ree.kernels.opdef import Array, Bound, Form
 from ree.kernels.rowprogram import RowProgram
-from ree.kernels.types import DType, TensorType
+from ree.kernels.types import TensorType
 from ree.verde.derivation import (
     Bits,
     Copy,
@@ -128,7 +128,7 @@ class ProgramScope:
     def resolve_ref(self, ref: Ref, flat: int) -> Place | Bits:
         while ref.kind is Kind.VALUE and self.is_move(VALUES, ref.index):
             node = self.producers[ref.index]
-            found = _follow(bound_node(node, self.typer), flat)
+            found = follow(bound_node(node, self.typer), flat)
             if isinstance(found, Bits):
                 return found
             ref, flat = node.sources[0], found
@@ -137,7 +137,7 @@ class ProgramScope:
         return Place(TREES[ref.kind], ref.index, self.typer(ref), flat)
 
 
-def _follow(node: Bound, flat: int) -> Bits | int:
+def follow(node: Bound, flat: int) -> Bits | int:
     """A move's element: where it is in its source, or the bits it is."""
     op = Move(node, flat).operation(0)
     assert isinstance(op, Copy)
@@ -156,12 +156,7 @@ class RowScope:
         self.outer, self.owner, self.program = outer, owner, program
         self.first = program.first
         self.digits = program.split(owner[2])
-        types = [x.type for x in program.inputs]
-        types += [
-            TensorType(DType.of(np.asarray(c).dtype), np.asarray(c).shape)
-            for c in program.constants
-        ]
-        types += [TensorType(DType.I64, ()) for _ in program.numbers]
+        types = program.given_types()
         self.nodes: list[Bound] = []
         for n in program.nodes:
             self.nodes.append(opdef.bind(n.op, [types[s] for s in n.sources], n.attrs, {}))
@@ -196,7 +191,7 @@ class RowScope:
     def resolve(self, tree: str, index: int, source: int, flat: int) -> Place | Bits:
         local = self.program.nodes[index].sources[source]
         while local >= self.first and self.is_move(ROW, local - self.first):
-            found = _follow(self.nodes[local - self.first], flat)
+            found = follow(self.nodes[local - self.first], flat)
             if isinstance(found, Bits):
                 return found
             local, flat = self.program.nodes[local - self.first].sources[0], found

@@ -18,11 +18,15 @@ class Reverted(Exception):
 class Contract:
     """A deployed contract: `contract.call("name", ...)` encodes, executes and decodes."""
 
-    def __init__(self, compiled: Compiled) -> None:
+    def __init__(self, compiled: Compiled, *args: Any, beside: Contract | None = None) -> None:
+        """args: of the constructor. beside: a contract on whose chain this one is deployed too."""
+        from eth_abi import encode
         from pyrevm import EVM
 
-        self._evm = EVM(spec_id="PRAGUE", gas_limit=GAS)
-        self._address = self._evm.deploy(CALLER, compiled.creation)
+        self._evm = beside._evm if beside else EVM(spec_id="PRAGUE", gas_limit=GAS)
+        makers = [f for f in compiled.abi if f["type"] == "constructor"]
+        types = [i["type"] for f in makers for i in f["inputs"]]
+        self.address = str(self._evm.deploy(CALLER, compiled.creation + encode(types, args)))
         self._functions = {f["name"]: f for f in compiled.abi if f["type"] == "function"}
 
     def call(self, name: str, *args: Any) -> Any:
@@ -43,7 +47,7 @@ class Contract:
         """Returned bytes for encoded arguments. Reverted if the call reverts."""
         try:
             data = self._evm.message_call(
-                CALLER, self._address, calldata=self.selector(name) + arguments, gas=GAS
+                CALLER, self.address, calldata=self.selector(name) + arguments, gas=GAS
             )
         except RuntimeError as e:
             raise Reverted(_reason(str(e))) from e

@@ -1,0 +1,36 @@
+# pragma version 0.4.3
+"""
+@title Entries
+@notice The entries of a derivation: little-endian, 4 or 8 bytes each, in leaves of 512 bytes.
+"""
+
+from . import shown
+from . import states
+
+
+@internal
+@view
+def opened(s: states.State, i: uint256, at: uint256) -> uint256:
+    """
+    @notice Entry i from its leaf and proof.
+    """
+    per: uint256 = unsafe_div(512, s.width)
+    leaves: uint256 = (s.limit * s.width + 511) // 512
+    root: bytes32 = shown.root(leaves, unsafe_div(i, per), shown.leaf_hash(at), at + 512)
+    assert root == s.entries, "entries: entry"
+    return self.at(s, at, i % per)
+
+
+@internal
+@view
+def at(s: states.State, leaf: uint256, position: uint256) -> uint256:
+    """
+    @notice Entry at a position of the leaf that stands here.
+    """
+    start: uint256 = unsafe_add(leaf, unsafe_mul(position, s.width))
+    x: uint256 = 0
+    y: uint256 = shown.number(start, s.width)
+    for _: uint256 in range(s.width, bound=8):
+        x = (x << 8) | (y & 255)
+        y = y >> 8
+    return x

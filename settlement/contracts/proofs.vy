@@ -1,0 +1,173 @@
+# pragma version 0.4.3
+"""
+@title Proofs
+@notice The last move: the operands of one operation, opened against what is committed, and its execution.
+@dev Called by Referee. What the operation is, Elements says; it is executed by Arithmetic.
+"""
+
+from . import derivations
+from . import entries
+from . import forms
+from . import rules
+from . import shown
+from . import sources
+from . import states
+
+interface IElements:
+    def plan(state: Bytes[384], move: Bytes[8192]) -> derivations.Plan: view
+
+interface IArithmetic:
+    def execute(
+        what: uint256, step: uint256, x: uint256[5], out: uint256, source: uint256
+    ) -> uint256: pure
+
+STATE_BYTES: constant(uint256) = 384
+MOVE_BYTES: constant(uint256) = 8192
+INVALID: constant(uint256) = max_value(uint256)
+MASK64: constant(uint256) = 2**64 - 1
+HIGH: constant(uint256) = 2**63
+NOWHERE: constant(uint256) = 2**128  # beyond all calldata
+
+DEFENDER: constant(uint256) = 1
+CHALLENGER: constant(uint256) = 2
+PROVE: constant(uint256) = 12
+EXECUTED: constant(uint256) = 6
+STATEMENT_BYTES: constant(uint256) = 284
+
+ELEMENTS: immutable(IElements)
+ARITHMETIC: immutable(IArithmetic)
+
+
+@deploy
+def __init__(elements: address, arithmetic: address):
+    ELEMENTS = IElements(elements)
+    ARITHMETIC = IArithmetic(arithmetic)
+
+
+@external
+@view
+def play(
+    state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
+) -> (Bytes[STATE_BYTES], uint256):
+    """
+    @notice The decided state, and the winner. Blobs; record; the leaf with the claimed entry; 1 and the
+            statement, or 0 where no source is read; then for each operand in order the leaf and proof of its
+            entry, unless it stands in the leaf, or the opening of its source.
+    """
+    shown.check()
+    s: states.State = states.read()
+    assert s.phase == PROVE, "proofs: phase"
+    blobs: sources.Blobs = empty(sources.Blobs)
+    n: uint256 = shown.number(0, 1)
+    at: uint256 = unsafe_add(1, unsafe_mul(2, n))
+    for i: uint256 in range(n, bound=16):
+        size: uint256 = shown.number(unsafe_add(1, unsafe_mul(2, i)), 2)
+        blobs.digest[i] = sha256(slice(move, at, size))
+        blobs.at[i] = at
+        at = unsafe_add(at, size)
+    p: derivations.Plan = staticcall ELEMENTS.plan(state, move)
+    claimed: uint256 = entries.at(s, p.leaf, s.entry % unsafe_div(512, s.width))
+    valid: bool = False
+    values: uint256[5] = empty(uint256[5])
+    dtype: uint256 = 0
+    valid, values, dtype = self._operands(s, p, blobs)
+    result: uint256 = INVALID
+    if p.what == derivations.WITNESS:
+        if claimed < values[0]:
+            result = claimed
+    elif valid:
+        result = staticcall ARITHMETIC.execute(p.what, p.step, values, s.dtype, dtype)
+    s = states.won(s, DEFENDER if result == claimed else CHALLENGER, EXECUTED)
+    return states.write(s), s.winner
+
+
+@internal
+@view
+def _operands(
+    s: states.State, p: derivations.Plan, blobs: sources.Blobs
+) -> (bool, uint256[5], uint256):
+    """
+    @notice The operands, and the element type of the source read last; False if an index is out of range.
+    """
+    statement: uint256 = unsafe_add(p.leaf, 513)
+    r: sources.Reader = sources.Reader(at=statement, blob=p.blob)
+    if shown.number(unsafe_sub(statement, 1), 1) == 1:
+        assert shown.statement_hash(statement) == s.context, "proofs: statement"
+        r.at = statement + STATEMENT_BYTES
+    else:
+        statement = NOWHERE
+    rule: rules.Rule = empty(rules.Rule)
+    if p.rule > 0:
+        rule = rules.parse(p.rule)
+    values: uint256[5] = empty(uint256[5])
+    dtype: uint256 = 0
+    for i: uint256 in range(p.count, bound=5):
+        o: derivations.Operand = p.operands[i]
+        if o.kind == derivations.BITS:
+            values[i] = o.value
+            continue
+        if o.kind == derivations.ENTRY:
+            values[i], r.at = self._entry(s, o.value, p.leaf, r.at)
+            continue
+        x: sources.Source = sources.Source(
+            kind=shown.number(p.record + 1, 1), index=shown.number(p.record + 2, 4), flat=s.element
+        )
+        if s.form != forms.OUTPUT:
+            state: uint256 = 0
+            state, x.flat, r.at = self._place(s, p, rule, o, r.at)
+            if state == 2:
+                return False, values, dtype
+            if state == 1:
+                values[i] = p.outside
+                continue
+            x = sources.record_source(p.record, o.source, x.flat)
+        found: sources.Opened = sources.opened(s, statement, blobs, r, x)
+        values[i] = found.bits
+        dtype = found.dtype
+        r = found.reader
+    return True, values, dtype
+
+
+@internal
+@view
+def _place(
+    s: states.State, p: derivations.Plan, rule: rules.Rule, o: derivations.Operand, start: uint256
+) -> (uint256, uint256, uint256):
+    """
+    @notice 0, the flat index that an operand reads and where its indices end; 1 where it reads outside the
+            bounds, 2 where an index is out of range.
+    """
+    at: uint256 = start
+    k: uint256 = o.value
+    if o.kind == derivations.NAMED:
+        k, at = self._entry(s, o.value, p.leaf, at)
+        if k >= rules.reduction(rule):
+            return 2, 0, at
+    inside: bool = False
+    flat: uint256 = 0
+    inside, flat = rules.flat(rule, o.source, s.element, k)
+    if not inside:
+        return 1, 0, at
+    if o.kind == derivations.TERMS:
+        for t: uint256 in range(rules.terms(rule, 0), bound=8):
+            term: rules.Term = rules.term(rule, 0, t)
+            index: uint256 = 0
+            index, at = self._entry(s, t, p.leaf, at)
+            if term.wrap and index >= HIGH:
+                index = unsafe_add(index, term.bound) & MASK64
+            if index >= term.bound:
+                return 2, 0, at
+            flat += index * term.stride
+    return 0, flat, at
+
+
+@internal
+@view
+def _entry(s: states.State, i: uint256, leaf: uint256, at: uint256) -> (uint256, uint256):
+    """
+    @notice Entry i, and where its opening ends; an entry of the leaf under dispute has none.
+    """
+    per: uint256 = unsafe_div(512, s.width)
+    if unsafe_div(i, per) == s.leaf_index:
+        return entries.at(s, leaf, i % per), at
+    return entries.opened(s, i, at), shown.after_proof(at + 512)

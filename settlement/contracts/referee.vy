@@ -1,0 +1,406 @@
+# pragma version 0.4.3
+"""
+@title Referee
+@notice The rules of a dispute: from a history to a step, a tensor, a leaf, an element, a single operation.
+@dev verde/game.py has the same rules. A move that the rules do not allow or that proves nothing reverts;
+     there the defender's clock decides. Elements plays derivations and row programs, Proofs the last
+     move.
+"""
+
+from . import commitments
+from . import forms
+from . import merkle
+from . import shown
+from . import states
+from .interfaces import IReferee
+
+implements: IReferee
+
+interface IElements:
+    def play(state: Bytes[384], move: Bytes[8192]) -> Bytes[384]: view
+
+interface IProofs:
+    def play(state: Bytes[384], move: Bytes[8192]) -> (Bytes[384], uint256): view
+
+STATE_BYTES: constant(uint256) = 384
+MOVE_BYTES: constant(uint256) = 8192
+STATEMENT_BYTES: constant(uint256) = 284
+RUN_BYTES: constant(uint256) = 104
+
+DEFENDER: constant(uint256) = 1
+CHALLENGER: constant(uint256) = 2
+
+# phases
+STEP: constant(uint256) = 0
+OPEN: constant(uint256) = 1
+CHOOSE: constant(uint256) = 2
+REVEAL: constant(uint256) = 3
+PICK: constant(uint256) = 4
+TENSOR: constant(uint256) = 5
+BODY: constant(uint256) = 6
+ELEMENT: constant(uint256) = 7
+DERIVE: constant(uint256) = 8
+ROWS: constant(uint256) = 9
+ENTRIES: constant(uint256) = 10
+ENTRY: constant(uint256) = 11
+PROVE: constant(uint256) = 12
+
+# kinds of trees
+HISTORY: constant(uint256) = 1
+TENSORS: constant(uint256) = 2
+BODIES: constant(uint256) = 3
+
+# trees of tensors
+VALUES: constant(uint256) = 0
+OUTPUTS: constant(uint256) = 1
+
+# reasons
+MOVED: constant(uint256) = 1
+EMPTY: constant(uint256) = 2
+FILL: constant(uint256) = 3
+FILL_FALSE: constant(uint256) = 4
+BOOL_FALSE: constant(uint256) = 5
+
+BOOLEAN: constant(uint256) = 8
+
+numeric_id: public(immutable(bytes32))
+ELEMENTS: immutable(IElements)
+PROOFS: immutable(IProofs)
+
+
+@deploy
+def __init__(numeric_id_: bytes32, elements: address, proofs: address):
+    numeric_id = numeric_id_
+    ELEMENTS = IElements(elements)
+    PROOFS = IProofs(proofs)
+
+
+@external
+@view
+def decides(opcode: uint256) -> bool:
+    """
+    @notice Whether disputes about this operator can be decided.
+    """
+    return forms.of(opcode) != 0
+
+
+@external
+@view
+def begin(statement: Bytes[STATEMENT_BYTES]) -> Bytes[STATE_BYTES]:
+    """
+    @notice First state of a dispute over one run of a program.
+    """
+    assert len(statement) == STATEMENT_BYTES, "referee: statement"
+    assert convert(slice(statement, 0, 32), bytes32) == numeric_id, "referee: numeric id"
+    s: states.State = empty(states.State)
+    s.phase = OPEN
+    s.context = sha256(statement)
+    return states.write(s)
+
+
+@external
+@view
+def begin_run(
+    statement: Bytes[STATEMENT_BYTES], run: Bytes[RUN_BYTES]
+) -> Bytes[STATE_BYTES]:
+    """
+    @notice First state of a dispute over a training run.
+    """
+    assert len(statement) == STATEMENT_BYTES, "referee: statement"
+    assert convert(slice(statement, 0, 32), bytes32) == numeric_id, "referee: numeric id"
+    assert len(run) == RUN_BYTES, "referee: run"
+    s: states.State = empty(states.State)
+    s.context = sha256(statement)
+    s.run = sha256(run)
+    steps: uint256 = convert(slice(run, 32, 8), uint256)
+    return states.write(states.top(s, HISTORY, convert(slice(run, 72, 32), bytes32), steps))
+
+
+@external
+@view
+def play(
+    state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
+) -> (Bytes[STATE_BYTES], uint256):
+    """
+    @notice The state after a move, and the winner (0 none, 1 defender, 2 challenger).
+    """
+    shown.check()
+    s: states.State = states.read()
+    if s.phase == PROVE:
+        return staticcall PROOFS.play(state, move)
+    if s.phase == DERIVE or s.phase == ROWS:
+        return staticcall ELEMENTS.play(state, move), 0
+    if s.phase == REVEAL:
+        s = self._reveal(s, len(move))
+    elif s.phase == PICK:
+        s = self._pick(s)
+    elif s.phase == ELEMENT:
+        s = self._element(s)
+    elif s.phase == ENTRY:
+        s = self._entry(s)
+    elif s.phase == BODY or s.phase == ENTRIES:
+        s = self._leaf(s)
+    elif s.phase == TENSOR:
+        s = self._tensor(s)
+    elif s.phase == CHOOSE:
+        s = self._choose(s)
+    elif s.phase == OPEN:
+        s.values = shown.digest(0)
+        s.phase = CHOOSE
+    else:
+        assert s.phase == STEP, "referee: over"
+        s = self._step(s)
+    return states.write(s), s.winner
+
+
+@internal
+@view
+def _reveal(before: states.State, size: uint256) -> states.State:
+    """
+    @notice Digests of those descendants four levels below (or at the leaves) that have leaves.
+    """
+    s: states.State = before
+    nodes: DynArray[bytes32, 16] = []
+    at: uint256 = 0
+    for _: uint256 in range(size >> 5, bound=16):
+        nodes.append(shown.digest(at))
+        at = unsafe_add(at, 32)
+    assert merkle.reveal(s.count, s.level, s.index, nodes) == s.node, "referee: reveal"
+    s.phase = PICK
+    return s
+
+
+@internal
+@view
+def _pick(before: states.State) -> states.State:
+    """
+    @notice Descendant u8, its digest, and the siblings on its way up to the node: all of them shown before.
+    """
+    s: states.State = before
+    down: uint256 = min(s.level, 4)
+    i: uint256 = shown.number(0, 1)
+    assert i >> down == 0, "referee: pick"
+    siblings: DynArray[bytes32, 40] = []
+    at: uint256 = 33
+    for _: uint256 in range(down, bound=4):
+        siblings.append(shown.digest(at))
+        at = unsafe_add(at, 32)
+    index: uint256 = (s.index << down) | i
+    level: uint256 = unsafe_sub(s.level, down)
+    node: bytes32 = shown.digest(1)
+    assert merkle.ancestor(s.count, level, index, node, siblings) == s.node, "referee: pick"
+    return states.at(s, s.kind, node, s.count, level, index)
+
+
+@internal
+@view
+def _step(before: states.State) -> states.State:
+    """
+    @notice Statement, run; after the step state root and loss; batch and its proof; for all but the first
+            step state root and loss before it and their proof, for the first the initial state.
+    """
+    s: states.State = before
+    assert shown.statement_hash(0) == s.context, "referee: statement"
+    run: Bytes[RUN_BYTES] = slice(msg.data, 516 + STATEMENT_BYTES, RUN_BYTES)
+    assert sha256(run) == s.run, "referee: run"
+    initial: uint256 = STATEMENT_BYTES
+    steps: uint256 = shown.number(initial + 32, 8)
+    at: uint256 = STATEMENT_BYTES + RUN_BYTES
+    after: bytes32 = shown.digest(at)
+    loss: bytes32 = shown.digest(at + 32)
+    batch: bytes32 = shown.digest(at + 64)
+    s.step = s.index + 1
+    number: bytes8 = convert(convert(s.step, uint64), bytes8)
+    assert merkle.leaf_hash(concat(number, after, loss)) == s.node, "referee: step"
+    at += 96
+    leaf: bytes32 = merkle.leaf_hash(concat(number, batch))
+    assert shown.root(steps, s.index, leaf, at) == shown.digest(initial + 40), "referee: batch"
+    at = shown.after_proof(at)
+    start: bytes32 = shown.digest(at)
+    if s.index == 0:
+        assert start == shown.digest(initial), "referee: first step"
+    else:
+        number = convert(convert(s.index, uint64), bytes8)
+        leaf = merkle.leaf_hash(concat(number, start, shown.digest(at + 32)))
+        history: bytes32 = shown.root(steps, unsafe_sub(s.index, 1), leaf, at + 64)
+        assert history == shown.digest(initial + 72), "referee: step before"
+    instance: Bytes[124] = slice(msg.data, 516, 124)
+    s.context = sha256(concat(instance, batch, shown.digest(156), start, after, loss))
+    s.phase = OPEN
+    s.kind = 0
+    s.node = empty(bytes32)
+    s.count = 0
+    s.level = 0
+    s.index = 0
+    return s
+
+
+@internal
+@view
+def _choose(before: states.State) -> states.State:
+    """
+    @notice 0 for the values, 1 for the outputs, 2 for the loss in a byte; statement.
+    """
+    s: states.State = before
+    assert shown.statement_hash(1) == s.context, "referee: statement"
+    what: uint256 = shown.number(0, 1)
+    s.tree = min(what, OUTPUTS)
+    if what == 0:
+        return states.top(s, TENSORS, s.values, shown.number(65, 8))
+    outputs: uint256 = shown.number(121, 4)
+    loss: bytes32 = shown.digest(253)
+    if what == 1:
+        if loss != empty(bytes32):
+            outputs -= 1
+        return states.top(s, TENSORS, shown.digest(221), outputs)
+    assert what == 2 and loss != empty(bytes32), "referee: choice"
+    leaf: bytes32 = commitments.tensor_leaf_hash(outputs - 1, loss)
+    return states.at(s, TENSORS, leaf, outputs, 0, outputs - 1)
+
+
+@internal
+@view
+def _tensor(before: states.State) -> states.State:
+    """
+    @notice Body root; statement; what the instance says about the tensor. Of a value its record and proof. In
+            a row program the leaf of the node and its proof. Of an output its leaf and proof, then the
+            record or type, with its proof, of what is returned.
+    """
+    s: states.State = before
+    s.tensor = s.index
+    body: bytes32 = shown.digest(0)
+    record: uint256 = 32  # where the record starts, or four bytes before a type
+    if s.inside == 1:
+        record = 33
+        assert shown.number(32, 1) == 2, "referee: node"
+        s.record = merkle.leaf_hash(slice(msg.data, 516 + 32, 241))
+        i: uint256 = unsafe_add(s.first, s.index)
+        assert shown.root(s.leaves, i, s.record, 273) == s.program, "referee: node"
+    else:
+        assert shown.statement_hash(32) == s.context, "referee: statement"
+        record = 32 + STATEMENT_BYTES
+        if s.tree == VALUES:
+            s.record = self._record(record, s.index)
+        else:
+            record = self._output(s.index)
+            s.record = merkle.leaf_hash(slice(msg.data, 516 + 32 + STATEMENT_BYTES, 6))
+    s.form = forms.OUTPUT
+    if s.tree != OUTPUTS:
+        s.form = forms.of(shown.number(record, 2))
+        assert s.form != 0, "referee: undecidable"
+    if s.form == forms.MOVED:
+        leaf: bytes32 = commitments.tensor_leaf_hash(s.index, empty(bytes32))
+        assert leaf == s.node, "referee: moved"
+    type_: Bytes[66] = slice(msg.data, 516 + 4 + record, 66)
+    s.dtype = commitments.dtype(type_)
+    s.limit = commitments.elements(type_)
+    if s.form == forms.MOVED:
+        return states.won(s, DEFENDER, MOVED)
+    hash: bytes32 = commitments.tensor_hash(type_, body)
+    assert commitments.tensor_leaf_hash(s.index, hash) == s.node, "referee: tensor"
+    if s.limit == 0:
+        return states.won(s, DEFENDER, EMPTY)
+    return states.top(s, BODIES, body, commitments.body_leaves(type_))
+
+
+@internal
+@view
+def _record(at: uint256, index: uint256) -> bytes32:
+    """
+    @notice Leaf hash of the record of a value, which stands with its proof at this position.
+    """
+    leaf: bytes32 = shown.record_hash(at)
+    root: bytes32 = shown.root(shown.number(96, 8), index, leaf, at + 240)
+    assert root == shown.digest(64), "referee: record"
+    return leaf
+
+
+@internal
+@view
+def _output(index: uint256) -> uint256:
+    """
+    @notice Position four bytes before the type of an output.
+    """
+    at: uint256 = 32 + STATEMENT_BYTES
+    assert shown.number(at, 1) == 3, "referee: output"
+    kind: uint256 = shown.number(at + 1, 1)
+    which: uint256 = shown.number(at + 2, 4)
+    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, 516 + 32 + STATEMENT_BYTES, 6))
+    # the interface's leaves: inputs, weights, states, constants, outputs
+    inputs: uint256 = shown.number(136, 4)
+    weights: uint256 = inputs + shown.number(140, 4)
+    constants: uint256 = weights + shown.number(144, 4)
+    outputs: uint256 = constants + shown.number(148, 4)
+    total: uint256 = outputs + shown.number(152, 4)
+    interface_root: bytes32 = shown.digest(104)
+    assert shown.root(total, outputs + index, leaf, at + 6) == interface_root, "referee: output"
+    at = shown.after_proof(at + 6)
+    if kind == 0:
+        self._record(at, which)
+        return at
+    if kind == 4:  # a constant is known by its tensor hash, which binds type and body
+        constant_: bytes32 = commitments.tensor_hash(slice(msg.data, 516 + at, 66), shown.digest(at + 66))
+        leaf = merkle.leaf_hash(concat(0x02, constant_))
+        assert shown.root(total, constants + which, leaf, at + 98) == interface_root, "referee: output"
+        return at - 4
+    if kind == 1:
+        which += inputs
+    elif kind == 2:
+        which += weights
+    leaf = merkle.leaf_hash(slice(msg.data, 516 + at, 67))
+    assert shown.root(total, which, leaf, at + 67) == interface_root, "referee: output"
+    return at - 3
+
+
+@internal
+@view
+def _leaf(before: states.State) -> states.State:
+    """
+    @notice The 512 bytes of a leaf, of a tensor or of a derivation.
+    """
+    s: states.State = before
+    assert shown.leaf_hash(0) == s.node, "referee: leaf"
+    s.leaf = s.node
+    s.leaf_index = s.index
+    s.phase = ELEMENT if s.phase == BODY else ENTRY
+    return s
+
+
+@internal
+@view
+def _element(before: states.State) -> states.State:
+    """
+    @notice Position u16 in the leaf, and the leaf, which the defender has shown.
+    """
+    s: states.State = before
+    assert shown.leaf_hash(2) == s.leaf, "referee: leaf"
+    i: uint256 = shown.number(0, 2)
+    bits: uint256 = commitments.element(shown.leaf(2), s.dtype, i)
+    element: uint256 = (s.leaf_index << unsafe_sub(9, commitments.log_size(s.dtype))) + i
+    if element >= s.limit:
+        if bits != 0:
+            return states.won(s, CHALLENGER, FILL_FALSE)
+        return states.won(s, DEFENDER, FILL)
+    if s.dtype == BOOLEAN and bits > 1:
+        return states.won(s, CHALLENGER, BOOL_FALSE)
+    s.element = element
+    s.bits = bits
+    s.leaf = empty(bytes32)
+    s.phase = ROWS if s.form == forms.COMPOSITE else DERIVE
+    return s
+
+
+@internal
+@view
+def _entry(before: states.State) -> states.State:
+    """
+    @notice Position u8 in the leaf of a derivation.
+    """
+    s: states.State = before
+    per: uint256 = unsafe_div(512, s.width)
+    i: uint256 = shown.number(0, 1)
+    assert i < per, "referee: entry"
+    s.entry = unsafe_add(unsafe_mul(s.leaf_index, per), i)
+    assert s.entry < s.limit, "referee: entry"
+    s.phase = PROVE
+    return s

@@ -1,0 +1,168 @@
+# pragma version 0.4.3
+"""
+@title Rules
+@notice The index rule: which element of a source an element reads, from the rule's bytes in a move.
+@dev kernels/index.py has the meaning, compiler/instance.py the encoding: 64-bit words, counts before lists.
+     Whoever calls has compared the bytes with the digest in the instance.
+"""
+
+from . import shown
+
+MAX_DIGITS: constant(uint256) = 24
+MAX_ACCESSES: constant(uint256) = 16
+MAX_COORDS: constant(uint256) = 16
+
+
+struct Rule:
+    at: uint256
+    outs: uint256
+    reds: uint256
+    accesses: uint256  # position of the first access
+    count: uint256  # number of accesses
+
+
+struct Term:
+    operand: uint256
+    bound: uint256
+    stride: uint256
+    wrap: bool
+
+
+@internal
+@view
+def parse(at: uint256) -> Rule:
+    outs: uint256 = shown.number(at, 8)
+    assert outs <= MAX_DIGITS, "rule: digits"
+    p: uint256 = unsafe_add(at, unsafe_mul(8, unsafe_add(1, outs)))
+    reds: uint256 = shown.number(p, 8)
+    assert unsafe_add(outs, reds) <= MAX_DIGITS, "rule: digits"
+    p = unsafe_add(p, unsafe_mul(8, unsafe_add(1, reds)))
+    count: uint256 = shown.number(p, 8)
+    return Rule(at=at, outs=outs, reds=reds, accesses=unsafe_add(p, 8), count=count)
+
+
+@internal
+@view
+def size(r: Rule, i: uint256) -> uint256:
+    """
+    @notice Size of digit i, output digits first.
+    """
+    at: uint256 = unsafe_add(i, 1)
+    if i >= r.outs:
+        at = unsafe_add(i, 2)
+    return shown.number(unsafe_add(r.at, unsafe_mul(8, at)), 8)
+
+
+@internal
+@view
+def reduction(r: Rule) -> uint256:
+    """
+    @notice Number of reduction indices.
+    """
+    n: uint256 = 1
+    for i: uint256 in range(r.reds, bound=MAX_DIGITS):
+        n = n * self.size(r, unsafe_add(r.outs, i))
+    return n
+
+
+@internal
+@view
+def digits(r: Rule, element: uint256, k: uint256) -> uint256[MAX_DIGITS]:
+    """
+    @notice Digits of an output index and a reduction index.
+    """
+    out: uint256[MAX_DIGITS] = empty(uint256[MAX_DIGITS])
+    i: uint256 = unsafe_add(r.outs, r.reds)
+    x: uint256 = k
+    for _: uint256 in range(i, bound=MAX_DIGITS):
+        if i == r.outs:
+            x = element
+        i = unsafe_sub(i, 1)
+        n: uint256 = max(self.size(r, i), 1)
+        out[i] = x % n
+        x = unsafe_div(x, n)
+    return out
+
+
+@internal
+@view
+def digit(r: Rule, element: uint256, i: uint256) -> uint256:
+    """
+    @notice Digit i of an output index.
+    """
+    d: uint256[MAX_DIGITS] = self.digits(r, element, 0)
+    return d[i]
+
+
+@internal
+@view
+def access(r: Rule, i: uint256) -> uint256:
+    """
+    @notice Position of access i.
+    """
+    assert i < r.count, "rule: access"
+    p: uint256 = r.accesses
+    width: uint256 = unsafe_mul(8, unsafe_add(unsafe_add(r.outs, r.reds), 3))
+    for _: uint256 in range(i, bound=MAX_ACCESSES):
+        p = unsafe_add(p, unsafe_add(8, unsafe_mul(width, shown.number(p, 8))))
+        p = unsafe_add(p, unsafe_add(8, unsafe_mul(32, shown.number(p, 8))))
+    return p
+
+
+@internal
+@view
+def flat(r: Rule, source: uint256, element: uint256, k: uint256) -> (bool, uint256):
+    """
+    @notice Whether source's access lies inside its bounds, and its flat index without indirect terms.
+    """
+    n: uint256 = unsafe_add(r.outs, r.reds)
+    d: uint256[MAX_DIGITS] = self.digits(r, element, k)
+    p: uint256 = self.access(r, source)
+    total: uint256 = 0
+    coords: uint256 = shown.number(p, 8)
+    p = unsafe_add(p, 8)
+    for _: uint256 in range(coords, bound=MAX_COORDS):
+        tail: uint256 = unsafe_add(p, unsafe_mul(8, n))
+        x: int256 = shown.integer(unsafe_add(tail, 16))
+        for i: uint256 in range(n, bound=MAX_DIGITS):
+            if d[i] != 0:
+                x = unsafe_add(x, unsafe_mul(shown.integer(p), convert(d[i], int256)))
+            p = unsafe_add(p, 8)
+        if x < 0 or x >= shown.integer(tail):
+            return False, 0
+        # strides are not negative
+        total = total + convert(x, uint256) * shown.number(unsafe_add(tail, 8), 8)
+        p = unsafe_add(tail, 24)
+    return True, total
+
+
+@internal
+@view
+def _terms(r: Rule, source: uint256) -> uint256:
+    p: uint256 = self.access(r, source)
+    width: uint256 = unsafe_mul(8, unsafe_add(unsafe_add(r.outs, r.reds), 3))
+    return unsafe_add(p, unsafe_add(8, unsafe_mul(width, shown.number(p, 8))))
+
+
+@internal
+@view
+def terms(r: Rule, source: uint256) -> uint256:
+    """
+    @notice Number of indirect terms of a source.
+    """
+    return shown.number(self._terms(r, source), 8)
+
+
+@internal
+@view
+def term(r: Rule, source: uint256, i: uint256) -> Term:
+    """
+    @notice Indirect term i of a source.
+    """
+    p: uint256 = unsafe_add(self._terms(r, source), unsafe_add(8, unsafe_mul(32, i)))
+    return Term(
+        operand=shown.number(p, 8),
+        bound=shown.number(unsafe_add(p, 8), 8),
+        stride=shown.number(unsafe_add(p, 16), 8),
+        wrap=shown.number(unsafe_add(p, 24), 8) == 1,
+    )

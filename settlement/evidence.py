@@ -1,0 +1,448 @@
+"""States and moves of a dispute as the contracts read them.
+
+What the rules in verde take from the graph, a contract takes from openings against the instance: records
+of values, index rules, attributes, microcode, leaves of row programs and of the interface. contracts/*.vy
+say what each move holds.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from ree.compiler.instance import (
+    Instance,
+    encode_attrs,
+    encode_rule,
+    encode_type,
+    interface_leaves,
+    node_records,
+    row_leaves,
+    sha256,
+)
+from ree.compiler.ir import Kind, Ref
+from ree.kernels import opdef
+from ree.kernels.microcode import assemble
+from ree.kernels.opdef import Array, Bound
+from ree.kernels.types import TensorType
+from ree.settlement.decidable import Form, form
+from ree.traces.encoding import ZERO
+from ree.traces.merkle import MerkleTree, leaf_hash, node_hash
+from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, dtype_of, raw_bytes
+from ree.verde.derivation import (
+    Bits,
+    Entry,
+    Operand,
+    Read,
+    Undecidable,
+    Witness,
+    digits_of,
+    flat_at,
+    place,
+)
+from ree.verde.game import Game
+from ree.verde.moves import (
+    FAN,
+    Derive,
+    EntryOpening,
+    Leaf,
+    Move,
+    Open,
+    Opening,
+    OpenStep,
+    Phase,
+    Point,
+    Prove,
+    Reveal,
+    Rows,
+    RunStatement,
+    State,
+    Statement,
+    Tensor,
+)
+from ree.verde.scope import OUTPUTS, ROW, VALUES, RowScope, follow
+
+STATE_BYTES = 384
+MAX_MOVE = 8192
+VERSION = 1
+PHASES = {phase: i for i, phase in enumerate(Phase)}
+PLAYERS = {"": 0, "defender": 1, "challenger": 2}
+TREES = {VALUES: 0, OUTPUTS: 1, ROW: 2}
+KINDS = {"history": 1, "tensors": 2, "body": 3, "entries": 4}
+REASONS = {
+    "the tensor is pure": 1, "the tensor has no": 2, "bytes behind the last element are zero": 3,
+    "no proof: bytes behind": 4, "no proof: a bool": 5, "executed": 6,
+}  # fmt: skip
+_COUNTED = {Form.CONTRACTION, Form.SUM, Form.EXTREME, Form.ARGUMENT, Form.CUMSUM, Form.SORT, Form.TABLE,
+            Form.SCATTER}  # fmt: skip
+_RULED = _COUNTED | {Form.CAT, Form.PAD, Form.POINTWISE}
+_ATTRIBUTES = {Form.CUMSUM, Form.SORT, Form.SCATTER, Form.PAD, Form.CREATE}
+
+
+def proof(digests: Sequence[bytes]) -> bytes:
+    """Length in a byte, then the siblings from below upwards."""
+    return bytes([len(digests)]) + b"".join(digests)
+
+
+def bundle(blobs: Sequence[bytes], rest: Iterable[bytes]) -> bytes:
+    """Number of blobs, their lengths u16, the blobs, and what follows."""
+    sizes = struct.pack(f">B{len(blobs)}H", len(blobs), *map(len, blobs))
+    return b"".join([sizes, *blobs, *rest])
+
+
+@dataclass
+class _Shown:
+    """What a PROVE shows beyond record and leaf."""
+
+    left: list[Opening | EntryOpening]
+    blobs: list[bytes] = field(default_factory=list)
+    parts: list[bytes] = field(default_factory=list)
+    outer: bool = False  # whether the statement is needed
+
+    def opening(self, t: TensorType) -> None:
+        o = self.left.pop(0)
+        assert isinstance(o, Opening)  # the order of the rules
+        self.parts.append(opening(t, o))
+
+
+def opening(t: TensorType, o: Opening) -> bytes:
+    """Type, leaf, and the proofs of leaf and tensor."""
+    return encode_type(t) + o.leaf + proof(o.leaf_proof) + proof(o.tensor_proof)
+
+
+class Evidence:
+    """The encodings for one instance."""
+
+    def __init__(self, game: Game, instance: Instance) -> None:
+        self.game, self.instance, self.graph = game, instance, instance.graph
+        self.row_program = lru_cache(maxsize=8)(self._row_program)
+
+    @cached_property
+    def records(self) -> list[bytes]:
+        """Records of all values."""
+        return [r for n in self.graph.nodes for r in node_records(self.graph, n)]
+
+    @cached_property
+    def record_tree(self) -> MerkleTree:
+        return MerkleTree(self.records)
+
+    @cached_property
+    def interface(self) -> list[bytes]:
+        """Leaves of the interface tree."""
+        return interface_leaves(self.graph)
+
+    @cached_property
+    def interface_tree(self) -> MerkleTree:
+        return MerkleTree(self.interface)
+
+    def _row_program(self, tree: str, index: int) -> tuple[list[bytes], MerkleTree]:
+        program = self.game.program.row_program(tree, index)
+        assert program is not None  # a composite
+        leaves = row_leaves(program)
+        return leaves, MerkleTree(leaves)
+
+    # statements and states
+
+    def statement(self, s: Statement) -> bytes:
+        """The 284 bytes of a statement."""
+        i = self.instance
+        facts = i.numeric_id + i.node_root + struct.pack(">Q", len(self.records)) + i.interface_root + i.counts
+        return b"".join([facts, s.inputs, s.weights, s.states, s.outputs, s.loss or ZERO])
+
+    def run(self, r: RunStatement) -> bytes:
+        """The 104 bytes of a run."""
+        return r.initial + struct.pack(">Q", r.steps) + r.batches + r.history
+
+    def state(self, s: State) -> bytes:
+        """The 384 bytes of a state."""
+        inner = self.game.scope(s)
+        kind, dtype, limit, width = Form.NONE, 0, 0, 0
+        record = ZERO
+        if s.tensor >= 0:
+            t = inner.type(s.tree, s.tensor)
+            kind, dtype, limit = self._form(s), t.dtype.code, t.numel
+            record = leaf_hash(self._record(s))
+        if s.entries:
+            d = self.game.derivation(s)
+            limit, width = d.count, d.width
+        first, leaves, program = 0, 0, ZERO
+        if s.owner:
+            assert isinstance(inner, RowScope)
+            first = inner.first
+            known, tree = self.row_program(*s.owner[:2])
+            leaves, program = len(known), tree.root()
+        reason = next((v for k, v in REASONS.items() if s.reason.startswith(k)), 0)
+        node = s.node
+        head = struct.pack(
+            ">12B5I", VERSION, PHASES[s.phase], PLAYERS[s.winner], reason, TREES[s.tree],
+            KINDS[node.kind] if node else 0, node.level if node else 0, width, dtype, kind, int(bool(s.owner)),
+            PLAYERS[s.player], max(s.tensor, 0), s.owner[1] if s.owner else 0, first, leaves, s.step,
+        )  # fmt: skip
+        numbers = struct.pack(
+            ">8Q", max(s.element, 0), max(s.bits, 0), s.owner[2] if s.owner else 0, limit,
+            node.count if node else 0, node.index if node else 0, max(s.leaf_index, 0), max(s.entry, 0),
+        )  # fmt: skip
+        digests = [sha256(self.statement(s.statement)), sha256(self.run(s.run)) if s.run else ZERO,
+                   s.values or ZERO, s.rows or ZERO, program, record, node.hash if node else ZERO,
+                   leaf_hash(s.leaf) if s.leaf else ZERO, s.entries or ZERO]  # fmt: skip
+        return b"".join([head, numbers, *digests])
+
+    def _form(self, s: State) -> Form:
+        """The form of the operator under dispute."""
+        if s.tree == OUTPUTS:
+            return Form.OUTPUT
+        return form(self.game.scope(s).node(s.tree, s.tensor)[0].op)
+
+    def _record(self, s: State, index: int | None = None) -> bytes:
+        """The instance's leaf about a tensor of the tree under dispute."""
+        i = s.tensor if index is None else index
+        if s.owner:
+            return self.row_program(*s.owner[:2])[0][self._first(s) + i]
+        if s.tree == OUTPUTS:
+            return self.interface[len(self.interface) - len(self.graph.outputs) + i]
+        return self.records[i]
+
+    def _first(self, s: State) -> int:
+        inner = self.game.scope(s)
+        assert isinstance(inner, RowScope)
+        return inner.first
+
+    # moves
+
+    def move(self, s: State, m: Move) -> bytes:
+        """A move in this state as calldata; ValueError if it is longer than a contract reads."""
+        data = self._move(s, m)
+        if len(data) > MAX_MOVE:
+            raise ValueError(f"a move of {len(data)} bytes: expected at most {MAX_MOVE}")
+        return data
+
+    def _move(self, s: State, m: Move) -> bytes:
+        match m:
+            case Open(values):
+                return values
+            case Point(index):
+                return self._point(s, index)
+            case Reveal(nodes):
+                assert s.node is not None
+                down = min(FAN, s.node.level)
+                known = [x for i, x in enumerate(nodes)
+                         if ((s.node.index << down) + i) << (s.node.level - down) < s.node.count]  # fmt: skip
+                return b"".join(known)
+            case Tensor():
+                return self._tensor(s, m)
+            case Leaf(data):
+                return data
+            case Derive():
+                return self._derive(s, m)
+            case Rows():
+                return self._rows(s, m)
+            case Prove():
+                return self._prove(s, m)
+            case OpenStep():
+                assert s.run is not None
+                before = [m.before[0]]
+                if m.before_proof or m.before[1]:
+                    before += [m.before[1], proof(m.before_proof)]
+                return b"".join([self.statement(s.statement), self.run(s.run), *m.after, m.batch,
+                                 proof(m.batch_proof), *before])  # fmt: skip
+
+    def _point(self, s: State, index: int) -> bytes:
+        if s.phase is Phase.CHOOSE:
+            return bytes([index]) + self.statement(s.statement)
+        if s.phase is Phase.ELEMENT:
+            return struct.pack(">H", index) + s.leaf
+        if s.phase is Phase.ENTRY:
+            return bytes([index])
+        siblings, row, i = [], list(s.revealed), index
+        while len(row) > 1:
+            siblings.append(row[i ^ 1])
+            pairs = zip(row[::2], row[1::2], strict=True)
+            row = [ZERO if a == b == ZERO else node_hash(a, b) for a, b in pairs]
+            i >>= 1
+        return b"".join([bytes([index]), s.revealed[index], *siblings])
+
+    def _tensor(self, s: State, m: Tensor) -> bytes:
+        assert s.node is not None
+        i = s.node.index
+        record = self._record(s, i)
+        if s.owner:
+            tree = self.row_program(*s.owner[:2])[1]
+            return b"".join([m.body, record, proof(tree.prove(self._first(s) + i))])
+        parts = [m.body, self.statement(s.statement), record]
+        if s.tree == VALUES:
+            return b"".join([*parts, proof(self.record_tree.prove(i))])
+        at = len(self.interface) - len(self.graph.outputs)
+        parts.append(proof(self.interface_tree.prove(at + i)))
+        ref = self.graph.outputs[i]
+        if ref.kind is Kind.VALUE:
+            parts += [self.records[ref.index], proof(self.record_tree.prove(ref.index))]
+        elif ref.kind is Kind.CONST:
+            raise Undecidable("an output is a constant")
+        else:
+            at = self._given(ref)
+            parts += [self.interface[at], proof(self.interface_tree.prove(at))]
+        return b"".join(parts)
+
+    def _given(self, ref: Ref) -> int:
+        """Position in the interface of something that is not a value."""
+        g = self.graph
+        starts = {Kind.INPUT: 0, Kind.WEIGHT: len(g.inputs), Kind.STATE: len(g.inputs) + len(g.weights),
+                  Kind.CONST: len(g.inputs) + len(g.weights) + len(g.states)}  # fmt: skip
+        return starts[ref.kind] + ref.index
+
+    def _blobs(self, s: State, *, counted: bool) -> list[bytes]:
+        """Index rule, attributes and microcode, as the phase needs them."""
+        kind = self._form(s)
+        if kind is Form.OUTPUT:
+            return []
+        node = self.game.scope(s).node(s.tree, s.tensor)[0]
+        code = kind is Form.POINTWISE and (counted or s.entry >= len(node.inputs))
+        ruled = kind in (_COUNTED if counted else _RULED) and not code
+        attributes = kind is Form.CUMSUM if counted else kind in _ATTRIBUTES
+        out = []
+        if code:
+            out.append(microcode(node))
+        if ruled:
+            out.append(rule_bytes(node))
+        if attributes:
+            out.append(encode_attrs(sorted(node.attrs.items())))
+        return out
+
+    def _derive(self, s: State, m: Derive) -> bytes:
+        rest = [self._record(s), m.entries, m.last.leaf, proof(m.last.proof)]
+        return bundle(self._blobs(s, counted=True), rest)
+
+    def _rows(self, s: State, m: Rows) -> bytes:
+        owner = (s.tree, s.tensor, s.element)
+        program = self.game.program.row_program(s.tree, s.tensor)
+        assert program is not None  # a composite
+        inner = RowScope(self.game.program, owner, program)
+        leaves, tree = self.row_program(s.tree, s.tensor)
+        last = len(leaves) - 1
+        rest = [self._record(s), leaves[last], proof(tree.prove(last)), m.rows,
+                opening(inner.nodes[-1].out, m.last)]  # fmt: skip
+        return bundle([], rest)
+
+    def _prove(self, s: State, m: Prove) -> bytes:
+        d = self.game.derivation(s)
+        per = LEAF_BYTES // d.width
+        shown = _Shown(list(m.openings), self._blobs(s, counted=False))
+
+        def entry(i: int) -> int:
+            leaf = s.leaf
+            if i // per != s.leaf_index:
+                o = shown.left.pop(0)
+                assert isinstance(o, EntryOpening)  # the order of the rules
+                shown.parts.append(o.leaf + proof(o.proof))
+                leaf = o.leaf
+            at = i % per * d.width
+            return int.from_bytes(leaf[at : at + d.width], "little")
+
+        def visit(o: Operand) -> None:
+            if isinstance(o, Entry):
+                entry(o.index)
+            elif isinstance(o, Read):
+                self._source(s, o.source, place(o, entry), shown)
+
+        op = d.operation(s.entry)
+        operands: tuple[Operand, ...] = ()
+        if not isinstance(op, Witness):
+            single = [getattr(op, n) for n in ("operand", "other") if hasattr(op, n)]
+            operands = (*single, *getattr(op, "operands", ()))
+        try:
+            for o in operands:
+                visit(o)
+        except Undecidable:  # an index out of range, which decides
+            pass
+        statement = [b"\1", self.statement(s.statement)] if shown.outer else [b"\0"]
+        return bundle(shown.blobs, [self._record(s), s.leaf, *statement, *shown.parts])
+
+    # sources
+
+    def _source(self, s: State, source: int, flat: int, shown: _Shown) -> None:
+        """The way from a source to what is committed."""
+        inner = self.game.scope(s)
+        if isinstance(inner, RowScope):
+            self._local(inner, s, inner.program.nodes[s.tensor].sources[source], flat, shown)
+        elif s.tree == OUTPUTS:
+            self._outer(self.graph.outputs[s.tensor], flat, shown)
+        else:
+            self._outer(inner.producers[s.tensor].sources[source], flat, shown)
+
+    def _outer(self, start: Ref, start_flat: int, shown: _Shown) -> None:
+        ref, flat, scope = start, start_flat, self.game.program
+        shown.outer = True
+        while ref.kind is Kind.VALUE and scope.is_move(VALUES, ref.index):
+            node = scope.node(VALUES, ref.index)[0]
+            shown.parts.append(b"\1" + self._proven(ref.index))
+            shown.blobs.append(rule_bytes(node))
+            found = follow(node, flat)
+            if isinstance(found, Bits):
+                return
+            ref, flat = scope.producers[ref.index].sources[0], found
+        if ref.kind is Kind.VALUE:
+            shown.parts.append(b"\0")
+        if ref.kind is Kind.CONST:
+            at = self._given(ref)
+            shown.parts += [constant(self.graph.consts[ref.index].array(), flat),
+                            proof(self.interface_tree.prove(at))]  # fmt: skip
+        else:
+            shown.opening(scope.typer(ref))
+
+    def _proven(self, value: int) -> bytes:
+        """The record of a value and its proof."""
+        return self.records[value] + proof(self.record_tree.prove(value))
+
+    def _local(self, inner: RowScope, s: State, start: int, start_flat: int, shown: _Shown) -> None:
+        program, local, flat = inner.program, start, start_flat
+        leaves, tree = self.row_program(*inner.owner[:2])
+        while local >= inner.first and inner.is_move(ROW, local - inner.first):
+            node = inner.nodes[local - inner.first]
+            shown.parts += [b"\1", leaves[local], proof(tree.prove(local))]
+            shown.blobs.append(rule_bytes(node))
+            found = follow(node, flat)
+            if isinstance(found, Bits):
+                return
+            local, flat = program.nodes[local - inner.first].sources[0], found
+        if local >= inner.first:
+            shown.parts.append(b"\0")
+            shown.opening(inner.types[local])
+            return
+        shown.parts += [b"\1", leaves[local], proof(tree.prove(local))]
+        n, m = len(program.inputs), len(program.constants)
+        if local < n:
+            x = program.inputs[local]
+            at = flat_at(x.rule.accesses[0], [*inner.digits, *digits_of(flat, x.rule.red_digits)])
+            assert at is not None  # cut out of the source
+            shown.blobs.append(encode_rule(x.rule))
+            shown.parts.append(self._proven(inner.owner[1]))
+            self._outer(self.game.program.producers[inner.owner[1]].sources[x.operand], at, shown)
+        elif local < n + m:
+            shown.parts.append(constant(np.asarray(program.constants[local - n]), flat))
+
+
+def rule_bytes(node: Bound) -> bytes:
+    """The index rule of a bound operator."""
+    rule = opdef.get(node.op).index_rule
+    assert rule is not None  # checked at registration
+    return encode_rule(rule(node))
+
+
+def microcode(node: Bound) -> bytes:
+    """The microcode of a pointwise operator."""
+    scalar = opdef.get(node.op).scalar
+    assert scalar is not None  # checked at registration
+    return assemble(scalar([t.dtype for t in node.inputs], node.attrs)).encode()
+
+
+def constant(x: Array, flat: int) -> bytes:
+    """The opening of an element of a constant: type, leaf, proof."""
+    t = TensorType(dtype_of(x), x.shape)
+    raw = raw_bytes(x)
+    leaves = [body_leaf(raw, i) for i in range(body_leaves(len(raw)))]
+    at = flat * t.dtype.size // LEAF_BYTES
+    return encode_type(t) + leaves[at] + proof(MerkleTree(leaves).prove(at))

@@ -1,0 +1,53 @@
+"""The referee on a chain in memory."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ree.compiler.instance import numeric_id
+from ree.settlement.compile import compile_contract
+from ree.settlement.evidence import Evidence
+from ree.settlement.testing.evm import Contract
+from ree.verde.moves import Move, Phase, State
+from ree.verde.party import Party
+
+PARTS = ("elements.vy", "arithmetic.vy", "proofs.vy", "referee.vy")
+
+
+@lru_cache(maxsize=1)
+def referee() -> Contract:
+    """Deployed with its parts, for the numeric id of this version."""
+    elements = Contract(compile_contract("elements.vy"))
+    arithmetic = Contract(compile_contract("arithmetic.vy"), beside=elements)
+    proofs = Contract(
+        compile_contract("proofs.vy"), elements.address, arithmetic.address, beside=elements
+    )
+    return Contract(
+        compile_contract("referee.vy"), numeric_id(), elements.address, proofs.address, beside=elements
+    )
+
+
+class Mismatch(AssertionError):
+    """Chain and rules disagree; the message says where."""
+
+
+def play(evidence: Evidence, s: State, defender: Party, challenger: Party) -> State:
+    """A dispute to its end, each move also on chain; Mismatch if states or winners differ."""
+    while s.phase is not Phase.OVER:
+        move = (defender if s.player == "defender" else challenger).move(s)
+        s = step(evidence, s, move)
+    return s
+
+
+def step(evidence: Evidence, s: State, move: Move) -> State:
+    """A move by the rules and on chain."""
+    before, data = evidence.state(s), evidence.move(s, move)
+    after = evidence.game.apply(s, move)
+    state, winner = referee().call("play", before, data)
+    want = evidence.state(after)
+    if state != want:
+        at = next(i for i in range(len(want)) if state[i] != want[i])
+        raise Mismatch(f"{s.phase.name}: byte {at} is {state[at]}, expected {want[at]} ({after.reason})")
+    if winner != want[2]:
+        raise Mismatch(f"{s.phase.name}: winner {winner}, expected {want[2]}")
+    return after
