@@ -81,7 +81,13 @@ class TrainingRun:
 
     def encode(self) -> bytes:
         """228 bytes."""
-        return self.instance + self.weights + self.initial + struct.pack(">Q", self.steps) + self.batches
+        return (
+            self.instance
+            + self.weights
+            + self.initial
+            + struct.pack(">Q", self.steps)
+            + self.batches
+        )
 
 
 Facts = OneRun | TrainingRun

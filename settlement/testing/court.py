@@ -37,11 +37,11 @@ TREASURY = account("treasury")
 class World:
     """A Court, its token, and one job at a time."""
 
-    def __init__(self, token: str = "testing/token.vy") -> None:
+    def __init__(self, token: str = "testing/token.vy", venom: bool = False) -> None:
         self.chain = Chain()
         self.referee = self.chain.deploy(compile_contract("testing/mock_referee.vy"))
         self.court = self.chain.deploy(
-            compile_contract("court.vy"), self.referee.address, TREASURY
+            compile_contract("court.vy", venom=venom), self.referee.address, TREASURY
         )
         self.token = self.chain.deploy(compile_contract(token))
         self.honest = MockRun(SEED)
@@ -114,7 +114,9 @@ class Job:
 
     def challenge_commitment(self, name: str, provider: str, salt: bytes = SALT) -> bytes:
         court = self.world.court.address
-        return challenge_commitment(CHAIN_ID, court, self.id, account(name), account(provider), salt)
+        return challenge_commitment(
+            CHAIN_ID, court, self.id, account(name), account(provider), salt
+        )
 
     def challenge(self, name: str, provider: str, salt: bytes = SALT) -> bytes:
         """Commit to a challenge; the name of its dispute."""
@@ -131,7 +133,9 @@ class Job:
 
     def confront(self, defender: str, challenger: str) -> bytes:
         self.at("reveal_until", 1)
-        dispute = self.send("anyone", "confront", self.facts, account(defender), account(challenger))
+        dispute = self.send(
+            "anyone", "confront", self.facts, account(defender), account(challenger)
+        )
         return self.opened(bytes(dispute), defender)
 
     def opened(self, dispute: bytes, provider: str) -> bytes:
@@ -164,7 +168,9 @@ class Job:
         world.states[dispute], world.shown[dispute] = bytes(after), move
         return int(winner + 2 if winner else after[11])
 
-    def play(self, dispute: bytes, defender: tuple[str, MockRun], challenger: tuple[str, MockRun]) -> int:
+    def play(
+        self, dispute: bytes, defender: tuple[str, MockRun], challenger: tuple[str, MockRun]
+    ) -> int:
         """Play a dispute to its end; who has won."""
         turn = DEFENDER
         while turn < DEFENDER_WON:

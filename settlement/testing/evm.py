@@ -56,7 +56,10 @@ class Contract:
         self._evm = beside._evm if isinstance(beside, Contract) else beside.evm
         made = next((f for f in compiled.abi if f["type"] == "constructor"), {"inputs": []})
         code = compiled.creation + encode([abi_type(i) for i in made["inputs"]], args)
-        self.address = str(self._evm.deploy(CALLER, code))
+        try:
+            self.address = str(self._evm.deploy(CALLER, code))
+        except RuntimeError as e:
+            raise Reverted(_reason(str(e))) from e
         self._functions = {f["name"]: f for f in compiled.abi if f["type"] == "function"}
 
     @property

@@ -74,7 +74,7 @@ def transferFrom(owner: address, to: address, amount: uint256):
 @internal
 def _move(owner: address, to: address, amount: uint256):
     assert not self.blocked[to], "token: blocked"
-    self.shares[owner] -= amount + self.extra
-    self.shares[to] += amount - amount * self.fee // 100
+    self.shares[owner] -= (amount + self.extra) * 100 // self.percent
+    self.shares[to] += (amount - amount * self.fee // 100) * 100 // self.percent
     if self.target != empty(address):
         raw_call(self.target, self.payload)
