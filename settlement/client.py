@@ -6,7 +6,7 @@ success. Salts come from the key and the job, so that nothing has to be remember
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,9 @@ class Court:
         self._court = node.contract("court", address)
         self.referee = str(self.call("referee"))
         self._referee = node.contract("referee", self.referee)
+        self._events = node.topics(self._court)
+        self._log: list[tuple[str, Mapping[str, Any]]] = []
+        self._seen: tuple[int, bytes | None] = (since - 1, None)  # newest block read, and its hash
 
     # what the chain says
 
@@ -107,19 +110,33 @@ class Court:
         """Result of a function of the referee."""
         return self.node.ask(lambda: getattr(self._referee.functions, function)(*args).call())
 
-    def events(self, name: str, **arguments: Any) -> list[Any]:
-        """Events by their indexed arguments, oldest first."""
-        event = getattr(self._court.events, name)
-        return list(self.node.ask(
-            lambda: event().get_logs(from_block=self.since, argument_filters=arguments or None)
-        ))  # fmt: skip
+    def events(self, name: str, **arguments: Any) -> list[Mapping[str, Any]]:
+        """Arguments of events by name and value, oldest first. A block is read once, unless the chain has
+        been reorganised."""
+        self._read()
+        found = [args for n, args in self._log if n == name]
+        return [a for a in found if all(a[k] == v for k, v in arguments.items())]
+
+    def _read(self) -> None:
+        node = self.node
+        last, mark = self._seen
+        if mark is not None and node.block(last) != mark:
+            self._log.clear()
+            last = self.since - 1
+        newest = node.newest
+        if newest > last:
+            for log in node.logs(self.address, last + 1, newest):
+                event = self._events.get(bytes(log["topics"][0]))
+                if event is not None:
+                    self._log.append((event.event_name, event.process_log(log)["args"]))
+            self._seen = newest, node.block(newest)
 
     def posting(self, job: bytes) -> tuple[Terms, bytes, str]:
         """Terms, facts and data of a posted job."""
         found = self.events("Posted", job=job)
         if not found:
             raise ChainError(f"no job {job.hex()[:16]}… in the Court at {self.address}")
-        args = found[0]["args"]
+        args = found[0]
         return Terms.of(args["terms"]), bytes(args["facts"]), str(args["data"])
 
     def status(self, job: bytes) -> int:
@@ -135,7 +152,7 @@ class Court:
 
     def disputes(self, job: bytes) -> list[Dispute]:
         """Disputes of a job, oldest first."""
-        return [self.dispute(bytes(e["args"]["dispute"])) for e in self.events("Opened", job=job)]
+        return [self.dispute(bytes(e["dispute"])) for e in self.events("Opened", job=job)]
 
     def dispute(self, dispute: bytes) -> Dispute:
         state, clocks, _, defender, challenger, confrontation, paid = self.call(

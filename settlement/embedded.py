@@ -10,6 +10,7 @@ from ree.settlement.keys import Key
 from ree.settlement.node import Node
 
 ETHER = 10**18
+GAS = 16_000_000  # of a transaction: below the 2^24 that the network allows
 
 
 class Embedded:
@@ -31,7 +32,7 @@ class Embedded:
         key = Key(hashlib.sha256(b"ree.embedded." + name.encode()).digest())
         eth = self.web3.eth
         eth.send_transaction({"from": eth.accounts[0], "to": key.address, "value": 100 * ETHER})
-        return Node(self.web3, key)
+        return Node(self.web3, key, gas=GAS)
 
     @property
     def now(self) -> int:

@@ -14,6 +14,7 @@ from ree.errors import ChainError
 from ree.settlement.keys import Key
 
 TIMEOUT = 30.0  # seconds for an answer of the node
+RANGE = 5_000  # blocks that one question for logs spans: nodes limit it
 MINED = 180.0  # seconds until a transaction must be in a block
 
 
@@ -37,8 +38,9 @@ class Receipt:
 class Node:
     """A connection to a node, with or without a key to sign with."""
 
-    def __init__(self, web3: Any, key: Key | None = None) -> None:
-        self.web3, self.key = web3, key
+    def __init__(self, web3: Any, key: Key | None = None, gas: int | None = None) -> None:
+        """gas: limit of a transaction, where the node shall not estimate it."""
+        self.web3, self.key, self.gas = web3, key, gas
         self.receipts: list[Receipt] = []
 
     @classmethod
@@ -67,6 +69,41 @@ class Node:
     def now(self) -> int:
         """Timestamp of the latest block, in seconds."""
         return int(self.ask(lambda: self.web3.eth.get_block("latest"))["timestamp"])
+
+    @property
+    def newest(self) -> int:
+        """Number of the latest block."""
+        return int(self.ask(lambda: self.web3.eth.block_number))
+
+    def block(self, number: int) -> bytes:
+        """Hash of a block; empty if there is none."""
+        from web3.exceptions import BlockNotFound
+
+        try:
+            return bytes(self.web3.eth.get_block(number)["hash"])
+        except BlockNotFound:
+            return b""
+        except Exception as e:
+            raise ChainError(_line(e)) from e
+
+    def logs(self, address: str, first: int, last: int) -> list[Any]:
+        """Logs of a contract in a range of blocks, both ends included, RANGE blocks a question."""
+        out: list[Any] = []
+        for start in range(max(first, 0), last + 1, RANGE):
+            asked = {
+                "address": address,
+                "fromBlock": start,
+                "toBlock": min(start + RANGE - 1, last),
+            }
+            out += self.ask(lambda asked=asked: self.web3.eth.get_logs(asked))
+        return out
+
+    def topics(self, contract: Any) -> dict[bytes, Any]:
+        """A contract's events by their first topic."""
+        from eth_utils.abi import event_abi_to_log_topic
+
+        events = (e() for e in contract.events)
+        return {bytes(event_abi_to_log_topic(e.abi)): e for e in events}
 
     def ask(self, call: Callable[[], Any]) -> Any:
         """What a call gives; its failures as one line."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from eth_utils.crypto import keccak
@@ -31,8 +32,18 @@ LEAST_GRACE = 60  # seconds of a move that a provider insists on
 class Player(Protocol):
     """One side's knowledge of a run."""
 
-    def move(self, state: bytes, shown: bytes) -> bytes:
-        """The move that is due in a state, whoever's it is; shown: the move before."""
+    def move(self, standing: Standing) -> bytes:
+        """The move that is due, whoever's it is."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a dispute stands: the claim's root, the facts of its job, the state and the moves so far."""
+
+    root: bytes
+    facts: bytes
+    state: bytes
+    moves: tuple[bytes, ...]
 
 
 class Position:
@@ -45,10 +56,10 @@ class Position:
             bytes, list[tuple[bytes, bytes]]
         ] = {}  # by dispute: states, and moves to them
 
-    def of(self, d: Dispute) -> tuple[bytes, bytes]:
-        """State of an open dispute and the move that led to it.
+    def of(self, d: Dispute) -> Standing:
+        """Where an open dispute stands.
         ChainError if the events do not lead to what the Court holds."""
-        moves = [bytes(e["args"]["move"]) for e in self.court.events("Moved", dispute=d.id)]
+        moves = [bytes(e["move"]) for e in self.court.events("Moved", dispute=d.id)]
         known = self._known.setdefault(d.id, [])
         same = next(
             (i for i, m in enumerate(moves) if i + 1 >= len(known) or known[i + 1][1] != m),
@@ -59,17 +70,20 @@ class Position:
             known.append((self._first(d), b""))
         for m in moves[len(known) - 1 :]:
             known.append((bytes(self.court.rules("play", known[-1][0], m)[0]), m))
-        state, shown = known[-1]
+        state = known[-1][0]
         name = keccak(d.id + (len(known) - 1).to_bytes(32, "big") + state)
         if d.round != len(known) - 1 or name != d.state:
             self._known.pop(d.id)
             raise ChainError(
                 "the events do not lead to the dispute's state; the chain may be moving"
             )
-        return state, shown
+        return Standing(self._root(d), self.facts, state, tuple(moves))
+
+    def _root(self, d: Dispute) -> bytes:
+        return self.court.claim(self.job, d.defender).digest
 
     def _first(self, d: Dispute) -> bytes:
-        root, raw = self.court.claim(self.job, d.defender).digest, self.facts
+        root, raw = self._root(d), self.facts
         facts = decode_facts(raw)
         if isinstance(facts, OneRun):
             return bytes(self.court.rules("begin", raw + root + bytes(32)))
@@ -158,10 +172,10 @@ class Watcher:
     def _answer(self, d: Dispute, now: int) -> None:
         me = self.court.node.account
         if d.player == me:
-            state, shown = self.position.of(d)
-            move = self.player.move(state, shown)
+            standing = self.position.of(d)
+            move = self.player.move(standing)
             role = "defender" if d.turn == DEFENDER else "challenger"
-            self._did(f"move {d.round + 1} as {role}", self.court.respond(d, state, move))
+            self._did(f"move {d.round + 1} as {role}", self.court.respond(d, standing.state, move))
         elif me in (d.defender, d.challenger) and now > d.deadline():
             self._did("timeout", self.court.timeout(d.id))
 
@@ -183,4 +197,4 @@ class Watcher:
                 self._did("collect", self.court.collect(self.job, d.id))
 
 
-__all__ = ["CLOSED", "LEAST_GRACE", "OPENED", "Player", "Position", "Watcher"]
+__all__ = ["CLOSED", "LEAST_GRACE", "OPENED", "Player", "Position", "Standing", "Watcher"]

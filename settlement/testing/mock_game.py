@@ -5,6 +5,7 @@ from __future__ import annotations
 from eth_utils.crypto import keccak
 
 from ree.settlement.terms import OneRun
+from ree.settlement.watcher import Standing
 
 NUMERIC_ID = bytes(keccak(text="mock"))
 WORDS, GROUP = 256, 16
@@ -46,6 +47,17 @@ class MockRun:
         if phase == WORD:
             return bytes([_first_difference(shown[512:], self._groups[group])])
         return digests + self._groups[group] + self._groups[max(group - 1, 0)]
+
+
+class MockPlayer:
+    """A run's player for a watcher."""
+
+    def __init__(self, run: MockRun) -> None:
+        self.run = run
+
+    def move(self, standing: Standing) -> bytes:
+        """The move that is due."""
+        return self.run.move(standing.state, standing.moves[-1] if standing.moves else b"")
 
 
 def _first_difference(theirs: bytes, mine: bytes) -> int:
