@@ -1,0 +1,129 @@
+"""Training runs on the referee: from the history to one operation of one step."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("vyper", reason="needs the extra settlement")
+pytest.importorskip("pyrevm", reason="needs the extra settlement")
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ree import optim
+from ree.kernels.types import DType
+from ree.program import hash_array
+from ree.settlement.decidable import obstacles
+from ree.settlement.evidence import Evidence
+from ree.settlement.testing.referee import play, referee
+from ree.step import compile_step
+from ree.traces.history import StepRecord, batch_digest
+from ree.verde.fault import Fault, Liar
+from ree.verde.moves import State
+from ree.verde.party import Party
+from ree.verde.run_party import RunParty, step_run
+
+STEPS = 21
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 6)
+        self.first, self.norm, self.last = nn.Linear(6, 9), nn.LayerNorm(9), nn.Linear(9, 3)
+
+    def forward(self, x):
+        h = self.embed(x).mean(1)
+        return self.last(functional.dropout(functional.gelu(self.norm(self.first(h))), 0.1))
+
+
+def loss(model, batch):
+    return functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def batch(step):
+    g = torch.Generator().manual_seed(step)
+    return torch.randint(0, 11, (5, 4), generator=g), torch.randint(0, 3, (5,), generator=g)
+
+
+@pytest.fixture(scope="module")
+def step():
+    torch.manual_seed(0)
+    return compile_step(Model(), loss, optim.AdamW(lr=1e-2, clip_norm=1.0), batch(1), seed=7)
+
+
+def history(step, liar_at=0, fault=None):
+    """(records, states before each step); at step `liar_at` the provider lies and goes on from there."""
+    state, records, states = list(step.initial), [], []
+    runner = step.runner(threads=1)
+    for s in range(1, STEPS + 1):
+        arrays = step.batch(batch(s))
+        states.append([np.array(x) for x in state])
+        if s == liar_at:
+            run = Liar(step_run(step, state, arrays), fault, step.instance.digest).run
+            *state, value = run.arrays["outputs"]
+        else:
+            runner.load(state)
+            value = runner.run(batch(s))
+            state = [np.array(x) for x in runner.state]
+        bits = int(np.asarray(value, np.float32).reshape(1).view(np.uint32)[0])
+        records.append(
+            StepRecord(step.state_root(state), bits, batch_digest([hash_array(x) for x in arrays]))
+        )
+    return records, states
+
+
+def party(step, records, states, liar_at=0, fault=None):
+    def replay(s):
+        run = step_run(step, states[s - 1], step.batch(batch(s)))
+        if s == liar_at:
+            return Liar(run, fault, step.instance.digest)
+        return Party(run, step.instance.digest)
+
+    return RunParty(step, step.state_root(step.initial), records, replay)
+
+
+@pytest.fixture(scope="module")
+def honest(step):
+    return party(step, *history(step))
+
+
+def test_a_training_step_is_decidable(step):
+    assert obstacles(step.instance.graph) == []
+
+
+def test_first_states_are_those_of_the_rules(step, honest):
+    evidence = Evidence(honest.game, step.instance)
+    s = honest.game.begin(honest.statement)
+    got = referee().call("begin_run", evidence.statement(s.statement), evidence.run(s.run))
+    assert got == evidence.state(s)
+    single = honest.party(1).statement
+    assert referee().call("begin", evidence.statement(single)) == evidence.state(State(single))
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [("linear", 1), ("matmul", 20), ("div", STEPS), ("sum", 7), ("uniform", 2), ("mul", 16),
+     ("embedding", 3), ("index_add", 5), ("amax", 6)],
+)  # fmt: skip
+def test_a_false_step_is_found_on_chain(step, honest, name, at):
+    nodes = step.instance.graph.nodes
+    found = [n for n in nodes if n.op == name and n.results[0].dtype is DType.F32]
+    if not found:
+        pytest.skip(f"the step has no {name}")
+    scope = honest.party(at).run.scope
+    for node in reversed(found):  # until a lie reaches the states or the loss
+        element = node.results[0].numel - 1
+        last = scope.derivation("values", node.first, element).count - 1
+        # of a random number, a bit that turns a kept element into a dropped one
+        fault = Fault(node.first, element, last, 1 << (29 if name == "uniform" else 20))
+        liar = party(step, *history(step, at, fault), at, fault)
+        if liar.statement.history != honest.statement.history:
+            break
+    assert liar.statement.history != honest.statement.history
+    evidence = Evidence(honest.game, step.instance)
+    end = play(evidence, honest.game.begin(liar.statement), liar, honest)
+    assert (end.winner, end.step) == ("challenger", at), end.reason
+    assert end.reason.startswith("executed")
+    end = play(evidence, honest.game.begin(honest.statement), honest, liar)
+    assert end.winner == "defender", end.reason
