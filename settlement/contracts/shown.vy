@@ -57,7 +57,7 @@ def integer(at: uint256) -> int256:
     @notice Eight bytes in two's complement.
     """
     x: uint256 = convert(slice(msg.data, unsafe_add(MOVE - 24, at), 32), uint256) & (2**64 - 1)
-    return convert(unsafe_sub(x ^ 2**63, 2**63), int256)
+    return convert(convert(unsafe_sub(x ^ 2**63, 2**63), bytes32), int256)
 
 
 @internal
