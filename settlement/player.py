@@ -1,5 +1,4 @@
-"""A party of verde as a player on chain: it reads the Court's state, plays by the rules in verde, and answers in
-bytes."""
+"""A party of verde as a player on chain: it reads the Court's state, plays by the rules in verde, and answers\nin bytes."""
 
 from __future__ import annotations
 

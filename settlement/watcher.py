@@ -106,7 +106,7 @@ class Watcher:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.court, self.job, self.agreed, self.player = court, job, agreed, player
-        self.challenges, self.say = challenge, say
+        self.challenges, self.confronts, self.say = challenge, True, say
         self.terms = court.posting(job)[0]
         self.position = Position(court, job)
 
@@ -127,7 +127,7 @@ class Watcher:
         for d in court.disputes(self.job):
             if not d.decided:
                 self._answer(d, now)
-        if now > t.reveal_until and mine.status == REVEALED:
+        if now > t.reveal_until and mine.status == REVEALED and self.confronts:
             self._confront()
         if now > t.open_until and court.status(self.job) == 1 and not self._differ():
             self._did("finalise", court.finalise(self.job))
