@@ -1,4 +1,4 @@
-"""A party of verde as a player on chain: it reads the Court's state, plays by the rules in verde, and answers\nin bytes."""
+"""A party of verde as a player on chain: it reads the Court's state and answers by the rules in verde."""
 
 from __future__ import annotations
 

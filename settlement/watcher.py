@@ -12,11 +12,11 @@ from eth_utils.crypto import keccak
 
 from ree.errors import ChainError
 from ree.settlement.client import (
-    CLOSED,
+    CHALLENGER_WON,
     COMMITTED,
     DEFENDER,
+    DEFENDER_WON,
     FINAL,
-    OPENED,
     PENDING,
     REVEALED,
     VOID,
@@ -24,6 +24,7 @@ from ree.settlement.client import (
     Court,
     Dispute,
 )
+from ree.settlement.node import Receipt
 from ree.settlement.terms import OneRun, decode_facts
 
 LEAST_GRACE = 60  # seconds of a move that a provider insists on
@@ -189,12 +190,14 @@ class Watcher:
         return len({c.digest for c in self.court.claims(self.job) if c.status == REVEALED}) > 1
 
     def _collect(self) -> None:
-        """What one has won."""
-        me = self.court.node.account
-        for d in self.court.disputes(self.job):
-            winner = d.defender if d.turn == DEFENDER + 2 else d.challenger
-            if winner == me and not d.paid:
-                self._did("collect", self.court.collect(self.job, d.id))
+        for receipt in collect_won(self.court, self.job):
+            self._did("collect", receipt)
 
 
-__all__ = ["CLOSED", "LEAST_GRACE", "OPENED", "Player", "Position", "Standing", "Watcher"]
+def collect_won(court: Court, job: bytes) -> list[Receipt | None]:
+    """Collect what one has won in the disputes of a job that is final."""
+    me = court.node.account
+    decided = [d for d in court.disputes(job) if not d.paid]
+    won = [d for d in decided
+           if me == {DEFENDER_WON: d.defender, CHALLENGER_WON: d.challenger}.get(d.turn)]  # fmt: skip
+    return [court.collect(job, d.id) for d in won]

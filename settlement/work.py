@@ -30,7 +30,11 @@ def instance_bytes(instance: Instance) -> bytes:
 def instance_of(program: Program, inputs: Mapping[str, Array]) -> Instance:
     """The instance of a call. InputError if it has an operator that a contract cannot decide."""
     arrays = [inputs[n] for n in program.names.inputs]
-    instance = program.instance(program.bind_symbols(arrays))
+    return decidable(program.instance(program.bind_symbols(arrays)))
+
+
+def decidable(instance: Instance) -> Instance:
+    """The instance. InputError if it has an operator that a contract cannot decide."""
     found = obstacles(instance.graph)
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
