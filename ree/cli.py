@@ -155,6 +155,31 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--artifact", required=True, metavar="ART.ree")
     c.add_argument("--inputs", metavar="IN.safetensors", help="check that it is about these inputs")
 
+    c = command("job", "a job on a chain: offer it, provide, challenge, answer, collect")
+    c.add_argument("action", choices=("post", "accept", "commit", "reveal", "challenge", "respond", "claim",
+                   "status"))  # fmt: skip
+    c.add_argument("job", nargs="?", metavar="JOB", help="its name, as post has printed it")
+    c.add_argument("--rpc", required=True, metavar="URL", help="of an Ethereum node")
+    c.add_argument("--court", required=True, metavar="ADDRESS")
+    c.add_argument("--key", metavar="FILE", help="hex or an encrypted keystore (REE_KEY_PASSWORD); default: "
+                   "the hex in REE_KEY")  # fmt: skip
+    c.add_argument("--artifact", metavar="ART.ree|RUN", help="what the job is about")
+    c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
+    c.add_argument(
+        "--terms", metavar="TERMS.json", help="of post: token, amounts, windows in seconds"
+    )
+    c.add_argument("--provider", metavar="ADDRESS", help="of challenge: whose claim")
+    c.add_argument("--watch", action="store_true", help="of respond: play until the job is over")
+    c.add_argument("--since", type=int, default=0, metavar="BLOCK",
+                   help="look for events from this block (default 0)")  # fmt: skip
+
+    c = command(
+        "demo", "a dispute from one wrong bit to the verdict, on a chain inside this process"
+    )
+    c.add_argument("what", choices=("dispute",))
+    c.add_argument("artifact", nargs="?", metavar="ART.ree", help="default: a small program")
+    c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
+
     command("doctor", "describe this machine: instruction set, float mode, threads, versions")
     return p
 

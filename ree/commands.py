@@ -397,4 +397,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": partial(_of_run, "train_command"),
     "trace": partial(_of_run, "trace_command"),
     **{x: partial(_later, "commands_dispute", f"{x}_command") for x in _DISPUTES},
+    "job": partial(_later, "commands_job", "job_command"),
+    "demo": partial(_later, "commands_job", "demo_command"),
 }

@@ -8,6 +8,7 @@ ReeError              one line for the user, exit code 2
 +-- TraceError        a trace file that is malformed
 +-- RunError          a training run on disk that is malformed, altered or in use
 +-- DisputeError     a party, a transcript or a verdict file that cannot be used
++-- ChainError        a node, a contract or a key that cannot do what was asked
 +-- EnvironmentError_ this machine or its settings cannot do what was asked
 """
 
@@ -52,6 +53,10 @@ class RunError(ReeError):
 
 class DisputeError(ReeError):
     """A party that cannot be asked, or a transcript or verdict file that is malformed or another's."""
+
+
+class ChainError(ReeError):
+    """A node, a contract or a key that cannot do what was asked."""
 
 
 class EnvironmentError_(ReeError):

@@ -23,12 +23,16 @@ class Compiled:
     runtime: bytes
 
 
-@lru_cache(maxsize=32)
 def compile_contract(path: str, *, venom: bool = False) -> Compiled:
     """The contract at `path` under settlement/contracts, compiled once a process.
 
     venom: by Vyper's other code generator. ImportError without Vyper.
     """
+    return _compiled(path, venom)
+
+
+@lru_cache(maxsize=32)
+def _compiled(path: str, venom: bool) -> Compiled:
     return _compile(CONTRACTS, path, venom)
 
 

@@ -1,0 +1,271 @@
+"""The commands of jobs on a chain: job and demo."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ree.cli import OK, say
+from ree.commands import emit, progress, read_inputs
+from ree.errors import ChainError, EnvironmentError_, InputError
+
+if TYPE_CHECKING:
+    from ree.settlement.client import Agreed, Court
+    from ree.settlement.terms import Facts, Terms
+    from ree.settlement.watcher import Player
+
+MAX_TERMS = 64 << 10  # bytes
+WINDOWS = ("accept", "commit", "reveal", "challenge", "open")  # seconds each, in a file of terms
+AMOUNTS = ("reward", "payees", "slots", "provider_bond", "challenger_bond", "clock", "grace")
+CLAIMS = ("none", "accepted", "committed", "revealed", "refuted")
+
+
+@dataclass
+class Subject:
+    """What a job is about, as this party has it."""
+
+    facts: Facts
+    computations: tuple[Callable[[], bytes], ...]  # of the root, independent of each other
+    player: Callable[[], Player]
+
+
+def job_command(args: argparse.Namespace) -> int:
+    """One action on a job."""
+    try:
+        import web3  # noqa: F401
+    except ImportError as e:
+        raise EnvironmentError_(f"jobs need '{e.name}'", "pip install 'ree-ml[settlement]'") from e
+    from ree.settlement.client import Court
+    from ree.settlement.keys import load_key
+    from ree.settlement.node import Node
+
+    key = None if args.action == "status" and not args.key else load_key(args.key)
+    court = Court(Node.connect(args.rpc, key), args.court, args.since)
+    data = _ACTIONS[args.action](args, court)
+    receipts = [r.__dict__ for r in court.node.receipts]
+    lines = [f"{k:11} {v}" for k, v in data.items()]
+    lines += [f"{r['function']:11} {r['gas']:,} gas, block {r['block']}" for r in receipts]
+    emit(args, {**data, "transactions": receipts}, lines or ["done already"])
+    return OK
+
+
+def _subject(args: argparse.Namespace) -> Subject:
+    from ree.run_directory import is_run
+
+    if not args.artifact:
+        raise InputError(f"job {args.action} needs --artifact")
+    with progress("load"):
+        return (
+            _of_run(args.artifact)
+            if is_run(args.artifact)
+            else _of_call(args.artifact, args.inputs)
+        )
+
+
+def _of_call(path: str, inputs: str | None) -> Subject:
+    from ree.artifact import load
+    from ree.settlement.player import VerdePlayer
+    from ree.settlement.work import call_facts, independent, memory_run
+    from ree.verde.party import Party
+
+    program = load(path)
+    read = read_inputs(inputs)
+    given = dict(program.examples) if read is None else read
+    missing = [n for n in program.names.inputs if n not in given]
+    if missing:
+        raise InputError(f"missing input '{missing[0]}'")
+
+    def player() -> Player:
+        run, instance = memory_run(program, given)
+        return VerdePlayer(Party(run, instance.digest), instance)
+
+    return Subject(call_facts(program, given), tuple(independent(program, given)), player)
+
+
+def _of_run(path: str) -> Subject:
+    from ree.replay import verify_run
+    from ree.run_directory import RunReader
+    from ree.settlement.player import VerdePlayer
+    from ree.settlement.work import decidable, run_facts
+    from ree.verde.moves import RunStatement
+    from ree.verde.run_party import RunParty
+    from ree.verde.service import run_service
+
+    reader, party = RunReader(Path(path)), run_service(path).party
+    assert isinstance(party, RunParty)  # of a run
+    assert isinstance(party.statement, RunStatement)
+    instance = decidable(reader.step.instance)
+
+    def replayed() -> bytes:
+        if not verify_run(reader, isa="portable", threads=1).same:
+            raise ChainError("a replay of the run differs from it; nothing was sent")
+        return reader.history.history_root
+
+    statement = party.statement
+    return Subject(run_facts(instance, statement), (lambda: statement.history, replayed),
+                   lambda: VerdePlayer(party, instance))  # fmt: skip
+
+
+def _agreed(args: argparse.Namespace, court: Court) -> tuple[Subject, Agreed]:
+    """The root that two computations agree on, of a job that is about this party's data."""
+    from ree.settlement.client import agree
+
+    subject = _subject(args)
+    if court.posting(_job(args))[1] != subject.facts.encode():
+        raise InputError("the job is about another program, other inputs or another run")
+    with progress("compute the root twice"):
+        return subject, agree(*subject.computations)
+
+
+def _job(args: argparse.Namespace) -> bytes:
+    try:
+        job = bytes.fromhex((args.job or "").removeprefix("0x"))
+        if len(job) != 32:
+            raise ValueError
+    except ValueError:
+        raise InputError("expected a job's name: 32 bytes as hex") from None
+    return job
+
+
+def _post(args: argparse.Namespace, court: Court) -> dict[str, Any]:
+    if not args.terms:
+        raise InputError("job post needs --terms")
+    subject = _subject(args)
+    terms, data = read_terms(args.terms, court, subject.facts)
+    return {"job": court.post(terms, subject.facts, data).hex()}
+
+
+def read_terms(path: str, court: Court, facts: Facts) -> tuple[Terms, str]:
+    """Terms from a JSON file: token, amounts, the windows in seconds, and where the data is.
+    InputError where it is not of that form."""
+    from ree.settlement.terms import Terms, facts_digest
+
+    raw = Path(path).read_bytes()[: MAX_TERMS + 1]
+    try:
+        given = json.loads(raw) if len(raw) <= MAX_TERMS else None
+    except ValueError:
+        given = None
+    wanted = {"token", "data", *AMOUNTS, *WINDOWS}
+    if not isinstance(given, dict) or set(given) != wanted:
+        raise InputError(f"'{path}': expected an object of {', '.join(sorted(wanted))}")
+    for name in (*AMOUNTS, *WINDOWS):
+        if type(given[name]) is not int or given[name] < 0:
+            raise InputError(f"'{path}': {name}: expected a whole number")
+    until, now = {}, court.node.now
+    for name in WINDOWS:
+        now += given[name]
+        until[f"{name}_until"] = now
+    terms = Terms(poster=court.node.account, token=str(given["token"]), facts=facts_digest(facts),
+                  nonce=secrets.randbits(64), **{n: given[n] for n in AMOUNTS}, **until)  # fmt: skip
+    return terms, str(given["data"])
+
+
+def _accept(args: argparse.Namespace, court: Court) -> dict[str, Any]:
+    from ree.settlement.watcher import LEAST_GRACE
+
+    _, agreed = _agreed(args, court)
+    if (grace := court.posting(_job(args))[0].grace) < LEAST_GRACE:
+        raise ChainError(f"the job gives {grace} s for a move, expected {LEAST_GRACE} at least")
+    court.accept(_job(args), agreed)
+    return {"root": agreed.root.hex()}
+
+
+def _commit(args: argparse.Namespace, court: Court) -> dict[str, Any]:
+    _, agreed = _agreed(args, court)
+    court.commit(_job(args), agreed)
+    return {"root": agreed.root.hex()}
+
+
+def _reveal(args: argparse.Namespace, court: Court) -> dict[str, Any]:
+    _, agreed = _agreed(args, court)
+    court.reveal(_job(args), agreed.root)
+    return {"root": agreed.root.hex()}
+
+
+def _challenge(args: argparse.Namespace, court: Court) -> dict[str, Any]:
+    if not args.provider:
+        raise InputError("job challenge needs --provider")
+    job, (_, agreed) = _job(args), _agreed(args, court)
+    if court.node.now <= court.posting(job)[0].challenge_until:
+        court.challenge(job, args.provider, agreed)
+    else:
+        court.open_challenge(job, args.provider)
+    return {"dispute": court.challenge_dispute(job, args.provider).hex()}
+
+
+def _respond(args: argparse.Namespace, court: Court) -> dict[str, Any]:
+    from ree.settlement.watcher import Watcher
+
+    subject, agreed = _agreed(args, court)
+    watcher = Watcher(
+        court, _job(args), agreed, subject.player(), challenge=bool(args.provider), say=say
+    )
+    if args.watch:
+        watcher.run(watcher.over)
+    else:
+        watcher.tick()
+    return {}
+
+
+def _claim(args: argparse.Namespace, court: Court) -> dict[str, Any]:
+    from ree.settlement.client import FINAL, VOID
+    from ree.settlement.watcher import collect_won
+
+    job = _job(args)
+    if court.status(job) not in (FINAL, VOID):
+        court.finalise(job)
+    collect_won(court, job)
+    token = court.posting(job)[0].token
+    credit = court.credit(token)
+    court.withdraw(token)
+    return {"withdrawn": credit}
+
+
+def _status(args: argparse.Namespace, court: Court) -> dict[str, Any]:
+    from ree.settlement.client import FINAL, VOID
+
+    job = _job(args)
+    terms, status = court.posting(job)[0], court.status(job)
+    out: dict[str, Any] = {
+        "state": {FINAL: "final", VOID: "void"}.get(status, f"{status - 1} disputes open")
+    }
+    for c in court.claims(job):
+        root = f", root {c.digest.hex()}" if c.status >= 3 else ""
+        out[c.provider] = f"{CLAIMS[c.status]}{root}, won {c.stood}, lost {c.lost}"
+    for d in court.disputes(job):
+        out[d.id.hex()] = (
+            "decided" if d.decided else f"move {d.round + 1}: {d.player} until {d.deadline()}"
+        )
+    if status == FINAL:
+        root, standing, stood = court.call("outcome", job)
+        what = f"won {stood} disputes" if stood else "unverified: nobody challenged it"
+        out["outcome"] = f"{bytes(root).hex()}, {what}" if standing else "no claim stands"
+    else:
+        out["until"] = {w: getattr(terms, f"{w}_until") for w in WINDOWS}
+    return out
+
+
+_ACTIONS: dict[str, Callable[[argparse.Namespace, Court], dict[str, Any]]] = {
+    "post": _post, "accept": _accept, "commit": _commit, "reveal": _reveal, "challenge": _challenge,
+    "respond": _respond, "claim": _claim, "status": _status,
+}  # fmt: skip
+
+
+def demo_command(args: argparse.Namespace) -> int:
+    """A dispute on the embedded chain, told as it happens."""
+    from ree.settlement.demo import call_dispute
+
+    program = given = None
+    if args.artifact:
+        from ree.artifact import load
+
+        program, given = load(args.artifact), read_inputs(args.inputs)
+    result = call_dispute(program, given, say if args.json else print)
+    if args.json:
+        emit(args, result, [])
+    return OK

@@ -1,0 +1,301 @@
+"""The Court through an Ethereum node. Needs the extra `settlement`.
+
+Every action looks first whether it is done already, and again when the chain refuses it: repeating one is
+success. Salts come from the key and the job, so that nothing has to be remembered between two commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ree.errors import ChainError
+from ree.settlement.node import Node, Receipt, checksum
+from ree.settlement.terms import (
+    Facts,
+    Terms,
+    challenge_commitment,
+    claim_commitment,
+    dispute_id,
+    facts_digest,
+)
+
+ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
+PENDING, OPENED, CLOSED = 1, 2, 3
+DEFENDER, CHALLENGER, DEFENDER_WON, CHALLENGER_WON = 1, 2, 3, 4
+FINAL, VOID = 2**256 - 1, 2**256 - 2
+MASK48 = 2**48 - 1
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a provider stands for: the root once its status is REVEALED or REFUTED."""
+
+    provider: str
+    status: int
+    digest: bytes
+    load: int
+    stood: int
+    lost: int
+
+
+@dataclass(frozen=True)
+class Dispute:
+    """A dispute as the Court holds it. turn: whose move it is or who has won; left: seconds of defender and
+    challenger when the turn began, at `since`."""
+
+    id: bytes
+    state: bytes
+    turn: int
+    round: int
+    since: int
+    left: tuple[int, int]
+    defender: str
+    challenger: str
+    confrontation: bool
+    paid: bool
+
+    @property
+    def decided(self) -> bool:
+        return self.turn >= DEFENDER_WON
+
+    @property
+    def player(self) -> str:
+        """Whose move it is; empty when it is decided."""
+        return {DEFENDER: self.defender, CHALLENGER: self.challenger}.get(self.turn, "")
+
+    def deadline(self) -> int:
+        """Last second in which the player may move."""
+        return self.since + self.left[self.turn - DEFENDER]
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """A root that two independent computations agree on: what may be bonded. `agree` makes it."""
+
+    root: bytes
+
+
+def agree(*computations: Callable[[], bytes]) -> Agreed:
+    """Run independent computations of a root; ChainError unless there are two and all agree."""
+    if len(computations) < 2:
+        raise ChainError("a root is bonded after two independent computations, got one")
+    roots = [c() for c in computations]
+    if len(set(roots)) > 1:
+        text = ", ".join(r.hex()[:16] for r in roots)
+        raise ChainError(f"independent computations of the root differ ({text}); nothing was sent")
+    return Agreed(roots[0])
+
+
+class Court:
+    """The Court at an address, on a node. `since`: the block to look for events from."""
+
+    def __init__(self, node: Node, address: str, since: int = 0) -> None:
+        self.node, self.address, self.since = node, checksum(address), since
+        self._court = node.contract("court", address)
+        self.referee = str(self.call("referee"))
+        self._referee = node.contract("referee", self.referee)
+        self._events = node.topics(self._court)
+        self._log: list[tuple[str, Mapping[str, Any]]] = []
+        self._seen: tuple[int, bytes | None] = (since - 1, None)  # newest block read, and its hash
+
+    # what the chain says
+
+    def call(self, function: str, *args: Any) -> Any:
+        """Result of a view."""
+        return self.node.ask(lambda: getattr(self._court.functions, function)(*args).call())
+
+    def rules(self, function: str, *args: Any) -> Any:
+        """Result of a function of the referee."""
+        return self.node.ask(lambda: getattr(self._referee.functions, function)(*args).call())
+
+    def events(self, name: str, **arguments: Any) -> list[Mapping[str, Any]]:
+        """Arguments of events by name and value, oldest first. A block is read once, unless the chain has
+        been reorganised."""
+        self._read()
+        found = [args for n, args in self._log if n == name]
+        return [a for a in found if all(a[k] == v for k, v in arguments.items())]
+
+    def _read(self) -> None:
+        node = self.node
+        last, mark = self._seen
+        if mark is not None and node.block(last) != mark:
+            self._log.clear()
+            last = self.since - 1
+        newest = node.newest
+        if newest > last:
+            for log in node.logs(self.address, last + 1, newest):
+                event = self._events.get(bytes(log["topics"][0]))
+                if event is not None:
+                    self._log.append((event.event_name, event.process_log(log)["args"]))
+            self._seen = newest, node.block(newest)
+
+    def posting(self, job: bytes) -> tuple[Terms, bytes, str]:
+        """Terms, facts and data of a posted job."""
+        found = self.events("Posted", job=job)
+        if not found:
+            raise ChainError(f"no job {job.hex()[:16]}… in the Court at {self.address}")
+        args = found[0]
+        return Terms.of(args["terms"]), bytes(args["facts"]), str(args["data"])
+
+    def status(self, job: bytes) -> int:
+        """0 unknown, FINAL, VOID, or 1 and the number of open disputes."""
+        return int(self.call("job_status", job))
+
+    def claim(self, job: bytes, provider: str) -> Claim:
+        return Claim(checksum(provider), *self.call("claim_of", job, checksum(provider)))
+
+    def claims(self, job: bytes) -> list[Claim]:
+        """Claims in the order of acceptance."""
+        return [self.claim(job, p) for p in self.call("providers", job)]
+
+    def disputes(self, job: bytes) -> list[Dispute]:
+        """Disputes of a job, oldest first."""
+        return [self.dispute(bytes(e["dispute"])) for e in self.events("Opened", job=job)]
+
+    def dispute(self, dispute: bytes) -> Dispute:
+        state, clocks, _, defender, challenger, confrontation, paid = self.call(
+            "dispute_of", dispute
+        )
+        return Dispute(dispute, bytes(state), clocks & 255, (clocks >> 8) & (2**32 - 1),
+                       (clocks >> 40) & MASK48, ((clocks >> 88) & MASK48, (clocks >> 136) & MASK48),
+                       defender, challenger, confrontation, paid)  # fmt: skip
+
+    def credit(self, token: str, account: str | None = None) -> int:
+        return int(self.call("credits", checksum(token), checksum(account or self.node.account)))
+
+    # what one does; None: it was done before
+
+    def _do(self, done: Callable[[], bool], function: str, *args: Any) -> Receipt | None:
+        if done():
+            return None
+        call = getattr(self._court.functions, function)
+        try:
+            return self.node.send(function, self.node.ask(lambda: call(*args)))
+        except ChainError:
+            if done():
+                return None
+            raise
+
+    def deposit(self, token: str, credit: int) -> Receipt | None:
+        """Bring one's credit up to `credit`; ChainError if the account does not have the tokens."""
+        missing = credit - self.credit(token)
+        if missing <= 0:
+            return None
+        account, coin = self.node.account, self.node.contract("token", token)
+        has = int(self.node.ask(lambda: coin.functions.balanceOf(account).call()))
+        if has < missing:
+            raise ChainError(f"needs {missing} more of token {checksum(token)}, has {has}")
+        self.node.send("approve", coin.functions.approve(self.address, missing))
+        return self._do(lambda: self.credit(token) >= credit, "deposit", checksum(token), missing)
+
+    def withdraw(self, token: str) -> Receipt | None:
+        """Take out all of one's credit."""
+        amount = self.credit(token)
+        return self._do(lambda: self.credit(token) == 0, "withdraw", checksum(token), amount)
+
+    def post(self, terms: Terms, facts: Facts, data: str = "") -> bytes:
+        """Offer a job; its name."""
+        if terms.facts != facts_digest(facts):
+            raise ChainError("the terms are not about these facts")
+        job = terms.id(self.node.chain_id, self.address)
+        if not self.status(job):
+            self.deposit(terms.token, terms.reward * terms.payees)
+        self._do(lambda: self.status(job) != 0, "post", _terms(terms), facts.encode(), data)
+        return job
+
+    def accept(self, job: bytes, agreed: Agreed) -> Receipt | None:
+        """Become a provider of a job whose root is known to this party."""
+        assert isinstance(agreed, Agreed)  # the bond is at stake from here on
+        terms, me = self.posting(job)[0], self.node.account
+        if self.claim(job, me).status == 0:
+            self.deposit(terms.token, terms.provider_bond)
+        return self._do(lambda: self.claim(job, me).status >= ACCEPTED, "accept", _terms(terms))
+
+    def commit(self, job: bytes, agreed: Agreed) -> Receipt | None:
+        terms, me = self.posting(job)[0], self.node.account
+        commitment = claim_commitment(
+            self.node.chain_id, self.address, job, me, agreed.root, self._salt("claim", job)
+        )
+        return self._do(
+            lambda: self.claim(job, me).status >= COMMITTED, "commit", _terms(terms), commitment
+        )
+
+    def reveal(self, job: bytes, root: bytes) -> Receipt | None:
+        terms, me = self.posting(job)[0], self.node.account
+        return self._do(lambda: self.claim(job, me).status >= REVEALED, "reveal", _terms(terms), root,
+                        self._salt("claim", job))  # fmt: skip
+
+    def challenge(self, job: bytes, provider: str, agreed: Agreed) -> Receipt | None:
+        """Commit to challenging a claim whose root is not this party's."""
+        terms, claim = self.posting(job)[0], self.claim(job, provider)
+        if claim.status not in (REVEALED, REFUTED):
+            raise ChainError(f"{claim.provider} has not revealed a root")
+        if claim.digest == agreed.root:
+            raise ChainError(f"nothing to dispute: {claim.provider} claims the same root")
+        if not self.challenge_status(job, provider):
+            self.deposit(terms.token, terms.challenger_bond)
+        return self._do(lambda: self.challenge_status(job, provider) != 0, "challenge", _terms(terms),
+                        self._challenge(job, provider))  # fmt: skip
+
+    def open_challenge(self, job: bytes, provider: str) -> Receipt | None:
+        terms, facts, _ = self.posting(job)
+        salt = self._salt("challenge", job, provider)
+        return self._do(lambda: self.challenge_status(job, provider) >= OPENED, "open_challenge",
+                        _terms(terms), facts, checksum(provider), salt)  # fmt: skip
+
+    def challenge_status(self, job: bytes, provider: str) -> int:
+        """Of this party's challenge of a claim: 0 none, PENDING, OPENED, CLOSED."""
+        account = self.node.account
+        return int(self.call("challenge_status", job, account, self._challenge(job, provider)))
+
+    def challenge_dispute(self, job: bytes, provider: str) -> bytes:
+        """The name of the dispute that this party's challenge of a claim opens."""
+        return dispute_id(job, self.node.account, self._challenge(job, provider))
+
+    def confront(self, job: bytes, defender: str, challenger: str) -> Receipt | None:
+        """Open the dispute of two providers whose roots differ."""
+        terms, facts, _ = self.posting(job)
+        pair = {checksum(defender), checksum(challenger)}
+
+        def met() -> bool:
+            return any(
+                d.confrontation and {d.defender, d.challenger} == pair for d in self.disputes(job)
+            )
+
+        return self._do(
+            met, "confront", _terms(terms), facts, *map(checksum, (defender, challenger))
+        )
+
+    def respond(self, dispute: Dispute, state: bytes, move: bytes) -> Receipt | None:
+        return self._do(lambda: self.dispute(dispute.id).round > dispute.round
+                        or self.dispute(dispute.id).decided, "respond", dispute.id, state, move)  # fmt: skip
+
+    def timeout(self, dispute: bytes) -> Receipt | None:
+        return self._do(lambda: self.dispute(dispute).decided, "timeout", dispute)
+
+    def finalise(self, job: bytes) -> Receipt | None:
+        terms = self.posting(job)[0]
+        return self._do(lambda: self.status(job) >= VOID, "finalise", _terms(terms))
+
+    def collect(self, job: bytes, dispute: bytes) -> Receipt | None:
+        terms = self.posting(job)[0]
+        return self._do(lambda: self.dispute(dispute).paid, "collect", _terms(terms), dispute)
+
+    # helpers
+
+    def _salt(self, kind: str, job: bytes, provider: str = "") -> bytes:
+        key = self.node.key
+        assert key is not None  # whoever has an account has a key
+        return key.salt(kind.encode(), job, checksum(provider).encode() if provider else b"")
+
+    def _challenge(self, job: bytes, provider: str) -> bytes:
+        me, salt = self.node.account, self._salt("challenge", job, provider)
+        return challenge_commitment(self.node.chain_id, self.address, job, me, provider, salt)
+
+
+def _terms(terms: Terms) -> Sequence[Any]:
+    values = list(terms.values())
+    values[:2] = [checksum(terms.poster), checksum(terms.token)]
+    return tuple(values)

@@ -1,0 +1,345 @@
+# pragma version 0.4.3
+"""
+@title Court
+@notice Jobs: terms, escrow, providers and their commitments, and payouts. docs/settlement.md tells the life of
+        a job. There is no owner.
+@dev Time is block.timestamp; a deadline is the last second that counts.
+"""
+
+import bank
+import disputes
+import docket
+import merkle
+
+initializes: bank
+initializes: docket
+initializes: disputes[bank := bank, docket := docket]
+exports: (bank.deposit, bank.withdraw, bank.credits, bank.held, bank.burnt)
+exports: (
+    disputes.challenge,
+    disputes.open_challenge,
+    disputes.confront,
+    disputes.respond,
+    disputes.timeout,
+    disputes.referee,
+)
+exports: (
+    docket.job_id,
+    docket.job_status,
+    docket.outcome,
+    docket.providers,
+    docket.claim_of,
+    docket.challenge_status,
+    docket.dispute_of,
+    docket.claim_commitment,
+    docket.challenge_commitment,
+)
+
+RECORD: constant(uint256) = 240  # of a value of an instance
+MAX_DEPTH: constant(uint256) = 40
+MAX_TIME: constant(uint256) = 2**48 - 1
+MAX_SECONDS: constant(uint256) = 2**32 - 1
+FEE: constant(uint256) = 200  # one part in 200 of a reward: 0.5 %
+
+event Posted:
+    job: indexed(bytes32)
+    poster: indexed(address)
+    terms: docket.Job
+    facts: Bytes[docket.TRAINING]
+    data: String[256]
+
+
+event Voided:
+    job: indexed(bytes32)
+    opcode: uint256
+
+
+event Accepted:
+    job: indexed(bytes32)
+    provider: indexed(address)
+
+
+event Committed:
+    job: indexed(bytes32)
+    provider: indexed(address)
+
+
+event Revealed:
+    job: indexed(bytes32)
+    provider: indexed(address)
+    root: bytes32
+
+
+event Finalised:
+    job: indexed(bytes32)
+    root: bytes32
+    standing: uint256
+    stood: uint256
+
+
+event Collected:
+    dispute: indexed(bytes32)
+    winner: indexed(address)
+    amount: uint256
+
+
+event Forfeited:
+    job: indexed(bytes32)
+    account: indexed(address)
+
+
+NUMERIC_ID: immutable(bytes32)
+TREASURY: immutable(address)
+
+
+@deploy
+def __init__(referee: address, treasury: address):
+    assert treasury != empty(address), "court: treasury"
+    disputes.__init__(referee)
+    NUMERIC_ID = staticcall disputes.REFEREE.numeric_id()
+    TREASURY = treasury
+
+
+# jobs
+
+
+@external
+def post(job: docket.Job, facts: Bytes[docket.TRAINING], data: String[256]) -> bytes32:
+    """
+    @notice Offer a job; its rewards come from the poster's credit.
+    @param data Where what a verdict needs is public: the instance, the inputs.
+    """
+    assert msg.sender == job.poster, "court: poster"
+    id: bytes32 = docket._id(job)
+    assert docket.active[id] == 0, "court: posted"
+    assert block.timestamp <= job.accept_until, "court: late"
+    assert (
+        job.accept_until < job.commit_until
+        and job.commit_until < job.reveal_until
+        and job.reveal_until < job.challenge_until
+        and job.challenge_until < job.open_until
+        and job.open_until <= MAX_TIME
+    ), "court: deadlines"
+    assert job.grace > 0 and job.grace <= job.clock and job.clock <= MAX_SECONDS, "court: clock"
+    assert job.payees > 0 and job.payees <= job.slots and job.slots <= docket.MAX_SLOTS, "court: slots"
+    assert job.provider_bond > 0 and job.challenger_bond > 0, "court: bond"
+    assert keccak256(facts) == job.facts, "court: facts"
+    assert len(facts) == docket.ONE_RUN or len(facts) == docket.TRAINING, "court: facts"
+    assert extract32(facts, 0) == NUMERIC_ID, "court: numeric id"
+    # refuses facts that the referee cannot read
+    opening: Bytes[disputes.MAX_STATE] = disputes._opening(facts, empty(bytes32))
+    docket.active[id] = 1
+    bank._hold(job.token, msg.sender, job.reward * job.payees)
+    log Posted(job=id, poster=msg.sender, terms=job, facts=facts, data=data)
+    return id
+
+
+@external
+def void(
+    job: docket.Job,
+    facts: Bytes[docket.TRAINING],
+    index: uint256,
+    record: Bytes[RECORD],
+    proof: DynArray[bytes32, MAX_DEPTH],
+):
+    """
+    @notice End a job whose program has an operator that the referee cannot decide, shown by its record; anyone
+            may. Everyone gets back what they gave.
+    """
+    id: bytes32 = docket._open(job)
+    assert keccak256(facts) == job.facts, "court: facts"
+    assert len(record) == RECORD, "court: record"
+    count: uint256 = convert(slice(facts, 64, 8), uint256)
+    assert merkle.root_from_leaf(count, index, record, proof) == extract32(
+        facts, 32
+    ), "court: record"
+    opcode: uint256 = convert(slice(record, 0, 2), uint256)
+    assert not staticcall disputes.REFEREE.decides(opcode), "court: decidable"
+    docket.active[id] = docket.VOID
+    bank._credit(job.token, job.poster, job.reward * job.payees)
+    for provider: address in docket.accepted[id]:
+        bank._credit(job.token, provider, job.provider_bond)
+    log Voided(job=id, opcode=opcode)
+
+
+@external
+def accept(job: docket.Job):
+    """
+    @notice Become a provider, with a bond; says that one has the data of the job.
+    """
+    id: bytes32 = docket._open(job)
+    assert block.timestamp <= job.accept_until, "court: late"
+    assert docket.claims[id][msg.sender].status == 0, "court: accepted"
+    assert len(docket.accepted[id]) < job.slots, "court: full"
+    docket.accepted[id].append(msg.sender)
+    docket.claims[id][msg.sender].status = docket.ACCEPTED
+    bank._hold(job.token, msg.sender, job.provider_bond)
+    log Accepted(job=id, provider=msg.sender)
+
+
+@external
+def commit(job: docket.Job, commitment: bytes32):
+    """
+    @notice Commit to a root: `claim_commitment` of it.
+    """
+    id: bytes32 = docket._open(job)
+    assert block.timestamp <= job.commit_until, "court: late"
+    assert docket.claims[id][msg.sender].status == docket.ACCEPTED, "court: not a provider, or committed"
+    docket.claims[id][msg.sender].status = docket.COMMITTED
+    docket.claims[id][msg.sender].digest = commitment
+    log Committed(job=id, provider=msg.sender)
+
+
+@external
+def reveal(job: docket.Job, root: bytes32, salt: bytes16):
+    """
+    @notice Show the root that was committed to, once nobody can commit any more.
+    """
+    id: bytes32 = docket._open(job)
+    assert block.timestamp > job.commit_until, "court: early"
+    assert block.timestamp <= job.reveal_until, "court: late"
+    assert docket.claims[id][msg.sender].status == docket.COMMITTED, "court: not committed, or revealed"
+    assert docket.claims[id][msg.sender].digest == docket._claim_commitment(
+        id, msg.sender, root, salt
+    ), "court: commitment"
+    docket.claims[id][msg.sender].status = docket.REVEALED
+    docket.claims[id][msg.sender].digest = root
+    log Revealed(job=id, provider=msg.sender, root=root)
+
+
+# payout
+
+
+@external
+def finalise(job: docket.Job):
+    """
+    @notice End a job: no dispute is open, none can be opened, and all claims that stand agree; anyone may.
+    """
+    id: bytes32 = docket._open(job)
+    assert docket.active[id] == 1, "court: open disputes"
+    revealed: bool = False
+    outcome: docket.Outcome = empty(docket.Outcome)
+    for provider: address in docket.accepted[id]:
+        claim: docket.Claim = docket.claims[id][provider]
+        if claim.status == docket.REVEALED or claim.status == docket.REFUTED:
+            revealed = True
+        if claim.status == docket.REVEALED:
+            assert outcome.standing == 0 or claim.digest == outcome.root, "court: claims differ"
+            outcome.root = claim.digest
+            outcome.standing += 1
+            outcome.stood += claim.stood
+    if revealed:
+        assert block.timestamp > job.open_until, "court: early"
+    elif len(docket.accepted[id]) > 0:
+        assert block.timestamp > job.reveal_until, "court: early"
+    else:
+        assert block.timestamp > job.accept_until, "court: early"
+    docket.active[id] = docket.FINAL
+    docket.outcomes[id] = outcome
+    self._pay(id, job)
+    log Finalised(job=id, root=outcome.root, standing=outcome.standing, stood=outcome.stood)
+
+
+@internal
+def _pay(id: bytes32, job: docket.Job):
+    """
+    @notice Reward and bond to who stands; part of every other bond is burnt.
+    """
+    left: uint256 = job.payees
+    fee: uint256 = job.reward // FEE
+    for provider: address in docket.accepted[id]:
+        claim: docket.Claim = docket.claims[id][provider]
+        if claim.status == docket.REVEALED:
+            due: uint256 = job.provider_bond
+            if left > 0:
+                left -= 1
+                due += job.reward - fee
+                bank._credit(job.token, TREASURY, fee)
+            bank._credit(job.token, provider, due)
+        elif claim.status == docket.REFUTED:  # its winners collect the rest
+            bank._burn(
+                job.token, job.provider_bond - self._share(job.provider_bond, claim.lost) * claim.lost
+            )
+        else:
+            self._forfeit(id, job, provider, job.provider_bond)
+    bank._credit(job.token, job.poster, job.reward * left)
+
+
+@external
+def collect(job: docket.Job, dispute: bytes32):
+    """
+    @notice After the job's end, credit what a dispute's winner has won; anyone may.
+    """
+    id: bytes32 = docket._id(job)
+    d: docket.Dispute = docket.disputes[dispute]
+    assert d.job == id and docket.active[id] == docket.FINAL, "court: not final"
+    assert not d.paid, "court: collected"
+    docket.disputes[dispute].paid = True
+    winner: address = d.defender
+    loser: address = d.challenger
+    if d.clocks == docket.CHALLENGER_WON:
+        winner = d.challenger
+        loser = d.defender
+    due: uint256 = 0
+    if d.confrontation:
+        due = self._share(job.provider_bond, docket.claims[id][loser].lost)
+    elif d.clocks == docket.CHALLENGER_WON:
+        due = job.challenger_bond + self._share(job.provider_bond, docket.claims[id][loser].lost)
+    else:
+        due = self._share(job.challenger_bond, 1)
+        bank._burn(job.token, job.challenger_bond - due)
+    bank._credit(job.token, winner, due)
+    log Collected(dispute=dispute, winner=winner, amount=due)
+
+
+@external
+def forfeit(job: docket.Job, challenger: address, commitment: bytes32):
+    """
+    @notice End a challenge that was not revealed in time; anyone may.
+    """
+    id: bytes32 = docket._id(job)
+    assert block.timestamp > job.open_until and docket.active[id] != docket.VOID, "court: early or void"
+    assert docket.challenges[id][challenger][commitment] == docket.PENDING, "court: no challenge"
+    docket.challenges[id][challenger][commitment] = docket.CLOSED
+    self._forfeit(id, job, challenger, job.challenger_bond)
+
+
+@external
+def reclaim(job: docket.Job, challenger: address, commitment: bytes32):
+    """
+    @notice Give back the bond of a challenge in a void job; anyone may.
+    """
+    id: bytes32 = docket._id(job)
+    assert docket.active[id] == docket.VOID, "court: not void"
+    status: uint256 = docket.challenges[id][challenger][commitment]
+    assert status == docket.PENDING or status == docket.OPENED, "court: no challenge"
+    docket.challenges[id][challenger][commitment] = docket.CLOSED
+    bank._credit(job.token, challenger, job.challenger_bond)
+
+
+@internal
+def _forfeit(id: bytes32, job: docket.Job, account: address, bond: uint256):
+    """
+    @notice The bond of one who was silent: half to the poster who waited.
+    """
+    due: uint256 = self._share(bond, 1)
+    bank._burn(job.token, bond - due)
+    bank._credit(job.token, job.poster, due)
+    log Forfeited(job=id, account=account)
+
+
+@internal
+@pure
+def _share(bond: uint256, winners: uint256) -> uint256:
+    """
+    @notice What each of the winners gets of a bond: half is burnt, so that losing to oneself costs.
+    """
+    return bond // 2 // winners
+
+
+@external
+@view
+def treasury() -> address:
+    return TREASURY
+
+

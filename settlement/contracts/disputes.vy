@@ -1,0 +1,263 @@
+# pragma version 0.4.3
+"""
+@title Disputes
+@notice Challenges, turns and clocks. The rules of the game are the referee's; here stand a hash of each
+        dispute's state, whose turn it is and how many seconds are left.
+"""
+
+import bank
+import clocks
+import docket
+from interfaces import IReferee
+
+uses: bank
+uses: docket
+
+MAX_STATE: constant(uint256) = 384
+MAX_MOVE: constant(uint256) = 8192
+CONFRONTATION_TAG: constant(bytes32) = keccak256("ree.court.confrontation.1")
+
+event Challenged:
+    job: indexed(bytes32)
+    challenger: indexed(address)
+    commitment: bytes32
+
+
+event Opened:
+    job: indexed(bytes32)
+    dispute: indexed(bytes32)
+    defender: address
+    challenger: address
+    confrontation: bool
+
+
+event Moved:
+    dispute: indexed(bytes32)
+    round: uint256
+    turn: uint256  # whose move is next, or who has won
+    move: Bytes[MAX_MOVE]
+
+
+event TimedOut:
+    dispute: indexed(bytes32)
+    turn: uint256
+
+
+REFEREE: immutable(IReferee)
+
+
+@deploy
+def __init__(referee: address):
+    assert referee.is_contract, "court: referee"
+    REFEREE = IReferee(referee)
+
+
+@external
+def challenge(job: docket.Job, commitment: bytes32):
+    """
+    @notice Commit, with a bond, to challenging a claim: `challenge_commitment` of it.
+    """
+    id: bytes32 = docket._open(job)
+    assert block.timestamp > job.reveal_until, "court: early"
+    assert block.timestamp <= job.challenge_until, "court: late"
+    assert docket.challenges[id][msg.sender][commitment] == 0, "court: challenged"
+    docket.challenges[id][msg.sender][commitment] = docket.PENDING
+    bank._hold(job.token, msg.sender, job.challenger_bond)
+    log Challenged(job=id, challenger=msg.sender, commitment=commitment)
+
+
+@external
+def open_challenge(
+    job: docket.Job, facts: Bytes[docket.TRAINING], provider: address, salt: bytes16
+) -> bytes32:
+    """
+    @notice Show the challenge that was committed to, and open its dispute.
+    """
+    id: bytes32 = docket._open(job)
+    assert block.timestamp > job.challenge_until, "court: early"
+    assert block.timestamp <= job.open_until, "court: late"
+    commitment: bytes32 = docket._challenge_commitment(id, msg.sender, provider, salt)
+    assert docket.challenges[id][msg.sender][commitment] == docket.PENDING, "court: no challenge, or open"
+    docket.challenges[id][msg.sender][commitment] = docket.OPENED
+    dispute: bytes32 = keccak256(abi_encode(docket.CHALLENGE_TAG, id, msg.sender, commitment))
+    self._start(dispute, id, job, facts, provider, msg.sender, False)
+    return dispute
+
+
+@external
+def confront(
+    job: docket.Job, facts: Bytes[docket.TRAINING], defender: address, challenger: address
+) -> bytes32:
+    """
+    @notice Open the dispute between two providers whose roots differ; anyone may. Whoever loses is refuted.
+    """
+    id: bytes32 = docket._open(job)
+    assert block.timestamp > job.reveal_until, "court: early"
+    other: docket.Claim = docket.claims[id][challenger]
+    assert other.status == docket.REVEALED, "court: no claim"
+    assert other.digest != docket.claims[id][defender].digest, "court: same root"
+    low: address = defender
+    high: address = challenger
+    if convert(low, uint256) > convert(high, uint256):
+        low = challenger
+        high = defender
+    dispute: bytes32 = keccak256(abi_encode(CONFRONTATION_TAG, id, low, high))
+    assert docket.disputes[dispute].clocks == 0, "court: open"
+    self._start(dispute, id, job, facts, defender, challenger, True)
+    return dispute
+
+
+@internal
+@view
+def _opening(facts: Bytes[docket.TRAINING], root: bytes32) -> Bytes[MAX_STATE]:
+    """
+    @notice First state of a dispute over a claim.
+    """
+    if len(facts) == docket.ONE_RUN:
+        return staticcall REFEREE.begin(concat(slice(facts, 0, docket.ONE_RUN), root, empty(bytes32)))
+    return staticcall REFEREE.begin_run(
+        concat(
+            slice(facts, 0, docket.INSTANCE),
+            empty(bytes32),
+            slice(facts, docket.INSTANCE, 32),
+            empty(bytes32),
+            empty(bytes32),
+            empty(bytes32),
+        ),
+        concat(slice(facts, 156, 72), root),
+    )
+
+
+@internal
+def _start(
+    dispute: bytes32,
+    id: bytes32,
+    job: docket.Job,
+    facts: Bytes[docket.TRAINING],
+    defender: address,
+    challenger: address,
+    confrontation: bool,
+):
+    claim: docket.Claim = docket.claims[id][defender]
+    assert claim.status == docket.REVEALED or (
+        claim.status == docket.REFUTED and not confrontation
+    ), "court: no claim"
+    assert keccak256(facts) == job.facts, "court: facts"
+    state: Bytes[MAX_STATE] = self._opening(facts, claim.digest)
+    docket.claims[id][defender].load = claim.load + 1
+    # who has k disputes to play has k times the time for the last of them
+    of_challenger: uint256 = job.clock
+    if confrontation:
+        load: uint256 = docket.claims[id][challenger].load + 1
+        docket.claims[id][challenger].load = load
+        of_challenger = min(job.clock * load, clocks.MASK48)
+    docket.active[id] += 1
+    docket.disputes[dispute] = docket.Dispute(
+        state=self._name(dispute, 0, state),
+        clocks=clocks.packed(
+            docket.DEFENDER,
+            0,
+            min(job.clock * (claim.load + 1), clocks.MASK48),
+            of_challenger,
+            job.grace,
+        ),
+        job=id,
+        defender=defender,
+        challenger=challenger,
+        confrontation=confrontation,
+        paid=False,
+    )
+    log Opened(
+        job=id,
+        dispute=dispute,
+        defender=defender,
+        challenger=challenger,
+        confrontation=confrontation,
+    )
+
+
+@external
+def respond(dispute: bytes32, state: Bytes[MAX_STATE], move: Bytes[MAX_MOVE]):
+    """
+    @notice Play a move; `state` is the dispute's, whole.
+    """
+    word: uint256 = docket.disputes[dispute].clocks
+    turn: uint256 = clocks.turn(word)
+    player: address = empty(address)
+    if turn == docket.DEFENDER:
+        player = docket.disputes[dispute].defender
+    elif turn == docket.CHALLENGER:
+        player = docket.disputes[dispute].challenger
+    assert msg.sender == player, "court: not your turn"
+    assert not clocks.late(word), "court: time is up"
+    round: uint256 = clocks.round(word)
+    assert docket.disputes[dispute].state == self._name(dispute, round, state), "court: state"
+    after: Bytes[MAX_STATE] = b""
+    winner: uint256 = 0
+    after, winner = staticcall REFEREE.play(state, move)
+    next: uint256 = convert(slice(after, 11, 1), uint256)
+    if winner != 0:
+        next = winner + 2
+    round = unsafe_add(round, 1)
+    log Moved(dispute=dispute, round=round, turn=next, move=move)
+    if next == docket.DEFENDER or next == docket.CHALLENGER:
+        docket.disputes[dispute].state = self._name(dispute, round, after)
+        docket.disputes[dispute].clocks = clocks.moved(word, next, round)
+    else:
+        assert next == docket.DEFENDER_WON or next == docket.CHALLENGER_WON, "court: referee"
+        self._decide(dispute, next)
+
+
+@external
+def timeout(dispute: bytes32):
+    """
+    @notice Decide a dispute against the player whose time is up; anyone may.
+    """
+    word: uint256 = docket.disputes[dispute].clocks
+    turn: uint256 = clocks.turn(word)
+    assert turn == docket.DEFENDER or turn == docket.CHALLENGER, "court: no dispute, or decided"
+    assert clocks.late(word), "court: time is left"
+    log TimedOut(dispute=dispute, turn=turn)
+    self._decide(dispute, docket.CHALLENGER_WON if turn == docket.DEFENDER else docket.DEFENDER_WON)
+
+
+@internal
+def _decide(dispute: bytes32, verdict: uint256):
+    """
+    @notice A verdict is about one claim, or the two that confront each other, and no other.
+    """
+    d: docket.Dispute = docket.disputes[dispute]
+    assert docket.active[d.job] < docket.VOID, "court: void"
+    docket.disputes[dispute].clocks = verdict
+    docket.active[d.job] -= 1
+    docket.claims[d.job][d.defender].load -= 1
+    if verdict == docket.CHALLENGER_WON:
+        self._refute(d.job, d.defender)
+    else:
+        docket.claims[d.job][d.defender].stood += 1
+    if d.confrontation:
+        docket.claims[d.job][d.challenger].load -= 1
+        if verdict == docket.DEFENDER_WON:
+            self._refute(d.job, d.challenger)
+        else:
+            docket.claims[d.job][d.challenger].stood += 1
+
+
+@internal
+def _refute(id: bytes32, provider: address):
+    docket.claims[id][provider].status = docket.REFUTED
+    docket.claims[id][provider].lost += 1
+
+
+@internal
+@pure
+def _name(dispute: bytes32, round: uint256, state: Bytes[MAX_STATE]) -> bytes32:
+    return keccak256(concat(dispute, convert(round, bytes32), state))
+
+
+
+
+@external
+@view
+def referee() -> address:
+    return REFEREE.address

@@ -1,0 +1,187 @@
+# pragma version 0.4.3
+"""
+@title Docket
+@notice What the Court keeps of jobs, claims, challenges and disputes, and how they are named.
+@dev A job's terms travel with every call and are its name: nothing can change them. Jobs, claims and disputes
+     are named by what they are, not by numbers, so that a reorganised chain cannot put one in another's place.
+"""
+
+# facts: numeric id 32, node root 32, number of values 8, interface root 32, counts 20, then
+# one run: roots of inputs, weights and states; a training run: roots of weights and S0, steps 8, root of batches
+INSTANCE: constant(uint256) = 124
+ONE_RUN: constant(uint256) = 220
+TRAINING: constant(uint256) = 228
+MAX_SLOTS: constant(uint256) = 8
+
+# a job without its number of open disputes
+FINAL: constant(uint256) = max_value(uint256)
+VOID: constant(uint256) = max_value(uint256) - 1
+
+# a claim
+ACCEPTED: constant(uint256) = 1
+COMMITTED: constant(uint256) = 2
+REVEALED: constant(uint256) = 3
+REFUTED: constant(uint256) = 4
+
+# a challenge
+PENDING: constant(uint256) = 1
+OPENED: constant(uint256) = 2
+CLOSED: constant(uint256) = 3
+
+# whose turn a dispute is, or who has won it
+DEFENDER: constant(uint256) = 1
+CHALLENGER: constant(uint256) = 2
+DEFENDER_WON: constant(uint256) = 3
+CHALLENGER_WON: constant(uint256) = 4
+
+CLAIM_TAG: constant(bytes32) = keccak256("ree.court.claim.1")
+CHALLENGE_TAG: constant(bytes32) = keccak256("ree.court.challenge.1")
+
+
+struct Job:
+    poster: address
+    token: address
+    reward: uint256  # of a provider that is paid, before the fee
+    payees: uint256  # how many of those that stand are paid, in the order of acceptance
+    slots: uint256  # providers that may accept
+    provider_bond: uint256
+    challenger_bond: uint256
+    accept_until: uint256
+    commit_until: uint256
+    reveal_until: uint256
+    challenge_until: uint256
+    open_until: uint256  # challenges are revealed
+    clock: uint256  # seconds of each player of a dispute
+    grace: uint256  # seconds of a move, at least
+    facts: bytes32  # keccak256 of what the referee reads: instance, inputs
+    nonce: uint256
+
+
+struct Claim:
+    status: uint256
+    digest: bytes32  # the commitment, then the root
+    load: uint256  # open disputes of the claim
+    stood: uint256  # disputes it has won
+    lost: uint256  # disputes it has lost
+
+
+struct Dispute:
+    state: bytes32  # keccak256(dispute, round, state)
+    clocks: uint256  # turn, round, since, seconds left of defender and challenger, grace
+    job: bytes32
+    defender: address
+    challenger: address
+    confrontation: bool
+    paid: bool
+
+
+struct Outcome:
+    root: bytes32
+    standing: uint256  # claims with that root
+    stood: uint256  # disputes they have won: 0 is unverified
+
+
+active: HashMap[bytes32, uint256]  # job: 0 unknown, 1 + open disputes, FINAL
+accepted: HashMap[bytes32, DynArray[address, MAX_SLOTS]]
+claims: HashMap[bytes32, HashMap[address, Claim]]  # job, provider
+challenges: HashMap[bytes32, HashMap[address, HashMap[bytes32, uint256]]]  # job, challenger, commitment
+disputes: HashMap[bytes32, Dispute]
+outcomes: HashMap[bytes32, Outcome]
+
+
+# names
+
+
+@internal
+@view
+def _id(job: Job) -> bytes32:
+    return keccak256(abi_encode(chain.id, self, job))
+
+
+@internal
+@view
+def _open(job: Job) -> bytes32:
+    id: bytes32 = self._id(job)
+    state: uint256 = self.active[id]
+    assert state != 0, "court: no such job"
+    assert state < VOID, "court: final"
+    return id
+
+
+@internal
+@view
+def _claim_commitment(id: bytes32, provider: address, root: bytes32, salt: bytes16) -> bytes32:
+    return keccak256(abi_encode(CLAIM_TAG, chain.id, self, id, provider, root, salt))
+
+
+@internal
+@view
+def _challenge_commitment(
+    id: bytes32, challenger: address, provider: address, salt: bytes16
+) -> bytes32:
+    return keccak256(abi_encode(CHALLENGE_TAG, chain.id, self, id, challenger, provider, salt))
+
+
+# views
+
+
+@external
+@view
+def job_id(job: Job) -> bytes32:
+    return self._id(job)
+
+
+@external
+@view
+def job_status(id: bytes32) -> uint256:
+    """
+    @notice 0 unknown, 2^256 - 1 final, 2^256 - 2 void, otherwise 1 and the number of open disputes.
+    """
+    return self.active[id]
+
+
+@external
+@view
+def outcome(id: bytes32) -> Outcome:
+    """
+    @notice What a final job came to. No root is ever called verified: `stood` says how many disputes it won.
+    """
+    return self.outcomes[id]
+
+
+@external
+@view
+def providers(id: bytes32) -> DynArray[address, MAX_SLOTS]:
+    return self.accepted[id]
+
+
+@external
+@view
+def claim_of(id: bytes32, provider: address) -> Claim:
+    return self.claims[id][provider]
+
+
+@external
+@view
+def challenge_status(id: bytes32, challenger: address, commitment: bytes32) -> uint256:
+    return self.challenges[id][challenger][commitment]
+
+
+@external
+@view
+def dispute_of(dispute: bytes32) -> Dispute:
+    return self.disputes[dispute]
+
+
+@external
+@view
+def claim_commitment(id: bytes32, provider: address, root: bytes32, salt: bytes16) -> bytes32:
+    return self._claim_commitment(id, provider, root, salt)
+
+
+@external
+@view
+def challenge_commitment(
+    id: bytes32, challenger: address, provider: address, salt: bytes16
+) -> bytes32:
+    return self._challenge_commitment(id, challenger, provider, salt)

@@ -1,0 +1,53 @@
+"""A chain inside this process (eth-tester on py-evm), for demonstrations and tests: no node, no network."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from ree.errors import EnvironmentError_
+from ree.settlement.keys import Key
+from ree.settlement.node import Node
+
+ETHER = 10**18
+GAS = 16_000_000  # of a transaction: below the 2^24 that the network allows
+
+
+class Embedded:
+    """A chain, and accounts with ether on it. Each transaction is a block; `now` is the next one's time."""
+
+    def __init__(self) -> None:
+        try:
+            from eth_tester import EthereumTester, PyEVMBackend
+            from web3 import EthereumTesterProvider, Web3
+        except ImportError as e:
+            raise EnvironmentError_(
+                f"the embedded chain needs '{e.name}'", "pip install 'ree-ml[settlement]'"
+            ) from e
+        self._tester: Any = EthereumTester(PyEVMBackend())
+        self.web3: Any = Web3(EthereumTesterProvider(self._tester))
+
+    def account(self, name: str) -> Node:
+        """A node with a key made from a name, and 100 ether."""
+        key = Key(hashlib.sha256(b"ree.embedded." + name.encode()).digest())
+        eth = self.web3.eth
+        eth.send_transaction({"from": eth.accounts[0], "to": key.address, "value": 100 * ETHER})
+        return Node(self.web3, key, gas=GAS)
+
+    @property
+    def now(self) -> int:
+        """Timestamp of the latest block."""
+        return int(self.web3.eth.get_block("latest")["timestamp"])
+
+    def wait_until(self, timestamp: int) -> None:
+        """Mine a block at a time in the future; one that has passed is no error."""
+        if timestamp > self.now:
+            self._tester.time_travel(timestamp)
+            self._tester.mine_block()
+
+    def snapshot(self) -> Any:
+        """A point to come back to with `revert`."""
+        return self._tester.take_snapshot()
+
+    def revert(self, snapshot: Any) -> None:
+        self._tester.revert_to_snapshot(snapshot)

@@ -1,0 +1,80 @@
+"""Signing keys, from a file or the environment; never printed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ree.errors import ChainError
+
+MAX_KEY_FILE = 64 << 10  # bytes
+
+
+class Key:
+    """A key that signs transactions and makes salts. Its text form is its address."""
+
+    def __init__(self, secret: bytes) -> None:
+        from eth_account import Account
+
+        self._account = Account.from_key(secret)
+        self._secret = secret
+        self.address = str(self._account.address)
+
+    def __repr__(self) -> str:
+        return f"Key({self.address})"
+
+    def sign(self, transaction: dict[str, Any]) -> bytes:
+        """The signed transaction's bytes."""
+        return bytes(self._account.sign_transaction(transaction).raw_transaction)
+
+    def salt(self, *parts: bytes) -> bytes:
+        """16 bytes that only this key can make, always the same for the same parts."""
+        message = b"".join(len(p).to_bytes(4, "big") + p for p in (b"ree.salt", *parts))
+        return hmac.new(self._secret, message, hashlib.sha256).digest()[:16]
+
+
+def load_key(path: str | None) -> Key:
+    """The key in a file: 32 bytes as hex, or an encrypted JSON keystore whose password is REE_KEY_PASSWORD.
+    Without a path, the hex in REE_KEY. ChainError where that is no key; it never shows what was read."""
+    if path is None:
+        text = os.environ.get("REE_KEY", "")
+        if not text:
+            raise ChainError("no key", "name a file with --key, or set REE_KEY")
+        return _from_hex(text, "REE_KEY")
+    file = Path(path)
+    with file.open("rb") as f:
+        if os.fstat(f.fileno()).st_mode & 0o077:
+            raise ChainError(f"'{path}' can be read by others", f"chmod 600 {path}")
+        raw = f.read(MAX_KEY_FILE + 1)
+    if len(raw) > MAX_KEY_FILE:
+        raise ChainError(f"'{path}' is no key: over {MAX_KEY_FILE} bytes")
+    text = raw.decode(errors="replace").strip()
+    if text.startswith("{"):
+        return _from_keystore(text, path)
+    return _from_hex(text, f"'{path}'")
+
+
+def _from_hex(text: str, where: str) -> Key:
+    try:
+        secret = bytes.fromhex(text.strip().removeprefix("0x"))
+        if len(secret) != 32:
+            raise ValueError
+        return Key(secret)
+    except Exception:  # whatever it says could show the key
+        raise ChainError(f"{where} is no key: expected 32 bytes as hex") from None
+
+
+def _from_keystore(text: str, path: str) -> Key:
+    from eth_account import Account
+
+    password = os.environ.get("REE_KEY_PASSWORD")
+    if password is None:
+        raise ChainError(f"'{path}' is encrypted", "set REE_KEY_PASSWORD")
+    try:
+        return Key(bytes(Account.decrypt(json.loads(text), password)))
+    except Exception:
+        raise ChainError(f"'{path}': wrong password, or no keystore") from None

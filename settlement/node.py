@@ -1,0 +1,179 @@
+"""A connection to an Ethereum node: the only code that speaks RPC. Needs the extra `settlement`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ree.errors import ChainError
+from ree.settlement.keys import Key
+
+TIMEOUT = 30.0  # seconds for an answer of the node
+RANGE = 5_000  # blocks that one question for logs spans: nodes limit it
+MINED = 180.0  # seconds until a transaction must be in a block
+
+
+@lru_cache(maxsize=1)
+def interfaces() -> dict[str, Any]:
+    """ABIs of court, referee and token; `python -m ree.settlement.interfaces` writes them."""
+    out: dict[str, Any] = json.loads((Path(__file__).parent / "interfaces.json").read_text())
+    return out
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A transaction that is in a block; gas is what it used."""
+
+    function: str
+    gas: int
+    block: int
+    hash: str
+
+
+class Node:
+    """A connection to a node, with or without a key to sign with."""
+
+    def __init__(self, web3: Any, key: Key | None = None, gas: int | None = None) -> None:
+        """gas: limit of a transaction, where the node shall not estimate it."""
+        self.web3, self.key, self.gas = web3, key, gas
+        self.receipts: list[Receipt] = []
+
+    @classmethod
+    def connect(cls, url: str, key: Key | None = None) -> Node:
+        """A node over HTTP; ChainError if it does not answer."""
+        from web3 import Web3
+
+        if not re.match(r"https?://", url):
+            raise ChainError(f"rpc: expected an http or https URL, got '{url[:60]}'")
+        node = cls(Web3(Web3.HTTPProvider(url, request_kwargs={"timeout": TIMEOUT})), key)
+        node.ask(lambda: node.web3.eth.chain_id)
+        return node
+
+    @property
+    def account(self) -> str:
+        """The address that signs."""
+        if self.key is None:
+            raise ChainError("no key", "name a file with --key, or set REE_KEY")
+        return self.key.address
+
+    @property
+    def chain_id(self) -> int:
+        return int(self.ask(lambda: self.web3.eth.chain_id))
+
+    @property
+    def now(self) -> int:
+        """Timestamp of the latest block, in seconds."""
+        return int(self.ask(lambda: self.web3.eth.get_block("latest"))["timestamp"])
+
+    @property
+    def newest(self) -> int:
+        """Number of the latest block."""
+        return int(self.ask(lambda: self.web3.eth.block_number))
+
+    def block(self, number: int) -> bytes:
+        """Hash of a block; empty if there is none."""
+        from web3.exceptions import BlockNotFound
+
+        try:
+            return bytes(self.web3.eth.get_block(number)["hash"])
+        except BlockNotFound:
+            return b""
+        except Exception as e:
+            raise ChainError(_line(e)) from e
+
+    def logs(self, address: str, first: int, last: int) -> list[Any]:
+        """Logs of a contract in a range of blocks, both ends included, RANGE blocks a question."""
+        out: list[Any] = []
+        for start in range(max(first, 0), last + 1, RANGE):
+            asked = {
+                "address": address,
+                "fromBlock": start,
+                "toBlock": min(start + RANGE - 1, last),
+            }
+            out += self.ask(lambda asked=asked: self.web3.eth.get_logs(asked))
+        return out
+
+    def topics(self, contract: Any) -> dict[bytes, Any]:
+        """A contract's events by their first topic."""
+        from eth_utils.abi import event_abi_to_log_topic
+
+        events = (e() for e in contract.events)
+        return {bytes(event_abi_to_log_topic(e.abi)): e for e in events}
+
+    def ask(self, call: Callable[[], Any]) -> Any:
+        """What a call gives; its failures as one line."""
+        try:
+            return call()
+        except ChainError:
+            raise
+        except Exception as e:  # web3, its transports and eth-tester share no base
+            raise ChainError(_line(e)) from e
+
+    def contract(self, name: str, address: str) -> Any:
+        """A deployed contract by the name of its interface; ChainError where there is none."""
+        where = checksum(address)
+        if not self.ask(lambda: self.web3.eth.get_code(where)):
+            raise ChainError(f"no contract at {where} on chain {self.chain_id}")
+        return self.web3.eth.contract(address=where, abi=interfaces()[name])
+
+    def send(self, what: str, call: Any) -> Receipt:
+        """Sign and send a call or a construction, and wait until it is in a block."""
+        key, sender = self.key, self.account
+        assert key is not None  # `account` has looked
+
+        def go() -> Receipt:
+            eth = self.web3.eth
+            fields = {
+                "from": sender,
+                "nonce": eth.get_transaction_count(sender),
+                "chainId": eth.chain_id,
+            }
+            tx = call.build_transaction(
+                fields
+            )  # runs it on the node first: a refusal costs nothing
+            raw = key.sign(tx)
+            found = eth.wait_for_transaction_receipt(eth.send_raw_transaction(raw), timeout=MINED)
+            if found["status"] != 1:
+                raise ChainError(f"{what}: the transaction failed")
+            self.created = found["contractAddress"]
+            return Receipt(what, int(found["gasUsed"]), int(found["blockNumber"]),
+                           found["transactionHash"].hex())  # fmt: skip
+
+        receipt: Receipt = self.ask(go)
+        self.receipts.append(receipt)
+        return receipt
+
+    def deploy(self, compiled: Any, *args: Any) -> str:
+        """Address of a new contract."""
+        made = self.web3.eth.contract(abi=list(compiled.abi), bytecode=compiled.creation)
+        self.send("deploy", self.ask(lambda: made.constructor(*args)))
+        return str(self.created)
+
+
+def checksum(address: str) -> str:
+    """An address in its usual form; ChainError if it is none."""
+    from eth_utils.address import is_address, to_checksum_address
+
+    if not is_address(address):
+        raise ChainError(f"expected an address, got '{str(address)[:60]}'")
+    return str(to_checksum_address(address))
+
+
+def _line(e: Exception) -> str:
+    """What went wrong, in one line."""
+    import requests
+
+    text = " ".join(str(e).split())
+    if isinstance(e, requests.exceptions.RequestException):
+        return f"the node does not answer ({type(e).__name__})"
+    reason = re.search(r"(court|bank|mock|referee|merkle|token): [a-z ,^0-9]+", text)
+    if reason:
+        return f"the chain refuses: {reason[0]}"
+    if "insufficient" in text.lower():
+        return "the account has too little ether for gas"
+    return f"{type(e).__name__}: {text[:200]}"

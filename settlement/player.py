@@ -1,0 +1,100 @@
+"""A party of verde as a player on chain: it reads the Court's state and answers by the rules in verde."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+from ree.compiler.instance import Instance
+from ree.errors import ChainError
+from ree.settlement.evidence import KINDS, PHASES, STATE_BYTES, TREES, Evidence
+from ree.settlement.terms import OneRun, TrainingRun, decode_facts
+from ree.settlement.watcher import Standing
+from ree.traces.encoding import ZERO
+from ree.traces.merkle import depth
+from ree.verde.moves import FAN, Leaf, Node, Phase, RunStatement, State, Statement
+from ree.verde.party import Party
+from ree.verde.run_party import RunParty
+from ree.verde.scope import VALUES
+
+_PHASES = {i: p for p, i in PHASES.items()}
+_TREES = {i: t for t, i in TREES.items()}
+_KINDS = {i: k for k, i in KINDS.items()}
+_LEAF = 512
+_OPEN_STEP = 284 + 104  # bytes of an opened step before what it shows
+
+
+class VerdePlayer:
+    """Plays for a party that can make its run again. It keeps no state of its own."""
+
+    def __init__(self, party: Party | RunParty, instance: Instance) -> None:
+        self.party, self.instance = party, instance
+        self.evidence = Evidence(party.game, instance)
+
+    def move(self, standing: Standing) -> bytes:
+        """The move that is due, whoever's it is; ChainError for a state of another program."""
+        s = self.state(standing)
+        return self.evidence.move(s, self.party.move(s))
+
+    def state(self, standing: Standing) -> State:
+        """The state as the rules in verde have it."""
+        raw = standing.state
+        if len(raw) != STATE_BYTES or raw[0] != 1:
+            raise ChainError("a state of another version")
+        head, numbers = struct.unpack(">12B5I", raw[:32]), struct.unpack(">8Q", raw[32:96])
+        _, _, values, rows, _, _, hash_, _, entries = (
+            raw[i : i + 32] for i in range(96, STATE_BYTES, 32)
+        )
+        statement, run = self._statement(standing, head[16])
+        kind = _KINDS.get(head[5])
+        s = State(
+            statement, _PHASES[head[1]], run, head[16], _some(values), _TREES[head[4]], head[12], numbers[0],
+            numbers[1], (VALUES, head[13], numbers[2]) if head[10] else None, _some(rows),
+            Node(kind, hash_, numbers[4], head[6], numbers[5]) if kind else None,
+            leaf_index=numbers[6], entries=_some(entries), entry=numbers[7],
+        )  # fmt: skip
+        return self._shown(s, standing.moves[-1] if standing.moves else b"")
+
+    def _shown(self, s: State, shown: bytes) -> State:
+        """With what the move before has shown, of which the contract keeps a hash."""
+        if s.phase is Phase.PICK:
+            assert s.node is not None  # a phase of a tree
+            digests = [shown[i : i + 32] for i in range(0, len(shown), 32)]
+            absent = (1 << min(FAN, s.node.level)) - len(digests)
+            return replace(s, revealed=(*digests, *[ZERO] * absent))
+        if s.phase is Phase.ELEMENT:
+            return replace(s, leaf=shown)
+        if (
+            s.phase is Phase.ENTRY
+        ):  # a leaf, or a derivation with one leaf and an empty proof at its end
+            return replace(s, leaf=shown if len(shown) == _LEAF else shown[-_LEAF - 1 : -1])
+        if s.phase is Phase.PROVE:  # the defender's own
+            node = Node("entries", s.entries, 1, 0, s.leaf_index)
+            own = self.party.move(replace(s, phase=Phase.ENTRIES, node=node))
+            assert isinstance(own, Leaf)  # what that phase asks for
+            return replace(s, leaf=own.data)
+        return s
+
+    def _statement(self, standing: Standing, step: int) -> tuple[Statement, RunStatement | None]:
+        facts, digest = decode_facts(standing.facts), self.instance.digest
+        if isinstance(facts, OneRun):
+            given = (facts.inputs, facts.weights, facts.states)
+            return Statement(digest, *given, standing.root, b""), None
+        run = RunStatement(
+            digest, facts.weights, facts.initial, facts.steps, facts.batches, standing.root
+        )
+        if not step:
+            return Statement(digest, ZERO, facts.weights, ZERO, ZERO, ZERO), run
+        return self._of_step(facts, standing), run
+
+    def _of_step(self, facts: TrainingRun, standing: Standing) -> Statement:
+        """What the defender has shown of the step: state and loss after it, batch, state before it."""
+        at = 2 * -(-depth(facts.steps) // FAN)  # reveals of the history, each with a pick
+        shown = standing.moves[at][_OPEN_STEP:]
+        before = 97 + 32 * shown[96]
+        return Statement(self.instance.digest, shown[64:96], facts.weights, shown[before : before + 32],
+                         shown[:32], shown[32:64])  # fmt: skip
+
+
+def _some(digest: bytes) -> bytes:
+    return b"" if digest == ZERO else digest

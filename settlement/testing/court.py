@@ -1,0 +1,185 @@
+"""A Court in memory with a mock referee, a token and everyone's money: for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eth_utils.crypto import keccak
+
+from ree.settlement.compile import compile_contract
+from ree.settlement.terms import (
+    Terms,
+    challenge_commitment,
+    claim_commitment,
+    dispute_id,
+    facts_digest,
+)
+from ree.settlement.testing.evm import Chain
+from ree.settlement.testing.mock_game import MockRun, facts
+
+CHAIN_ID = 1
+SEED = bytes(range(32))
+DEFENDER, CHALLENGER, DEFENDER_WON, CHALLENGER_WON = 1, 2, 3, 4
+ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
+FINAL, VOID = 2**256 - 1, 2**256 - 2
+RICH = 10**9
+SALT = b"salt of 16 bytes"
+
+
+def account(name: str) -> str:
+    """The address of a role."""
+    return "0x" + bytes(keccak(text=name))[-20:].hex()
+
+
+TREASURY = account("treasury")
+
+
+class World:
+    """A Court, its token, and one job at a time."""
+
+    def __init__(self, token: str = "testing/token.vy", venom: bool = False) -> None:
+        self.chain = Chain()
+        self.referee = self.chain.deploy(compile_contract("testing/mock_referee.vy"))
+        self.court = self.chain.deploy(
+            compile_contract("court.vy", venom=venom), self.referee.address, TREASURY
+        )
+        self.token = self.chain.deploy(compile_contract(token))
+        self.honest = MockRun(SEED)
+        self.facts = facts(SEED)
+        self.shown: dict[bytes, bytes] = {}  # the last move of a dispute
+        self.states: dict[bytes, bytes] = {}
+        self.games = 0
+
+    def fund(self, *names: str, amount: int = RICH) -> None:
+        """Mint, approve and deposit."""
+        for name in names:
+            self.token.call("mint", account(name), amount)
+            self.token.call("approve", self.court.address, amount, by=account(name))
+            self.send(name, "deposit", self.token.address, amount)
+
+    def send(self, name: str, function: str, *args: Any) -> Any:
+        return self.court.call(function, *args, by=account(name))
+
+    def view(self, function: str, *args: Any) -> Any:
+        return self.court.call(function, *args)
+
+    def credit(self, name: str) -> int:
+        return int(self.view("credits", self.token.address, account(name)))
+
+    def terms(self, **changes: Any) -> Terms:
+        """A job of the poster that begins now."""
+        now, self.games = self.chain.now, self.games + 1
+        values: dict[str, Any] = {
+            "poster": account("poster"), "token": self.token.address, "reward": 10_001, "payees": 2,
+            "slots": 4, "provider_bond": 4_003, "challenger_bond": 1_001, "accept_until": now + 100,
+            "commit_until": now + 200, "reveal_until": now + 300, "challenge_until": now + 400,
+            "open_until": now + 500, "clock": 600, "grace": 60, "facts": facts_digest(self.facts),
+            "nonce": self.games,
+        }  # fmt: skip
+        return Terms(**{**values, **changes})
+
+    def post(self, **changes: Any) -> Job:
+        return Job(self, self.terms(**changes))
+
+
+class Job:
+    """A posted job and the calls about it."""
+
+    def __init__(self, world: World, terms: Terms) -> None:
+        self.world, self.terms = world, terms
+        self.facts = world.facts.encode()
+        self.id = bytes(world.send("poster", "post", terms.values(), self.facts, "here"))
+
+    def send(self, name: str, function: str, *args: Any) -> Any:
+        return self.world.send(name, function, self.terms.values(), *args)
+
+    def at(self, deadline: str, seconds: int = 0) -> None:
+        """Set the time to a deadline of the job, or after it; never back."""
+        chain = self.world.chain
+        chain.now = max(chain.now, getattr(self.terms, deadline) + seconds)
+
+    def provide(self, runs: dict[str, MockRun]) -> None:
+        """Accept, commit and reveal for each provider."""
+        for name in runs:
+            self.send(name, "accept")
+        for name, run in runs.items():
+            self.send(name, "commit", self.commitment(name, run.root))
+        self.at("commit_until", 1)
+        for name, run in runs.items():
+            self.send(name, "reveal", run.root, SALT)
+
+    def commitment(self, name: str, root: bytes, salt: bytes = SALT) -> bytes:
+        court = self.world.court.address
+        return claim_commitment(CHAIN_ID, court, self.id, account(name), root, salt)
+
+    def challenge_commitment(self, name: str, provider: str, salt: bytes = SALT) -> bytes:
+        court = self.world.court.address
+        return challenge_commitment(
+            CHAIN_ID, court, self.id, account(name), account(provider), salt
+        )
+
+    def challenge(self, name: str, provider: str, salt: bytes = SALT) -> bytes:
+        """Commit to a challenge; the name of its dispute."""
+        self.at("reveal_until", 1)
+        commitment = self.challenge_commitment(name, provider, salt)
+        self.send(name, "challenge", commitment)
+        return dispute_id(self.id, account(name), commitment)
+
+    def open(self, name: str, provider: str, salt: bytes = SALT) -> bytes:
+        """Show a challenge; the name of its dispute."""
+        self.at("challenge_until", 1)
+        dispute = self.send(name, "open_challenge", self.facts, account(provider), salt)
+        return self.opened(bytes(dispute), provider)
+
+    def confront(self, defender: str, challenger: str) -> bytes:
+        self.at("reveal_until", 1)
+        dispute = self.send(
+            "anyone", "confront", self.facts, account(defender), account(challenger)
+        )
+        return self.opened(bytes(dispute), defender)
+
+    def opened(self, dispute: bytes, provider: str) -> bytes:
+        root = self.claim(provider)["digest"]
+        statement = self.facts + root + bytes(32)
+        self.world.states[dispute] = bytes(self.world.referee.call("begin", statement))
+        self.world.shown[dispute] = b""
+        return dispute
+
+    def claim(self, name: str) -> dict[str, Any]:
+        values = self.world.view("claim_of", self.id, account(name))
+        return dict(zip(("status", "digest", "load", "stood", "lost"), values, strict=True))
+
+    def dispute(self, dispute: bytes) -> dict[str, Any]:
+        names = ("state", "clocks", "job", "defender", "challenger", "confrontation", "paid")
+        out = dict(zip(names, self.world.view("dispute_of", dispute), strict=True))
+        clocks = out["clocks"]
+        out["turn"] = clocks & 255
+        out["since"] = (clocks >> 40) & (2**48 - 1)
+        out["left"] = [(clocks >> 88) & (2**48 - 1), (clocks >> 136) & (2**48 - 1)]
+        return out
+
+    def step(self, dispute: bytes, name: str, run: MockRun) -> int:
+        """Play one move of a run; whose turn is next, or who has won."""
+        world = self.world
+        state = world.states[dispute]
+        move = run.move(state, world.shown[dispute])
+        world.send(name, "respond", dispute, state, move)
+        after, winner = world.referee.call("play", state, move)
+        world.states[dispute], world.shown[dispute] = bytes(after), move
+        return int(winner + 2 if winner else after[11])
+
+    def play(
+        self, dispute: bytes, defender: tuple[str, MockRun], challenger: tuple[str, MockRun]
+    ) -> int:
+        """Play a dispute to its end; who has won."""
+        turn = DEFENDER
+        while turn < DEFENDER_WON:
+            turn = self.step(dispute, *(defender if turn == DEFENDER else challenger))
+        return turn
+
+    def finalise(self) -> tuple[bytes, int, int]:
+        """End the job; its root, how many claims stand, and how many disputes they won."""
+        self.at("open_until", 1)
+        self.send("anyone", "finalise")
+        root, standing, stood = self.world.view("outcome", self.id)
+        return bytes(root), int(standing), int(stood)

@@ -1,0 +1,77 @@
+"""What a job asks for, computed: facts of a call or a training run, and roots by independent ways."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ree import _core, settings
+from ree.compiler.instance import Instance
+from ree.errors import InputError
+from ree.kernels.opdef import Array
+from ree.program import Program, hash_array
+from ree.settlement.decidable import obstacles
+from ree.settlement.terms import OneRun, TrainingRun
+from ree.traces.encoding import ZERO
+from ree.traces.trace import tensors_root
+from ree.verde.moves import RunStatement
+from ree.verde.party import Run
+
+
+def instance_bytes(instance: Instance) -> bytes:
+    """The 124 bytes that an instance's digest is of, after its tag."""
+    count = struct.pack(">Q", instance.graph.n_values)
+    return b"".join(
+        (instance.numeric_id, instance.node_root, count, instance.interface_root, instance.counts)
+    )
+
+
+def instance_of(program: Program, inputs: Mapping[str, Array]) -> Instance:
+    """The instance of a call. InputError if it has an operator that a contract cannot decide."""
+    arrays = [inputs[n] for n in program.names.inputs]
+    return decidable(program.instance(program.bind_symbols(arrays)))
+
+
+def decidable(instance: Instance) -> Instance:
+    """The instance. InputError if it has an operator that a contract cannot decide."""
+    found = obstacles(instance.graph)
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise InputError(f"no contract can decide this program: {found[0]}{more}")
+    return instance
+
+
+def call_facts(program: Program, inputs: Mapping[str, Array]) -> OneRun:
+    """Facts of a job over one call."""
+    hashes = [hash_array(inputs[n]) for n in program.names.inputs]
+    instance = instance_of(program, inputs)
+    return OneRun(instance_bytes(instance), tensors_root(hashes), program.weights_root, ZERO)
+
+
+def run_facts(instance: Instance, run: RunStatement) -> TrainingRun:
+    """Facts of a job over a training run; its root of the history is the claim."""
+    return TrainingRun(instance_bytes(instance), run.weights, run.initial, run.steps, run.batches)
+
+
+def independent(program: Program, inputs: Mapping[str, Array]) -> Sequence[Callable[[], bytes]]:
+    """Two computations of a call's root of outputs that share little: the portable instruction set on one
+    thread, unfused, and the best one fused on all threads."""
+
+    def root(**how: Any) -> bytes:
+        result = program.run(**inputs, **how)
+        return tensors_root([hash_array(x) for x in result.outputs])
+
+    best = _core.isa_names()[0]
+    return (
+        lambda: root(isa="portable", threads=1, fuse=False),
+        lambda: root(isa=best, threads=max(2, settings.threads())),
+    )
+
+
+def memory_run(program: Program, inputs: Mapping[str, Array]) -> tuple[Run, Instance]:
+    """A call with every value kept, as a party needs it."""
+    arrays = [inputs[n] for n in program.names.inputs]
+    instance = instance_of(program, inputs)
+    values = program.run(**inputs, trace="ops", keep_values=True).values
+    return Run(instance.graph, arrays, program.weights, values), instance
