@@ -32,4 +32,15 @@ void Plan::run(Pool& pool, void* const* table, int64_t table_size) const {
   }
 }
 
+bool has_nan(const uint32_t* x, int64_t n) {
+  constexpr int64_t kBlock = 4096;
+  for (int64_t i = 0; i < n; i += kBlock) {
+    const int64_t end = std::min(n, i + kBlock);
+    uint32_t found = 0;
+    for (int64_t j = i; j < end; ++j) found |= (uint32_t)((x[j] & 0x7fffffffu) > 0x7f800000u);
+    if (found) return true;
+  }
+  return false;
+}
+
 }  // namespace ree

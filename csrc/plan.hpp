@@ -27,4 +27,7 @@ class Plan {
   int32_t max_slot_ = -1;
 };
 
+// Whether one of n float32, given as bits, is NaN.
+bool has_nan(const uint32_t* x, int64_t n);
+
 }  // namespace ree

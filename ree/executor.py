@@ -79,6 +79,8 @@ class Executable:
 
     def digests(self) -> dict[int, bytes]:
         """Body roots by value."""
+        if not self.recipe.digests:
+            return {}
         raw = self._digests.tobytes()
         return {v: raw[DIGEST * i : DIGEST * (i + 1)] for i, v in enumerate(self.recipe.digests)}
 

@@ -148,6 +148,10 @@ class Program:
     def bind_symbols(self, arrays: Sequence[Any]) -> dict[str, int]:
         """Values of the symbols that the input shapes imply; InputError where they do not fit."""
         env: dict[str, int] = {}
+        if not self.graph.symbols and all(
+            a.shape == t.shape for t, a in zip(self.graph.inputs, arrays, strict=True)
+        ):
+            return env
         symbols = {s.name for s in self.graph.symbols}
         for name, t, a in zip(self.names.inputs, self.graph.inputs, arrays, strict=True):
             if a.ndim != t.rank:
@@ -306,8 +310,7 @@ def array_of(name: str, value: Any, t: TensorType) -> Array:
     if dtype is not t.dtype:
         raise InputError(f"input '{name}': expected dtype {t.dtype.text}, got {dtype.text}")
     a = np.ascontiguousarray(a).reshape(a.shape)
-    # the minimum is NaN if any element is
-    if t.dtype is DType.F32 and a.size and np.isnan(np.min(a)):
+    if t.dtype is DType.F32 and _core.has_nan(a.ctypes.data, a.size):
         a = canonical_nan(a)
     return a
 
