@@ -132,7 +132,7 @@ constexpr int64_t kShortRow = 16, kBlock = 1024;
 inline bool copy_blocks(Pool& pool, const uint32_t* x, uint32_t* y, Layout l) {
   if (l.extent[l.n - 1] >= kShortRow) return false;
   int first = l.n;
-  int64_t block = 1, reach = 0;
+  int64_t block = 1, low = 0, high = 0;  // extremes of the offsets
   while (first > 0 && l.y[first - 1] == block && block < kBlock / 2) {
     int64_t most = min64(kBlock / block, l.extent[first - 1]);
     while (l.extent[first - 1] % most) --most;
@@ -151,10 +151,9 @@ inline bool copy_blocks(Pool& pool, const uint32_t* x, uint32_t* y, Layout l) {
     }
     --first;
     block *= l.extent[first];
-    const int64_t step = l.x[first] < 0 ? -l.x[first] : l.x[first];
-    reach += (l.extent[first] - 1) * step;
+    (l.x[first] < 0 ? low : high) += (l.extent[first] - 1) * l.x[first];
   }
-  if (block < 2 * kShortRow || reach > INT32_MAX / 4) return false;
+  if (block < 2 * kShortRow || high - low > INT32_MAX / 4) return false;
   Layout inner;
   inner.n = l.n - first;
   for (int i = 0; i < inner.n; ++i) {
@@ -164,18 +163,18 @@ inline bool copy_blocks(Pool& pool, const uint32_t* x, uint32_t* y, Layout l) {
   }
   alignas(64) uint32_t table[kBlock + W] = {};
   Odometer o(inner, inner.n, 0);
-  for (int64_t i = 0; i < block; ++i, o.next()) table[i] = (uint32_t)(int32_t)o.x;
+  for (int64_t i = 0; i < block; ++i, o.next()) table[i] = (uint32_t)(o.x - low);
   int64_t outer = 1;
   for (int i = 0; i < first; ++i) outer *= l.extent[i];
   pieces(pool, outer, kGrain / block, [&](int64_t begin, int64_t end) {
     Odometer at(l, first, begin);
     for (int64_t i = begin; i < end; ++i, at.next()) {
-      const uint32_t* from = x + at.x;
+      const uint32_t* from = x + at.x + low;
       uint32_t* to = y + at.y;
       int64_t j = 0;
       for (; j + W <= block; j += W)
         store((float*)to + j, from_bits(lookup(from, bits(load((const float*)table + j)))));
-      for (; j < block; ++j) to[j] = from[(int32_t)table[j]];
+      for (; j < block; ++j) to[j] = from[table[j]];
     }
   });
   return true;

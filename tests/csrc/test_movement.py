@@ -198,3 +198,22 @@ def test_canonical_copy(where: tuple[str, int]) -> None:
     assert y.tobytes() == canonical_nan(x).tobytes()
     call(*where, "canonical_copy", [x, x], [x.size])
     assert x.tobytes() == y.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_short_rows(where: tuple[str, int], dtype: type) -> None:
+    """Views whose rows are short: permuted, strided and reversed axes, blocks cut out of long axes."""
+    x = noise((6, 10, 7, 5), dtype)
+    views = [
+        x.transpose(1, 3, 0, 2)[::-1, :, ::2, ::-1],
+        x.transpose(0, 2, 3, 1)[:, ::-1, ::-1, 1:9:3],
+        x.reshape(60, 35)[:, :8].reshape(60, 2, 4).transpose(0, 2, 1),
+        noise((4099, 3), dtype)[::-1, ::-1],
+        noise((512, 4, 2, 2), dtype).transpose(0, 2, 1, 3)[:, ::-1],
+    ]
+    for v in views:
+        y = np.zeros(v.shape, dtype)
+        strides = [s // v.itemsize for s in v.strides]
+        params = [v.itemsize, v.ndim, *v.shape, *strides, *contiguous_strides(v.shape)]
+        call(*where, "strided_copy", [v, y], params)
+        assert y.tobytes() == v.tobytes()
