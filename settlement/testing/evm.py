@@ -23,7 +23,7 @@ class Contract:
         from eth_abi import encode
         from pyrevm import EVM
 
-        self._evm = beside._evm if beside else EVM(spec_id="PRAGUE", gas_limit=GAS)
+        self._evm: Any = beside._evm if beside else EVM(spec_id="PRAGUE", gas_limit=GAS)
         makers = [f for f in compiled.abi if f["type"] == "constructor"]
         types = [i["type"] for f in makers for i in f["inputs"]]
         self.address = str(self._evm.deploy(CALLER, compiled.creation + encode(types, args)))
