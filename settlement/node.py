@@ -174,6 +174,6 @@ def _line(e: Exception) -> str:
     reason = re.search(r"(court|bank|mock|referee|merkle|token): [a-z ,^0-9]+", text)
     if reason:
         return f"the chain refuses: {reason[0]}"
-    if "insufficient" in text.lower():
+    if "insufficient" in text.lower() or "cannot afford" in text:
         return "the account has too little ether for gas"
     return f"{type(e).__name__}: {text[:200]}"
