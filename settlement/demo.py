@@ -59,7 +59,7 @@ class Side:
     player: Player
 
 
-class _Told:
+class Told:
     """A player that says in words what it is asked for."""
 
     def __init__(self, player: VerdePlayer, stage: Stage) -> None:
@@ -206,23 +206,24 @@ def call_dispute(
     say(f"the cheat flips the last bit of operation {liar.fault.operation} of element {liar.fault.element} of "
         f"%{liar.fault.value} ({node.op}) and recomputes all that follows")  # fmt: skip
     stage = Stage(say)
-    true = _Told(VerdePlayer(honest, instance), stage)
-    false = _Told(VerdePlayer(liar, instance), stage)
+    true = Told(VerdePlayer(honest, instance), stage)
+    false = Told(VerdePlayer(liar, instance), stage)
     story = stage.play(facts, {
         "honest": Side(agreed, true),
         "cheat": Side(Agreed(liar.statement.outputs), false),
         "challenger": Side(agreed, true),
     })  # fmt: skip
+    return finish(story, say, begin, program=program.program_hash.hex(), fault=asdict(liar.fault),
+                  operator=node.op, true_root=agreed.root.hex(),
+                  false_root=liar.statement.outputs.hex())  # fmt: skip
+
+
+def finish(story: Story, say: Callable[[str], None], begin: float, **facts: Any) -> dict[str, Any]:
+    """Tell the end; everything as one object."""
     result = story.result
     say(f"final: {result['standing']} claim stands; paid {story.paid}, burnt {result['burnt']}")
     if not result["stood"]:
         say("the root that stands was not challenged itself: unverified")
-    return {
-        "program": program.program_hash.hex(), "fault": asdict(liar.fault), "operator": node.op,
-        "true_root": agreed.root.hex(), "false_root": liar.statement.outputs.hex(), **result,
-        "paid": story.paid, "timeline": [asdict(line) for line in story.lines],
-        "seconds": round(time.perf_counter() - begin, 1),
-    }  # fmt: skip
-
-
-__all__ = ["Stage", "Story", "call_dispute", "lie", "small_program"]
+    timeline = [asdict(line) for line in story.lines]
+    seconds = round(time.perf_counter() - begin, 1)
+    return {**facts, **result, "paid": story.paid, "timeline": timeline, "seconds": seconds}
