@@ -15,9 +15,12 @@ BOTTOM = 330_000  # of the move that is executed
 MOVE = 110_000  # of any other
 
 
-def test_a_cheat_is_caught_and_slashed(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("training", [False, True], ids=["call", "training"])
+def test_a_cheat_is_caught_and_slashed(training: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """Trap 12: gas is that of receipts, and every transaction is far below the cap."""
-    assert main(["demo", "dispute", "--json"]) == 0
+    if training:
+        pytest.importorskip("torch")
+    assert main(["demo", "dispute", "--json", *["--training"][: int(training)]]) == 0
     streams = capsys.readouterr()
     result = json.loads(streams.out)
     assert "unverified" in streams.err
