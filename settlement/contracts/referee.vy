@@ -125,11 +125,12 @@ def play(
     @notice The state after a move, and the winner (0 none, 1 defender, 2 challenger).
     """
     shown.check()
-    s: states.State = states.read()
-    if s.phase == PROVE:
+    phase: uint256 = (shown.state_word(0) >> 240) & 255
+    if phase == PROVE:
         return staticcall PROOFS.play(state, move)
-    if s.phase == DERIVE or s.phase == ROWS:
+    if phase == DERIVE or phase == ROWS:
         return staticcall ELEMENTS.play(state, move), 0
+    s: states.State = states.read()
     if s.phase == REVEAL:
         s = self._reveal(s, len(move))
     elif s.phase == PICK:

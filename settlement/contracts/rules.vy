@@ -8,6 +8,8 @@
 
 from . import shown
 
+MOVE: constant(uint256) = 516
+MASK64: constant(uint256) = 2**64 - 1
 MAX_DIGITS: constant(uint256) = 24
 MAX_ACCESSES: constant(uint256) = 16
 MAX_COORDS: constant(uint256) = 16
@@ -74,11 +76,15 @@ def digits(r: Rule, element: uint256, k: uint256) -> uint256[MAX_DIGITS]:
     out: uint256[MAX_DIGITS] = empty(uint256[MAX_DIGITS])
     i: uint256 = unsafe_add(r.outs, r.reds)
     x: uint256 = k
+    # a word that ends with the size of the digit before
+    p: uint256 = unsafe_add(unsafe_add(MOVE - 16, r.at), unsafe_mul(8, i))
     for _: uint256 in range(i, bound=MAX_DIGITS):
         if i == r.outs:
             x = element
+            p = unsafe_sub(p, 8)  # the number of reduction digits
         i = unsafe_sub(i, 1)
-        n: uint256 = max(self.size(r, i), 1)
+        n: uint256 = max(convert(slice(msg.data, p, 32), uint256) & MASK64, 1)
+        p = unsafe_sub(p, 8)
         out[i] = x % n
         x = unsafe_div(x, n)
     return out
@@ -118,22 +124,51 @@ def flat(r: Rule, source: uint256, element: uint256, k: uint256) -> (bool, uint2
     n: uint256 = unsafe_add(r.outs, r.reds)
     d: uint256[MAX_DIGITS] = self.digits(r, element, k)
     p: uint256 = self.access(r, source)
-    total: uint256 = 0
     coords: uint256 = shown.number(p, 8)
-    p = unsafe_add(p, 8)
+    p = unsafe_add(p, MOVE + 8)
+    total: uint256 = 0
     for _: uint256 in range(coords, bound=MAX_COORDS):
-        tail: uint256 = unsafe_add(p, unsafe_mul(8, n))
-        x: int256 = shown.integer(unsafe_add(tail, 16))
-        for i: uint256 in range(n, bound=MAX_DIGITS):
-            if d[i] != 0:
-                x = unsafe_add(x, unsafe_mul(shown.integer(p), convert(d[i], int256)))
-            p = unsafe_add(p, 8)
-        if x < 0 or x >= shown.integer(tail):
+        x: uint256 = self._coordinate(p, n, d)
+        p = unsafe_add(p, unsafe_mul(8, n))
+        # bound, stride, offset
+        word: uint256 = convert(slice(msg.data, unsafe_sub(p, 8), 32), uint256)
+        p = unsafe_add(p, 24)
+        x = unsafe_add(x, self._signed(word & MASK64))
+        if x >= (word >> 128) & MASK64:  # negative ones are above 2^255
             return False, 0
-        # strides are not negative
-        total = total + convert(x, uint256) * shown.number(unsafe_add(tail, 8), 8)
-        p = unsafe_add(tail, 24)
+        total = total + x * ((word >> 64) & MASK64)
     return True, total
+
+
+@internal
+@view
+def _coordinate(start: uint256, n: uint256, d: uint256[MAX_DIGITS]) -> uint256:
+    """
+    @notice Sum of the n coefficients in calldata times the digits, in two's complement of 256 bits.
+    """
+    p: uint256 = start
+    i: uint256 = 0
+    x: uint256 = 0
+    for _: uint256 in range(unsafe_add(n, 3) >> 2, bound=6):
+        word: uint256 = convert(slice(msg.data, p, 32), uint256)  # four coefficients
+        for k: uint256 in range(4):
+            if word == 0 or unsafe_add(i, k) >= n:
+                break
+            if word >> 192 != 0:
+                x = unsafe_add(x, unsafe_mul(self._signed(word >> 192), d[unsafe_add(i, k)]))
+            word = word << 64
+        i = unsafe_add(i, 4)
+        p = unsafe_add(p, 32)
+    return x
+
+
+@internal
+@pure
+def _signed(x: uint256) -> uint256:
+    """
+    @notice 64 bits in two's complement, extended.
+    """
+    return unsafe_sub(x ^ 2**63, 2**63)
 
 
 @internal

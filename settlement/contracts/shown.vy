@@ -15,6 +15,7 @@ MOVE: constant(uint256) = 516  # the state, then the move's length
 RECORD_BYTES: constant(uint256) = 240
 LEAF_BYTES: constant(uint256) = 512
 STATEMENT_BYTES: constant(uint256) = 284
+MAX_COUNT: constant(uint256) = 2**40
 MAX_DEPTH: constant(uint256) = 40
 
 
@@ -101,20 +102,6 @@ def statement_hash(at: uint256) -> bytes32:
 
 @internal
 @view
-def proof(at: uint256) -> DynArray[bytes32, MAX_DEPTH]:
-    """
-    @notice A proof: its length in a byte, then the siblings from below upwards.
-    """
-    out: DynArray[bytes32, MAX_DEPTH] = []
-    p: uint256 = unsafe_add(MOVE + 1, at)
-    for i: uint256 in range(self.number(at, 1), bound=MAX_DEPTH):
-        out.append(convert(slice(msg.data, p, 32), bytes32))
-        p = unsafe_add(p, 32)
-    return out
-
-
-@internal
-@view
 def after_proof(at: uint256) -> uint256:
     """
     @notice Where the proof at this position ends.
@@ -126,6 +113,25 @@ def after_proof(at: uint256) -> uint256:
 @view
 def root(count: uint256, index: uint256, leaf_hash_: bytes32, at: uint256) -> bytes32:
     """
-    @notice The root that follows from a leaf's hash and the proof at this position.
+    @notice The root that follows from a leaf's hash and the proof at this position, by the rules of Merkle.
+    @dev merkle.root_from_node costs twice as much, since it takes the siblings in an array.
     """
-    return merkle.root_from_node(count, 0, index, leaf_hash_, self.proof(at))
+    n: uint256 = self.number(at, 1)
+    assert count <= MAX_COUNT and index < count, "merkle: index"
+    # one sibling a level: 2^n is the least power of two not below the count
+    assert BIT << n >= count and BIT << n < count << 1, "merkle: proof length"
+    node: bytes32 = leaf_hash_
+    i: uint256 = index
+    last: uint256 = unsafe_sub(count, 1)  # position of the last node of the level
+    p: uint256 = unsafe_add(MOVE + 1, at)
+    for _: uint256 in range(n, bound=MAX_DEPTH):
+        sibling: bytes32 = convert(slice(msg.data, p, 32), bytes32)
+        if i & 1 == 1:
+            node = sha256(concat(0x01, sibling, node))
+        else:
+            assert i < last or sibling == empty(bytes32), "merkle: absent node"
+            node = sha256(concat(0x01, node, sibling))
+        i = i >> 1
+        last = last >> 1
+        p = unsafe_add(p, 32)
+    return node

@@ -14,6 +14,7 @@ from . import rules
 from . import shown
 from . import states
 
+BIT: constant(uint256) = 1
 MASK64: constant(uint256) = 2**64 - 1
 MOVE: constant(uint256) = 516
 HOPS: constant(uint256) = 12
@@ -92,10 +93,14 @@ def open_tensor(flat: uint256, at: uint256) -> (bytes32, uint256, uint256, uint2
     @notice From type, leaf and proof: tensor hash, element, its type's code, and where they end.
     """
     type_: Bytes[66] = slice(msg.data, MOVE + at, 66)
-    hash: bytes32 = empty(bytes32)
-    bits: uint256 = 0
-    hash, bits = commitments.open_element(type_, flat, shown.leaf(at + 66), shown.proof(at + 578))
-    return hash, bits, commitments.dtype(type_), shown.after_proof(at + 578)
+    assert flat < commitments.elements(type_), "proof: element"
+    code: uint256 = commitments.dtype(type_)
+    per: uint256 = unsafe_sub(9, commitments.log_size(code))  # log2 of elements in a leaf
+    leaf: Bytes[512] = shown.leaf(at + 66)
+    leaves: uint256 = commitments.body_leaves(type_)
+    body: bytes32 = shown.root(leaves, flat >> per, merkle.leaf_hash(leaf), at + 578)
+    bits: uint256 = commitments.element(leaf, code, flat & unsafe_sub((BIT << per), 1))
+    return commitments.tensor_hash(type_, body), bits, code, shown.after_proof(at + 578)
 
 
 @internal
