@@ -79,10 +79,8 @@ def test_a_job_from_the_command_line(chain: Embedded, run: Run, tmp_path: Path) 
     court = ("--court", address)
     terms = tmp_path / "terms.json"
     terms.write_text("{}")
-    assert (
-        "expected an object of"
-        in run("poster", "post", *court, *what, "--terms", str(terms), code=2)["error"]
-    )
+    offer = ("poster", "post", *court, *what, "--terms", str(terms))
+    assert "expected an object of" in run(*offer, code=2)["error"]
     terms.write_text(json.dumps({
         "token": token, "data": "here", "reward": 1000, "payees": 1, "slots": 2, "provider_bond": 4000,
         "challenger_bond": 800, "clock": 600, "grace": 60, "accept": WINDOW, "commit": WINDOW,
