@@ -188,7 +188,9 @@ def test_errors_are_one_line(town: Town) -> None:
 def test_an_account_without_ether(town: Town) -> None:
     poor = Node(town.chain.web3, Key(b"\7" * 32), gas=10**6)
     coin = poor.contract("token", town.token)
-    one_line(lambda: poor.send("approve", coin.functions.approve(town.address, 1)), "too little ether")
+    one_line(
+        lambda: poor.send("approve", coin.functions.approve(town.address, 1)), "too little ether"
+    )
 
 
 # keys

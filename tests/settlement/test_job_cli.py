@@ -76,7 +76,7 @@ def test_a_job_from_the_command_line(chain: Embedded, run: Run, tmp_path: Path) 
     nodes = {r: chain.account(r) for r in ("poster", "alice", "bob", "carol")}
     for node in nodes.values():
         deployer.send("mint", deployer.contract("token", token).functions.mint(node.account, 10**6))
-    court = ("--court", address)
+    court = ("--court", address, "--since", str(deployer.newest))
     terms = tmp_path / "terms.json"
     terms.write_text("{}")
     offer = ("poster", "post", *court, *what, "--terms", str(terms))
