@@ -178,6 +178,7 @@ def parser() -> argparse.ArgumentParser:
     )
     c.add_argument("what", choices=("dispute",))
     c.add_argument("artifact", nargs="?", metavar="ART.ree", help="default: a small program")
+    c.add_argument("--training", action="store_true", help="a false step of a training run instead")
     c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
 
     command("doctor", "describe this machine: instruction set, float mode, threads, versions")

@@ -260,12 +260,20 @@ def demo_command(args: argparse.Namespace) -> int:
     """A dispute on the embedded chain, told as it happens."""
     from ree.settlement.demo import call_dispute
 
+    told = say if args.json else print
+    if args.training:
+        from ree.settlement.demo_run import run_dispute
+
+        result = run_dispute(told)
+        if args.json:
+            emit(args, result, [])
+        return OK
     program = given = None
     if args.artifact:
         from ree.artifact import load
 
         program, given = load(args.artifact), read_inputs(args.inputs)
-    result = call_dispute(program, given, say if args.json else print)
+    result = call_dispute(program, given, told)
     if args.json:
         emit(args, result, [])
     return OK

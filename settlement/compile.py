@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +38,37 @@ def compile_contract(path: str, *, venom: bool = False) -> Compiled:
 
 @lru_cache(maxsize=32)
 def _compiled(path: str, venom: bool) -> Compiled:
-    return _compile(CONTRACTS, path, venom)
+    """From the cache on disk, if these sources were compiled before: the large ones take seconds each."""
+    cached = _cache() / f"{_sources(path, venom)}.json"
+    try:
+        kept = json.loads(cached.read_bytes())
+        return Compiled(
+            tuple(kept["abi"]), *(bytes.fromhex(kept[k]) for k in ("creation", "runtime"))
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        made = _compile(CONTRACTS, path, venom)
+    kept = {"abi": made.abi, "creation": made.creation.hex(), "runtime": made.runtime.hex()}
+    with suppress(OSError):  # a cache that cannot be written is none
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        part = cached.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(kept))
+        part.replace(cached)
+    return made
+
+
+def _cache() -> Path:
+    """Where compiled contracts are kept between processes."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "ree" / "contracts"
+
+
+def _sources(path: str, venom: bool) -> str:
+    """What a compiled contract depends on, as one digest."""
+    parts = [version("vyper").encode(), path.encode(), bytes([venom])]
+    for file in sorted(CONTRACTS.rglob("*.vy*")):
+        parts += [file.relative_to(CONTRACTS).as_posix().encode(), file.read_bytes()]
+    framed = b"".join(len(p).to_bytes(8, "big") + p for p in parts)
+    return hashlib.sha256(framed).hexdigest()
 
 
 def compile_edited(path: str, file: str, edit: Edit) -> Compiled:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class Side:
     player: Player
 
 
-class _Told:
+class Told:
     """A player that says in words what it is asked for."""
 
     def __init__(self, player: VerdePlayer, stage: Stage) -> None:
@@ -103,16 +104,18 @@ class Stage:
     def play(self, facts: Facts, sides: Mapping[str, Side]) -> Story:
         """A job: `honest` and `cheat` provide, `challenger` watches; the story of it."""
         start, poster = self.chain.now, self.courts["poster"]
+        until = {d: start + WINDOW * (i + 1) for i, d in enumerate(DEADLINES)}
         terms = Terms(
-            self.nodes["poster"].account, self.token, REWARD, 1, 2, PROVIDER_BOND, CHALLENGER_BOND,
-            *(start + WINDOW * (i + 1) for i in range(len(DEADLINES))), CLOCK, GRACE, facts_digest(facts), 1,
+            poster=self.nodes["poster"].account, token=self.token, reward=REWARD, payees=1, slots=2,
+            provider_bond=PROVIDER_BOND, challenger_bond=CHALLENGER_BOND, clock=CLOCK, grace=GRACE,
+            facts=facts_digest(facts), nonce=1, **until,
         )  # fmt: skip
         self.act("poster", lambda: poster.post(terms, facts, "this process"))
         job = terms.id(self.nodes["poster"].chain_id, self.address)
         for role in ("honest", "cheat"):
             court, side = self.courts[role], sides[role]
-            self.act(role, lambda c=court, s=side: c.accept(job, s.agreed))
-            self.act(role, lambda c=court, s=side: c.commit(job, s.agreed))
+            self.act(role, partial(court.accept, job, side.agreed))
+            self.act(role, partial(court.commit, job, side.agreed))
         watchers = {r: Watcher(self.courts[r], job, s.agreed, s.player, challenge=r == "challenger")
                     for r, s in sides.items()}  # fmt: skip
         for role in watchers:  # the challenger refutes the lie; nobody need meet it again
@@ -203,23 +206,24 @@ def call_dispute(
     say(f"the cheat flips the last bit of operation {liar.fault.operation} of element {liar.fault.element} of "
         f"%{liar.fault.value} ({node.op}) and recomputes all that follows")  # fmt: skip
     stage = Stage(say)
-    true = _Told(VerdePlayer(honest, instance), stage)
-    false = _Told(VerdePlayer(liar, instance), stage)
+    true = Told(VerdePlayer(honest, instance), stage)
+    false = Told(VerdePlayer(liar, instance), stage)
     story = stage.play(facts, {
         "honest": Side(agreed, true),
         "cheat": Side(Agreed(liar.statement.outputs), false),
         "challenger": Side(agreed, true),
     })  # fmt: skip
+    return finish(story, say, begin, program=program.program_hash.hex(), fault=asdict(liar.fault),
+                  operator=node.op, true_root=agreed.root.hex(),
+                  false_root=liar.statement.outputs.hex())  # fmt: skip
+
+
+def finish(story: Story, say: Callable[[str], None], begin: float, **facts: Any) -> dict[str, Any]:
+    """Tell the end; everything as one object."""
     result = story.result
     say(f"final: {result['standing']} claim stands; paid {story.paid}, burnt {result['burnt']}")
     if not result["stood"]:
         say("the root that stands was not challenged itself: unverified")
-    return {
-        "program": program.program_hash.hex(), "fault": replace(liar.fault).__dict__, "operator": node.op,
-        "true_root": agreed.root.hex(), "false_root": liar.statement.outputs.hex(), **result,
-        "paid": story.paid, "timeline": [line.__dict__ for line in story.lines],
-        "seconds": round(time.perf_counter() - begin, 1),
-    }  # fmt: skip
-
-
-__all__ = ["Stage", "Story", "call_dispute", "lie", "small_program"]
+    timeline = [asdict(line) for line in story.lines]
+    seconds = round(time.perf_counter() - begin, 1)
+    return {**facts, **result, "paid": story.paid, "timeline": timeline, "seconds": seconds}

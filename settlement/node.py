@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,9 @@ class Node:
         """Logs of a contract in a range of blocks, both ends included, RANGE blocks a question."""
         out: list[Any] = []
         for start in range(max(first, 0), last + 1, RANGE):
-            asked = {
-                "address": address,
-                "fromBlock": start,
-                "toBlock": min(start + RANGE - 1, last),
-            }
-            out += self.ask(lambda asked=asked: self.web3.eth.get_logs(asked))
+            end = min(start + RANGE - 1, last)
+            asked = {"address": address, "fromBlock": start, "toBlock": end}
+            out += self.ask(partial(self.web3.eth.get_logs, asked))
         return out
 
     def topics(self, contract: Any) -> dict[bytes, Any]:
@@ -174,6 +171,6 @@ def _line(e: Exception) -> str:
     reason = re.search(r"(court|bank|mock|referee|merkle|token): [a-z ,^0-9]+", text)
     if reason:
         return f"the chain refuses: {reason[0]}"
-    if "insufficient" in text.lower():
+    if "insufficient" in text.lower() or "cannot afford" in text:
         return "the account has too little ether for gas"
     return f"{type(e).__name__}: {text[:200]}"

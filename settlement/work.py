@@ -58,8 +58,10 @@ def independent(program: Program, inputs: Mapping[str, Array]) -> Sequence[Calla
     """Two computations of a call's root of outputs that share little: the portable instruction set on one
     thread, unfused, and the best one fused on all threads."""
 
+    given = [inputs[n] for n in program.names.inputs]
+
     def root(**how: Any) -> bytes:
-        result = program.run(**inputs, **how)
+        result = program.run(*given, **how)
         return tensors_root([hash_array(x) for x in result.outputs])
 
     best = _core.isa_names()[0]
@@ -73,5 +75,5 @@ def memory_run(program: Program, inputs: Mapping[str, Array]) -> tuple[Run, Inst
     """A call with every value kept, as a party needs it."""
     arrays = [inputs[n] for n in program.names.inputs]
     instance = instance_of(program, inputs)
-    values = program.run(**inputs, trace="ops", keep_values=True).values
+    values = program.run(*arrays, trace="ops", keep_values=True).values
     return Run(instance.graph, arrays, program.weights, values), instance

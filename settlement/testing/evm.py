@@ -53,8 +53,10 @@ class Contract:
         from eth_abi import encode
 
         beside = beside or Chain()
-        self._evm = beside._evm if isinstance(beside, Contract) else beside.evm
-        made = next((f for f in compiled.abi if f["type"] == "constructor"), {"inputs": []})
+        self._evm: Any = beside._evm if isinstance(beside, Contract) else beside.evm
+        made: Mapping[str, Any] = next(
+            (f for f in compiled.abi if f["type"] == "constructor"), {"inputs": []}
+        )
         code = compiled.creation + encode([abi_type(i) for i in made["inputs"]], args)
         try:
             self.address = str(self._evm.deploy(CALLER, code))

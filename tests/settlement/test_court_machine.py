@@ -71,7 +71,36 @@ def run_of(name: str) -> MockRun:
 class CourtMachine(RuleBasedStateMachine):
     """One job; liars and honest providers and challengers; liars may also be silent or slow."""
 
-    @initialize()
+    @initialize(
+        providers=st.lists(st.sampled_from(EVERYONE[1:]), unique=True),
+        silent=st.sets(st.sampled_from(tuple(LIARS))),
+        pairs=st.lists(
+            st.tuples(st.sampled_from(EVERYONE), st.sampled_from(EVERYONE[1:])), max_size=4
+        ),
+        early=st.integers(0, 4),
+    )
+    def begin(
+        self, providers: list[str], silent: set[str], pairs: list[tuple[str, str]], early: int
+    ) -> None:
+        """From the start, or (mostly) from where the challenges of a full job are shown."""
+        self.post()
+        if not early:
+            return
+        for name in providers:
+            self.accept(name)
+            self.commit(name)
+        self.job.at("commit_until", 1)
+        for name in providers:
+            if name not in silent:
+                self.reveal(name)
+        self.job.at("reveal_until", 1)
+        for who, whom in pairs:
+            self.challenge(who, whom)
+        self.job.at("challenge_until", 1)
+        for (who, whom), _ in list(self.challenged.items()):
+            if who in HONEST or who not in silent:
+                self.open(who, whom)
+
     def post(self) -> None:
         self.world = fresh()
         self.job = self.world.post()
@@ -270,6 +299,7 @@ class CourtMachine(RuleBasedStateMachine):
         for d in self.decided:
             if d not in self.paid:
                 self.job.send("poster", "collect", d)
+            assert refusal(self.job.send, "poster", "collect", d) == "court: collected"
         for (who, whom), opened in self.challenged.items():
             if not opened:
                 commitment = self.job.challenge_commitment(who, whom)
@@ -294,7 +324,7 @@ class CourtMachine(RuleBasedStateMachine):
 
 
 CourtMachine.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestCourtMachine = CourtMachine.TestCase
 
