@@ -7,6 +7,7 @@ SOURCES := $(wildcard csrc/*.* csrc/*/*.* kernels/scalar*.py)
 .PHONY: demo test check bench exhaustive gpu clean
 demo: $(VENV)/.built
 	$(BIN)/python examples/demo.py
+	$(BIN)/ree demo dispute
 
 test: $(VENV)/.built
 	$(BIN)/python -P -m pytest
