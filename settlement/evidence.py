@@ -67,7 +67,7 @@ from ree.verde.moves import (
 from ree.verde.scope import OUTPUTS, ROW, VALUES, RowScope, follow
 
 STATE_BYTES = 384
-MAX_MOVE = 8192
+MAX_MOVE = 12288
 VERSION = 1
 PHASES = {phase: i for i, phase in enumerate(Phase)}
 PLAYERS = {"": 0, "defender": 1, "challenger": 2}

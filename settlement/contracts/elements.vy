@@ -17,7 +17,7 @@ from . import sources
 from . import states
 
 STATE_BYTES: constant(uint256) = 384
-MOVE_BYTES: constant(uint256) = 8192
+MOVE_BYTES: constant(uint256) = 12288
 MOVE: constant(uint256) = 516
 
 DERIVE: constant(uint256) = 8

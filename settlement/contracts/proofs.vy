@@ -14,7 +14,7 @@ from . import sources
 from . import states
 
 interface IElements:
-    def plan(state: Bytes[384], move: Bytes[8192]) -> derivations.Plan: view
+    def plan(state: Bytes[384], move: Bytes[12288]) -> derivations.Plan: view
 
 interface IArithmetic:
     def execute(
@@ -22,7 +22,7 @@ interface IArithmetic:
     ) -> uint256: pure
 
 STATE_BYTES: constant(uint256) = 384
-MOVE_BYTES: constant(uint256) = 8192
+MOVE_BYTES: constant(uint256) = 12288
 INVALID: constant(uint256) = max_value(uint256)
 MASK64: constant(uint256) = 2**64 - 1
 HIGH: constant(uint256) = 2**63

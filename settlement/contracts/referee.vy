@@ -17,13 +17,13 @@ from .interfaces import IReferee
 implements: IReferee
 
 interface IElements:
-    def play(state: Bytes[384], move: Bytes[8192]) -> Bytes[384]: view
+    def play(state: Bytes[384], move: Bytes[12288]) -> Bytes[384]: view
 
 interface IProofs:
-    def play(state: Bytes[384], move: Bytes[8192]) -> (Bytes[384], uint256): view
+    def play(state: Bytes[384], move: Bytes[12288]) -> (Bytes[384], uint256): view
 
 STATE_BYTES: constant(uint256) = 384
-MOVE_BYTES: constant(uint256) = 8192
+MOVE_BYTES: constant(uint256) = 12288
 STATEMENT_BYTES: constant(uint256) = 284
 RUN_BYTES: constant(uint256) = 104
 
