@@ -9,6 +9,7 @@ pytest.importorskip("pyrevm", reason="needs the extra settlement")
 from ree.compiler.ir import Builder
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
+from ree.settlement.bounds import refusals
 from ree.settlement.decidable import obstacles
 from ree.settlement.evidence import Evidence
 from ree.settlement.testing.disputes import dispute, honest_run
@@ -105,3 +106,18 @@ def test_no_move_after_the_verdict(run):
     s = Game(run.scope).timeout(State(Party(run, instance.digest).statement))
     with pytest.raises(Reverted):
         referee().call("play", evidence.state(s), bytes(600))
+
+
+def test_a_job_whose_proofs_do_not_fit_is_refused(run):
+    run, instance = run
+    assert refusals(Evidence(Game(run.scope), instance)) == []
+    b = Builder()
+    x = b.input(TensorType(DType.F32, (4, 3)))
+    y = x
+    for _ in range(13):
+        y = b.add("permute", b.add("neg", y) if y is x else y, dims=(1, 0))
+    g = b.finish((b.add("neg", y),))
+    program = Program(g, Names(("x",), ("y",), ()), ())
+    long, instance = honest_run(program, (np.ones((4, 3), np.float32),))
+    (why,) = refusals(Evidence(Game(long.scope), instance))
+    assert "13 moves" in why
