@@ -31,6 +31,7 @@ exhaustive: $(VENV)/.built
 	$(BIN)/python benchmarks/neon.py
 	$(BIN)/python benchmarks/settlement_fp32.py
 	$(BIN)/python benchmarks/bench_disputes.py > build/disputes.json
+	$(BIN)/python benchmarks/settlement_disputes.py
 
 # On a CUDA machine, with the Python that holds torch and Triton: builds beside the tree, runs conformance,
 # the GPU tests and the benchmarks, and writes benchmarks/results/gpu_<name>.json.

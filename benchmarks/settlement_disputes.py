@@ -1,6 +1,6 @@
 """Every sample of every decidable operator, disputed on chain: writes results/settlement_disputes.json.
 
-    python benchmarks/settlement_disputes.py [samples an operator]
+python benchmarks/settlement_disputes.py [samples an operator]
 """
 
 import json
@@ -28,7 +28,11 @@ def main(many: int) -> int:
         except Exception as e:
             wrong.append(f"{name} {sample.name}: {type(e).__name__}: {e}"[:300])
             print(wrong[-1], flush=True)
-    out = {"disputes": 2 * sum(count.values()), "lies by operator": dict(sorted(count.items())), "wrong": wrong}
+    out = {
+        "disputes": 2 * sum(count.values()),
+        "lies by operator": dict(sorted(count.items())),
+        "wrong": wrong,
+    }
     if many >= 1000:
         RESULT.write_text(json.dumps(out, indent=1) + "\n")
     print(json.dumps(out), f"{time.monotonic() - start:.0f} s")

@@ -81,7 +81,9 @@ class RowProgram:
     def given_types(self) -> list[TensorType]:
         """Types of the locals ahead of the nodes."""
         types = [x.type for x in self.inputs]
-        types += [TensorType(DType.of(np.asarray(c).dtype), np.asarray(c).shape) for c in self.constants]
+        types += [
+            TensorType(DType.of(np.asarray(c).dtype), np.asarray(c).shape) for c in self.constants
+        ]
         return [*types, *(TensorType(DType.I64, ()) for _ in self.numbers)]
 
     def split(self, element: int) -> list[int]:

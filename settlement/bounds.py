@@ -67,7 +67,9 @@ def _check(name: str, kind: Form, b: opdef.Bound, sizes: list[Size]) -> list[str
     if kind is Form.POINTWISE:
         total = max(total, len(microcode(b)) + 3 * ENTRY)
     if total + own > MAX_MOVE or blobs > MAX_BLOBS or hops > MAX_HOPS:
-        return [f"{name}: a proof of {total + own} bytes, {blobs} rules and {hops} moves does not fit into one"]
+        return [
+            f"{name}: a proof of {total + own} bytes, {blobs} rules and {hops} moves does not fit into one"
+        ]
     return []
 
 

@@ -150,7 +150,13 @@ class Evidence:
     def statement(self, s: Statement) -> bytes:
         """The 284 bytes of a statement."""
         i = self.instance
-        facts = i.numeric_id + i.node_root + struct.pack(">Q", len(self.records)) + i.interface_root + i.counts
+        facts = (
+            i.numeric_id
+            + i.node_root
+            + struct.pack(">Q", len(self.records))
+            + i.interface_root
+            + i.counts
+        )
         return b"".join([facts, s.inputs, s.weights, s.states, s.outputs, s.loss or ZERO])
 
     def run(self, r: RunStatement) -> bytes:

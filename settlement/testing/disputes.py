@@ -44,7 +44,9 @@ def program_of(name: str, sample: Sample) -> tuple[Program, Node]:
             flat = b.add("neg", flat)
         outs.append(flat)
     g = b.finish(tuple(outs))
-    names = Names(tuple(f"i{i}" for i in range(len(refs))), tuple(f"o{i}" for i in range(len(outs))), ())
+    names = Names(
+        tuple(f"i{i}" for i in range(len(refs))), tuple(f"o{i}" for i in range(len(outs))), ()
+    )
     return Program(g, names, ()), node
 
 
@@ -55,7 +57,9 @@ def honest_run(program: Program, inputs: tuple[opdef.Array, ...]) -> tuple[Run, 
     return Run(instance.graph, inputs, [np.asarray(w) for w in program.weights], values), instance
 
 
-def dispute(run: Run, instance: Instance, value: int, rng: np.random.Generator, flip: int = 1) -> int:
+def dispute(
+    run: Run, instance: Instance, value: int, rng: np.random.Generator, flip: int = 1
+) -> int:
     """A lie about some operation of a value loses on chain by execution, and loses against the truth.
 
     Returns how many lies there were; one that vanishes in what follows it is none. AssertionError otherwise.

@@ -23,7 +23,11 @@ def referee() -> Contract:
         compile_contract("proofs.vy"), elements.address, arithmetic.address, beside=elements
     )
     return Contract(
-        compile_contract("referee.vy"), numeric_id(), elements.address, proofs.address, beside=elements
+        compile_contract("referee.vy"),
+        numeric_id(),
+        elements.address,
+        proofs.address,
+        beside=elements,
     )
 
 
@@ -47,7 +51,9 @@ def step(evidence: Evidence, s: State, move: Move) -> State:
     want = evidence.state(after)
     if state != want:
         at = next(i for i in range(len(want)) if state[i] != want[i])
-        raise Mismatch(f"{s.phase.name}: byte {at} is {state[at]}, expected {want[at]} ({after.reason})")
+        raise Mismatch(
+            f"{s.phase.name}: byte {at} is {state[at]}, expected {want[at]} ({after.reason})"
+        )
     if winner != want[2]:
         raise Mismatch(f"{s.phase.name}: winner {winner}, expected {want[2]}")
     return after

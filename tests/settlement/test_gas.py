@@ -13,12 +13,13 @@ import pytest
 pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
-from ree.settlement.testing import gas
+from ree.settlement.testing import gas, referee_gas
 
 SNAPSHOT = Path(__file__).resolve().parent / "gas.json"
 SLACK = 0.02
 BOUNDS = {"fma": 2300, "reveal of 16 children": 8000, "element of 2^24 float32, rank 8": 20_000}
 STEP_BOUND = 2300
+PROOF_BOUND, BIT_BOUND = 330_000, 30_000
 
 
 def figures(n: int) -> dict[str, dict[str, Any]]:
@@ -30,6 +31,7 @@ def figures(n: int) -> dict[str, dict[str, Any]]:
             for name, (used, operands) in worst(rng, n).items()
         }
     out["trees"] = {name: {"gas": used} for name, used in gas.trees().items()}
+    out["referee"] = dict(referee_gas.moves())
     return out
 
 
@@ -65,6 +67,9 @@ def test_gas_is_within_its_bounds() -> None:
     for name, bound in BOUNDS.items():
         assert known[name]["gas"] <= bound
     assert max(e["gas"] for e in snapshot["steps"].values()) <= STEP_BOUND
+    moves = {name: e["transaction"] for name, e in snapshot["referee"].items()}
+    assert moves["PROVE contraction"] <= PROOF_BOUND
+    assert moves["REVEAL"] + moves["PICK"] <= 4 * BIT_BOUND  # four levels
 
 
 if __name__ == "__main__":

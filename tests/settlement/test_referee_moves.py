@@ -68,7 +68,9 @@ def test_altered_moves_revert_or_change_nothing(run):
         move = (liar if s.player == "defender" else honest).move(s)
         before, data = evidence.state(s), evidence.move(s, move)
         want = referee().call("play", before, data)
-        pointing = {Phase.CHOOSE: 1, Phase.PICK: 1, Phase.ELEMENT: 2, Phase.ENTRY: 1}.get(s.phase, 0)
+        pointing = {Phase.CHOOSE: 1, Phase.PICK: 1, Phase.ELEMENT: 2, Phase.ENTRY: 1}.get(
+            s.phase, 0
+        )
         if s.phase not in (Phase.OPEN, Phase.ENTRY):  # any values root may be opened
             seen.add(s.phase)
             cuts = [data[:n] for n in {0, len(data) // 2, len(data) - 33} if n < len(data)]
