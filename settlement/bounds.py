@@ -6,7 +6,8 @@ from ree.compiler.instance import encode_attrs, encode_rule
 from ree.compiler.ir import Kind, Ref
 from ree.kernels import opdef
 from ree.settlement.decidable import Form, form, obstacles
-from ree.settlement.evidence import MAX_MOVE, Evidence, microcode, rule_bytes
+from ree.settlement.evidence import MAX_MOVE, Evidence
+from ree.settlement.openings import microcode, rule_bytes
 from ree.traces.merkle import depth
 from ree.traces.tensor import LEAF_BYTES, body_leaves
 from ree.verde.scope import ROW, VALUES, RowScope

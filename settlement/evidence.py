@@ -8,8 +8,6 @@ say what each move holds.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -18,21 +16,17 @@ from ree.compiler.instance import (
     Instance,
     encode_attrs,
     encode_rule,
-    encode_type,
     interface_leaves,
     node_records,
     row_leaves,
     sha256,
 )
 from ree.compiler.ir import Kind, Ref
-from ree.kernels import opdef
-from ree.kernels.microcode import assemble
-from ree.kernels.opdef import Array, Bound
-from ree.kernels.types import TensorType
 from ree.settlement.decidable import Form, form
+from ree.settlement.openings import Shown, bundle, constant, microcode, opening, proof, rule_bytes
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree, leaf_hash, node_hash
-from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, dtype_of, raw_bytes
+from ree.traces.tensor import LEAF_BYTES
 from ree.verde.derivation import (
     Bits,
     Entry,
@@ -52,7 +46,6 @@ from ree.verde.moves import (
     Leaf,
     Move,
     Open,
-    Opening,
     OpenStep,
     Phase,
     Point,
@@ -81,37 +74,6 @@ _COUNTED = {Form.CONTRACTION, Form.SUM, Form.EXTREME, Form.ARGUMENT, Form.CUMSUM
             Form.SCATTER}  # fmt: skip
 _RULED = _COUNTED | {Form.CAT, Form.PAD, Form.POINTWISE}
 _ATTRIBUTES = {Form.CUMSUM, Form.SORT, Form.SCATTER, Form.PAD, Form.CREATE}
-
-
-def proof(digests: Sequence[bytes]) -> bytes:
-    """Length in a byte, then the siblings from below upwards."""
-    return bytes([len(digests)]) + b"".join(digests)
-
-
-def bundle(blobs: Sequence[bytes], rest: Iterable[bytes]) -> bytes:
-    """Number of blobs, their lengths u16, the blobs, and what follows."""
-    sizes = struct.pack(f">B{len(blobs)}H", len(blobs), *map(len, blobs))
-    return b"".join([sizes, *blobs, *rest])
-
-
-@dataclass
-class _Shown:
-    """What a PROVE shows beyond record and leaf."""
-
-    left: list[Opening | EntryOpening]
-    blobs: list[bytes] = field(default_factory=list)
-    parts: list[bytes] = field(default_factory=list)
-    outer: bool = False  # whether the statement is needed
-
-    def opening(self, t: TensorType) -> None:
-        o = self.left.pop(0)
-        assert isinstance(o, Opening)  # the order of the rules
-        self.parts.append(opening(t, o))
-
-
-def opening(t: TensorType, o: Opening) -> bytes:
-    """Type, leaf, and the proofs of leaf and tensor."""
-    return encode_type(t) + o.leaf + proof(o.leaf_proof) + proof(o.tensor_proof)
 
 
 class Evidence:
@@ -336,7 +298,7 @@ class Evidence:
     def _prove(self, s: State, m: Prove) -> bytes:
         d = self.game.derivation(s)
         per = LEAF_BYTES // d.width
-        shown = _Shown(list(m.openings), self._blobs(s, counted=False))
+        shown = Shown(list(m.openings), self._blobs(s, counted=False))
 
         def entry(i: int) -> int:
             leaf = s.leaf
@@ -369,7 +331,7 @@ class Evidence:
 
     # sources
 
-    def _source(self, s: State, source: int, flat: int, shown: _Shown) -> None:
+    def _source(self, s: State, source: int, flat: int, shown: Shown) -> None:
         """The way from a source to what is committed."""
         inner = self.game.scope(s)
         if isinstance(inner, RowScope):
@@ -379,7 +341,7 @@ class Evidence:
         else:
             self._outer(inner.producers[s.tensor].sources[source], flat, shown)
 
-    def _outer(self, start: Ref, start_flat: int, shown: _Shown) -> None:
+    def _outer(self, start: Ref, start_flat: int, shown: Shown) -> None:
         ref, flat, scope = start, start_flat, self.game.program
         shown.outer = True
         while ref.kind is Kind.VALUE and scope.is_move(VALUES, ref.index):
@@ -403,7 +365,7 @@ class Evidence:
         """The record of a value and its proof."""
         return self.records[value] + proof(self.record_tree.prove(value))
 
-    def _local(self, inner: RowScope, s: State, start: int, start_flat: int, shown: _Shown) -> None:
+    def _local(self, inner: RowScope, s: State, start: int, start_flat: int, shown: Shown) -> None:
         program, local, flat = inner.program, start, start_flat
         leaves, tree = self.row_program(*inner.owner[:2])
         while local >= inner.first and inner.is_move(ROW, local - inner.first):
@@ -429,26 +391,3 @@ class Evidence:
             self._outer(self.game.program.producers[inner.owner[1]].sources[x.operand], at, shown)
         elif local < n + m:
             shown.parts.append(constant(np.asarray(program.constants[local - n]), flat))
-
-
-def rule_bytes(node: Bound) -> bytes:
-    """The index rule of a bound operator."""
-    rule = opdef.get(node.op).index_rule
-    assert rule is not None  # checked at registration
-    return encode_rule(rule(node))
-
-
-def microcode(node: Bound) -> bytes:
-    """The microcode of a pointwise operator."""
-    scalar = opdef.get(node.op).scalar
-    assert scalar is not None  # checked at registration
-    return assemble(scalar([t.dtype for t in node.inputs], node.attrs)).encode()
-
-
-def constant(x: Array, flat: int) -> bytes:
-    """The opening of an element of a constant: type, leaf, proof."""
-    t = TensorType(dtype_of(x), x.shape)
-    raw = raw_bytes(x)
-    leaves = [body_leaf(raw, i) for i in range(body_leaves(len(raw)))]
-    at = flat * t.dtype.size // LEAF_BYTES
-    return encode_type(t) + leaves[at] + proof(MerkleTree(leaves).prove(at))

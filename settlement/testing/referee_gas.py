@@ -47,7 +47,8 @@ def _played(program: Program, inputs: tuple[Array, ...], fault: Fault) -> list[P
     run, instance = honest_run(program, inputs)
     evidence = Evidence(Game(run.scope), instance)
     honest, liar = Party(run, instance.digest), Liar(run, fault, instance.digest)
-    s, out = State(liar.statement), []
+    s = State(liar.statement)
+    out: list[Played] = []
     while s.phase is not Phase.OVER:
         move = (liar if s.player == "defender" else honest).move(s)
         out.append((s.phase, transaction(evidence.state(s), evidence.move(s, move))))
