@@ -102,10 +102,8 @@ def test_first_states_are_those_of_the_rules(step, honest):
 
 
 @pytest.mark.parametrize(
-    ("name", "at"),
-    [("linear", 1), ("matmul", 20), ("div", STEPS), ("sum", 7), ("uniform", 2), ("mul", 16),
-     ("embedding", 3), ("index_add", 5), ("amax", 6)],
-)  # fmt: skip
+    ("name", "at"), [("linear", 1), ("sum", 7), ("uniform", 2), ("mul", STEPS), ("embedding", 3)]
+)
 def test_a_false_step_is_found_on_chain(step, honest, name, at):
     nodes = step.instance.graph.nodes
     found = [n for n in nodes if n.op == name and n.results[0].dtype is DType.F32]
