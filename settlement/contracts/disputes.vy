@@ -14,7 +14,7 @@ uses: bank
 uses: docket
 
 MAX_STATE: constant(uint256) = 384
-MAX_MOVE: constant(uint256) = 8192
+MAX_MOVE: constant(uint256) = 12288
 CONFRONTATION_TAG: constant(bytes32) = keccak256("ree.court.confrontation.1")
 
 event Challenged:

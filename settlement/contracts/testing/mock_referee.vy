@@ -48,7 +48,7 @@ def begin_run(statement: Bytes[284], run: Bytes[104]) -> Bytes[384]:
 
 @external
 @view
-def play(state: Bytes[384], move: Bytes[8192]) -> (Bytes[384], uint256):
+def play(state: Bytes[384], move: Bytes[12288]) -> (Bytes[384], uint256):
     root: bytes32 = extract32(state, 12)
     seed: bytes32 = extract32(state, 44)
     phase: uint256 = convert(slice(state, 1, 1), uint256)
@@ -81,14 +81,14 @@ def play(state: Bytes[384], move: Bytes[8192]) -> (Bytes[384], uint256):
 
 @internal
 @pure
-def _check(root: bytes32, group: uint256, move: Bytes[8192]):
+def _check(root: bytes32, group: uint256, move: Bytes[12288]):
     assert keccak256(slice(move, 0, 512)) == root, "mock: digests"
     assert keccak256(slice(move, 512, 512)) == extract32(move, 32 * group), "mock: words"
 
 
 @internal
 @pure
-def _point(move: Bytes[8192]) -> uint256:
+def _point(move: Bytes[12288]) -> uint256:
     assert len(move) == 1, "mock: one byte"
     i: uint256 = convert(slice(move, 0, 1), uint256)
     assert i < 16, "mock: no such place"
