@@ -63,9 +63,13 @@ def killed_and_resumed(steps):
                 raise SystemExit("the run ended before it could be killed")
         p.send_signal(signal.SIGKILL)
         p.wait()
-        subprocess.run([*command, "--resume"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [*command, "--resume"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         show = [sys.executable, "-P", "-m", "ree.cli", "inspect", str(run), "--json"]
-        return json.loads(subprocess.run(show, check=True, capture_output=True, text=True).stdout)["root"]
+        return json.loads(subprocess.run(show, check=True, capture_output=True, text=True).stdout)[
+            "root"
+        ]
 
 
 def main():
@@ -80,7 +84,10 @@ def main():
     rows.append({**rows[0], "killed": True, "root": killed_and_resumed(args.steps)})
     tiny = [(isa, t, f) for isa in (*isas, "portable") for t in (1, 2) for f in (True, False)]
     rows += list(roots("chargpt_tiny", TINY_STEPS, tiny))
-    same = all(len({r["root"] for r in rows if r["example"] == e}) == 1 for e in ("chargpt", "chargpt_tiny"))
+    same = all(
+        len({r["root"] for r in rows if r["example"] == e}) == 1
+        for e in ("chargpt", "chargpt_tiny")
+    )
     Path(args.o).write_text(json.dumps({"same": same, "runs": rows}, indent=1) + "\n")
     print("same" if same else "DIFFERENT")
     raise SystemExit(0 if same else 1)

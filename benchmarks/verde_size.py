@@ -61,7 +61,9 @@ def main():
             moves, size = dispute(**sizes)
             rows.append({"log2": n, "moves": moves, "bytes": size})
         table[name] = rows
-    (RESULTS / "verde_size.json").write_text(json.dumps({"base": BASE, "simulated": table}, indent=1) + "\n")
+    (RESULTS / "verde_size.json").write_text(
+        json.dumps({"base": BASE, "simulated": table}, indent=1) + "\n"
+    )
     plot(table)
 
 
@@ -74,12 +76,19 @@ def plot(table):
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
     for name, rows in table.items():
         for axis, key in zip(axes, ("moves", "bytes"), strict=True):
-            axis.plot([r["log2"] for r in rows], [r[key] for r in rows], label=name, drawstyle="steps-post")
+            axis.plot(
+                [r["log2"] for r in rows],
+                [r[key] for r in rows],
+                label=name,
+                drawstyle="steps-post",
+            )
     real = RESULTS / "disputes.json"
     if real.is_file():
         for op, found in json.loads(real.read_text())["operators"].items():
             d = found["refuted"]
-            axes[0].plot(19, d["moves"], "k.", label="MiniLM, by operator" if op == "linear" else None)
+            axes[0].plot(
+                19, d["moves"], "k.", label="MiniLM, by operator" if op == "linear" else None
+            )
             axes[1].plot(19, d["bytes"] / 2, "k.")  # hexadecimal on the wire
     for axis, key in zip(axes, ("moves", "bytes revealed"), strict=True):
         axis.set_xlabel("log2 of the size")

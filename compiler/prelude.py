@@ -21,7 +21,9 @@ def prelude(g: Graph) -> tuple[int, ...]:
     for n in g.nodes:
         values = [s.index for s in n.sources if s.kind is Kind.VALUE]
         fixed = all(s.kind in (Kind.WEIGHT, Kind.CONST) or s.index in known for s in n.sources)
-        symbolic = any(not t.is_static for t in n.results) or any(_has_symbol(v) for _, v in n.attrs)
+        symbolic = any(not t.is_static for t in n.results) or any(
+            _has_symbol(v) for _, v in n.attrs
+        )
         if not fixed or not n.sources or symbolic:
             continue
         results = range(n.first, n.first + len(n.results))

@@ -207,9 +207,7 @@ class Program:
                 keep_values=keep,
                 fuse=fuse,
             )
-            self._executables[key] = Executable(
-                graph, recipe, isa, weights, self._packed
-            )
+            self._executables[key] = Executable(graph, recipe, isa, weights, self._packed)
         return self._executables[key]
 
     def _prelude(self) -> tuple[tuple[int, ...], list[Array]]:

@@ -38,7 +38,9 @@ class TrainFile:
         if not path.is_file():
             raise CaptureError(f"no training file '{path}'")
         with self._imports():
-            self.names = guard(path, lambda: runpy.run_path(str(path.resolve()), run_name="ree_train"))
+            self.names = guard(
+                path, lambda: runpy.run_path(str(path.resolve()), run_name="ree_train")
+            )
         for name in needs:
             if not callable(self.names.get(name)):
                 raise CaptureError(

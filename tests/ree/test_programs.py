@@ -266,7 +266,9 @@ def test_a_swapped_order_would_be_seen():
 
 def test_what_follows_from_weights_alone_is_made_once():
     """Widened weights are no part of a run, and the bits are those of a traced run, which makes them."""
-    model = torch.nn.Sequential(torch.nn.Linear(40, 30), torch.nn.GELU(), torch.nn.Linear(30, 5)).bfloat16()
+    model = torch.nn.Sequential(
+        torch.nn.Linear(40, 30), torch.nn.GELU(), torch.nn.Linear(30, 5)
+    ).bfloat16()
     x = torch.randn(3, 40).bfloat16()
     program = ree.compile(model, (x,))
     y = program(x)
@@ -277,4 +279,9 @@ def test_what_follows_from_weights_alone_is_made_once():
     traced = program.run(x, trace="ops").outputs[0]
     assert y.view(torch.int16).equal(traced.view(torch.int16))
     program = ree.compile(model, (x,))
-    assert program.run(x, fuse=False, isa="portable").outputs[0].view(torch.int16).equal(y.view(torch.int16))
+    assert (
+        program.run(x, fuse=False, isa="portable")
+        .outputs[0]
+        .view(torch.int16)
+        .equal(y.view(torch.int16))
+    )
