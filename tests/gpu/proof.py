@@ -22,8 +22,8 @@ K, N = 272, 24  # two full segments and a short one
 def compiled(m, fill, target):
     contraction_triton.FILL = fill
     b = Builder()
-    sources = [b.input(TensorType(DType.F32, s)) for s in ((m, K), (N, K))]
-    node = b.add_node("linear", sources, {})
+    x, w = (TensorType(DType.F32, s) for s in ((m, K), (N, K)))
+    node = b.add_node("linear", (b.input(x), b.weight(w)), {})  # a weight is packed
     graph = b.finish((Ref(Kind.VALUE, node.first),))
     launches = schedule(plan(graph, panel=PANEL))[0]
     return [
