@@ -169,6 +169,7 @@ class StepRunner:
             for i, r in enumerate(graph.outputs)
         ]
         self._loss = self._outputs[n]
+        self.intact = True  # false while a step overwrites the state, and after one that failed there
         self.state: list[Array] = [_empty(t) for t in self._types]
         if step.initial:
             self.load(step.initial)
@@ -186,9 +187,12 @@ class StepRunner:
                 raise InputError(f"state '{name}': expected {t}, got {x.dtype}{list(x.shape)}")
         for mine, x in zip(self.state, state, strict=True):
             np.copyto(mine, x)
+        self.intact = True
 
     def run(self, batch: Sequence[Any]) -> np.float32:
-        """One step; the loss. NonFiniteLoss, before the state changes, if it is NaN or infinite."""
+        """One step; the loss. InputError if a step has failed in mid-update; NonFiniteLoss, before the state changes, if it is NaN or infinite."""
+        if not self.intact:
+            raise InputError("a step failed while it changed the state", "load a state first")
         arrays = self.step.batch(batch)
         e = self._executable
         e.bind({"input": arrays, "output": self._outputs, "state": self.state})
@@ -198,10 +202,12 @@ class StepRunner:
             raise NonFiniteLoss(
                 f"the loss is {loss}", "the state is kept as it was before the step"
             )
+        self.intact = False
         e.run_part(1, self._pool)
         for i in range(len(self.state)):
             if i not in self._in_place:
                 self.state[i], self._outputs[i] = self._outputs[i], self.state[i]
+        self.intact = True
         return loss
 
     def trace(self, batch: Sequence[Any]) -> Trace:

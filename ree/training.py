@@ -178,17 +178,19 @@ def _writer(
 
 @contextmanager
 def _state_kept(writer: RunWriter | None, runner: StepRunner, s: int) -> Iterator[None]:
-    """Name the step that fails, and keep the state before it; a run can go on from there."""
+    """Name the step that fails, and keep the state before it; a run can go on from there, or, where the
+    step had begun to overwrite the state, from the checkpoint before."""
     try:
         yield
     except Exception as e:
-        if writer is not None:
+        kept = writer if runner.intact else None
+        if kept is not None:
             with suppress(ReeError):  # the error may be that the disk is full
-                writer.checkpoint(runner.state)
-                writer.finish()
+                kept.checkpoint(runner.state)
+                kept.finish()
         if not isinstance(e, ReeError) or isinstance(e, RunError):
             raise
-        hint = f"the state before step {s} is kept in '{writer.path}'" if writer else e.hint
+        hint = f"the state before step {s} is kept in '{kept.path}'" if kept else e.hint
         raise InputError(f"step {s}: {e}", hint) from e
 
 

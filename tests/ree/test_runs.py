@@ -44,6 +44,10 @@ class Proxy:
     def state(self):
         return self.runner.state
 
+    @property
+    def intact(self):
+        return self.runner.intact
+
     def load(self, state) -> None:
         self.runner.load(state)
 
@@ -241,6 +245,28 @@ def test_resume_goes_on(honest, toy, tmp_path):
     assert again.history.commitment == RunReader(honest / "run").history.commitment
     with pytest.raises(InputError, match="has 12 already"):
         run_steps(toy.step, toy.batch, 3, run=tmp_path / "run", resume=True)
+
+
+def test_a_step_that_fails_while_it_changes_the_state(honest, toy, tmp_path, monkeypatch):
+    """What is half changed is no checkpoint: the run goes on from the one before."""
+    runner = toy.step.runner()
+    real, updates = runner._executable.run_part, []
+
+    def run_part(part, pool):
+        real(part, pool)
+        updates.append(part)
+        if updates.count(1) == 7:
+            raise InputError("planted")
+
+    monkeypatch.setattr(runner._executable, "run_part", run_part)
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="step 7: planted"):
+        run_steps(toy.step, toy.batch, STEPS, run=run, checkpoint_every=EVERY, runner=runner)
+    assert [step_file(run / "checkpoints", s).is_file() for s in (5, 6, 7)] == [True, False, False]
+    with pytest.raises(InputError, match="load a state"):
+        runner.run(toy.batch(7))
+    run_steps(toy.step, toy.batch, STEPS, run=run, resume=True)
+    assert RunReader(run).records == RunReader(honest / "run").records
 
 
 # verifying
