@@ -190,7 +190,8 @@ class StepRunner:
         self.intact = True
 
     def run(self, batch: Sequence[Any]) -> np.float32:
-        """One step; the loss. InputError if a step has failed in mid-update; NonFiniteLoss, before the state changes, if it is NaN or infinite."""
+        """One step; the loss. NonFiniteLoss, before the state changes, if it is NaN or infinite; InputError
+        after a step that failed while it changed the state."""
         if not self.intact:
             raise InputError("a step failed while it changed the state", "load a state first")
         arrays = self.step.batch(batch)

@@ -263,7 +263,7 @@ def test_a_step_that_fails_while_it_changes_the_state(honest, toy, tmp_path, mon
     with pytest.raises(InputError, match="step 7: planted"):
         run_steps(toy.step, toy.batch, STEPS, run=run, checkpoint_every=EVERY, runner=runner)
     assert [step_file(run / "checkpoints", s).is_file() for s in (5, 6, 7)] == [True, False, False]
-    with pytest.raises(InputError, match="load a state"):
+    with pytest.raises(InputError, match="while it changed the state"):
         runner.run(toy.batch(7))
     run_steps(toy.step, toy.batch, STEPS, run=run, resume=True)
     assert RunReader(run).records == RunReader(honest / "run").records
