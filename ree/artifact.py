@@ -31,6 +31,7 @@ from ree.files import atomic_directory
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program, hash_array
+from ree.traces.strict_json import strict_json
 
 MAGIC = "ree.artifact"
 VERSION = 1
@@ -121,8 +122,8 @@ def read_manifest(d: Path) -> dict[str, Any]:
         raise ArtifactError(f"no artifact at '{d}'", "expected a directory written by ree compile")
     try:
         raw = _bounded(d / MANIFEST, MAX_BYTES[MANIFEST])
-        manifest = json.loads(raw)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
+        manifest = strict_json(raw)
+    except ValueError as e:
         raise ArtifactError(f"artifact '{d}': manifest is not JSON") from e
     problem = _manifest_problem(manifest)
     if problem:
@@ -239,12 +240,12 @@ def _weights(g: Graph, names: Names, tensors: dict[str, Array], d: Path) -> list
 def _with_origins(g: Graph, data: bytes, d: Path) -> Graph:
     """Origins are shown to people, never trusted: wrong ones cannot change a result."""
     try:
-        rows = json.loads(data)
+        rows = strict_json(data)
         ok = isinstance(rows, list) and len(rows) == len(g.nodes) and all(
             isinstance(r, list) and len(r) == 5 and all(isinstance(x, str) and len(x) <= 1000
                                                         for x in r) for r in rows
         )  # fmt: skip
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except ValueError:
         ok = False
     if not ok:
         raise ArtifactError(f"artifact '{d}': {ORIGINS} does not fit the graph")

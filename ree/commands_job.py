@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ree.cli import OK, say
 from ree.commands import emit, progress, read_inputs
 from ree.errors import ChainError, EnvironmentError_, InputError
+from ree.traces.strict_json import strict_json
 
 if TYPE_CHECKING:
     from ree.settlement.client import Agreed, Court
@@ -147,7 +147,7 @@ def read_terms(path: str, court: Court, facts: Facts) -> tuple[Terms, str]:
 
     raw = Path(path).read_bytes()[: MAX_TERMS + 1]
     try:
-        given = json.loads(raw) if len(raw) <= MAX_TERMS else None
+        given = strict_json(raw) if len(raw) <= MAX_TERMS else None
     except ValueError:
         given = None
     wanted = {"token", "data", *AMOUNTS, *WINDOWS}

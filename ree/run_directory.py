@@ -32,6 +32,7 @@ from ree.program import hash_array
 from ree.tensor_file import read_tensors
 from ree.traces.encoding import DIGEST, sha256, u32, u64
 from ree.traces.history import History, RunHeader, StepRecord, batch_digest, state_root
+from ree.traces.strict_json import strict_json
 
 if TYPE_CHECKING:
     from ree.step import Step
@@ -363,8 +364,8 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(read_bounded(path, MAX_MANIFEST))
-    except (UnicodeDecodeError, ValueError, RecursionError) as e:
+        return strict_json(read_bounded(path, MAX_MANIFEST))
+    except ValueError as e:
         raise RunError(f"'{path}' is not JSON") from e
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ree.errors import RunError
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
+from ree.traces.strict_json import strict_json
 
 CODES = {
     DType.F32: "F32", DType.F16: "F16", DType.BF16: "U16", DType.I64: "I64", DType.I32: "I32",
@@ -109,8 +110,8 @@ def _parse(
 ) -> tuple[dict[str, int], dict[str, str]]:
     """(offset of each tensor, metadata) of a header that describes exactly `types`."""
     try:
-        header = json.loads(raw)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
+        header = strict_json(raw)
+    except ValueError as e:
         raise RunError(f"'{path}': its header is not JSON") from e
     if not isinstance(header, dict):
         raise RunError(f"'{path}': its header is not an object")

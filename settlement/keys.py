@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from ree.errors import ChainError
+from ree.traces.strict_json import strict_json
 
 MAX_KEY_FILE = 64 << 10  # bytes
 
@@ -75,6 +75,6 @@ def _from_keystore(text: str, path: str) -> Key:
     if password is None:
         raise ChainError(f"'{path}' is encrypted", "set REE_KEY_PASSWORD")
     try:
-        return Key(bytes(Account.decrypt(json.loads(text), password)))
+        return Key(bytes(Account.decrypt(strict_json(text.encode()), password)))
     except Exception:
         raise ChainError(f"'{path}': wrong password, or no keystore") from None

@@ -7,6 +7,7 @@ import json
 import math
 from typing import Any
 
+from ree.traces.strict_json import strict_json
 from ree.traces.trace import Sidecar, ValueInfo
 
 MAX_BYTES = 16 << 20
@@ -51,10 +52,8 @@ def decode_sidecar(raw: bytes, inputs: int, outputs: int, values: int) -> Sideca
     if len(raw) > MAX_BYTES:
         raise SidecarError(f"sidecar: expected at most {MAX_BYTES} bytes, got {len(raw)}")
     try:
-        document = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
-    except (ValueError, RecursionError) as e:
+        document = strict_json(raw)
+    except ValueError as e:
         raise SidecarError(f"sidecar: expected JSON, got {type(e).__name__}") from e
     keys = {"values", "inputs", "outputs", "environment"}
     if not isinstance(document, dict) or set(document) != keys:
@@ -99,14 +98,3 @@ def _text(x: object, where: str) -> str:
     if not isinstance(x, str) or len(x) > MAX_TEXT or not x.isprintable():
         raise SidecarError(f"{where}: expected printable text of at most {MAX_TEXT} characters")
     return x
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("duplicate key")
-    return out
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")

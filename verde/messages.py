@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ree.traces.strict_json import strict_json
 from ree.traces.tensor import LEAF_BYTES
 from ree.verde.moves import (
     VERSION,
@@ -194,9 +195,9 @@ def parse(data: bytes, limit: int, what: str = "message") -> Any:
     if len(data) > limit:
         raise MessageError(f"{what}: expected at most {limit} bytes")
     try:
-        value = json.loads(data.decode())
+        value = strict_json(data)
         same = canonical(value) == data
-    except (ValueError, RecursionError) as e:
+    except ValueError as e:
         raise MessageError(f"{what}: expected JSON") from e
     if not same:
         raise MessageError(f"{what}: expected canonical JSON")

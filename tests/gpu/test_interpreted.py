@@ -14,6 +14,7 @@ from ree.gpu import find_device, typed
 from ree.kernels import contraction_triton, opdef, registry
 from ree.kernels.launch import PANEL, SCRATCH, KernelCall, Ptr, table
 from ree.kernels.types import DType, TensorType
+from ree.program import Names, Program
 from ree.traces.tensor import body_root
 
 find_device("interpret")
@@ -39,30 +40,34 @@ def test_every_kernel_name_has_a_gpu_form():
         for case in cases(op):
             graph = case.program.instance(case.program.bind_symbols(case.sample.inputs)).graph
             used |= {c.kernel for c in plan(graph, panel=PANEL, hash_values=True).calls}
+    packed = linear_gelu(2, 3, 4, packed=True)[0].graph
+    used |= {c.kernel for c in plan(packed, panel=PANEL).calls}
     assert used <= set(table())
     assert used >= {"gemm", "bmm", "tile", "softmax", "attention", "tree_hash"}
 
 
-def linear_gelu(m, k, n):
-    """x W + b, gelu, + x2: a contraction with an epilogue that reads a row, a vector and a matrix."""
+def linear_gelu(m, k, n, packed, seed=1):
+    """x W + b, gelu, + x2, and its inputs: a contraction with an epilogue that reads a row, a vector and
+    a matrix. W is a weight, packed at load, or an input."""
+    rng = np.random.default_rng(seed)
     b = Builder()
-    f32 = DType.F32
-    x, w, bias, more = (b.input(TensorType(f32, s)) for s in ((m, k), (n, k), (n,), (m, n)))
-    y = b.add_node("linear", (x, w), {}).value
-    y = b.add_node("add", (y, bias), {}).value
-    y = b.add_node("gelu", (y,), {}).value
-    y = b.add_node("add", (y, more), {}).value
-    return program_of(b.finish((y,)))
+    x, bias, more = (b.input(TensorType(DType.F32, s)) for s in ((m, k), (n,), (m, n)))
+    arrays = [rng.standard_normal(s, np.float32) for s in ((m, k), (n,), (m, n), (n, k))]
+    w = (b.weight if packed else b.input)(TensorType(DType.F32, (n, k)))
+    y = b.add("linear", x, w)
+    y = b.add("add", b.add("gelu", b.add("add", y, bias)), more)
+    graph, inputs = b.finish((y,)), ("x", "bias", "more", "w")[: 3 + (not packed)]
+    names = Names(inputs, ("y",), ("w",) if packed else ())
+    return Program(graph, names, arrays[3:] if packed else ()), arrays[: len(inputs)]
 
 
 # gemv, split segments, whole chains with clamped edges, a K that ends in the middle of a segment
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize(
     ("m", "k", "n"), [(1, 300, 150), (7, 256, 40), (40, 400, 130), (65, 72, 129)]
 )
-def test_contraction_schedules_with_epilogue(m, k, n):
-    rng = np.random.default_rng(m)
-    inputs = [rng.standard_normal(s, np.float32) for s in ((m, k), (n, k), (n,), (m, n))]
-    program = linear_gelu(m, k, n)
+def test_contraction_schedules_with_epilogue(m, k, n, packed):
+    program, inputs = linear_gelu(m, k, n, packed, seed=m)
     for fuse in (True, False):
         (want,) = program.run(*inputs, fuse=fuse).outputs
         (got,) = program.run(*inputs, fuse=fuse, device="interpret").outputs
@@ -73,9 +78,7 @@ def test_contraction_schedules_with_epilogue(m, k, n):
 def test_tile_sizes_do_not_change_bits(size, monkeypatch):
     monkeypatch.setattr(contraction_triton, "tile_size", lambda m, n, count: size)
     monkeypatch.setattr(contraction_triton, "FILL", 0)
-    rng = np.random.default_rng(1)
-    inputs = [rng.standard_normal(s, np.float32) for s in ((33, 200), (70, 200), (70,), (33, 70))]
-    program = linear_gelu(33, 200, 70)
+    program, inputs = linear_gelu(33, 200, 70, packed=True)
     (want,) = program.run(*inputs).outputs
     (got,) = program.run(*inputs, device="interpret").outputs
     same(got, want, size)
@@ -115,9 +118,7 @@ def test_a_model_has_the_same_bits_and_io_root(block):
 
 
 def test_an_ops_trace_is_verified():
-    rng = np.random.default_rng(2)
-    inputs = [rng.standard_normal(s, np.float32) for s in ((3, 130), (4, 130), (4,), (3, 4))]
-    program = linear_gelu(3, 130, 4)
+    program, inputs = linear_gelu(3, 130, 4, packed=True)
     want = program.run(*inputs, trace="ops")
     assert ree.verify(program, want.trace, inputs, device="interpret").same
 
@@ -175,9 +176,7 @@ def test_tree_hash(n):
 
 def test_a_dot_in_another_order_is_seen(monkeypatch):
     """The check can fail: np.matmul's order, and two roundings for an fma, change bytes."""
-    rng = np.random.default_rng(3)
-    inputs = [rng.standard_normal(s, np.float32) for s in ((12, 200), (9, 200), (9,), (12, 9))]
-    program = linear_gelu(12, 200, 9)
+    program, inputs = linear_gelu(12, 200, 9, packed=True)
     (want,) = program.run(*inputs).outputs
 
     def run():
@@ -191,7 +190,7 @@ def test_a_dot_in_another_order_is_seen(monkeypatch):
     gelu = program_of(
         b.finish((b.add_node("gelu", (b.input(TensorType(DType.F32, (4096,))),), {}).value,))
     )
-    x = rng.standard_normal(4096, np.float32)
+    x = np.random.default_rng(3).standard_normal(4096, np.float32)
     with monkeypatch.context() as m:
         m.setattr(interpreter, "fma", lambda a, b, c: np.float32(a) * np.float32(b) + c)
         rounded_twice = gelu.run(x, device="interpret").outputs[0]
