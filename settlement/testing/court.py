@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from eth_utils.crypto import keccak
@@ -14,7 +15,7 @@ from ree.settlement.terms import (
     dispute_id,
     facts_digest,
 )
-from ree.settlement.testing.evm import Chain
+from ree.settlement.testing.evm import Chain, Reverted
 from ree.settlement.testing.mock_game import MockRun, facts
 
 CHAIN_ID = 1
@@ -24,6 +25,8 @@ ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
 FINAL, VOID = 2**256 - 1, 2**256 - 2
 RICH = 10**9
 SALT = b"salt of 16 bytes"
+NAMES = ("poster", "alice", "bob", "carol", "dave", "anyone")  # roles that have money
+LIE, OTHER_LIE = MockRun(SEED, wrong=77), MockRun(SEED, wrong=16)
 
 
 def account(name: str) -> str:
@@ -80,6 +83,23 @@ class World:
 
     def post(self, **changes: Any) -> Job:
         return Job(self, self.terms(**changes))
+
+
+def balances(w: World) -> dict[str, int]:
+    """What each of NAMES has gained; checks that nothing was made or lost."""
+    gained = {n: w.credit(n) - RICH for n in NAMES}
+    token = w.token.address
+    total = sum(w.credit(n) for n in (*NAMES, "treasury"))
+    total += w.view("held", token) + w.view("burnt", token)
+    assert total == w.token.call("balanceOf", w.court.address)
+    return {n: g for n, g in gained.items() if g}
+
+
+def refused(reason: str) -> AbstractContextManager[Any]:
+    """Expects that what is done inside reverts for a reason."""
+    import pytest
+
+    return pytest.raises(Reverted, match=f"^{reason}$")
 
 
 class Job:
