@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from ree.errors import EnvironmentError_
-from ree.settlement.keys import Key
+from ree.settlement.keys import Key, role_key
 from ree.settlement.node import Node
 
 ETHER = 10**18
@@ -14,7 +13,9 @@ GAS = 16_000_000  # of a transaction: below the 2^24 that the network allows
 
 
 class Embedded:
-    """A chain, and accounts with ether on it. Each transaction is a block; `now` is the next one's time."""
+    """A chain, and accounts with ether on it. Each transaction is a block."""
+
+    name = "embedded"
 
     def __init__(self) -> None:
         try:
@@ -29,15 +30,24 @@ class Embedded:
 
     def account(self, name: str) -> Node:
         """A node with a key made from a name, and 100 ether."""
-        key = Key(hashlib.sha256(b"ree.embedded." + name.encode()).digest())
+        key = role_key(name)
         eth = self.web3.eth
         eth.send_transaction({"from": eth.accounts[0], "to": key.address, "value": 100 * ETHER})
+        return self.connect(key)
+
+    def connect(self, key: Key | None) -> Node:
+        """A client of this chain."""
         return Node(self.web3, key, gas=GAS)
 
     @property
     def now(self) -> int:
         """Timestamp of the latest block."""
         return int(self.web3.eth.get_block("latest")["timestamp"])
+
+    def next_at(self, timestamp: int) -> None:
+        """The next block is to have this timestamp, in the future of the latest."""
+        if timestamp > self.now + 1:  # one second later is what it has anyway
+            self._tester.time_travel(timestamp)
 
     def wait_until(self, timestamp: int) -> None:
         """Mine a block at a time in the future; one that has passed is no error."""

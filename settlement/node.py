@@ -16,6 +16,9 @@ from ree.settlement.keys import Key
 TIMEOUT = 30.0  # seconds for an answer of the node
 RANGE = 5_000  # blocks that one question for logs spans: nodes limit it
 MINED = 180.0  # seconds until a transaction must be in a block
+GAS_CAP = 1 << 24  # of a transaction, EIP-7825
+BIDS = 16  # a replacement must offer more each time
+FEES = ("gasPrice", "maxFeePerGas", "maxPriorityFeePerGas")
 
 
 @lru_cache(maxsize=1)
@@ -124,17 +127,8 @@ class Node:
         assert key is not None  # `account` has looked
 
         def go() -> Receipt:
-            eth = self.web3.eth
-            fields = {
-                "from": sender,
-                "nonce": eth.get_transaction_count(sender),
-                "chainId": eth.chain_id,
-            }
-            tx = call.build_transaction(
-                fields
-            )  # runs it on the node first: a refusal costs nothing
-            raw = key.sign(tx)
-            found = eth.wait_for_transaction_receipt(eth.send_raw_transaction(raw), timeout=MINED)
+            sent = self._submit(call, sender, key)
+            found = self.web3.eth.wait_for_transaction_receipt(sent, timeout=MINED)
             if found["status"] != 1:
                 raise ChainError(f"{what}: the transaction failed")
             self.created = found["contractAddress"]
@@ -144,6 +138,36 @@ class Node:
         receipt: Receipt = self.ask(go)
         self.receipts.append(receipt)
         return receipt
+
+    def _submit(self, call: Any, sender: str, key: Key) -> bytes:
+        """Hash of the signed transaction, once the node has it. One of this account that still waits for a
+        block, from before a restart, is waited for or outbid."""
+        from eth_utils.crypto import keccak
+
+        eth = self.web3.eth
+        fields = {
+            "from": sender,
+            "nonce": eth.get_transaction_count(sender),
+            "chainId": eth.chain_id,
+        }
+        # either way the node runs it first: a refusal costs nothing
+        if self.gas is None:
+            tx = call.build_transaction(fields)
+            tx["gas"] = min(tx["gas"] * 5 // 4, GAS_CAP)  # another block may make it dearer
+        else:
+            tx = call.build_transaction({**fields, "gas": self.gas})
+            eth.call(tx)
+        for _ in range(BIDS):
+            raw = key.sign(tx)
+            try:
+                return bytes(eth.send_raw_transaction(raw))
+            except Exception as e:
+                if re.search("already (known|imported)", str(e)):
+                    return bytes(keccak(raw))
+                if "underpriced" not in str(e):
+                    raise
+                tx.update({k: v * 5 // 4 + 1 for k, v in tx.items() if k in FEES})
+        raise ChainError("another transaction of this account waits for a block at a higher price")
 
     def deploy(self, compiled: Any, *args: Any) -> str:
         """Address of a new contract."""
@@ -168,6 +192,8 @@ def _line(e: Exception) -> str:
     text = " ".join(str(e).split())
     if isinstance(e, requests.exceptions.RequestException):
         return f"the node does not answer ({type(e).__name__})"
+    if type(e).__name__ == "TimeExhausted":
+        return f"the transaction is in no block after {MINED:.0f} s"
     reason = re.search(r"(court|bank|mock|referee|merkle|token): [a-z ,^0-9]+", text)
     if reason:
         return f"the chain refuses: {reason[0]}"

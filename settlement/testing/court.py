@@ -1,13 +1,12 @@
-"""A Court in memory with a mock referee, a token and everyone's money: for tests."""
+"""A Court in memory or on a node, with a mock referee, a token and everyone's money: for tests."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from typing import Any
 
-from eth_utils.crypto import keccak
-
 from ree.settlement.compile import compile_contract
+from ree.settlement.keys import role_key
 from ree.settlement.terms import (
     Terms,
     challenge_commitment,
@@ -17,8 +16,8 @@ from ree.settlement.terms import (
 )
 from ree.settlement.testing.evm import Chain, Reverted
 from ree.settlement.testing.mock_game import MockRun, facts
+from ree.settlement.testing.nodes import NodeChain
 
-CHAIN_ID = 1
 SEED = bytes(range(32))
 DEFENDER, CHALLENGER, DEFENDER_WON, CHALLENGER_WON = 1, 2, 3, 4
 ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
@@ -31,7 +30,7 @@ LIE, OTHER_LIE = MockRun(SEED, wrong=77), MockRun(SEED, wrong=16)
 
 def account(name: str) -> str:
     """The address of a role."""
-    return "0x" + bytes(keccak(text=name))[-20:].hex()
+    return role_key(name).address
 
 
 TREASURY = account("treasury")
@@ -40,8 +39,14 @@ TREASURY = account("treasury")
 class World:
     """A Court, its token, and one job at a time."""
 
-    def __init__(self, token: str = "testing/token.vy", venom: bool = False) -> None:
-        self.chain = Chain()
+    def __init__(
+        self,
+        token: str = "testing/token.vy",
+        venom: bool = False,
+        chain: Chain | NodeChain | None = None,
+    ) -> None:
+        """chain: one in memory if it is not given."""
+        self.chain = chain or Chain()
         self.referee = self.chain.deploy(compile_contract("testing/mock_referee.vy"))
         self.court = self.chain.deploy(
             compile_contract("court.vy", venom=venom), self.referee.address, TREASURY
@@ -55,12 +60,14 @@ class World:
 
     def fund(self, *names: str, amount: int = RICH) -> None:
         """Mint, approve and deposit."""
+        self.chain.know(*names)
         for name in names:
             self.token.call("mint", account(name), amount)
             self.token.call("approve", self.court.address, amount, by=account(name))
             self.send(name, "deposit", self.token.address, amount)
 
     def send(self, name: str, function: str, *args: Any) -> Any:
+        self.chain.know(name)
         return self.court.call(function, *args, by=account(name))
 
     def view(self, function: str, *args: Any) -> Any:
@@ -130,12 +137,14 @@ class Job:
 
     def commitment(self, name: str, root: bytes, salt: bytes = SALT) -> bytes:
         court = self.world.court.address
-        return claim_commitment(CHAIN_ID, court, self.id, account(name), root, salt)
+        return claim_commitment(
+            self.world.chain.chain_id, court, self.id, account(name), root, salt
+        )
 
     def challenge_commitment(self, name: str, provider: str, salt: bytes = SALT) -> bytes:
         court = self.world.court.address
         return challenge_commitment(
-            CHAIN_ID, court, self.id, account(name), account(provider), salt
+            self.world.chain.chain_id, court, self.id, account(name), account(provider), salt
         )
 
     def challenge(self, name: str, provider: str, salt: bytes = SALT) -> bytes:

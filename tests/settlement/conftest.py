@@ -20,7 +20,6 @@ def shared() -> Any:
 @pytest.fixture
 def world(shared: Any) -> Iterator[Any]:
     """The shared world, with whatever a test did undone."""
-    now, mark = shared.chain.now, shared.chain.evm.snapshot()
+    mark = shared.chain.snapshot()
     yield shared
-    shared.chain.evm.revert(mark)
-    shared.chain.now = now
+    shared.chain.revert(mark)

@@ -7,7 +7,6 @@ pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
 from ree.settlement.terms import decode_facts, facts_digest
 from ree.settlement.testing.court import (
-    CHAIN_ID,
     CHALLENGER_WON,
     DEFENDER_WON,
     LIE,
@@ -70,7 +69,7 @@ def test_terms_cannot_change_in_mid_flight() -> None:
         with refused("court: no such job"):
             w.send("alice", "accept", type(job.terms)(**other).values())
     assert bytes(w.view("job_id", job.terms.values())) == job.id
-    assert job.terms.id(CHAIN_ID, w.court.address) == job.id
+    assert job.terms.id(w.chain.chain_id, w.court.address) == job.id
     with refused("court: posted"):
         w.send("poster", "post", job.terms.values(), job.facts, "")
 

@@ -135,7 +135,7 @@ def test_a_reorganised_chain_retargets_nothing(world: World) -> None:
     """Trap 3: jobs and disputes are named by their content, and a state by its dispute and round, so that a
     move lands where it was meant or nowhere."""
     one, two = world.terms(), world.terms(clock=700)
-    mark, now = world.chain.evm.snapshot(), world.chain.now
+    mark = world.chain.snapshot()
     seen = []
     for order in ((one, two), (two, one)):
         ids = {
@@ -143,8 +143,8 @@ def test_a_reorganised_chain_retargets_nothing(world: World) -> None:
             for t in order
         }
         seen.append(ids)
-        world.chain.evm.revert(mark)
-        mark, world.chain.now = world.chain.evm.snapshot(), now
+        world.chain.revert(mark)
+        mark = world.chain.snapshot()
     assert seen[0] == seen[1]
     assert len(set(seen[0].values())) == 2
     # the same game in two jobs: each state belongs to one dispute
