@@ -9,6 +9,7 @@ from ree.settlement.keys import Key, role_key
 from ree.settlement.node import Node
 
 ETHER = 10**18
+BEGIN = 2**32  # seconds: ahead of the machine's clock, which py-evm would follow otherwise
 GAS = 16_000_000  # of a transaction: below the 2^24 that the network allows
 
 
@@ -25,8 +26,9 @@ class Embedded:
             raise EnvironmentError_(
                 f"the embedded chain needs '{e.name}'", "pip install 'ree-ml[settlement]'"
             ) from e
-        self._tester: Any = EthereumTester(PyEVMBackend())
-        self.web3: Any = Web3(EthereumTesterProvider(self._tester))
+        self.web3: Any = Web3(EthereumTesterProvider(tester := EthereumTester(PyEVMBackend())))
+        self._tester: Any = tester
+        self.wait_until(BEGIN)
 
     def account(self, name: str) -> Node:
         """A node with a key made from a name, and 100 ether."""
@@ -45,7 +47,7 @@ class Embedded:
         return int(self.web3.eth.get_block("latest")["timestamp"])
 
     def next_at(self, timestamp: int) -> None:
-        """The next block is to have this timestamp, in the future of the latest."""
+        """The next block is to have this timestamp; one that has passed is no error."""
         if timestamp > self.now + 1:  # one second later is what it has anyway
             self._tester.time_travel(timestamp)
 
