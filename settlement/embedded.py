@@ -63,3 +63,9 @@ class Embedded:
 
     def revert(self, snapshot: Any) -> None:
         self._tester.revert_to_snapshot(snapshot)
+
+    def drop(self, blocks: int) -> None:
+        """Put empty blocks in the place of the newest."""
+        kept = self.web3.eth.block_number - blocks
+        self._tester.backend.revert_to_snapshot(bytes(self.web3.eth.get_block(kept)["hash"]))
+        self._tester.mine_blocks(blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,6 +15,7 @@ from ree.errors import ChainError
 from ree.settlement.keys import Key
 
 TIMEOUT = 30.0  # seconds for an answer of the node
+MAX_ANSWER = 64 << 20  # bytes of it
 RANGE = 5_000  # blocks that one question for logs spans: nodes limit it
 MINED = 180.0  # seconds until a transaction must be in a block
 GAS_CAP = 1 << 24  # of a transaction, EIP-7825
@@ -53,7 +55,11 @@ class Node:
 
         if not re.match(r"https?://", url):
             raise ChainError(f"rpc: expected an http or https URL, got '{url[:60]}'")
-        node = cls(Web3(Web3.HTTPProvider(url, request_kwargs={"timeout": TIMEOUT})), key)
+        how = {"timeout": TIMEOUT}
+        provider = Web3.HTTPProvider(
+            url, how, session=_session(), exception_retry_configuration=None
+        )
+        node = cls(Web3(provider), key)
         node.ask(lambda: node.web3.eth.chain_id)
         return node
 
@@ -174,6 +180,30 @@ class Node:
         made = self.web3.eth.contract(abi=list(compiled.abi), bytecode=compiled.creation)
         self.send("deploy", self.ask(lambda: made.constructor(*args)))
         return str(self.created)
+
+
+def _session() -> Any:
+    """A session of HTTP that reads answers up to a size and a time."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    class Bounded(HTTPAdapter):
+        def send(self, request: Any, *args: Any, **how: Any) -> Any:
+            end = time.monotonic() + TIMEOUT
+            answer = super().send(request, *args, **{**how, "stream": True})
+            read = bytearray()
+            for piece in answer.iter_content(1 << 16):
+                read += piece
+                if len(read) > MAX_ANSWER or time.monotonic() > end:
+                    answer.close()
+                    raise requests.RequestException("too long an answer")
+            answer._content = bytes(read)
+            return answer
+
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Bounded())
+    return session
 
 
 def checksum(address: str) -> str:

@@ -141,3 +141,7 @@ class Anvil:
 
     def revert(self, snapshot: Any) -> None:
         self.rpc("evm_revert", snapshot)
+
+    def drop(self, blocks: int) -> None:
+        """Put empty blocks in the place of the newest."""
+        self.rpc("anvil_reorg", blocks, [])
