@@ -18,7 +18,7 @@ from ree.settlement.client import FINAL, Agreed, Court, agree
 from ree.settlement.deploy import deploy_court, deploy_referee, deploy_token
 from ree.settlement.embedded import Embedded
 from ree.settlement.player import VerdePlayer
-from ree.settlement.terms import Facts, Terms, facts_digest
+from ree.settlement.terms import DEADLINES, Facts, Terms, facts_digest
 from ree.settlement.watcher import Player, Standing, Watcher
 from ree.settlement.work import call_facts, independent, memory_run
 from ree.verde.fault import Fault, Liar
@@ -29,7 +29,6 @@ ROLES = ("poster", "honest", "cheat", "challenger")
 MONEY = 1_000_000
 REWARD, PROVIDER_BOND, CHALLENGER_BOND = 10_000, 40_000, 8_000
 WINDOW, CLOCK, GRACE = 3600, 86_400, 1800  # seconds
-DEADLINES = ("accept_until", "commit_until", "reveal_until", "challenge_until", "open_until")
 
 
 @dataclass

@@ -187,7 +187,7 @@ def _session() -> Any:
     import requests
     from requests.adapters import HTTPAdapter
 
-    class Bounded(HTTPAdapter):
+    class Bounded(HTTPAdapter):  # type: ignore[misc]
         def send(self, request: Any, *args: Any, **how: Any) -> Any:
             end = time.monotonic() + TIMEOUT
             answer = super().send(request, *args, **{**how, "stream": True})

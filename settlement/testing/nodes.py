@@ -1,4 +1,4 @@
-"""Contracts on a node, called as `evm.Contract` calls them in memory: without a client in between, so that a test
+"""Contracts on a node, called as `evm.Contract` calls them in memory: without a client in between, so that tests
 may send what no client would."""
 
 from __future__ import annotations

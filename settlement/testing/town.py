@@ -9,7 +9,7 @@ from ree.settlement.client import Agreed, Court, agree
 from ree.settlement.compile import compile_contract
 from ree.settlement.deploy import deploy_token
 from ree.settlement.embedded import Embedded
-from ree.settlement.terms import Terms, facts_digest
+from ree.settlement.terms import DEADLINES, Terms, facts_digest
 from ree.settlement.testing.anvil import Anvil
 from ree.settlement.testing.mock_game import MockPlayer, MockRun, facts
 from ree.settlement.watcher import Watcher
@@ -44,9 +44,12 @@ class Town:
 
     def terms(self) -> Terms:
         now, self.nonce = self.chain.now, self.nonce + 1
-        until = [now + 1000 * i for i in range(1, 6)]
-        return Terms(self.nodes["poster"].account, self.token, 10_001, 1, 2, 4_003, 1_001, *until,
-                     600, 60, facts_digest(FACTS), self.nonce)  # fmt: skip
+        until = {d: now + 1000 * (i + 1) for i, d in enumerate(DEADLINES)}
+        return Terms(
+            poster=self.nodes["poster"].account, token=self.token, reward=10_001, payees=1, slots=2,
+            provider_bond=4_003, challenger_bond=1_001, clock=600, grace=60, facts=facts_digest(FACTS),
+            nonce=self.nonce, **until,
+        )  # fmt: skip
 
     def watcher(self, role: str, job: bytes, run: MockRun, challenge: bool = False) -> Watcher:
         """A watcher that knows nothing but the chain."""
