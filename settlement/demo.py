@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ree.errors import ChainError
 from ree.kernels import opdef
 from ree.kernels.opdef import Array
 from ree.program import Names, Program
@@ -71,12 +72,14 @@ class Told:
 
 
 class Stage:
-    """The embedded chain with contracts, accounts and a job."""
+    """A chain with contracts, accounts and a job."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.chain, self.say, self.story, self.phase = Embedded(), say, Story(), ""
+    def __init__(self, say: Callable[[str], None], chain: Any = None) -> None:
+        """chain: an embedded one if it is not given."""
+        self.chain, self.say, self.story, self.phase = chain or Embedded(), say, Story(), ""
         self.nodes = {r: self.chain.account(r) for r in ("deployer", *ROLES)}
         deployer = self.nodes["deployer"]
+        since = deployer.newest
         say("deploy the referee and the Court")
         self.address = deploy_court(deployer, deploy_referee(deployer), deployer.account)
         self.token = deploy_token(deployer)
@@ -84,7 +87,7 @@ class Stage:
         mint = deployer.contract("token", self.token).functions.mint
         for node in self.nodes.values():
             deployer.send("mint", mint(node.account, MONEY))
-        self.courts = {r: Court(self.nodes[r], self.address) for r in ROLES}
+        self.courts = {r: Court(self.nodes[r], self.address, since) for r in ROLES}
         self.began = self.chain.now
 
     def act(self, role: str, call: Callable[[], object]) -> None:
@@ -123,6 +126,10 @@ class Stage:
             self.chain.wait_until(getattr(terms, deadline) + 1)
             while self._round(watchers):
                 pass
+        while left := [d for d in poster.disputes(job) if not d.decided]:  # someone is silent
+            self.chain.wait_until(min(d.deadline() for d in left) + 1)
+            while self._round(watchers):
+                pass
         self._end(job, poster)
         return self.story
 
@@ -130,7 +137,12 @@ class Stage:
         count = 0
         for role, w in watchers.items():
             before = len(self.nodes[role].receipts)
-            self.act(role, w.tick)
+            try:
+                self.act(role, w.tick)
+            except ChainError as e:  # a move that proves nothing
+                if role != "cheat":
+                    raise
+                self.say(f"the cheat: {e}")
             count += len(self.nodes[role].receipts) - before
         return count
 
@@ -190,8 +202,11 @@ def call_dispute(
     program: Program | None = None,
     inputs: Mapping[str, Array] | None = None,
     say: Callable[[str], None] = print,
+    chain: Any = None,
+    fault: Fault | None = None,
 ) -> dict[str, Any]:
-    """Dispute over a call of a program (default: a small one), told by `say`; what came of it."""
+    """Dispute over a call of a program (default: a small one), told by `say`; what came of it.
+    fault: the lie, by default in a contraction."""
     begin = time.perf_counter()
     if program is None:
         program, inputs = small_program()
@@ -200,11 +215,12 @@ def call_dispute(
     say("compute the root twice, independently")
     agreed = agree(*independent(program, given))
     run, instance = memory_run(program, given)
-    honest, liar = Party(run, instance.digest), lie(run, instance.digest)
+    honest = Party(run, instance.digest)
+    liar = Liar(run, fault, instance.digest) if fault else lie(run, instance.digest)
     node = run.scope.producers[liar.fault.value]
     say(f"the cheat flips the last bit of operation {liar.fault.operation} of element {liar.fault.element} of "
         f"%{liar.fault.value} ({node.op}) and recomputes all that follows")  # fmt: skip
-    stage = Stage(say)
+    stage = Stage(say, chain)
     true = Told(VerdePlayer(honest, instance), stage)
     false = Told(VerdePlayer(liar, instance), stage)
     story = stage.play(facts, {

@@ -1,5 +1,5 @@
-"""Contracts on a node, called as `evm.Contract` calls them in memory: without a client in between, so that tests
-may send what no client would."""
+"""Contracts on a node, called as `evm.Contract` calls them in memory: no client in between, so that tests may
+send what no client would."""
 
 from __future__ import annotations
 
