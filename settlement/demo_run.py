@@ -30,7 +30,6 @@ STEPS, LIE_AT = 64, 29
 Batches = Callable[[int], Sequence[Any]]
 
 
-@lru_cache(maxsize=1)
 def small_step() -> tuple[Step, Batches]:
     """A classifier of three layers with dropout, trained by AdamW on random data; needs PyTorch."""
     try:
@@ -67,7 +66,6 @@ class Trained:
         fault: Fault | None = None,
         *,
         initial: Sequence[Array] | None = None,
-        steps: int = STEPS,
         **how: Any,
     ) -> None:
         """initial: where it begins, if not where the step does."""
@@ -76,7 +74,7 @@ class Trained:
         self.records: list[StepRecord] = []
         self.states: list[list[Array]] = []
         state, runner = self.initial, step.runner(**how)
-        for s in range(1, steps + 1):
+        for s in range(1, STEPS + 1):
             self.states.append([np.array(x) for x in state])
             if fault is not None and s == LIE_AT:
                 party = self.party_to(s)
@@ -103,6 +101,13 @@ class Trained:
         return RunParty(self.step, initial, self.records, self.party_to)
 
 
+@lru_cache(maxsize=1)
+def true_runs() -> tuple[Trained, Trained]:
+    """The same run twice, computed differently."""
+    step, batch = small_step()
+    return Trained(step, batch), Trained(step, batch, isa="portable", threads=1, fuse=False)
+
+
 def false_run(true: Trained) -> Trained:
     """A run with a lie that changes its history: one bit of the mantissa, the lowest that does."""
     scope, rng = true.party_to(LIE_AT).run.scope, np.random.default_rng(1)
@@ -113,8 +118,7 @@ def false_run(true: Trained) -> Trained:
         for value in found:
             element = int(rng.integers(scope.type(VALUES, value).numel))
             at = int(rng.integers(scope.derivation(VALUES, value, element).count))
-            fault = Fault(value, element, at, 1 << bit)
-            lie = Trained(true.step, true.batch, fault, steps=len(true.records))
+            lie = Trained(true.step, true.batch, Fault(value, element, at, 1 << bit))
             if lie.records != true.records:
                 return lie
     raise ValueError("no lie reaches a state or a loss")
@@ -124,17 +128,13 @@ def run_dispute(
     say: Callable[[str], None] = print,
     chain: Any = None,
     false: Callable[[Trained], Trained] = false_run,
-    steps: int = STEPS,
 ) -> dict[str, Any]:
     """Dispute over a training run, told by `say`; what came of it. false: the cheat's run, made from the true
     one."""
     begin = time.perf_counter()
-    step, batch = small_step()
-    instance = decidable(step.instance)
-    say(f"train {steps} steps twice, independently")
-    true = Trained(step, batch, steps=steps)
-    other = Trained(step, batch, steps=steps, isa="portable", threads=1, fuse=False)
-    honest = true.party()
+    say(f"train {STEPS} steps twice, independently")
+    true, other = true_runs()
+    instance, honest = decidable(true.step.instance), true.party()
     agreed = agree(lambda: honest.statement.history, lambda: other.party().statement.history)
     lie, about = false(true), {}
     if lie.fault is not None:
@@ -150,5 +150,5 @@ def run_dispute(
         "cheat": Side(Agreed(false_party.statement.history), Told(VerdePlayer(false_party, instance), stage)),
         "challenger": Side(agreed, player),
     })  # fmt: skip
-    return finish(story, say, begin, steps=steps, **about, true_root=agreed.root.hex(),
+    return finish(story, say, begin, steps=STEPS, **about, true_root=agreed.root.hex(),
                   false_root=false_party.statement.history.hex())  # fmt: skip

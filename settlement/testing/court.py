@@ -89,7 +89,13 @@ class World:
         return Terms(**{**values, **changes})
 
     def post(self, **changes: Any) -> Job:
-        return Job(self, self.terms(**changes))
+        terms = self.terms(**changes)
+        self.send("poster", "post", terms.values(), self.facts.encode(), "here")
+        return self.job(terms)
+
+    def job(self, terms: Terms) -> Job:
+        """The job with these terms."""
+        return Job(self, terms)
 
 
 def balances(w: World) -> dict[str, int]:
@@ -115,7 +121,7 @@ class Job:
     def __init__(self, world: World, terms: Terms) -> None:
         self.world, self.terms = world, terms
         self.facts = world.facts.encode()
-        self.id = bytes(world.send("poster", "post", terms.values(), self.facts, "here"))
+        self.id = terms.id(world.chain.chain_id, world.court.address)
 
     def send(self, name: str, function: str, *args: Any) -> Any:
         return self.world.send(name, function, self.terms.values(), *args)

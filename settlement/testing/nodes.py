@@ -50,11 +50,11 @@ class NodeChain:
 
     def snapshot(self) -> Any:
         """A point to come back to with `revert`, once."""
-        return self.control.snapshot(), self._now
+        return self.control.snapshot(), self._now, dict(self._keys)
 
     def revert(self, snapshot: Any) -> None:
         self.control.revert(snapshot[0])
-        self._now = snapshot[1]
+        self._now, self._keys = snapshot[1:]
 
     def deploy(self, compiled: Compiled, *args: Any) -> NodeContract:
         """A contract, constructed with arguments."""

@@ -9,6 +9,7 @@ from ree.settlement.compile import compile_contract
 from ree.settlement.testing.court import (
     ACCEPTED,
     CHALLENGER_WON,
+    DEFENDER_WON,
     FINAL,
     LIE,
     REFUTED,
@@ -258,3 +259,19 @@ def test_slots_are_limited(world: World) -> None:
         job.send("alice", "accept")
     with refused("court: not a provider, or committed"):
         job.send("carol", "commit", bytes(32))
+
+
+def test_losing_a_challenge_does_not_confirm_a_root(world: World) -> None:
+    """A shill loses to its friend on purpose; another challenger still refutes the claim."""
+    job = world.post()
+    job.provide({"bob": LIE})
+    job.challenge("dave", "bob")
+    job.challenge("carol", "bob")
+    shill, true = job.open("dave", "bob"), job.open("carol", "bob")
+    assert job.play(shill, ("bob", LIE), ("dave", LIE)) == DEFENDER_WON
+    assert job.claim("bob")["status"] == REVEALED
+    assert job.play(true, ("bob", LIE), ("carol", world.honest)) == CHALLENGER_WON
+    assert job.finalise() == (bytes(32), 0, 0)
+    for d in (shill, true):
+        job.send("anyone", "collect", d)
+    assert balances(world) == {"bob": -4_003 + 500, "carol": 2_001, "dave": -1_001}

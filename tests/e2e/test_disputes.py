@@ -59,12 +59,7 @@ def test_the_demonstration(training: bool, capsys: pytest.CaptureFixture[str]) -
     check(json.loads(streams.out))
 
 
-DEPTHS = {
-    "first layer": 0,
-    "comparison": 1,
-    "second layer": 2,
-    "softmax": 3,
-}  # values of the small program
+DEPTHS = {"multiply-add": 0, "comparison": 1, "softmax": 3}  # values of the small program
 
 
 def fault_in(value: int) -> Fault:
@@ -93,13 +88,15 @@ def fault_in(value: int) -> Fault:
 
 @pytest.mark.parametrize("where", DEPTHS)
 def test_a_liar_at_any_depth(chain: Any, where: str) -> None:
-    """A multiply-add of each layer, a comparison, an operation inside the row program of a softmax."""
+    """In the first layer, behind it, and inside the row program of a softmax."""
     fault = fault_in(DEPTHS[where])
     assert (fault.row is not None) == (where == "softmax")
     check(call_dispute(say=quiet, chain=chain, fault=fault))
 
 
-@pytest.mark.parametrize("chain", ["anvil"], indirect=True)  # on the embedded chain: the demonstration
+@pytest.mark.parametrize(
+    "chain", ["anvil"], indirect=True
+)  # on the embedded chain: the demonstration
 def test_a_false_step_of_a_training_run(chain: Any) -> None:
     pytest.importorskip("torch")
     from ree.settlement.demo_run import run_dispute
@@ -117,10 +114,10 @@ def test_a_run_on_other_data(chain: Any, how: str) -> None:
     def false(true: Trained) -> Trained:
         if how == "batch":
             swapped = {5: 6, 6: 5}
-            return Trained(true.step, lambda s: true.batch(swapped.get(s, s)), steps=8)
+            return Trained(true.step, lambda s: true.batch(swapped.get(s, s)))
         initial = [np.array(x) for x in true.initial]
         largest = max((x for x in initial if x.dtype == np.float32), key=lambda x: x.size)
         largest.reshape(-1)[0] += 1
-        return Trained(true.step, true.batch, initial=initial, steps=8)
+        return Trained(true.step, true.batch, initial=initial)
 
-    check(run_dispute(quiet, chain, false, steps=8), executed=False)
+    check(run_dispute(quiet, chain, false), executed=False)

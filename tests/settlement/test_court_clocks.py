@@ -5,7 +5,6 @@ import pytest
 pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
-from ree.settlement.terms import decode_facts, facts_digest
 from ree.settlement.testing.court import (
     CHALLENGER_WON,
     DEFENDER_WON,
@@ -49,14 +48,6 @@ def test_bad_terms_are_refused(world: World, changes: dict[str, object], reason:
     with refused(reason):
         world.post(**changes)
     assert balances(world) == {}
-
-
-def test_another_contract_of_numbers_is_refused(world: World) -> None:
-    """Version confusion: the numeric id of the facts is the referee's."""
-    other = bytes([1]) + world.facts.encode()[1:]
-    terms = world.terms(facts=facts_digest(decode_facts(other)))
-    with refused("court: numeric id"):
-        world.send("poster", "post", terms.values(), other, "")
 
 
 def test_terms_cannot_change_in_mid_flight() -> None:
@@ -173,29 +164,6 @@ def test_clocks(world: World, late: int, moves: int) -> None:
         assert job.dispute(d)["turn"] == (CHALLENGER_WON, DEFENDER_WON)[moves % 2]
         with refused("court: no dispute, or decided"):
             world.send("anyone", "timeout", d)
-
-
-def test_every_move_has_its_least_time(world: World) -> None:
-    """Trap 2: a clock that is nearly used up still leaves the time of one move, and an outage of the sequencer
-    that is no longer than that harms nobody at any deadline."""
-    job = world.post()
-    job.provide({"bob": LIE})
-    job.challenge("carol", "bob")
-    d = job.open("carol", "bob")
-    world.chain.now += 600
-    job.step(d, "bob", LIE)
-    assert job.dispute(d)["left"] == [60, 600]
-    world.chain.now += 600
-    job.step(d, "carol", world.honest)
-    for _ in range(2):  # the sequencer is down for the whole grace whenever a move is due
-        world.chain.now += 60
-        job.step(d, "bob", LIE)
-        if job.dispute(d)["turn"] == CHALLENGER_WON:
-            return
-        world.chain.now += 60
-        job.step(d, "carol", world.honest)
-    world.chain.now += 60
-    assert job.step(d, "bob", LIE) == CHALLENGER_WON
 
 
 def test_time_grows_with_the_disputes_to_play(world: World) -> None:

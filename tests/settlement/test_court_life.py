@@ -65,22 +65,6 @@ def test_an_honest_defender_wins_and_is_compensated(world: World) -> None:
     assert world.view("burnt", world.token.address) == 501
 
 
-def test_losing_a_challenge_does_not_confirm_a_root(world: World) -> None:
-    """A shill loses to its friend on purpose; another challenger still refutes the claim."""
-    job = world.post()
-    job.provide({"bob": LIE})
-    job.challenge("dave", "bob")
-    job.challenge("carol", "bob")
-    shill, true = job.open("dave", "bob"), job.open("carol", "bob")
-    assert job.play(shill, ("bob", LIE), ("dave", LIE)) == DEFENDER_WON
-    assert job.claim("bob")["status"] == REVEALED
-    assert job.play(true, ("bob", LIE), ("carol", world.honest)) == CHALLENGER_WON
-    assert job.finalise() == (bytes(32), 0, 0)
-    for d in (shill, true):
-        job.send("anyone", "collect", d)
-    assert balances(world) == {"bob": -4_003 + 500, "carol": 2_001, "dave": -1_001}
-
-
 def test_differing_claims_must_meet(world: World) -> None:
     job = world.post()
     job.provide({"alice": world.honest, "bob": LIE, "carol": OTHER_LIE})
