@@ -11,8 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from ree.errors import InputError, ReeError
+from ree.kernels.opdef import Array
 from ree.program import Program, array_of
 from ree.run_directory import RunReader
+from ree.traces.history import History
+from ree.training import loss_bits
 from ree.verde.fault import Fault, Liar
 from ree.verde.messages import MessageError, Terms, decode_request, encode_move
 from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
@@ -120,25 +123,43 @@ def make_service(
     return Service(program, party, terms)
 
 
-def run_service(path: str | Path) -> Service:
-    """Stand for a training run on disk; steps are made again from its checkpoints and kept batches.
-    RunError where the run is not as it must be."""
+def run_service(path: str | Path, fault: Fault | None = None, at: int = 0) -> Service:
+    """Stand for a training run on disk; steps are made again from its checkpoints and kept batches. With a
+    fault, lie in step `at` and go on from there. RunError where the run is not as it must be, InputError where
+    the fault does not fit."""
     reader = RunReader(Path(path))
-    step, header = reader.step, reader.manifest.header()
+    step, header, records = reader.step, reader.manifest.header(), list(reader.records)
+    false: list[Array] = []  # state after the lie
 
     def replay(s: int) -> Party:
-        start = reader.nearest(s - 1)
+        start = at if false and s > at else reader.nearest(s - 1)
         runner = step.runner()
-        runner.load(reader.state(start))
+        runner.load(false if false and s > at else reader.state(start))
         for i in range(start + 1, s):
             runner.run(reader.batch(i))
-        state = [np.array(x) for x in runner.state]
-        return Party(step_run(step, state, reader.batch(s)), step.instance.digest)
+        run = step_run(step, [np.array(x) for x in runner.state], reader.batch(s))
+        if fault is None or s != at:
+            return Party(run, step.instance.digest)
+        check_fault(run.scope, fault)
+        return Liar(run, fault, step.instance.digest)
 
-    party = RunParty(step, header.initial_root, reader.records, replay)
-    terms = Terms(
-        party.statement, step.program_hash, (), reader.history.commitment, header.seed % 2**64
-    )
+    if fault is not None:
+        if not 1 <= at <= len(records):
+            raise InputError(f"fault: expected a step of 1 to {len(records)}, got {at}")
+        *state, loss = (np.array(x) for x in replay(at).run.arrays["outputs"])
+        false += state
+        runner = step.runner()
+        runner.load(false)
+        for i in range(at, len(records) + 1):
+            if i > at:
+                loss = np.array(runner.run(reader.batch(i)))
+                state = [np.array(x) for x in runner.state]
+            records[i - 1] = replace(
+                records[i - 1], state_root=step.state_root(state), loss=loss_bits(loss)
+            )
+    party = RunParty(step, header.initial_root, records, replay)
+    terms = Terms(party.statement, step.program_hash, (), History(header, records).commitment,
+                  header.seed % 2**64)  # fmt: skip
     return Service(step.program, party, terms)
 
 
