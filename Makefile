@@ -55,4 +55,5 @@ $(VENV)/.deps: constraints.txt pyproject.toml
 
 $(VENV)/.built: $(VENV)/.deps CMakeLists.txt $(SOURCES)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(BIN)/python -P -m ree.settlement.compile
 	touch $@
