@@ -132,7 +132,8 @@ def test_a_transaction_that_waits_is_waited_for_or_outbid(
         for amount in (5, 5, 7):  # the second time the node knows it, the third it is another
             with pytest.raises(ChainError, match="is in no block after 1 s"):
                 alice.deposit(town.token, amount)
-        (waiting,) = anvil.rpc("txpool_content")["pending"][alice.node.account].values()
+        pool = {a.lower(): txs for a, txs in anvil.rpc("txpool_content")["pending"].items()}
+        (waiting,) = pool[alice.node.account.lower()].values()
         approve = alice.node.contract("token", town.token).functions.approve(alice.address, 7)
         assert waiting["input"] == approve._encode_transaction_data()
     finally:
