@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,21 @@ def small_step() -> tuple[Step, Batches]:
 class Trained:
     """A run in memory; with a fault, the provider lies at step LIE_AT and goes on from there."""
 
-    def __init__(self, step: Step, batch: Batches, fault: Fault | None = None, **how: Any) -> None:
+    def __init__(
+        self,
+        step: Step,
+        batch: Batches,
+        fault: Fault | None = None,
+        *,
+        initial: Sequence[Array] | None = None,
+        **how: Any,
+    ) -> None:
+        """initial: where it begins, if not where the step does."""
         self.step, self.batch, self.fault = step, batch, fault
+        self.initial = list(step.initial if initial is None else initial)
         self.records: list[StepRecord] = []
         self.states: list[list[Array]] = []
-        state, runner = list(step.initial), step.runner(**how)
+        state, runner = self.initial, step.runner(**how)
         for s in range(1, STEPS + 1):
             self.states.append([np.array(x) for x in state])
             if fault is not None and s == LIE_AT:
@@ -86,9 +97,15 @@ class Trained:
 
     def party(self) -> RunParty:
         """The party to the whole run."""
-        return RunParty(
-            self.step, self.step.state_root(self.step.initial), self.records, self.party_to
-        )
+        initial = self.step.state_root(self.initial)
+        return RunParty(self.step, initial, self.records, self.party_to)
+
+
+@lru_cache(maxsize=1)
+def true_runs() -> tuple[Trained, Trained]:
+    """The same run twice, computed differently."""
+    step, batch = small_step()
+    return Trained(step, batch), Trained(step, batch, isa="portable", threads=1, fuse=False)
 
 
 def false_run(true: Trained) -> Trained:
@@ -107,22 +124,25 @@ def false_run(true: Trained) -> Trained:
     raise ValueError("no lie reaches a state or a loss")
 
 
-def run_dispute(say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Dispute over a training run, told by `say`; what came of it."""
+def run_dispute(
+    say: Callable[[str], None] = print,
+    chain: Any = None,
+    false: Callable[[Trained], Trained] = false_run,
+) -> dict[str, Any]:
+    """Dispute over a training run, told by `say`; what came of it. false: the cheat's run, made from the true
+    one."""
     begin = time.perf_counter()
-    step, batch = small_step()
-    instance = decidable(step.instance)
     say(f"train {STEPS} steps twice, independently")
-    true = Trained(step, batch)
-    other = Trained(step, batch, isa="portable", threads=1, fuse=False)
-    honest = true.party()
+    true, other = true_runs()
+    instance, honest = decidable(true.step.instance), true.party()
     agreed = agree(lambda: honest.statement.history, lambda: other.party().statement.history)
-    lie = false_run(true)
-    assert lie.fault is not None  # what makes it false
-    node = lie.party_to(LIE_AT).run.scope.producers[lie.fault.value]
-    say(f"the cheat flips a bit of operation {lie.fault.operation} of element {lie.fault.element} of "
-        f"%{lie.fault.value} ({node.op}) in step {LIE_AT} and trains on from there")  # fmt: skip
-    stage = Stage(say)
+    lie, about = false(true), {}
+    if lie.fault is not None:
+        node = lie.party_to(LIE_AT).run.scope.producers[lie.fault.value]
+        about = {"fault": asdict(lie.fault), "operator": node.op}
+        say(f"the cheat flips a bit of operation {lie.fault.operation} of element {lie.fault.element} of "
+            f"%{lie.fault.value} ({node.op}) in step {LIE_AT} and trains on from there")  # fmt: skip
+    stage = Stage(say, chain)
     player = Told(VerdePlayer(honest, instance), stage)
     false_party = lie.party()
     story = stage.play(run_facts(instance, honest.statement), {
@@ -130,5 +150,5 @@ def run_dispute(say: Callable[[str], None] = print) -> dict[str, Any]:
         "cheat": Side(Agreed(false_party.statement.history), Told(VerdePlayer(false_party, instance), stage)),
         "challenger": Side(agreed, player),
     })  # fmt: skip
-    return finish(story, say, begin, steps=STEPS, fault=asdict(lie.fault), operator=node.op,
-                  true_root=agreed.root.hex(), false_root=false_party.statement.history.hex())  # fmt: skip
+    return finish(story, say, begin, steps=STEPS, **about, true_root=agreed.root.hex(),
+                  false_root=false_party.statement.history.hex())  # fmt: skip
