@@ -178,6 +178,8 @@ class Game:
         index = (node.index << down) + m.index
         if not 0 <= m.index < len(s.revealed) or index << low >= node.count:
             raise IllegalMove(f"no descendant {m.index}")
+        if node.kind == "entries" and index and not node.index:
+            s = replace(s, first=(low, s.revealed[0]))
         return self._at(replace(s, revealed=()),
                         replace(node, hash=s.revealed[m.index], level=low, index=index))  # fmt: skip
 
@@ -240,7 +242,7 @@ class Game:
 
     def _on_derive(self, s: State, m: Derive) -> State:
         d = self.derivation(s)
-        s = replace(s, entries=m.entries)
+        s = replace(s, entries=m.entries, first=None)
         if self._entry(s, d, d.count - 1, m.last) != s.bits:
             raise ProofError("the last entry is not the element")
         count = _leaves(d)

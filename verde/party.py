@@ -9,11 +9,10 @@ from ree.compiler.ir import Graph, Kind, Ref, bound_node
 from ree.kernels import opdef, rowprogram
 from ree.kernels.opdef import Array
 from ree.kernels.rowprogram import RowProgram
-from ree.program import fast_body_root
 from ree.traces.encoding import ZERO
-from ree.traces.merkle import MerkleTree, depth, leaf_hash
-from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, raw_bytes, tensor_hash
-from ree.traces.trace import tensor_leaf
+from ree.traces.merkle import MerkleTree
+from ree.traces.tensor import LEAF_BYTES
+from ree.verde.committed import Tensors, descendants, entry_leaves, first_difference
 from ree.verde.derivation import Bits, Derivation, Entry, Operand, Read, Witness, place, run_all
 from ree.verde.game import Game
 from ree.verde.moves import (
@@ -45,6 +44,8 @@ from ree.verde.scope import (
     ProgramScope,
     RowScope,
 )
+from ree.verde.selections import Sort
+from ree.verde.witness import Choice
 
 
 class Run:
@@ -70,6 +71,11 @@ class Run:
             VALUES: [self.values.get(v) for v in range(graph.n_values)],
         }  # fmt: skip
 
+    def with_values(self, values: Mapping[int, Array]) -> Run:
+        """The same call with other values, and the outputs that they make."""
+        return Run(self.graph, self._given[Kind.INPUT], self._given[Kind.WEIGHT], values,
+                   self._given[Kind.STATE])  # fmt: skip
+
     def of(self, ref: Ref) -> Array:
         """The array of a source."""
         if ref.kind is not Kind.VALUE:
@@ -87,56 +93,6 @@ class Run:
     def sources(self, value: int) -> list[Array]:
         """The arrays that the operator of a value reads."""
         return [self.of(s) for s in self.scope.producers[value].sources]
-
-
-class Tensors:
-    """A committed list of tensors, with the trees that openings need."""
-
-    def __init__(self, arrays: Sequence[Array | None]) -> None:
-        self.arrays = list(arrays)
-        self._bodies: dict[int, MerkleTree] = {}
-        self.hashes = [
-            ZERO if x is None else tensor_hash(x, body_root=fast_body_root) for x in self.arrays
-        ]
-        self.tree = MerkleTree(tensor_leaf(i, h) for i, h in enumerate(self.hashes))
-
-    @property
-    def root(self) -> bytes:
-        return self.tree.root()
-
-    def body(self, index: int) -> MerkleTree:
-        """The tree over a tensor's bytes."""
-        if index not in self._bodies:
-            raw = self._raw(index)
-            self._bodies[index] = MerkleTree(
-                body_leaf(raw, i) for i in range(body_leaves(len(raw)))
-            )
-            if len(self._bodies) > 8:
-                self._bodies.pop(next(iter(self._bodies)))
-        return self._bodies[index]
-
-    def _raw(self, index: int) -> memoryview:
-        x = self.arrays[index]
-        return memoryview(b"") if x is None else raw_bytes(x)
-
-    def leaf(self, index: int, i: int) -> bytes:
-        return body_leaf(self._raw(index), i)
-
-    def open(self, at: Place) -> Opening:
-        """The opening of an element."""
-        i = at.flat * at.type.dtype.size // LEAF_BYTES
-        body = self.body(at.index)
-        return Opening(
-            self.tree.prove(at.index), body.root(), self.leaf(at.index, i), body.prove(i)
-        )
-
-
-def descendants(tree: MerkleTree, node: Node) -> tuple[bytes, ...]:
-    """What a reveal of a node shows."""
-    down = min(FAN, node.level)
-    return tuple(
-        tree.node(node.level - down, (node.index << down) + i) for i in range(1 << down)
-    )  # fmt: skip
 
 
 class Party:
@@ -185,7 +141,7 @@ class Party:
             case Phase.ELEMENT:
                 mine = self._tensors(s).leaf(s.tensor, s.leaf_index)
                 size = self.game.scope(s).type(s.tree, s.tensor).dtype.size
-                return Point(_first_difference(s.leaf, mine, size))
+                return Point(first_difference(s.leaf, mine, size))
             case Phase.DERIVE:
                 return self._derive(s)
             case Phase.ROWS:
@@ -194,11 +150,7 @@ class Party:
                 assert s.node is not None
                 return Leaf(self._entry_leaf(s, s.node.index))
             case Phase.ENTRY:
-                return Point(
-                    _first_difference(
-                        s.leaf, self._entry_leaf(s, s.leaf_index), self.game.derivation(s).width
-                    )
-                )
+                return self._entry_point(s)
             case Phase.PROVE:
                 return self._prove(s)
         raise ValueError("the dispute is decided")
@@ -206,10 +158,63 @@ class Party:
     def _pick(self, s: State) -> Point:
         """The first descendant that differs from one's own."""
         assert s.node is not None
+        if s.node.kind == "entries":
+            return self._pick_entries(s, s.node)
         mine = descendants(self._tree(s), s.node)
         return Point(
             next((i for i, (a, b) in enumerate(zip(s.revealed, mine, strict=True)) if a != b), 0)
         )
+
+    def _pick_entries(self, s: State, node: Node) -> Point:
+        """The first descendant with an entry that does not follow."""
+        down = min(FAN, node.level)
+        low, width = node.level - down, self.game.derivation(s).width
+        shown = s.first if node.index else (low, s.revealed[0])
+        found = self._expected(s, shown)
+        if found is None:
+            return Point(0)  # whatever was chosen, the first leaves do not follow from it
+        entries, false = found
+        mine = descendants(MerkleTree(entry_leaves(entries, width)), node)
+        false_leaf = -1 if false is None else false * width // LEAF_BYTES
+        return Point(
+            next((i for i, x in enumerate(mine)
+                  if x != s.revealed[i] or false_leaf >> low == (node.index << down) + i), 0)
+        )  # fmt: skip
+
+    def _entry_point(self, s: State) -> Point:
+        """The first entry of the open leaf that does not follow."""
+        d = self.game.derivation(s)
+        found = self._expected(s, s.first, s.leaf if s.leaf_index == 0 else b"")
+        if found is None:
+            return Point(0)  # no such choice
+        entries, false = found
+        mine = entry_leaves(entries, d.width)[s.leaf_index]
+        first = s.leaf_index * (LEAF_BYTES // d.width)
+        if false is not None and 0 <= false - first < LEAF_BYTES // d.width:
+            at = (false - first) * d.width  # up to the false one
+            if s.leaf[:at] == mine[:at]:
+                return Point(false - first)
+        return Point(first_difference(s.leaf, mine, d.width))
+
+    def _expected(
+        self, s: State, shown: tuple[int, bytes] | None, leaf: bytes = b""
+    ) -> tuple[list[int], int | None] | None:
+        """All entries as they follow from the defender's choices, and one that is false whatever it holds.
+        None if nothing follows from its choice. shown, leaf: what there is of the first leaf."""
+        d = self.game.derivation(s)
+        if not isinstance(d, Sort):
+            return self._all_entries(s), None
+        choice = Choice(d, self._sources(s))
+        if leaf:
+            index = int.from_bytes(leaf[: d.width], "little")
+            if index >= d.n:
+                return None
+        else:
+            named = choice.named(*shown) if shown else choice.right
+            if named is None:
+                return None
+            index = named
+        return choice.entries(index), choice.false_entry(index)
 
     def _tensors(self, s: State) -> Tensors:
         return self._rows(s.owner) if s.owner else self.committed[s.tree]
@@ -223,7 +228,7 @@ class Party:
             )
         if s.node.kind == "body":
             return self._tensors(s).body(s.tensor)
-        return MerkleTree(_entry_leaves(self._all_entries(s), self.game.derivation(s).width))
+        return MerkleTree(entry_leaves(self._all_entries(s), self.game.derivation(s).width))
 
     # elements
 
@@ -270,11 +275,11 @@ class Party:
         return run_all(d, sources)
 
     def _entry_leaf(self, s: State, i: int) -> bytes:
-        return _entry_leaves(self._all_entries(s), self.game.derivation(s).width)[i]
+        return entry_leaves(self._all_entries(s), self.game.derivation(s).width)[i]
 
     def _derive(self, s: State) -> Derive:
         d = self.game.derivation(s)
-        leaves = _entry_leaves(self._all_entries(s), d.width)
+        leaves = entry_leaves(self._all_entries(s), d.width)
         tree = MerkleTree(leaves)
         last = (d.count - 1) * d.width // LEAF_BYTES
         return Derive(tree.root(), EntryOpening(leaves[last], tree.prove(last)))
@@ -288,7 +293,7 @@ class Party:
     def _prove(self, s: State) -> Prove:
         d = self.game.derivation(s)
         entries = self._all_entries(s)
-        leaves = _entry_leaves(entries, d.width)
+        leaves = entry_leaves(entries, d.width)
         tree = MerkleTree(leaves)
         out: list[Opening | EntryOpening] = []
 
@@ -322,24 +327,8 @@ class Party:
         return Prove(tuple(out))
 
 
-def _entry_leaves(entries: Sequence[int], width: int) -> list[bytes]:
-    raw = b"".join(e.to_bytes(width, "little") for e in entries)
-    return [body_leaf(raw, i) for i in range(body_leaves(len(raw)))]
-
-
-def _first_difference(theirs: bytes, mine: bytes, size: int) -> int:
-    """The first element of `size` bytes in which two leaves differ; 0 if none does."""
-    for i in range(0, LEAF_BYTES, size):
-        if theirs[i : i + size] != mine[i : i + size]:
-            return i // size
-    return 0
-
-
 def play(game: Game, s: State, defender: Party, challenger: Party) -> State:
     """A dispute between two parties in this process, to its end."""
     while s.phase is not Phase.OVER:
         s = game.apply(s, (defender if s.player == "defender" else challenger).move(s))
     return s
-
-
-__all__ = ["Party", "Run", "Tensors", "depth", "leaf_hash", "play"]

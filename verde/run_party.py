@@ -8,9 +8,10 @@ from ree.kernels.opdef import Array
 from ree.step import Step
 from ree.traces.history import StepRecord, batches_leaf, history_leaf
 from ree.traces.merkle import MerkleTree
+from ree.verde.committed import descendants
 from ree.verde.game import Game
 from ree.verde.moves import Move, OpenStep, Phase, Point, Reveal, RunStatement, State
-from ree.verde.party import Party, Run, descendants
+from ree.verde.party import Party, Run
 from ree.verde.scope import ProgramScope
 
 Replay = Callable[[int], Party]  # a party to step 1, 2, ... alone, made by running it again

@@ -13,7 +13,7 @@ import numpy as np
 from ree.errors import InputError, ReeError
 from ree.program import Program, array_of
 from ree.run_directory import RunReader
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.messages import MessageError, Terms, decode_request, encode_move
 from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
 from ree.verde.party import Party, Run
@@ -112,7 +112,12 @@ def make_service(
     run = Run(instance.graph, arrays, program.weights, values)
     if fault is not None:
         check_fault(run.scope, fault)
-        party: Party = Liar(run, fault, instance.digest)
+        try:
+            party: Party = Liar(run, fault, instance.digest)
+        except Vanished as e:
+            raise InputError(
+                "fault: it vanishes within its value", "flip a higher bit, or another operation's"
+            ) from e
     else:
         party = Party(run, instance.digest)
     bare = Terms(party.statement, program.program_hash, tuple(sorted(env.items())), bytes(32))

@@ -9,13 +9,13 @@ from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.settlement.evidence import Evidence
-from ree.settlement.testing.disputes import honest_run
 from ree.settlement.testing.evm import CALLER
 from ree.settlement.testing.referee import referee
 from ree.verde.fault import Fault, Liar
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
 from ree.verde.party import Party
+from ree.verde.testing import honest_run
 
 K = 1301
 Played = tuple[Phase, tuple[int, int]]
