@@ -15,7 +15,7 @@ from ree.kernels.opdef import Form, Sample
 from ree.kernels.scalar import T
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
-from ree.verde.derivation import Call, Derivation, Scalar
+from ree.verde.derivation import Call, Copy, Derivation, Read, Scalar
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.moves import State
 from ree.verde.party import Party, Run
@@ -107,11 +107,14 @@ def inner_faults(scope: ProgramScope, value: int, rng: np.random.Generator) -> I
 
 def _is_number(d: Derivation, i: int) -> bool:
     """Whether an operation's result is a float or an integer: any bit of it may be flipped."""
-    op = d.operation(i)
-    steps = (
-        (op.step,) if isinstance(op, Scalar) else op.program.steps if isinstance(op, Call) else ()
-    )
-    return bool(steps) and steps[-1].result is not T.BOOL
+    match d.operation(i):
+        case Scalar(step):
+            return step.result is not T.BOOL
+        case Call(program):
+            return program.steps[-1].result is not T.BOOL
+        case Copy(Read(source)):
+            return d.node.inputs[source].dtype is not DType.BOOL
+    return False
 
 
 def liars(run: Run, instance: Instance, value: int, rng: np.random.Generator) -> Iterator[Liar]:
