@@ -4,48 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from ree.body_tree import BodyTree
 from ree.kernels.opdef import Array
 from ree.program import fast_body_root
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
-from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, raw_bytes, tensor_hash
+from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, tensor_hash
 from ree.traces.trace import tensor_leaf
 from ree.verde.moves import FAN, Node, Opening
 from ree.verde.scope import Place
 
 
 class Tensors:
-    """A committed list of tensors, with the trees that openings need."""
+    """A committed list of tensors, with the trees that openings need. hashes, bodies: what of them is known
+    already."""
 
-    def __init__(self, arrays: Sequence[Array | None]) -> None:
+    def __init__(
+        self,
+        arrays: Sequence[Array | None],
+        hashes: Sequence[bytes] | None = None,
+        bodies: Sequence[BodyTree] | None = None,
+    ) -> None:
         self.arrays = list(arrays)
-        self._bodies: dict[int, MerkleTree] = {}
-        self.hashes = [
+        self._bodies: dict[int, BodyTree] = dict(enumerate(bodies or ()))
+        self.hashes = list(hashes) if hashes is not None else [
             ZERO if x is None else tensor_hash(x, body_root=fast_body_root) for x in self.arrays
-        ]
+        ]  # fmt: skip
         self.tree = MerkleTree(tensor_leaf(i, h) for i, h in enumerate(self.hashes))
 
     @property
     def root(self) -> bytes:
         return self.tree.root()
 
-    def body(self, index: int) -> MerkleTree:
-        """The tree over a tensor's bytes."""
+    def body(self, index: int) -> BodyTree:
+        """The tree over a tensor's bytes; none for a move."""
         if index not in self._bodies:
-            raw = self._raw(index)
-            self._bodies[index] = MerkleTree(
-                body_leaf(raw, i) for i in range(body_leaves(len(raw)))
-            )
-            if len(self._bodies) > 8:
-                self._bodies.pop(next(iter(self._bodies)))
+            x = self.arrays[index]
+            self._bodies[index] = BodyTree(np.zeros(0, np.uint8) if x is None else x)
         return self._bodies[index]
 
-    def _raw(self, index: int) -> memoryview:
-        x = self.arrays[index]
-        return memoryview(b"") if x is None else raw_bytes(x)
-
     def leaf(self, index: int, i: int) -> bytes:
-        return body_leaf(self._raw(index), i)
+        return self.body(index).leaf(i)
 
     def open(self, at: Place) -> Opening:
         """The opening of an element."""
@@ -56,7 +57,7 @@ class Tensors:
         )
 
 
-def descendants(tree: MerkleTree, node: Node) -> tuple[bytes, ...]:
+def descendants(tree: MerkleTree | BodyTree, node: Node) -> tuple[bytes, ...]:
     """What a reveal of a node shows."""
     down = min(FAN, node.level)
     return tuple(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from ree.body_tree import BodyTree
+from ree.compiler.instance import Instance
 from ree.compiler.ir import Graph, Kind, Ref, bound_node
 from ree.kernels import opdef, rowprogram
 from ree.kernels.opdef import Array
 from ree.kernels.rowprogram import RowProgram
+from ree.program import Program, Result
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
 from ree.traces.tensor import LEAF_BYTES
@@ -59,8 +62,12 @@ class Run:
         values: Mapping[int, Array],
         states: Sequence[Array] = (),
         outputs: Sequence[Array] | None = None,
+        hashes: Mapping[str, Sequence[bytes]] | None = None,
+        weight_bodies: Sequence[BodyTree] | None = None,
     ) -> None:
+        """hashes: tensor hashes that are known, by tree."""
         self.scope = ProgramScope(graph)
+        self.hashes, self.weight_bodies = dict(hashes or {}), weight_bodies
         self.graph, self.values = graph, dict(values)
         self._given = {Kind.INPUT: list(inputs), Kind.WEIGHT: list(weights), Kind.STATE: list(states),
                        Kind.CONST: [c.array() for c in graph.consts]}  # fmt: skip
@@ -73,8 +80,9 @@ class Run:
 
     def with_values(self, values: Mapping[int, Array]) -> Run:
         """The same call with other values, and the outputs that they make."""
+        same = {t: h for t, h in self.hashes.items() if t not in (VALUES, OUTPUTS)}
         return Run(self.graph, self._given[Kind.INPUT], self._given[Kind.WEIGHT], values,
-                   self._given[Kind.STATE])  # fmt: skip
+                   self._given[Kind.STATE], None, same, self.weight_bodies)  # fmt: skip
 
     def of(self, ref: Ref) -> Array:
         """The array of a source."""
@@ -95,6 +103,24 @@ class Run:
         return [self.of(s) for s in self.scope.producers[value].sources]
 
 
+def run_of(
+    program: Program, arrays: Sequence[Array], threads: int | None = None
+) -> tuple[Run, Instance]:
+    """One execution of a program on inputs, every value hashed and kept, and its instance."""
+    instance = program.instance(program.bind_symbols(arrays))
+    result = program.run(*arrays, trace="ops", keep_values=True, threads=threads)
+    return Run(instance.graph, arrays, program.weights, result.values, hashes=hashes_of(program, result),
+               weight_bodies=program.weight_bodies), instance  # fmt: skip
+
+
+def hashes_of(program: Program, result: Result) -> dict[str, Sequence[bytes]]:
+    """The tensor hashes that a traced execution has made."""
+    trace = result.trace
+    assert trace is not None  # of operators
+    return {VALUES: trace.values, INPUTS: trace.inputs, OUTPUTS: trace.outputs,
+            WEIGHTS: program.weight_hashes}  # fmt: skip
+
+
 class Party:
     """Plays both roles for one run. It keeps no state of its own: a move follows from the state of the
     dispute, so a party may be restarted at any point."""
@@ -102,13 +128,19 @@ class Party:
     def __init__(self, run: Run, instance: bytes) -> None:
         self.run = run
         self.game = Game(run.scope)
-        self.committed = {tree: Tensors(arrays) for tree, arrays in run.arrays.items()}
+        self.committed = {
+            tree: Tensors(
+                arrays, run.hashes.get(tree), run.weight_bodies if tree == WEIGHTS else None
+            )
+            for tree, arrays in run.arrays.items()
+        }
         self.loss = b""
         if run.arrays[
             STATES
         ]:  # a training step: the last output is the loss, beside the new states
             self.loss = self.committed[OUTPUTS].hashes[-1]
-            self._outputs = Tensors(run.arrays[OUTPUTS][:-1])
+            outputs = self.committed[OUTPUTS]
+            self._outputs = Tensors(outputs.arrays[:-1], outputs.hashes[:-1])
         else:
             self._outputs = self.committed[OUTPUTS]
         given, weights, states = (self.committed[t].root for t in (INPUTS, WEIGHTS, STATES))
@@ -219,7 +251,7 @@ class Party:
     def _tensors(self, s: State) -> Tensors:
         return self._rows(s.owner) if s.owner else self.committed[s.tree]
 
-    def _tree(self, s: State) -> MerkleTree:
+    def _tree(self, s: State) -> MerkleTree | BodyTree:
         """One's own tree of the node under dispute."""
         assert s.node is not None
         if s.node.kind == "tensors":

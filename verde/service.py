@@ -16,7 +16,7 @@ from ree.run_directory import RunReader
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.messages import MessageError, Terms, decode_request, encode_move
 from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
-from ree.verde.party import Party, Run
+from ree.verde.party import Party, run_of
 from ree.verde.referee import Garbled, difference
 from ree.verde.run_party import RunParty, step_run
 from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
@@ -105,11 +105,9 @@ def make_service(
     arrays = [array_of(n, inputs[n], t)
               for n, t in zip(program.names.inputs, program.graph.inputs, strict=True)]  # fmt: skip
     env = program.bind_symbols(arrays)
-    instance = program.instance(env)
-    if instance.graph.states:
+    if program.graph.states:
         raise ReeError("a training step has no party: serve the run")
-    values = program.run(*arrays, trace="ops", keep_values=True, threads=threads).values
-    run = Run(instance.graph, arrays, program.weights, values)
+    run, instance = run_of(program, arrays, threads)
     if fault is not None:
         check_fault(run.scope, fault)
         try:

@@ -18,7 +18,7 @@ from ree.program import Names, Program
 from ree.verde.derivation import Call, Copy, Derivation, Read, Scalar
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.moves import State
-from ree.verde.party import Party, Run
+from ree.verde.party import Party, Run, run_of
 from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
 
 FLIPS = (
@@ -63,13 +63,6 @@ def program_of(op: str, sample: Sample) -> tuple[Program, Node]:
         tuple(f"i{i}" for i in range(len(refs))), tuple(f"o{i}" for i in range(len(outs))), ()
     )
     return Program(b.finish(tuple(outs)), names, ()), node
-
-
-def honest_run(program: Program, inputs: tuple[opdef.Array, ...]) -> tuple[Run, Instance]:
-    """The run of a program with all its values, and the instance."""
-    instance = program.instance({})
-    values = program.run(*inputs, trace="ops", keep_values=True).values
-    return Run(instance.graph, inputs, program.weights, values), instance
 
 
 def last_fault(scope: ProgramScope, value: int, element: int) -> Fault:
@@ -163,7 +156,7 @@ def dispute_samples(
     out = []
     for sample in samples(op, many):
         program, node = program_of(op, sample)
-        run, instance = honest_run(program, sample.inputs)
+        run, instance = run_of(program, sample.inputs)
         rng, play = np.random.default_rng(len(sample.name)), play_for(run, instance)
         for value in range(len(node.results)):
             try:

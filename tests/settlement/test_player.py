@@ -17,8 +17,8 @@ from ree.settlement.work import call_facts
 from ree.verde.fault import Fault, Liar
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
-from ree.verde.party import Party
-from ree.verde.testing import honest_run, last_fault
+from ree.verde.party import Party, run_of
+from ree.verde.testing import last_fault
 
 N = 2500  # a sort's element has 40 leaves of entries, two reveals
 
@@ -36,7 +36,7 @@ def sorting():
     weight = rng.standard_normal((N, 300)).astype(np.float32)
     program = Program(b.finish(outs), Names(("x",), ("v", "i"), ("w",)), (weight,))
     given = rng.standard_normal((2, 300)).astype(np.float32)
-    return program, {"x": given}, *honest_run(program, (given,))
+    return program, {"x": given}, *run_of(program, (given,))
 
 
 @pytest.mark.parametrize("fault", [

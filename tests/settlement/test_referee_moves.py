@@ -17,8 +17,8 @@ from ree.settlement.testing.referee import play_for, referee
 from ree.verde.fault import Fault, Liar
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
-from ree.verde.party import Party
-from ree.verde.testing import dispute, honest_run
+from ree.verde.party import Party, run_of
+from ree.verde.testing import dispute
 
 
 def moved():
@@ -37,7 +37,7 @@ def moved():
     rng = np.random.default_rng(3)
     weight = rng.standard_normal((2, 7, 301)).astype(np.float32)
     program = Program(g, Names(("x",), ("y", "z"), ("w",)), (weight,))
-    return honest_run(program, (rng.standard_normal((301, 5)).astype(np.float32),))
+    return run_of(program, (rng.standard_normal((301, 5)).astype(np.float32),))
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,6 @@ def test_a_job_whose_proofs_do_not_fit_is_refused(run):
         y = b.add("permute", b.add("neg", y) if y is x else y, dims=(1, 0))
     g = b.finish((b.add("neg", y),))
     program = Program(g, Names(("x",), ("y",), ()), ())
-    long, instance = honest_run(program, (np.ones((4, 3), np.float32),))
+    long, instance = run_of(program, (np.ones((4, 3), np.float32),))
     (why,) = refusals(Evidence(Game(long.scope), instance))
     assert "13 moves" in why

@@ -7,10 +7,9 @@ import pytest
 
 from ree.verde.fault import Liar, Vanished
 from ree.verde.game import Game
-from ree.verde.party import play
+from ree.verde.party import play, run_of
 from ree.verde.testing import (
     dispute_samples,
-    honest_run,
     inner_faults,
     last_fault,
     operators,
@@ -34,7 +33,7 @@ def test_a_liar_loses_by_execution(op):
 def test_a_fault_that_changes_nothing_is_no_lie():
     sample = next(s for s in samples("maximum", 1000) if s.inputs[0].size > 4)
     program, _ = program_of("maximum", sample)
-    run, instance = honest_run(program, sample.inputs)
+    run, instance = run_of(program, sample.inputs)
     honest = run.values[0].tobytes()
     rng, vanished = np.random.default_rng(1), 0
     for fault in inner_faults(run.scope, 0, rng):

@@ -9,9 +9,8 @@ from ree.program import Names, Program
 from ree.verde.fault import Fault, Liar, recompute, with_bits
 from ree.verde.game import Game
 from ree.verde.moves import State
-from ree.verde.party import Party, play
+from ree.verde.party import Party, play, run_of
 from ree.verde.scope import VALUES
-from ree.verde.testing import honest_run
 from ree.verde.witness import Choice
 
 
@@ -40,7 +39,7 @@ def sorting(n, ties):
     program = Program(b.finish((b.add("neg", values), indices)), Names(("x",), ("v", "i"), ()), ())
     rng = np.random.default_rng(n)
     given = rng.standard_normal((3, n)).astype(np.float32)
-    return honest_run(program, (np.maximum(given, 0.25) if ties else given,))
+    return run_of(program, (np.maximum(given, 0.25) if ties else given,))
 
 
 def false_entries(choice, lie, rng):
