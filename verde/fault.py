@@ -25,7 +25,7 @@ from ree.verde.derivation import (
 )
 from ree.verde.moves import State
 from ree.verde.party import Party, Run
-from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
+from ree.verde.scope import ROW, VALUES
 
 
 @dataclass(frozen=True)
@@ -100,18 +100,10 @@ def recompute(run: Run, value: int, array: Array) -> Run:
     return run.with_values(values)
 
 
-def inner_scope(scope: ProgramScope, f: Fault) -> RowScope:
-    """The row program that a fault of a composite is in."""
-    owner = (VALUES, f.value, f.element)
-    program = scope.row_program(*owner[:2])
-    assert program is not None  # a fault in a row is one of a composite
-    return RowScope(scope, owner, program)
-
-
 def false_rows(run: Run, f: Fault) -> list[Array]:
     """Every local of the row program of the false element, with its false node."""
     assert f.row is not None
-    inner = inner_scope(run.scope, f)
+    inner = run.scope.inside((VALUES, f.value, f.element))
     values = rowprogram.given(inner.program, run.sources(f.value), f.element)
     for i, n in enumerate(inner.program.nodes):
         args = [values[j] for j in n.sources]
@@ -131,7 +123,7 @@ def false_value(run: Run, f: Fault) -> Array | None:
         bits = false_entries(d, run.sources(f.value), f.operation, f.flip)[-1]
     else:
         last = np.ascontiguousarray(false_rows(run, f)[-1]).reshape(-1)
-        at = inner_scope(run.scope, f).element
+        at = run.scope.inside((VALUES, f.value, f.element)).element
         bits = int.from_bytes(last[at : at + 1].tobytes(), "little")
     y = with_bits(x, f.element, bits)
     same = y.reshape(-1)[f.element].tobytes() == x.reshape(-1)[f.element].tobytes()

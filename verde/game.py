@@ -51,7 +51,7 @@ from ree.verde.moves import (
     Statement,
     Tensor,
 )
-from ree.verde.scope import OUTPUTS, ROW, VALUES, Place, ProgramScope, RowScope, Scope
+from ree.verde.scope import OUTPUTS, ROW, VALUES, Place, ProgramScope, Scope
 
 
 class Game:
@@ -62,12 +62,7 @@ class Game:
 
     def scope(self, s: State) -> Scope:
         """Where the tensor under dispute lives."""
-        return self._rows(s.owner) if s.owner else self.program
-
-    def _rows(self, owner: tuple[str, int, int]) -> RowScope:
-        program = self.program.row_program(*owner[:2])
-        assert program is not None  # the game entered a composite
-        return RowScope(self.program, owner, program)
+        return self.program.inside(s.owner) if s.owner else self.program
 
     def derivation(self, s: State) -> Derivation:
         return self.scope(s).derivation(s.tree, s.tensor, s.element)
@@ -326,7 +321,7 @@ class Game:
 
     def _on_rows(self, s: State, m: Rows) -> State:
         owner = (s.tree, s.tensor, s.element)
-        inner = self._rows(owner)
+        inner = self.program.inside(owner)
         last = len(inner.nodes) - 1
         at = Place(ROW, last, inner.type(ROW, last), inner.element)
         if _opened(m.rows, len(inner.nodes), at, m.last) != s.bits:

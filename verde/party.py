@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from ree.body_tree import BodyTree
 from ree.compiler.instance import Instance
-from ree.compiler.ir import Graph, Kind, Ref, bound_node
+from ree.compiler.ir import Graph, Kind, Ref
 from ree.kernels import opdef, rowprogram
 from ree.kernels.opdef import Array
 from ree.kernels.rowprogram import RowProgram
@@ -16,7 +16,7 @@ from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
 from ree.traces.tensor import LEAF_BYTES
 from ree.verde.committed import Tensors, descendants, entry_leaves, first_difference
-from ree.verde.derivation import Bits, Derivation, Entry, Operand, Read, Witness, place, run_all
+from ree.verde.derivation import Bits, Derivation, Entry, Operand, Read, Witness, place
 from ree.verde.game import Game
 from ree.verde.moves import (
     FAN,
@@ -45,9 +45,9 @@ from ree.verde.scope import (
     WEIGHTS,
     Place,
     ProgramScope,
-    RowScope,
 )
 from ree.verde.selections import Sort
+from ree.verde.sources import moved
 from ree.verde.witness import Choice
 
 
@@ -92,10 +92,8 @@ class Run:
             return self.values[ref.index]
         if ref.index not in self._moved:
             node = self.scope.producers[ref.index]
-            reference = opdef.get(node.op).reference
-            assert reference is not None  # checked at registration
             sources = [self.of(s) for s in node.sources]
-            self._moved[ref.index] = reference(sources, bound_node(node, self.scope.typer))[0]
+            self._moved[ref.index] = moved(self.scope.node(VALUES, ref.index)[0], sources)
         return self._moved[ref.index]
 
     def sources(self, value: int) -> list[Array]:
@@ -146,6 +144,7 @@ class Party:
         given, weights, states = (self.committed[t].root for t in (INPUTS, WEIGHTS, STATES))
         self.statement = Statement(instance, given, weights, states, self._outputs.root, self.loss)
         self._rows = lru_cache(maxsize=4)(self._make_rows)
+        self._locals = lru_cache(maxsize=4)(self.row_values)
         self._entries = lru_cache(maxsize=4)(self._make_entries)
 
     def move(self, s: State) -> Move:
@@ -266,7 +265,7 @@ class Party:
 
     def _make_rows(self, owner: tuple[str, int, int]) -> Tensors:
         """The row program of an element, run."""
-        return Tensors(self._nodes_of(owner, self.row_values(owner)))
+        return Tensors(self._nodes_of(owner, self._locals(owner)))
 
     def row_values(self, owner: tuple[str, int, int]) -> list[Array]:
         """Every local of an element's row program; a liar overrides this."""
@@ -285,7 +284,7 @@ class Party:
 
     def _sources(self, s: State) -> list[Array]:
         if s.owner:
-            values = self.row_values(s.owner)
+            values = self._locals(s.owner)
             return [values[i] for i in self._program(s.owner).nodes[s.tensor].sources]
         if s.tree == OUTPUTS:
             return [self.run.of(self.run.graph.outputs[s.tensor])]
@@ -304,7 +303,7 @@ class Party:
 
     def derived(self, s: State, d: Derivation, sources: Sequence[Array]) -> list[int]:
         """All entries of a derivation; a liar overrides this."""
-        return run_all(d, sources)
+        return d.entries(sources)
 
     def _entry_leaf(self, s: State, i: int) -> bytes:
         return entry_leaves(self._all_entries(s), self.game.derivation(s).width)[i]
@@ -318,7 +317,7 @@ class Party:
 
     def _commit_rows(self, s: State) -> Rows:
         owner = (s.tree, s.tensor, s.element)
-        rows, scope = self._rows(owner), RowScope(self.run.scope, owner, self._program(owner))
+        rows, scope = self._rows(owner), self.run.scope.inside(owner)
         last = len(scope.nodes) - 1
         return Rows(rows.root, rows.open(Place(ROW, last, scope.type(ROW, last), scope.element)))
 

@@ -1,4 +1,4 @@
-"""A party as a service: bytes in, bytes out, nothing kept between two questions."""
+"""A party as a service: bytes in, bytes out; nothing follows from what is kept between two questions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from ree.errors import InputError, ReeError
 from ree.program import Program, array_of
 from ree.run_directory import RunReader
 from ree.verde.fault import Fault, Liar, Vanished
+from ree.verde.game import Game
 from ree.verde.messages import MessageError, Terms, decode_request, encode_move
 from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
 from ree.verde.party import Party, run_of
 from ree.verde.referee import Garbled, difference
 from ree.verde.run_party import RunParty, step_run
-from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
+from ree.verde.scope import ROW, VALUES, ProgramScope
 from ree.verde.verdict import Rules, commitment_of
 
 
@@ -29,6 +30,8 @@ class Refused(ValueError):
 
 class Player(Protocol):
     """A party to a call or to a run."""
+
+    game: Game
 
     @property
     def statement(self) -> Statement | RunStatement:
@@ -43,8 +46,12 @@ class Service:
 
     def __init__(self, program: Program, party: Player, terms: Terms) -> None:
         self.party, self.terms = party, terms
-        self.game = Rules(program, terms).game
+        Rules(program, terms)  # the commitment is made of the terms
+        self.game = party.game
         self._lock = threading.Lock()  # a party computes one answer at a time
+        self._known: list[
+            tuple[Move | None, State]
+        ] = []  # of the last dispute; nothing follows from it
 
     def answer(self, request: bytes) -> bytes:
         """The move that is due after a dispute's moves so far; MessageError, Refused."""
@@ -58,10 +65,8 @@ class Service:
         if found:
             raise Refused(f"the dispute is about another {found}")
         with self._lock:
-            s = self.game.begin(statement)
             try:
-                for m in moves:
-                    s = self.game.apply(s, m)
+                s = self._state(statement, moves)
             except IllegalMove as e:
                 raise Refused(f"not a dispute: {e}") from e
             if s.phase is Phase.OVER:
@@ -69,6 +74,21 @@ class Service:
             if s.player == "defender" and statement != mine:
                 raise Refused("this party does not stand for that statement")
             return self.party.move(s)
+
+    def _state(self, statement: Statement | RunStatement, moves: Sequence[Move]) -> State:
+        """The state after some moves; those that the last answer was about are not played again."""
+        first = self.game.begin(statement)
+        if not self._known or self._known[0][1] != first:
+            self._known = [(None, first)]
+        same = 0
+        while (
+            same < min(len(moves), len(self._known) - 1) and self._known[same + 1][0] == moves[same]
+        ):
+            same += 1
+        del self._known[same + 1 :]
+        for m in moves[same:]:
+            self._known.append((m, self.game.apply(self._known[-1][1], m)))
+        return self._known[-1][1]
 
 
 class Local:
@@ -159,7 +179,7 @@ def check_fault(scope: ProgramScope, f: Fault) -> None:
     if program is None or f.row is None:
         count = scope.derivation(VALUES, f.value, f.element).count
     else:
-        inner = RowScope(scope, (VALUES, f.value, f.element), program)
+        inner = scope.inside((VALUES, f.value, f.element))
         node, element = f.row
         if not 0 <= node < len(inner.nodes) or inner.is_move(ROW, node):
             raise InputError(f"fault: row node {node} is none that an operator computes")

@@ -19,7 +19,7 @@ from ree.verde.derivation import Call, Copy, Derivation, Read, Scalar
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.moves import State
 from ree.verde.party import Party, Run, run_of
-from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
+from ree.verde.scope import ROW, VALUES, ProgramScope
 
 FLIPS = (
     1,
@@ -67,10 +67,9 @@ def program_of(op: str, sample: Sample) -> tuple[Program, Node]:
 
 def last_fault(scope: ProgramScope, value: int, element: int) -> Fault:
     """The lowest bit of an element is false, and so is the operation that makes it: this always shows."""
-    program = scope.row_program(VALUES, value)
-    if program is None:
+    if scope.row_program(VALUES, value) is None:
         return Fault(value, element, scope.derivation(VALUES, value, element).count - 1)
-    inner = RowScope(scope, (VALUES, value, element), program)
+    inner = scope.inside((VALUES, value, element))
     row = len(inner.nodes) - 1, inner.element
     return Fault(value, element, inner.derivation(ROW, *row).count - 1, 1, row)
 
@@ -84,7 +83,7 @@ def inner_faults(scope: ProgramScope, value: int, rng: np.random.Generator) -> I
             d = scope.derivation(VALUES, value, element)
             last = d.count - 1
         else:
-            inner = RowScope(scope, (VALUES, value, element), program)
+            inner = scope.inside((VALUES, value, element))
             nodes = [
                 i for i, n in enumerate(inner.nodes) if not inner.is_move(ROW, i) and n.out.numel
             ]
