@@ -12,7 +12,7 @@ from array import array
 
 import numpy as np
 
-from ree.kernels.numerics import SEGMENT, SUM_BLOCK, SUM_LANES, canonical_nan
+from ree.kernels.numerics import F32, SEGMENT, SUM_BLOCK, SUM_LANES, canonical_nan
 from ree.kernels.opdef import Array
 
 
@@ -46,12 +46,12 @@ def _to_odd(s: float, e: float) -> float:
     return math.nextafter(s, math.inf if e > 0 else -math.inf)
 
 
-def lane_sums(x: Array) -> list[int]:
+def lane_sums(source: Array) -> list[int]:
     """Blocks of 1,024: additions to 64 lanes, then 63 folds; block results by the same rule, as bits."""
-    out: list[Array] = []
+    x, out = np.asarray(source, np.float32), list[F32]()
     with np.errstate(all="ignore"):
         while True:
-            results = []
+            results: list[F32] = []
             for start in range(0, len(x), SUM_BLOCK):
                 block = x[start : start + SUM_BLOCK]
                 lanes = np.zeros(SUM_LANES, np.float32)
@@ -69,6 +69,6 @@ def lane_sums(x: Array) -> list[int]:
                 return _bits(np.concatenate(out))
 
 
-def _bits(x: Array) -> list[int]:
+def _bits(x: F32) -> list[int]:
     bits: list[int] = np.ascontiguousarray(canonical_nan(x)).view(np.uint32).tolist()
     return bits

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ree.kernels import opdef
 from ree.kernels.index import Coord
@@ -41,6 +42,7 @@ def _bounds(c: Coord, digits: Sequence[int]) -> tuple[int, int]:
     return c.offset + sum(min(r, 0) for r in reach), c.offset + sum(max(r, 0) for r in reach)
 
 
-def taken(x: Array, flat: Array) -> Array:
+def taken(x: Array, flat: npt.NDArray[np.int64]) -> Array:
     """Elements by flat index, without a copy of the whole."""
-    return x.reshape(-1)[flat] if x.flags.c_contiguous else x[np.unravel_index(flat, x.shape)]
+    y: Array = x.reshape(-1)[flat] if x.flags.c_contiguous else x[np.unravel_index(flat, x.shape)]
+    return y
