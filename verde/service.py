@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ree.compiler.instance import Instance
 from ree.errors import InputError, ReeError
 from ree.program import Program, array_of
 from ree.run_directory import RunReader
@@ -17,7 +18,7 @@ from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.game import Game
 from ree.verde.messages import MessageError, Terms, decode_request, encode_move
 from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
-from ree.verde.party import Party, run_of
+from ree.verde.party import Party, Run, run_of
 from ree.verde.referee import Garbled, difference
 from ree.verde.run_party import RunParty, step_run
 from ree.verde.scope import ROW, VALUES, ProgramScope
@@ -128,17 +129,28 @@ def make_service(
     if program.graph.states:
         raise ReeError("a training step has no party: serve the run")
     run, instance = run_of(program, arrays, threads)
-    if fault is not None:
+    return service_of(program, run, instance, env, fault)
+
+
+def service_of(
+    program: Program,
+    run: Run,
+    instance: Instance,
+    symbols: Mapping[str, int],
+    fault: Fault | None = None,
+) -> Service:
+    """Stand for a run in memory, or for a lie about it; InputError where the fault does not fit."""
+    if fault is None:
+        party = Party(run, instance.digest)
+    else:
         check_fault(run.scope, fault)
         try:
-            party: Party = Liar(run, fault, instance.digest)
+            party = Liar(run, fault, instance.digest)
         except Vanished as e:
             raise InputError(
                 "fault: it vanishes within its value", "flip a higher bit, or another operation's"
             ) from e
-    else:
-        party = Party(run, instance.digest)
-    bare = Terms(party.statement, program.program_hash, tuple(sorted(env.items())), bytes(32))
+    bare = Terms(party.statement, program.program_hash, tuple(sorted(symbols.items())), bytes(32))
     terms = replace(bare, commitment=commitment_of(instance, bare, party.committed[VALUES].root))
     return Service(program, party, terms)
 
@@ -149,9 +161,10 @@ def run_service(path: str | Path) -> Service:
     reader = RunReader(Path(path))
     step, header = reader.step, reader.manifest.header()
 
+    runner = step.runner()
+
     def replay(s: int) -> Party:
         start = reader.nearest(s - 1)
-        runner = step.runner()
         runner.load(reader.state(start))
         for i in range(start + 1, s):
             runner.run(reader.batch(i))

@@ -13,10 +13,12 @@ import numpy as np
 from ree.kernels.opdef import Array
 from ree.program import hash_array
 from ree.step import Step
-from ree.traces.history import StepRecord, batch_digest
+from ree.traces.history import History, RunHeader, StepRecord, batch_digest
 from ree.verde.fault import Fault, Liar
+from ree.verde.messages import Terms
 from ree.verde.party import Party
-from ree.verde.run_party import RunParty, step_run
+from ree.verde.run_party import Replay, RunParty, step_run
+from ree.verde.service import Service
 
 Batches = Callable[[int], Sequence[Any]]
 
@@ -68,3 +70,13 @@ class Trained:
         """The party to the whole run."""
         initial = self.step.state_root(self.step.initial)
         return RunParty(self.step, initial, self.records, self.party_to)
+
+    def service(self, seed: int, replay: Replay | None = None) -> Service:
+        """The party as a service. seed: of the step. replay: how it makes a step again."""
+        step, initial = self.step, self.step.state_root(self.step.initial)
+        instance = step.instance
+        header = RunHeader(instance.numeric_id, instance.digest, step.weights_root, initial, seed)
+        party = RunParty(step, initial, self.records, replay or self.party_to)
+        commitment = History(header, self.records).commitment
+        terms = Terms(party.statement, step.program_hash, (), commitment, seed % 2**64)
+        return Service(step.program, party, terms)

@@ -11,13 +11,12 @@ from ree.errors import DisputeError
 from ree.kernels.types import DType
 from ree.run_directory import RunReader
 from ree.step import compile_step
-from ree.traces.history import History, RunHeader
 from ree.verde.fault import Fault
 from ree.verde.messages import Terms, decode_terms, encode_terms
 from ree.verde.moves import OpenStep
 from ree.verde.referee import NothingToDispute, check_terms
 from ree.verde.scope import ProgramScope
-from ree.verde.service import Service, run_service
+from ree.verde.service import run_service
 from ree.verde.trained import Trained
 from ree.verde.transcript import timeline
 from ree.verde.verdict import Rules, check_verdict, decode_verdict, encode_verdict
@@ -53,15 +52,8 @@ def step():
 
 def service(step, fault=None):
     """A provider that lies in step LIE and goes on from there, or an honest one."""
-    trained = Trained(step, batch, STEPS, None if fault is None else (LIE, fault), threads=1)
-    party = trained.party()
-    initial = step.state_root(step.initial)
-    header = RunHeader(
-        step.instance.numeric_id, step.instance.digest, step.weights_root, initial, -7
-    )
-    commitment = History(header, trained.records).commitment
-    terms = Terms(party.statement, step.program_hash, (), commitment, -7 % 2**64)
-    return Service(step.program, party, terms)
+    lie = None if fault is None else (LIE, fault)
+    return Trained(step, batch, STEPS, lie, threads=1).service(-7)
 
 
 @pytest.fixture(scope="module")
