@@ -47,7 +47,7 @@ from ree.verde.scope import (
     ProgramScope,
 )
 from ree.verde.selections import Sort
-from ree.verde.sources import moved
+from ree.verde.sources import moved, result
 from ree.verde.witness import Choice
 
 
@@ -269,7 +269,11 @@ class Party:
 
     def row_values(self, owner: tuple[str, int, int]) -> list[Array]:
         """Every local of an element's row program; a liar overrides this."""
-        return rowprogram.run(self._program(owner), self.run.sources(owner[1]), owner[2])
+        program = self._program(owner)
+        values = rowprogram.given(program, self.run.sources(owner[1]), owner[2])
+        for n, node in zip(program.nodes, self.run.scope.inside(owner).nodes, strict=True):
+            values.append(result(node, [values[i] for i in n.sources]))
+        return values
 
     def _program(self, owner: tuple[str, int, int]) -> RowProgram:
         program = self.run.scope.row_program(*owner[:2])

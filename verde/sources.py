@@ -12,6 +12,15 @@ from ree.kernels.index import Coord
 from ree.kernels.opdef import Array, Bound
 
 
+def result(node: Bound, sources: Sequence[Array]) -> Array:
+    """The first result of an operator."""
+    op = opdef.get(node.op)
+    if op.form is opdef.Form.MOVE:
+        return moved(node, sources)
+    assert op.reference is not None  # checked at registration
+    return op.reference(sources, node)[0]
+
+
 def moved(node: Bound, sources: Sequence[Array]) -> Array:
     """The result of a move: a view of its source if no element is outside, else made by the reference."""
     op, x = opdef.get(node.op), sources[0]
