@@ -1,6 +1,5 @@
 """Audit of CPU machine code: planted faults are found, real kernels are clean."""
 
-
 import pytest
 
 from ree import _core

@@ -109,15 +109,15 @@ def test_a_run_on_other_data(chain: Any, how: str) -> None:
     """A wrong batch in one step, or a wrong S0: its provider cannot open that step against the roots of the
     job, and falls silent."""
     pytest.importorskip("torch")
-    from ree.settlement.demo_run import Trained, run_dispute
+    from ree.settlement.demo_run import STEPS, Trained, run_dispute
 
     def false(true: Trained) -> Trained:
         if how == "batch":
             swapped = {5: 6, 6: 5}
-            return Trained(true.step, lambda s: true.batch(swapped.get(s, s)))
+            return Trained(true.step, lambda s: true.batch(swapped.get(s, s)), STEPS)
         initial = [np.array(x) for x in true.initial]
         largest = max((x for x in initial if x.dtype == np.float32), key=lambda x: x.size)
         largest.reshape(-1)[0] += 1
-        return Trained(true.step, true.batch, initial=initial)
+        return Trained(true.step, true.batch, STEPS, initial=initial)
 
     check(run_dispute(quiet, chain, false), executed=False)
