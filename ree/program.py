@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ree import _core, settings
+from ree.body_tree import BodyTree
 from ree.compiler.instance import Instance, make_instance
 from ree.compiler.ir import Graph, Kind, Node, Origin, Ref, users
 from ree.compiler.plan import plan
@@ -22,8 +23,8 @@ from ree.kernels import opdef, registry  # noqa: F401  (operators)
 from ree.kernels.numerics import canonical_nan
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType, evaluate
-from ree.traces.tensor import body_root, tensor_hash
-from ree.traces.trace import Trace, ValueInfo, make_trace
+from ree.traces.tensor import body_root, hash_from_root, tensor_hash
+from ree.traces.trace import Trace, ValueInfo, make_trace, tensors_root
 
 LEVELS = ("io", "ops")
 
@@ -65,7 +66,6 @@ class Program:
         self.weights = list(weights)
         self.examples = dict(examples or {})
         self.program_hash = graph.program_hash()
-        self._weights_root: bytes | None = None
         self._instances: dict[tuple[int, ...], Instance] = {}
         self._executables: dict[tuple[object, ...], Executable] = {}
         self._packed: dict[object, Any] = {}
@@ -77,14 +77,21 @@ class Program:
         out = self.run(*args, **kwargs).outputs
         return out[0] if len(out) == 1 else out
 
-    @property
-    def weights_root(self) -> bytes:
-        """Merkle root over the weights' tensor hashes, by name."""
-        if self._weights_root is None:
-            from ree.traces.trace import tensors_root
+    @cached_property
+    def weight_bodies(self) -> list[BodyTree]:
+        """The trees over the weights' bytes."""
+        return [BodyTree(w) for w in self.weights]
 
-            self._weights_root = tensors_root([hash_array(w) for w in self.weights])
-        return self._weights_root
+    @cached_property
+    def weight_hashes(self) -> list[bytes]:
+        """The weights' tensor hashes, by name."""
+        pairs = zip(self.weights, self.weight_bodies, strict=True)
+        return [tensor_hash(w, body_root=lambda _, b=b: b.root()) for w, b in pairs]  # type: ignore[misc]
+
+    @cached_property
+    def weights_root(self) -> bytes:
+        """Merkle root over the weights' tensor hashes."""
+        return tensors_root(self.weight_hashes)
 
     def run(
         self,
@@ -284,8 +291,6 @@ def hash_array(x: Array) -> bytes:
 
 def tensor_hash_of(t: TensorType, root: bytes) -> bytes:
     """Tensor hash from a type and a body root."""
-    from ree.traces.tensor import hash_from_root
-
     return hash_from_root(t.dtype.code, t.dims, root)
 
 

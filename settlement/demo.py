@@ -23,7 +23,7 @@ from ree.settlement.player import VerdePlayer
 from ree.settlement.terms import DEADLINES, Facts, Terms, facts_digest
 from ree.settlement.watcher import Player, Standing, Watcher
 from ree.settlement.work import call_facts, independent, memory_run
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.party import Party, Run
 from ree.verde.scope import VALUES
 
@@ -194,7 +194,10 @@ def lie(run: Run, instance: bytes, seed: int = 0) -> Liar:
             element = int(rng.integers(numel))
             d = run.scope.derivation(VALUES, value, element)
             fault = Fault(value, element, int(rng.integers(d.count)))
-            liar = Liar(run, fault, instance)
+            try:
+                liar = Liar(run, fault, instance)
+            except Vanished:
+                continue
             if liar.statement.outputs != honest:
                 return liar
     raise ValueError("no lie reaches an output")

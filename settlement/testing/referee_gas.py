@@ -9,13 +9,12 @@ from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.settlement.evidence import Evidence
-from ree.settlement.testing.disputes import honest_run
 from ree.settlement.testing.evm import CALLER
 from ree.settlement.testing.referee import referee
 from ree.verde.fault import Fault, Liar
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
-from ree.verde.party import Party
+from ree.verde.party import Party, run_of
 
 K = 1301
 Played = tuple[Phase, tuple[int, int]]
@@ -44,7 +43,7 @@ def moves() -> dict[str, dict[str, int]]:
 
 
 def _played(program: Program, inputs: tuple[Array, ...], fault: Fault) -> list[Played]:
-    run, instance = honest_run(program, inputs)
+    run, instance = run_of(program, inputs)
     evidence = Evidence(Game(run.scope), instance)
     honest, liar = Party(run, instance.digest), Liar(run, fault, instance.digest)
     s = State(liar.statement)
