@@ -16,6 +16,7 @@ from ree.kernels import opdef
 from ree.kernels.opdef import Array
 from ree.program import Names, Program
 from ree.settlement.client import FINAL, Agreed, Court, agree
+from ree.settlement.compile import compile_ahead
 from ree.settlement.deploy import deploy_court, deploy_referee, deploy_token
 from ree.settlement.embedded import Embedded
 from ree.settlement.player import VerdePlayer
@@ -81,6 +82,7 @@ class Stage:
         deployer = self.nodes["deployer"]
         since = deployer.newest
         say("deploy the referee and the Court")
+        compile_ahead()
         self.address = deploy_court(deployer, deploy_referee(deployer), deployer.account)
         self.token = deploy_token(deployer)
         self.deployed = sum(r.gas for r in deployer.receipts)
