@@ -4,8 +4,8 @@ python benchmarks/verde_size.py      writes benchmarks/results/verde_size.json a
 
 Simulated: moves and revealed bytes follow from the depths of the trees (verde/game.py); one size grows, the
 others stay at 2^6 steps, 2^8 values, 2^16 elements, 2^9 operations. Real disputes, of
-benchmarks/results/disputes.json, are marked: calls of MiniLM and training runs of 64 steps, of several sizes. Of a
-real dispute about a contraction the simulation must give the number of moves.
+benchmarks/results/disputes.json, are marked: calls of MiniLM and training runs of 64 steps. For
+a real dispute about a contraction the simulation must give the number of moves.
 """
 
 import json
