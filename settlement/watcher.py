@@ -70,7 +70,7 @@ class Position:
         if not known:
             known.append((self._first(d), b""))
         for m in moves[len(known) - 1 :]:
-            known.append((bytes(self.court.rules("play", known[-1][0], m)[0]), m))
+            known.append((bytes(self.court.rules("respond", d.id, known[-1][0], m)), m))
         state = known[-1][0]
         name = keccak(d.id + (len(known) - 1).to_bytes(32, "big") + state)
         if d.round != len(known) - 1 or name != d.state:

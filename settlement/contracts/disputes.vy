@@ -8,6 +8,7 @@
 import bank
 import clocks
 import docket
+import shown
 from interfaces import IReferee
 
 uses: bank
@@ -33,9 +34,12 @@ event Opened:
 
 event Moved:
     dispute: indexed(bytes32)
-    round: uint256
-    turn: uint256  # whose move is next, or who has won
     move: Bytes[MAX_MOVE]
+
+
+event Decided:  # by a move, which nobody has to go on from
+    dispute: indexed(bytes32)
+    winner: uint256  # 1 defender, 2 challenger
 
 
 event TimedOut:
@@ -190,22 +194,27 @@ def respond(dispute: bytes32, state: Bytes[MAX_STATE], move: Bytes[MAX_MOVE]):
         player = docket.disputes[dispute].challenger
     assert msg.sender == player, "court: not your turn"
     assert not clocks.late(word), "court: time is up"
+    shown.check()
     round: uint256 = clocks.round(word)
     assert docket.disputes[dispute].state == self._name(dispute, round, state), "court: state"
-    after: Bytes[MAX_STATE] = b""
-    winner: uint256 = 0
-    after, winner = staticcall REFEREE.play(state, move)
-    next: uint256 = convert(slice(after, 11, 1), uint256)
-    if winner != 0:
-        next = winner + 2
-    round = unsafe_add(round, 1)
-    log Moved(dispute=dispute, round=round, turn=next, move=move)
+    # the call as it came: referee and Court have the same function
+    after: Bytes[MAX_STATE] = slice(
+        raw_call(REFEREE.address, msg.data, max_outsize=64 + MAX_STATE, is_static_call=True),
+        64,
+        MAX_STATE,
+    )
+    head: uint256 = convert(slice(after, 0, 32), uint256)
+    next: uint256 = (head >> 160) & 255
     if next == docket.DEFENDER or next == docket.CHALLENGER:
+        round = unsafe_add(round, 1)
         docket.disputes[dispute].state = self._name(dispute, round, after)
         docket.disputes[dispute].clocks = clocks.moved(word, next, round)
+        log Moved(dispute=dispute, move=move)
     else:
-        assert next == docket.DEFENDER_WON or next == docket.CHALLENGER_WON, "court: referee"
-        self._decide(dispute, next)
+        winner: uint256 = (head >> 232) & 255
+        assert winner == 1 or winner == 2, "court: referee"
+        log Decided(dispute=dispute, winner=winner)
+        self._decide(dispute, docket.DEFENDER_WON if winner == 1 else docket.CHALLENGER_WON)
 
 
 @external

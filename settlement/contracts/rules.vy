@@ -8,7 +8,6 @@
 
 from . import shown
 
-MOVE: constant(uint256) = 516
 MASK64: constant(uint256) = 2**64 - 1
 MAX_DIGITS: constant(uint256) = 24
 MAX_ACCESSES: constant(uint256) = 16
@@ -77,7 +76,7 @@ def digits(r: Rule, element: uint256, k: uint256) -> uint256[MAX_DIGITS]:
     i: uint256 = unsafe_add(r.outs, r.reds)
     x: uint256 = k
     # a word that ends with the size of the digit before
-    p: uint256 = unsafe_add(unsafe_add(MOVE - 16, r.at), unsafe_mul(8, i))
+    p: uint256 = unsafe_add(unsafe_add(shown.MOVE - 16, r.at), unsafe_mul(8, i))
     for _: uint256 in range(i, bound=MAX_DIGITS):
         if i == r.outs:
             x = element
@@ -125,7 +124,7 @@ def flat(r: Rule, source: uint256, element: uint256, k: uint256) -> (bool, uint2
     d: uint256[MAX_DIGITS] = self.digits(r, element, k)
     p: uint256 = self.access(r, source)
     coords: uint256 = shown.number(p, 8)
-    p = unsafe_add(p, MOVE + 8)
+    p = unsafe_add(p, shown.MOVE + 8)
     total: uint256 = 0
     for _: uint256 in range(coords, bound=MAX_COORDS):
         x: uint256 = self._coordinate(p, n, d)

@@ -152,8 +152,17 @@ def at(s: State, kind: uint256, node: bytes32, count: uint256, level: uint256, i
     if level > 0:
         out.phase = REVEAL
     else:
-        out.phase = (AT_LEAF >> unsafe_mul(4, kind)) & 15
+        out.phase = self.at_leaf(kind)
     return out
+
+
+@internal
+@pure
+def at_leaf(kind: uint256) -> uint256:
+    """
+    @notice The phase at a leaf of this kind of tree.
+    """
+    return (AT_LEAF >> unsafe_mul(4, kind)) & 15
 
 
 @internal

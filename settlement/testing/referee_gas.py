@@ -22,9 +22,9 @@ Played = tuple[Phase, tuple[int, int]]
 
 
 def transaction(before: bytes, move: bytes) -> tuple[int, int]:
-    """Gas of `play` without and with the transaction's base and calldata (EIP-7623)."""
+    """Gas of `respond` without and with the transaction's base and calldata (EIP-7623)."""
     c = referee()
-    data = c.selector("play") + c.encode("play", before, move)
+    data = c.selector("respond") + c.encode("respond", bytes(32), before, move)
     c._evm.message_call(CALLER, c.address, calldata=data, gas=10**9)
     used = int(c._evm.result.gas_used)
     tokens = sum(4 if x else 1 for x in data)
