@@ -122,7 +122,7 @@ def respond(
     shown.check()
     phase: uint256 = (shown.state_word(0) >> 240) & 255
     if phase == REVEAL or phase == PICK:
-        return descent.play()
+        return self._descended()
     if phase == PROVE:
         return self._handed_on(PROOFS)
     if phase == DERIVE or phase == ROWS:
@@ -146,6 +146,32 @@ def respond(
         assert s.phase == STEP, "referee: over"
         s = self._step(s)
     return states.write(s)
+
+
+@internal
+@view
+def _descended() -> Bytes[STATE_BYTES]:
+    """
+    @notice The state after REVEAL or PICK, most of which stays.
+    """
+    head: uint256 = 0
+    place: uint256 = 0
+    node: bytes32 = empty(bytes32)
+    head, place, node = descent.play(
+        shown.state_word(0),
+        shown.state_word(2),
+        convert(shown.state_word(9), bytes32),
+        shown.MOVE,
+        shown.size(),
+    )
+    return concat(
+        convert(head, bytes32),
+        slice(msg.data, shown.STATE + 32, 32),
+        convert(place, bytes32),
+        slice(msg.data, shown.STATE + 96, 192),
+        node,
+        slice(msg.data, shown.STATE + 320, 64),
+    )
 
 
 @internal

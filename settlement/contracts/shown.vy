@@ -28,11 +28,19 @@ def check():
     assert convert(slice(msg.data, 36, 32), uint256) == 96, "shown: layout"
     assert convert(slice(msg.data, 68, 32), uint256) == 128 + STATE_BYTES, "shown: layout"
     assert convert(slice(msg.data, 100, 32), uint256) == STATE_BYTES, "shown: state"
-    size: uint256 = self.size()
+    self.check_last(MOVE, self.size())
+
+
+@internal
+@view
+def check_last(at: uint256, size: uint256):
+    """
+    @notice The last argument has its bytes here, and nothing but zeros to fill a word behind them.
+    """
     assert size <= MOVE_BYTES, "shown: move"
-    end: uint256 = unsafe_add(MOVE, (unsafe_add(size, 31) >> 5) << 5)
+    end: uint256 = unsafe_add(at, (unsafe_add(size, 31) >> 5) << 5)
     assert len(msg.data) == end, "shown: layout"
-    if size & 31 != 0:  # the bytes that fill the last word
+    if size & 31 != 0:
         last: uint256 = convert(slice(msg.data, unsafe_sub(end, 32), 32), uint256)
         assert last << ((size & 31) << 3) == 0, "shown: layout"
 
