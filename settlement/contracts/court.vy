@@ -1,5 +1,4 @@
 # pragma version 0.4.3
-# pragma optimize codesize
 """
 @title Court
 @notice Jobs: terms, escrow, providers and their commitments, and payouts. docs/settlement.md tells the life of

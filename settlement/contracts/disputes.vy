@@ -220,8 +220,7 @@ def descend(
             `respond` does the same for more gas.
     """
     word: uint256 = self._turn(dispute)
-    assert convert(slice(msg.data, 164, 32), uint256) == 192, "shown: layout"
-    shown.check_last(228, len(move))
+    shown.check_last(convert(slice(msg.data, 164, 32), uint256) ^ 192, 228, len(move))
     assert docket.disputes[dispute].state == self._name_of(
         dispute, word, head, place, node, rest
     ), "court: state"

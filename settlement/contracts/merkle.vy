@@ -142,20 +142,17 @@ def climb(
     """
     self._check_position(count, level, index)
     assert BIT << unsafe_add(level, n) < count << 1, "merkle: proof length"
+    # only right siblings of the last node of a level, and so of its ancestors, lie beyond the count
+    edge: uint256 = unsafe_sub(count, 1) >> level
     digest: bytes32 = node
-    i: uint256 = index
-    last: uint256 = unsafe_sub(count, 1) >> level  # position of the last node of the level
     p: uint256 = siblings
-    for _: uint256 in range(n, bound=MAX_DEPTH):
-        if i & 1 == 1:
+    for h: uint256 in range(n, bound=MAX_DEPTH):
+        if (index >> h) & 1 == 1:
             digest = sha256(concat(0x01, slice(msg.data, p, 32), digest))
         else:
-            sibling: bytes32 = convert(slice(msg.data, p, 32), bytes32)
-            # only a right sibling can lie beyond the count
-            assert i < last or sibling == empty(bytes32), "merkle: absent node"
-            digest = sha256(concat(0x01, digest, sibling))
-        i = i >> 1
-        last = last >> 1
+            digest = sha256(concat(0x01, digest, slice(msg.data, p, 32)))
+            if index >> h == edge >> h:
+                assert convert(slice(msg.data, p, 32), uint256) == 0, "merkle: absent node"
         p = unsafe_add(p, 32)
     return digest
 

@@ -25,24 +25,29 @@ def check():
     @notice The arguments stand where they are read, and nothing behind them.
     @dev What is read is then what the event shows, and what a later call with the same arguments reads.
     """
-    assert convert(slice(msg.data, 36, 32), uint256) == 96, "shown: layout"
-    assert convert(slice(msg.data, 68, 32), uint256) == 128 + STATE_BYTES, "shown: layout"
-    assert convert(slice(msg.data, 100, 32), uint256) == STATE_BYTES, "shown: state"
-    self.check_last(MOVE, self.size())
+    # offsets of state and move, and the state's length
+    offsets: uint256 = convert(slice(msg.data, 36, 32), uint256) ^ 96
+    offsets |= convert(slice(msg.data, 68, 32), uint256) ^ (128 + STATE_BYTES)
+    offsets |= convert(slice(msg.data, 100, 32), uint256) ^ STATE_BYTES
+    self.check_last(offsets, MOVE, self.size())
 
 
 @internal
 @view
-def check_last(at: uint256, size: uint256):
+def check_last(wrong: uint256, at: uint256, size: uint256):
     """
-    @notice The last argument has its bytes here, and nothing but zeros to fill a word behind them.
+    @notice Nothing is wrong so far, and the last argument has its bytes here, and behind them nothing but zeros
+            to fill a word.
     """
-    assert size <= MOVE_BYTES, "shown: move"
-    end: uint256 = unsafe_add(at, (unsafe_add(size, 31) >> 5) << 5)
-    assert len(msg.data) == end, "shown: layout"
-    if size & 31 != 0:
-        last: uint256 = convert(slice(msg.data, unsafe_sub(end, 32), 32), uint256)
-        assert last << ((size & 31) << 3) == 0, "shown: layout"
+    fill: uint256 = unsafe_sub(0, size) & 31
+    end: uint256 = unsafe_add(unsafe_add(at, size), fill)
+    last: uint256 = convert(slice(msg.data, unsafe_sub(len(msg.data), 32), 32), uint256)
+    assert (
+        wrong == 0
+        and size <= MOVE_BYTES
+        and len(msg.data) == end
+        and last & unsafe_sub(BIT << (fill << 3), 1) == 0
+    ), "shown: layout"
 
 
 @internal

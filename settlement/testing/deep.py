@@ -85,13 +85,11 @@ class SparseTree:
 
 
 def _instance() -> tuple[Instance, Ref]:
-    """A step whose product has both operands behind moves, and that product."""
+    """A step with a product of two values, and that product."""
     b = Builder()
-    x = b.input(TensorType(DType.F32, (K, ROWS)))
-    w = b.state(TensorType(DType.F32, (2, ROWS, K)))
-    left = b.add("permute", b.add("neg", x), dims=(1, 0))
-    right = b.add("slice", b.add("neg", w), dim=0, start=1, stop=2, step=1)
-    y = last = b.add("linear", left, b.add("view", right, shape=(ROWS, K)))
+    x = b.input(TensorType(DType.F32, (ROWS, K)))
+    w = b.state(TensorType(DType.F32, (ROWS, K)))
+    y = last = b.add("linear", b.add("neg", x), b.add("neg", w))
     while last.index + 1 < N_VALUES - 2:
         last = b.add("neg", last)
     loss = b.add("sum", b.add("sum", last, dim=1, keepdim=False), dim=0, keepdim=False)
