@@ -54,7 +54,8 @@ def respond(
     at: uint256 = unsafe_add(1, unsafe_mul(2, n))
     for i: uint256 in range(n, bound=16):
         size: uint256 = shown.number(unsafe_add(1, unsafe_mul(2, i)), 2)
-        blobs.digest[i] = sha256(slice(move, at, size))
+        if i < 2:  # the operator's own
+            blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
         at = unsafe_add(at, size)
     if s.phase == PROVE:
@@ -150,6 +151,7 @@ def _rows(before: states.State, at: uint256) -> states.State:
     s.owner = s.tensor
     s.owner_element = s.element
     s.inside = 1
+    s.run = s.record
     s.tree = ROW
     s.tensor = 0
     s.element = 0

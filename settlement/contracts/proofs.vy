@@ -95,7 +95,7 @@ def _operands(
             if an index is out of range.
     """
     statement: uint256 = unsafe_add(p.leaf, 513)
-    r: sources.Reader = sources.Reader(at=statement, blob=p.blob, outer=False)
+    r: sources.Reader = sources.Reader(at=statement, blob=p.blob, outer=False, owner=0)
     if shown.number(unsafe_sub(statement, 1), 1) == 1:
         assert shown.statement_hash(statement) == s.context, "proofs: statement"
         r.at = statement + STATEMENT_BYTES

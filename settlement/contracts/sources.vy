@@ -39,6 +39,7 @@ struct Reader:  # how far a move has been read
     at: uint256
     blob: uint256
     outer: bool  # whether the statement was needed
+    owner: uint256  # position of the owner's record, once an input of a row program was read
 
 
 struct Source:
@@ -180,7 +181,7 @@ def opened(
                 assert x.index >= s.first, "proof: local"
                 nodes: uint256 = s.leaves - 1 - s.first
                 bits, code, at = self.open_in(s.rows, nodes, x.index - s.first, x.flat, at)
-            return Opened(bits=bits, dtype=code, reader=Reader(at=at, blob=r.blob, outer=r.outer))
+            return Opened(bits=bits, dtype=code, reader=Reader(at=at, blob=r.blob, outer=r.outer, owner=r.owner))
         if x.kind == VALUE:
             r.at = self.check_record(statement, at, x.index)
             inside, x = self._move(blobs, r.blob, at, x.flat)
@@ -200,8 +201,12 @@ def opened(
                 inside, x.flat = rules.flat(rule, 0, s.owner_element, x.flat)
                 assert inside, "proof: row input"
                 at = shown.after_proof(at + 100)
-                r.at = self.check_record(statement, at, s.owner)
-                x = self.record_source(at, operand, x.flat)
+                if not r.outer:  # once a move
+                    assert shown.record_hash(at) == s.run, "proof: record"
+                    r.owner = at
+                    at = unsafe_add(at, shown.RECORD_BYTES)
+                r.at = at
+                x = self.record_source(r.owner, operand, x.flat)
             elif tag == 3:
                 self._check_local(s, x.index, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, NUMBER_BYTES)), at + NUMBER_BYTES)
                 bits = self.affine(at, s.owner_element)

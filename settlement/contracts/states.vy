@@ -49,7 +49,7 @@ struct State:
     leaf_index: uint256
     entry: uint256
     context: bytes32  # hash of the statement
-    run: bytes32
+    run: bytes32  # hash of the run; inside a row program leaf hash of the owner's record
     values: bytes32
     rows: bytes32
     program: bytes32
