@@ -1,6 +1,6 @@
 """Convolution against torch, interleaved in one run: medians of the ratio torch's time / ours.
 
-python benchmarks/bench_conv.py [--threads 2] [--rounds 21] [--json benchmarks/results/cpu_conv.json]
+python benchmarks/bench_conv.py [--threads 2] [--rounds 9] [--json benchmarks/results/cpu_conv.json]
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ CASES = {
 }
 
 
+# Seconds of a turn. Idle workers of torch's OpenMP spin for some 20 ms, and take a core from the other
+# side meanwhile: short turns would measure that.
+TURN = 0.3
+
+
 def seconds(run: Callable[[], object], repeat: int, clock: Callable[[], float]) -> float:
     start = clock()
     for _ in range(repeat):
@@ -53,7 +58,7 @@ def measure(name: str, threads: int, rounds: int, clock: Callable[[], float]) ->
     with torch.inference_mode():
         want = model(x)
         np.testing.assert_allclose(np.asarray(ours()), want.numpy(), atol=1e-3)
-        repeat = max(1, int(0.02 / max(seconds(ours, 2, clock), 1e-6)))
+        repeat = max(1, int(TURN / max(seconds(ours, 2, clock), 1e-6)))
         seconds(lambda: model(x), 2, clock)
         pairs = [
             (seconds(lambda: model(x), repeat, clock), seconds(ours, repeat, clock))
@@ -75,7 +80,7 @@ def measure(name: str, threads: int, rounds: int, clock: Callable[[], float]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, nargs="+", default=[2])
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--case", nargs="+", default=list(CASES))
     parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--json", type=Path)

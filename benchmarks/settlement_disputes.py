@@ -1,43 +1,97 @@
-"""Every sample of every decidable operator, disputed on chain: writes results/settlement_disputes.json.
+"""Every sample of every operator with leaves, disputed on chain: writes results/settlement_disputes.json.
 
-python benchmarks/settlement_disputes.py [samples an operator]
+python benchmarks/settlement_disputes.py [--samples N] [--shard I/N]    about N samples an operator; one part
+python benchmarks/settlement_disputes.py --join FILE...                 parts into the result
+
+Of every result of every sample, two lies: in the last operation of an element, and in one before it, at random,
+whose flipped bit shows in the element. Each is played twice, with the liar as defender, who must lose by
+execution, and as challenger, who must lose; every move by the rules and by the contracts, which must agree.
 """
 
+import argparse
 import json
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
-from ree.settlement.testing.disputes import dispute, honest_run, program_of, samples
+from ree.kernels import registry
+from ree.settlement.testing.referee import play_for
+from ree.verde.testing import dispute_samples, operators
 
 RESULT = Path(__file__).resolve().parent / "results" / "settlement_disputes.json"
+ALL = 10**6
 
 
-def main(many: int) -> int:
-    start, count, wrong = time.monotonic(), Counter[str](), []
-    for name, sample in samples(many):
-        program, node = program_of(name, sample)
-        if any(t.numel == 0 for t in node.results):
-            continue
-        run, instance = honest_run(program, sample.inputs)
-        try:
-            count[name] += dispute(run, instance, 0, np.random.default_rng(len(sample.name)))
-        except Exception as e:
-            wrong.append(f"{name} {sample.name}: {type(e).__name__}: {e}"[:300])
-            print(wrong[-1], flush=True)
-    out = {
-        "disputes": 2 * sum(count.values()),
-        "lies by operator": dict(sorted(count.items())),
-        "wrong": wrong,
+def disputes_of(op: str, many: int) -> dict[str, object]:
+    """What came of the disputes about one operator."""
+    found = dispute_samples(op, many, play_for)
+    lies = [x for _, lies in found for x in lies]
+    return {
+        "samples": len({id(s) for s, _ in found}),
+        "results": len(found),
+        "lies in the last operation": sum(not x.inner for x in lies),
+        "lies before it": sum(x.inner for x in lies),
+        "most moves": max(x.moves for x in lies),
     }
-    if many >= 1000:
+
+
+def run(many: int, ops: list[str]) -> dict[str, object]:
+    table: dict[str, object] = {}
+    wrong: dict[str, str] = {}
+    for op in ops:
+        start = time.monotonic()
+        try:
+            table[op] = disputes_of(op, many)
+        except Exception as e:
+            notes = " ".join(getattr(e, "__notes__", ()))
+            wrong[op] = f"{type(e).__name__}: {e} ({notes})"[:500]
+        print(
+            op,
+            wrong.get(op, table.get(op)),
+            f"{time.monotonic() - start:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+    return {"operators": table, "wrong": wrong}
+
+
+def joined(parts: list[dict]) -> dict[str, object]:
+    """One result of all parts; ValueError unless each operator is in just one."""
+    table, wrong = {}, {}
+    for part in parts:
+        if set(part["operators"]) & set(table):
+            raise ValueError("an operator is in two parts")
+        table |= part["operators"]
+        wrong |= part["wrong"]
+    missing = sorted(set(operators()) - set(table) - set(wrong))
+    counts = ("samples", "results", "lies in the last operation", "lies before it")
+    total = {k: sum(x[k] for x in table.values()) for k in counts}
+    total["disputes"] = 2 * sum(total[k] for k in counts[2:])
+    total["most moves"] = max(x["most moves"] for x in table.values())
+    moves = sorted(set(registry.names()) - set(operators()))
+    return {"total": total, "wrong": wrong, "operators not played": missing,
+            "operators without leaves of their own": moves,
+            "operators": dict(sorted(table.items()))}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--samples", type=int, default=ALL)
+    parser.add_argument("--shard", default="0/1")
+    parser.add_argument("--join", nargs="+", type=Path)
+    a = parser.parse_args()
+    if a.join:
+        out = joined([json.loads(p.read_text()) for p in a.join])
         RESULT.write_text(json.dumps(out, indent=1) + "\n")
-    print(json.dumps(out), f"{time.monotonic() - start:.0f} s")
-    return int(bool(wrong))
+        return int(bool(out["wrong"] or out["operators not played"]))
+    i, n = map(int, a.shard.split("/"))
+    part = run(a.samples, operators()[i::n])
+    if n == 1 and a.samples == ALL:
+        RESULT.write_text(json.dumps(joined([part]), indent=1) + "\n")
+    else:
+        print(json.dumps(part, indent=1))
+    return int(bool(part["wrong"]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))
+    sys.exit(main())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -101,7 +102,7 @@ class Cosine(Linear):
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(ABC):
     """What all optimizers share.
 
     lr: learning rate; schedule multiplies it. clip_norm: greatest norm of all gradients together.
@@ -135,9 +136,9 @@ class Optimizer:
                 return float(change[key])
         return float(getattr(self, key))
 
+    @abstractmethod
     def slots(self, shapes: Shapes) -> dict[str, Array]:
         """The optimizer's own state before the first step, by name."""
-        raise NotImplementedError
 
     def update(
         self, m: Importer, parameters: Refs, grads: Refs, slots: Refs, step: Ref
@@ -163,11 +164,11 @@ class Optimizer:
         """What is computed once per step."""
         return t
 
+    @abstractmethod
     def _one(
         self, op: _Ops, name: str, p: Ref, g: Ref, slots: Refs, new_slots: Refs, lr: Ref | float, common: Any
     ) -> Ref:  # fmt: skip
         """The new value of one parameter."""
-        raise NotImplementedError
 
 
 def _clipped(op: _Ops, grads: Refs, limit: float) -> Refs:

@@ -35,8 +35,9 @@ NB_MODULE(_core, m) {
     if (!t) throw std::invalid_argument("instruction set '" + isa + "' is not available here");
     return t->panel;
   });
-  m.def("has_nan", [](uintptr_t address, int64_t n) {
-    return ree::has_nan(reinterpret_cast<const uint32_t*>(address), n);
+  m.def("has_nan", [](ree::Pool& pool, uintptr_t address, int64_t n) {
+    nb::gil_scoped_release release;
+    return ree::has_nan(pool, reinterpret_cast<const uint32_t*>(address), n);
   });
   m.def("float_mode_is_clean", &ree::FloatMode::is_clean);
 }

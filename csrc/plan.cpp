@@ -1,6 +1,7 @@
 #include "plan.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <stdexcept>
 
 namespace ree {
@@ -23,6 +24,7 @@ void Plan::add(const std::string& kernel, std::vector<int32_t> slots, std::vecto
 
 void Plan::run(Pool& pool, void* const* table, int64_t table_size) const {
   if (max_slot_ >= table_size) throw std::invalid_argument("buffer table too short");
+  const auto mine = pool.exclusive();
   FloatMode mode;
   std::vector<void*> bufs;
   for (const Step& s : steps_) {
@@ -32,15 +34,24 @@ void Plan::run(Pool& pool, void* const* table, int64_t table_size) const {
   }
 }
 
-bool has_nan(const uint32_t* x, int64_t n) {
-  constexpr int64_t kBlock = 4096;
-  for (int64_t i = 0; i < n; i += kBlock) {
-    const int64_t end = std::min(n, i + kBlock);
-    uint32_t found = 0;
-    for (int64_t j = i; j < end; ++j) found |= (uint32_t)((x[j] & 0x7fffffffu) > 0x7f800000u);
-    if (found) return true;
+bool has_nan(Pool& pool, const uint32_t* x, int64_t n) {
+  constexpr int64_t kBlock = 16384;
+  std::atomic<bool> found{false};
+  auto check = [&](int64_t block, int) {
+    const int64_t end = std::min(n, (block + 1) * kBlock);
+    uint32_t any = 0;
+    for (int64_t j = block * kBlock; j < end; ++j)
+      any |= (uint32_t)((x[j] & 0x7fffffffu) > 0x7f800000u);
+    if (any) found.store(true, std::memory_order_relaxed);
+  };
+  const int64_t blocks = (n + kBlock - 1) / kBlock;
+  if (blocks < 4) {
+    for (int64_t i = 0; i < blocks; ++i) check(i, 0);
+  } else {
+    const auto mine = pool.exclusive();
+    pool.parallel_for(blocks, check);
   }
-  return false;
+  return found.load(std::memory_order_relaxed);
 }
 
 }  // namespace ree

@@ -28,6 +28,6 @@ class Plan {
 };
 
 // Whether one of n float32, given as bits, is NaN.
-bool has_nan(const uint32_t* x, int64_t n);
+bool has_nan(Pool& pool, const uint32_t* x, int64_t n);
 
 }  // namespace ree

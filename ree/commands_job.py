@@ -143,6 +143,7 @@ def _post(args: argparse.Namespace, court: Court) -> dict[str, Any]:
 def read_terms(path: str, court: Court, facts: Facts) -> tuple[Terms, str]:
     """Terms from a JSON file: token, amounts, the windows in seconds, and where the data is.
     InputError where it is not of that form."""
+    from ree.settlement.node import checksum
     from ree.settlement.terms import Terms, facts_digest
 
     raw = Path(path).read_bytes()[: MAX_TERMS + 1]
@@ -154,13 +155,13 @@ def read_terms(path: str, court: Court, facts: Facts) -> tuple[Terms, str]:
     if not isinstance(given, dict) or set(given) != wanted:
         raise InputError(f"'{path}': expected an object of {', '.join(sorted(wanted))}")
     for name in (*AMOUNTS, *WINDOWS):
-        if type(given[name]) is not int or given[name] < 0:
-            raise InputError(f"'{path}': {name}: expected a whole number")
+        if type(given[name]) is not int or not 0 <= given[name] < 1 << 128:
+            raise InputError(f"'{path}': {name}: expected a whole number below 2^128")
     until, now = {}, court.node.now
     for name in WINDOWS:
         now += given[name]
         until[f"{name}_until"] = now
-    terms = Terms(poster=court.node.account, token=str(given["token"]), facts=facts_digest(facts),
+    terms = Terms(poster=court.node.account, token=checksum(given["token"]), facts=facts_digest(facts),
                   nonce=secrets.randbits(64), **{n: given[n] for n in AMOUNTS}, **until)  # fmt: skip
     return terms, str(given["data"])
 

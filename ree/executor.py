@@ -17,7 +17,7 @@ from ree.kernels.opdef import Array
 
 class Executable:
     """Runs one instance on one instruction set. Memory is allocated once, here; a run allocates only
-    its outputs."""
+    its outputs. A run whose values are kept gives its memory away with them, and the next one has its own."""
 
     def __init__(
         self,
@@ -39,7 +39,6 @@ class Executable:
             p = self._plans[-1 if i >= recipe.checked else 0]
             p.add(call.kernel, list(call.slots), _params(call, code))
         self._fixed = {
-            "arena": [self._arena.ctypes.data + o for o in recipe.offsets],
             "weight": [w.ctypes.data for w in self._weights],
             "const": [c.ctypes.data for c in self._consts],
             "packed": [p.ctypes.data for p in self._packed],
@@ -48,16 +47,30 @@ class Executable:
         self._out_types = [graph.type_of(r) for r in graph.outputs]
         self._table = [0] * len(recipe.slots)
         self._moving = []  # slots whose address changes from run to run
+        self._in_arena = []
         for i, s in enumerate(recipe.slots):
-            if s.buffer.kind in ("input", "output", "state"):
+            if s.buffer.kind == "arena":
+                self._in_arena.append((i, recipe.offsets[s.buffer.index] + s.offset))
+            elif s.buffer.kind in ("input", "output", "state"):
                 self._moving.append((i, s.buffer.kind, s.buffer.index, s.offset))
             else:
                 self._table[i] = self._fixed[s.buffer.kind][s.buffer.index] + s.offset
+        self._given_away = False
+        self._place_arena()
+
+    def _place_arena(self) -> None:
+        start = self._arena.ctypes.data
+        for i, offset in self._in_arena:
+            self._table[i] = start + offset
 
     def run(
         self, inputs: Sequence[Array], pool: _core.Pool
     ) -> tuple[list[Array], dict[int, bytes], dict[int, Array]]:
         """(outputs, body roots by value, kept values by value)."""
+        if self._given_away:
+            self._arena = aligned(self.recipe.arena_bytes)
+            self._place_arena()
+            self._given_away = False
         outputs = [np.empty(t.dims, t.dtype.numpy) for t in self._out_types]
         self.bind({"input": inputs, "output": outputs})
         for part in range(len(self._plans)):
@@ -94,7 +107,8 @@ class Executable:
             else:
                 start = self.recipe.offsets[buffer.index]
                 raw = self._arena[start : start + t.nbytes]
-                values[v] = raw.view(t.dtype.numpy).reshape(t.dims).copy()
+                values[v] = raw.view(t.dtype.numpy).reshape(t.dims)
+                self._given_away = True
         return values
 
     def _pack(self, p: Packing, cache: MutableMapping[Any, Array]) -> Array:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ree import _core, settings
+from ree.body_tree import BodyTree
 from ree.compiler.instance import Instance, make_instance
-from ree.compiler.ir import Graph, Kind, Node, Origin
+from ree.compiler.ir import Graph, Kind, Node, Origin, Ref, users
 from ree.compiler.plan import plan
 from ree.compiler.prelude import prelude, prelude_graph, without_prelude
 from ree.compiler.torch_types import dtype_of, to_numpy, to_torch
 from ree.errors import InputError
 from ree.executor import Executable
-from ree.kernels import registry  # noqa: F401  (operators)
+from ree.kernels import opdef, registry  # noqa: F401  (operators)
 from ree.kernels.numerics import canonical_nan
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType, evaluate
-from ree.traces.tensor import body_root, tensor_hash
-from ree.traces.trace import Trace, ValueInfo, make_trace
+from ree.traces.tensor import body_root, hash_from_root, tensor_hash
+from ree.traces.trace import Trace, ValueInfo, make_trace, tensors_root
 
 LEVELS = ("io", "ops")
 
@@ -64,7 +66,6 @@ class Program:
         self.weights = list(weights)
         self.examples = dict(examples or {})
         self.program_hash = graph.program_hash()
-        self._weights_root: bytes | None = None
         self._instances: dict[tuple[int, ...], Instance] = {}
         self._executables: dict[tuple[object, ...], Executable] = {}
         self._packed: dict[object, Any] = {}
@@ -76,14 +77,21 @@ class Program:
         out = self.run(*args, **kwargs).outputs
         return out[0] if len(out) == 1 else out
 
-    @property
-    def weights_root(self) -> bytes:
-        """Merkle root over the weights' tensor hashes, by name."""
-        if self._weights_root is None:
-            from ree.traces.trace import tensors_root
+    @cached_property
+    def weight_bodies(self) -> list[BodyTree]:
+        """The trees over the weights' bytes."""
+        return [BodyTree(w) for w in self.weights]
 
-            self._weights_root = tensors_root([hash_array(w) for w in self.weights])
-        return self._weights_root
+    @cached_property
+    def weight_hashes(self) -> list[bytes]:
+        """The weights' tensor hashes, by name."""
+        pairs = zip(self.weights, self.weight_bodies, strict=True)
+        return [tensor_hash(w, body_root=lambda _, b=b: b.root()) for w, b in pairs]  # type: ignore[misc]
+
+    @cached_property
+    def weights_root(self) -> bytes:
+        """Merkle root over the weights' tensor hashes."""
+        return tensors_root(self.weight_hashes)
 
     def run(
         self,
@@ -112,13 +120,15 @@ class Program:
             if as_torch:
                 return replace(result, outputs=tuple(x.to(home or "cpu") for x in result.outputs))
             return replace(result, outputs=tuple(to_numpy(x) for x in result.outputs))
-        arrays = [array_of(n, v, t)
-                  for n, v, t in zip(self.names.inputs, values, self.graph.inputs, strict=True)]  # fmt: skip
+        pool = settings.pool(threads)
+        arrays = [array_of(n, v, t, pool, trace is not None or i in self._scanned)
+                  for i, (n, v, t) in enumerate(zip(self.names.inputs, values, self.graph.inputs,
+                                                    strict=True))]  # fmt: skip
         with self.lock:  # buffers belong to one run at a time
             env = self.bind_symbols(arrays)
             executable = self._executable(env, isa or settings.isa(), trace == "ops",
                                           keep_values, fuse)  # fmt: skip
-            outputs, digests, kept = executable.run(arrays, settings.pool(threads))
+            outputs, digests, kept = executable.run(arrays, pool)
             made = None
             if trace is not None:
                 made = self.make_trace(env, [hash_array(x) for x in arrays],
@@ -127,6 +137,16 @@ class Program:
         return Result(tuple(to_torch(x) if as_torch else x for x in outputs), made, kept)
 
     # inputs
+
+    @cached_property
+    def _scanned(self) -> frozenset[int]:
+        """Inputs whose NaNs must be canonical: all but those that only contractions read. Their results
+        are canonical whatever the payload of a NaN they meet."""
+        read = {
+            r for r, n in users(self.graph) if opdef.get(n.op).form is not opdef.Form.CONTRACTION
+        }
+        read |= set(self.graph.outputs)
+        return frozenset(i for i in range(len(self.graph.inputs)) if Ref(Kind.INPUT, i) in read)
 
     def _named_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The inputs as given, in the program's order."""
@@ -271,8 +291,6 @@ def hash_array(x: Array) -> bytes:
 
 def tensor_hash_of(t: TensorType, root: bytes) -> bytes:
     """Tensor hash from a type and a body root."""
-    from ree.traces.tensor import hash_from_root
-
     return hash_from_root(t.dtype.code, t.dims, root)
 
 
@@ -292,25 +310,35 @@ def origin_of(g: Graph, value: int) -> tuple[Node, Origin]:
     return node, node.origin
 
 
-def array_of(name: str, value: Any, t: TensorType) -> Array:
-    """A contiguous array of the input's dtype, NaNs canonical; never the caller's memory."""
+def array_of(
+    name: str, value: Any, t: TensorType, pool: _core.Pool | None = None, scan: bool = True
+) -> Array:
+    """A contiguous array of the input's dtype, NaNs canonical if `scan`; may be the caller's memory."""
     if type(value).__module__.startswith("torch"):
         if dtype_of(value.dtype) is None or str(value.layout) != "torch.strided":
             raise InputError(f"input '{name}': expected {t}, got {value.dtype}, {value.layout}")
         value = to_numpy(value)
     a = np.asarray(value)
+    if a.dtype != t.dtype.numpy:
+        a = _converted(name, value, a, t)
+    if not a.flags.c_contiguous:
+        a = np.ascontiguousarray(a)
+    if scan and t.dtype is DType.F32:
+        address = a.__array_interface__["data"][0]  # quicker than a.ctypes.data
+        if _core.has_nan(pool or settings.pool(), address, a.size):
+            return canonical_nan(a)
+    return a
+
+
+def _converted(name: str, value: Any, a: Array, t: TensorType) -> Array:
+    """Python's numbers as an array of another dtype; InputError for anything else."""
     if isinstance(value, bool | int | float | list | tuple) and a.dtype.kind in "bif":
-        a = a.astype(t.dtype.numpy)
+        return a.astype(t.dtype.numpy)
     try:
         dtype = DType.of(a.dtype)
     except ValueError as e:
         raise InputError(f"input '{name}': expected {t}, got dtype {a.dtype}") from e
-    if dtype is not t.dtype:
-        raise InputError(f"input '{name}': expected dtype {t.dtype.text}, got {dtype.text}")
-    a = np.ascontiguousarray(a).reshape(a.shape)
-    if t.dtype is DType.F32 and _core.has_nan(a.ctypes.data, a.size):
-        a = canonical_nan(a)
-    return a
+    raise InputError(f"input '{name}': expected dtype {t.dtype.text}, got {dtype.text}")
 
 
-__all__ = ["Kind", "Names", "Program", "Result", "body_root", "hash_array"]
+__all__ = ["Names", "Program", "Result", "body_root", "hash_array"]

@@ -73,6 +73,7 @@ class Step:
             raise ArtifactError("the artifact is not a training step")
         self.program = program
         self.initial = tuple(initial)
+        self._function: Program | None = None
 
     @property
     def graph(self) -> Graph:
@@ -140,12 +141,14 @@ class Step:
 
     def as_function(self) -> Program:
         """The same program with the states as inputs ahead of the batch; its operators are the same."""
-        from ree.compiler.states import states_as_inputs
+        if self._function is None:  # made once, so that its kernels are compiled once
+            from ree.compiler.states import states_as_inputs
 
-        names = Names(
-            (*self.names.states, *self.names.inputs), self.names.outputs, self.names.weights
-        )
-        return Program(states_as_inputs(self.graph), names, self.weights)
+            names = Names(
+                (*self.names.states, *self.names.inputs), self.names.outputs, self.names.weights
+            )
+            self._function = Program(states_as_inputs(self.graph), names, self.weights)
+        return self._function
 
 
 class StepRunner:

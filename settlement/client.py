@@ -6,7 +6,7 @@ success. Salts come from the key and the job, so that nothing has to be remember
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,10 @@ class Court:
     def __init__(self, node: Node, address: str, since: int = 0) -> None:
         self.node, self.address, self.since = node, checksum(address), since
         self._court = node.contract("court", address)
-        self.referee = str(self.call("referee"))
+        try:
+            self.referee = str(self.call("referee"))
+        except ChainError as e:
+            raise ChainError(f"no Court at {self.address}: {e}") from e
         self._referee = node.contract("referee", self.referee)
         self._events = node.topics(self._court)
         self._log: list[tuple[str, Mapping[str, Any]]] = []
@@ -124,14 +127,20 @@ class Court:
         last, mark = self._seen
         if mark is not None and node.block(last) != mark:
             self._log.clear()
-            last = self.since - 1
+            last, self._seen = self.since - 1, (self.since - 1, None)
         newest = node.newest
         if newest > last:
-            for log in node.logs(self.address, last + 1, newest):
-                event = self._events.get(bytes(log["topics"][0]))
-                if event is not None:
-                    self._log.append((event.event_name, event.process_log(log)["args"]))
-            self._seen = newest, node.block(newest)
+            mark, logs = node.block(newest), node.logs(self.address, last + 1, newest)
+            if node.block(newest) != mark:
+                raise ChainError("the chain is being reorganised; try again")
+            self._log += node.ask(lambda: list(self._decoded(logs)))
+            self._seen = newest, mark
+
+    def _decoded(self, logs: list[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for log in logs:
+            event = self._events.get(bytes(log["topics"][0]))
+            if event is not None:
+                yield event.event_name, event.process_log(log)["args"]
 
     def posting(self, job: bytes) -> tuple[Terms, bytes, str]:
         """Terms, facts and data of a posted job."""
@@ -180,6 +189,21 @@ class Court:
                 return None
             raise
 
+    def _bond(
+        self, done: Callable[[], bool], token: str, amount: int, function: str, *args: Any
+    ) -> Receipt | None:
+        """As `_do`, with a credit that it takes. Nothing is deposited for what the chain would refuse."""
+        if done():
+            return None
+        call, me = getattr(self._court.functions, function), self.node.account
+        try:
+            self.node.ask(lambda: call(*args).call({"from": me}))
+        except ChainError as e:
+            if "bank: credit" not in str(e):
+                raise
+        self.deposit(token, amount)
+        return self._do(done, function, *args)
+
     def deposit(self, token: str, credit: int) -> Receipt | None:
         """Bring one's credit up to `credit`; ChainError if the account does not have the tokens."""
         missing = credit - self.credit(token)
@@ -202,18 +226,16 @@ class Court:
         if terms.facts != facts_digest(facts):
             raise ChainError("the terms are not about these facts")
         job = terms.id(self.node.chain_id, self.address)
-        if not self.status(job):
-            self.deposit(terms.token, terms.reward * terms.payees)
-        self._do(lambda: self.status(job) != 0, "post", _terms(terms), facts.encode(), data)
+        self._bond(lambda: self.status(job) != 0, terms.token, terms.reward * terms.payees,
+                   "post", _terms(terms), facts.encode(), data)  # fmt: skip
         return job
 
     def accept(self, job: bytes, agreed: Agreed) -> Receipt | None:
         """Become a provider of a job whose root is known to this party."""
         assert isinstance(agreed, Agreed)  # the bond is at stake from here on
         terms, me = self.posting(job)[0], self.node.account
-        if self.claim(job, me).status == 0:
-            self.deposit(terms.token, terms.provider_bond)
-        return self._do(lambda: self.claim(job, me).status >= ACCEPTED, "accept", _terms(terms))
+        return self._bond(lambda: self.claim(job, me).status >= ACCEPTED, terms.token,
+                          terms.provider_bond, "accept", _terms(terms))  # fmt: skip
 
     def commit(self, job: bytes, agreed: Agreed) -> Receipt | None:
         terms, me = self.posting(job)[0], self.node.account
@@ -236,10 +258,9 @@ class Court:
             raise ChainError(f"{claim.provider} has not revealed a root")
         if claim.digest == agreed.root:
             raise ChainError(f"nothing to dispute: {claim.provider} claims the same root")
-        if not self.challenge_status(job, provider):
-            self.deposit(terms.token, terms.challenger_bond)
-        return self._do(lambda: self.challenge_status(job, provider) != 0, "challenge", _terms(terms),
-                        self._challenge(job, provider))  # fmt: skip
+        return self._bond(lambda: self.challenge_status(job, provider) != 0, terms.token,
+                          terms.challenger_bond, "challenge", _terms(terms),
+                          self._challenge(job, provider))  # fmt: skip
 
     def open_challenge(self, job: bytes, provider: str) -> Receipt | None:
         terms, facts, _ = self.posting(job)

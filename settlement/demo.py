@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ree.errors import ChainError
 from ree.kernels import opdef
 from ree.kernels.opdef import Array
 from ree.program import Names, Program
@@ -18,10 +19,10 @@ from ree.settlement.client import FINAL, Agreed, Court, agree
 from ree.settlement.deploy import deploy_court, deploy_referee, deploy_token
 from ree.settlement.embedded import Embedded
 from ree.settlement.player import VerdePlayer
-from ree.settlement.terms import Facts, Terms, facts_digest
+from ree.settlement.terms import DEADLINES, Facts, Terms, facts_digest
 from ree.settlement.watcher import Player, Standing, Watcher
 from ree.settlement.work import call_facts, independent, memory_run
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.party import Party, Run
 from ree.verde.scope import VALUES
 
@@ -30,7 +31,6 @@ MONEY = 1_000_000
 REWARD, PROVIDER_BOND, CHALLENGER_BOND = 10_000, 40_000, 8_000
 WINDOW, CLOCK, GRACE = 3600, 86_400, 1800  # seconds
 MOVES = ("respond", "descend")
-DEADLINES = ("accept_until", "commit_until", "reveal_until", "challenge_until", "open_until")
 
 
 @dataclass
@@ -73,12 +73,14 @@ class Told:
 
 
 class Stage:
-    """The embedded chain with contracts, accounts and a job."""
+    """A chain with contracts, accounts and a job."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.chain, self.say, self.story, self.phase = Embedded(), say, Story(), ""
+    def __init__(self, say: Callable[[str], None], chain: Any = None) -> None:
+        """chain: an embedded one if it is not given."""
+        self.chain, self.say, self.story, self.phase = chain or Embedded(), say, Story(), ""
         self.nodes = {r: self.chain.account(r) for r in ("deployer", *ROLES)}
         deployer = self.nodes["deployer"]
+        since = deployer.newest
         say("deploy the referee and the Court")
         self.address = deploy_court(deployer, deploy_referee(deployer), deployer.account)
         self.token = deploy_token(deployer)
@@ -86,7 +88,7 @@ class Stage:
         mint = deployer.contract("token", self.token).functions.mint
         for node in self.nodes.values():
             deployer.send("mint", mint(node.account, MONEY))
-        self.courts = {r: Court(self.nodes[r], self.address) for r in ROLES}
+        self.courts = {r: Court(self.nodes[r], self.address, since) for r in ROLES}
         self.began = self.chain.now
 
     def act(self, role: str, call: Callable[[], object]) -> None:
@@ -125,6 +127,10 @@ class Stage:
             self.chain.wait_until(getattr(terms, deadline) + 1)
             while self._round(watchers):
                 pass
+        while left := [d for d in poster.disputes(job) if not d.decided]:  # someone is silent
+            self.chain.wait_until(min(d.deadline() for d in left) + 1)
+            while self._round(watchers):
+                pass
         self._end(job, poster)
         return self.story
 
@@ -132,7 +138,12 @@ class Stage:
         count = 0
         for role, w in watchers.items():
             before = len(self.nodes[role].receipts)
-            self.act(role, w.tick)
+            try:
+                self.act(role, w.tick)
+            except ChainError as e:  # a move that proves nothing
+                if role != "cheat":
+                    raise
+                self.say(f"the cheat: {e}")
             count += len(self.nodes[role].receipts) - before
         return count
 
@@ -182,7 +193,10 @@ def lie(run: Run, instance: bytes, seed: int = 0) -> Liar:
             element = int(rng.integers(numel))
             d = run.scope.derivation(VALUES, value, element)
             fault = Fault(value, element, int(rng.integers(d.count)))
-            liar = Liar(run, fault, instance)
+            try:
+                liar = Liar(run, fault, instance)
+            except Vanished:
+                continue
             if liar.statement.outputs != honest:
                 return liar
     raise ValueError("no lie reaches an output")
@@ -192,8 +206,11 @@ def call_dispute(
     program: Program | None = None,
     inputs: Mapping[str, Array] | None = None,
     say: Callable[[str], None] = print,
+    chain: Any = None,
+    fault: Fault | None = None,
 ) -> dict[str, Any]:
-    """Dispute over a call of a program (default: a small one), told by `say`; what came of it."""
+    """Dispute over a call of a program (default: a small one), told by `say`; what came of it.
+    fault: the lie, by default in a contraction."""
     begin = time.perf_counter()
     if program is None:
         program, inputs = small_program()
@@ -202,11 +219,12 @@ def call_dispute(
     say("compute the root twice, independently")
     agreed = agree(*independent(program, given))
     run, instance = memory_run(program, given)
-    honest, liar = Party(run, instance.digest), lie(run, instance.digest)
+    honest = Party(run, instance.digest)
+    liar = Liar(run, fault, instance.digest) if fault else lie(run, instance.digest)
     node = run.scope.producers[liar.fault.value]
     say(f"the cheat flips the last bit of operation {liar.fault.operation} of element {liar.fault.element} of "
         f"%{liar.fault.value} ({node.op}) and recomputes all that follows")  # fmt: skip
-    stage = Stage(say)
+    stage = Stage(say, chain)
     true = Told(VerdePlayer(honest, instance), stage)
     false = Told(VerdePlayer(liar, instance), stage)
     story = stage.play(facts, {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ class Key:
         """16 bytes that only this key can make, always the same for the same parts."""
         message = b"".join(len(p).to_bytes(4, "big") + p for p in (b"ree.salt", *parts))
         return hmac.new(self._secret, message, hashlib.sha256).digest()[:16]
+
+
+@lru_cache(maxsize=256)
+def role_key(name: str) -> Key:
+    """The key of a role in demonstrations and tests, made from its name: anyone can make it."""
+    return Key(hashlib.sha256(b"ree.role." + name.encode()).digest())
 
 
 def load_key(path: str | None) -> Key:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,8 +15,12 @@ from ree.errors import ChainError
 from ree.settlement.keys import Key
 
 TIMEOUT = 30.0  # seconds for an answer of the node
+MAX_ANSWER = 64 << 20  # bytes of it
 RANGE = 5_000  # blocks that one question for logs spans: nodes limit it
 MINED = 180.0  # seconds until a transaction must be in a block
+GAS_CAP = 1 << 24  # of a transaction, EIP-7825
+BIDS = 16  # a replacement must offer more each time
+FEES = ("gasPrice", "maxFeePerGas", "maxPriorityFeePerGas")
 
 
 @lru_cache(maxsize=1)
@@ -50,7 +55,11 @@ class Node:
 
         if not re.match(r"https?://", url):
             raise ChainError(f"rpc: expected an http or https URL, got '{url[:60]}'")
-        node = cls(Web3(Web3.HTTPProvider(url, request_kwargs={"timeout": TIMEOUT})), key)
+        how = {"timeout": TIMEOUT}
+        provider = Web3.HTTPProvider(
+            url, how, session=_session(), exception_retry_configuration=None
+        )
+        node = cls(Web3(provider), key)
         node.ask(lambda: node.web3.eth.chain_id)
         return node
 
@@ -124,17 +133,8 @@ class Node:
         assert key is not None  # `account` has looked
 
         def go() -> Receipt:
-            eth = self.web3.eth
-            fields = {
-                "from": sender,
-                "nonce": eth.get_transaction_count(sender),
-                "chainId": eth.chain_id,
-            }
-            tx = call.build_transaction(
-                fields
-            )  # runs it on the node first: a refusal costs nothing
-            raw = key.sign(tx)
-            found = eth.wait_for_transaction_receipt(eth.send_raw_transaction(raw), timeout=MINED)
+            sent = self._submit(call, sender, key)
+            found = self.web3.eth.wait_for_transaction_receipt(sent, timeout=MINED)
             if found["status"] != 1:
                 raise ChainError(f"{what}: the transaction failed")
             self.created = found["contractAddress"]
@@ -145,11 +145,65 @@ class Node:
         self.receipts.append(receipt)
         return receipt
 
+    def _submit(self, call: Any, sender: str, key: Key) -> bytes:
+        """Hash of the signed transaction, once the node has it. One of this account that still waits for a
+        block, from before a restart, is waited for or outbid."""
+        from eth_utils.crypto import keccak
+
+        eth = self.web3.eth
+        fields = {
+            "from": sender,
+            "nonce": eth.get_transaction_count(sender),
+            "chainId": eth.chain_id,
+        }
+        # either way the node runs it first: a refusal costs nothing
+        if self.gas is None:
+            tx = call.build_transaction(fields)
+            tx["gas"] = min(tx["gas"] * 5 // 4, GAS_CAP)  # another block may make it dearer
+        else:
+            tx = call.build_transaction({**fields, "gas": self.gas})
+            eth.call(tx)
+        for _ in range(BIDS):
+            raw = key.sign(tx)
+            try:
+                return bytes(eth.send_raw_transaction(raw))
+            except Exception as e:
+                if re.search("already (known|imported)", str(e)):
+                    return bytes(keccak(raw))
+                if "underpriced" not in str(e):
+                    raise
+                tx.update({k: v * 5 // 4 + 1 for k, v in tx.items() if k in FEES})
+        raise ChainError("another transaction of this account waits for a block at a higher price")
+
     def deploy(self, compiled: Any, *args: Any) -> str:
         """Address of a new contract."""
         made = self.web3.eth.contract(abi=list(compiled.abi), bytecode=compiled.creation)
         self.send("deploy", self.ask(lambda: made.constructor(*args)))
         return str(self.created)
+
+
+def _session() -> Any:
+    """A session of HTTP that reads answers up to a size and a time."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    class Bounded(HTTPAdapter):  # type: ignore[misc]
+        def send(self, request: Any, *args: Any, **how: Any) -> Any:
+            end = time.monotonic() + TIMEOUT
+            answer = super().send(request, *args, **{**how, "stream": True})
+            read = bytearray()
+            for piece in answer.iter_content(1 << 16):
+                read += piece
+                if len(read) > MAX_ANSWER or time.monotonic() > end:
+                    answer.close()
+                    raise requests.RequestException("too long an answer")
+            answer._content = bytes(read)
+            return answer
+
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Bounded())
+    return session
 
 
 def checksum(address: str) -> str:
@@ -168,6 +222,8 @@ def _line(e: Exception) -> str:
     text = " ".join(str(e).split())
     if isinstance(e, requests.exceptions.RequestException):
         return f"the node does not answer ({type(e).__name__})"
+    if type(e).__name__ == "TimeExhausted":
+        return f"the transaction is in no block after {MINED:.0f} s"
     reason = re.search(r"(court|bank|mock|referee|merkle|token): [a-z ,^0-9]+", text)
     if reason:
         return f"the chain refuses: {reason[0]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ree.compiler.instance import Instance
@@ -12,6 +13,7 @@ from ree.settlement.terms import OneRun, TrainingRun, decode_facts
 from ree.settlement.watcher import Standing
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import depth
+from ree.traces.tensor import body_leaves
 from ree.verde.moves import FAN, Leaf, Node, Phase, RunStatement, State, Statement
 from ree.verde.party import Party
 from ree.verde.run_party import RunParty
@@ -53,7 +55,30 @@ class VerdePlayer:
             Node(kind, hash_, numbers[4], head[6], numbers[5]) if kind else None,
             leaf_index=numbers[6], entries=_some(entries), entry=numbers[7],
         )  # fmt: skip
+        s = replace(s, first=self._first(s, standing.moves))
         return self._shown(s, standing.moves[-1] if standing.moves else b"")
+
+    def _first(self, s: State, moves: Sequence[bytes]) -> tuple[int, bytes] | None:
+        """Level and hash of the last subtree shown that has the entries' first leaf, where the descent has
+        left it: what the rules note as `State.first`."""
+        if s.phase is Phase.PICK and s.node is not None and s.node.kind == "entries":
+            level, index = s.node.level, s.node.index
+        elif s.phase is Phase.ENTRY:
+            level, index = 0, s.leaf_index
+        else:
+            return None
+        low = self._depth(s)
+        picks = -(-(low - level) // FAN)  # so far, each after a reveal
+        for i in range(picks):
+            low = max(low - FAN, 0)
+            if index >> (low - level):
+                return low, moves[2 * i - 2 * picks - 1][:32]
+        return None
+
+    def _depth(self, s: State) -> int:
+        """Levels of the tree of a derivation's entries."""
+        d = self.evidence.game.derivation(s)
+        return depth(body_leaves(d.count * d.width))
 
     def _shown(self, s: State, shown: bytes) -> State:
         """With what the move before has shown, of which the contract keeps a hash."""

@@ -9,6 +9,7 @@ from typing import Any
 
 TAG_CLAIM, TAG_CHALLENGE = "ree.court.claim.1", "ree.court.challenge.1"
 SALT_BYTES = 16
+DEADLINES = ("accept_until", "commit_until", "reveal_until", "challenge_until", "open_until")
 _ADDRESSES, _HASHES = ("poster", "token"), ("facts",)
 
 

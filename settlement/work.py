@@ -16,7 +16,7 @@ from ree.settlement.terms import OneRun, TrainingRun
 from ree.traces.encoding import ZERO
 from ree.traces.trace import tensors_root
 from ree.verde.moves import RunStatement
-from ree.verde.party import Run
+from ree.verde.party import Run, run_of
 
 
 def instance_bytes(instance: Instance) -> bytes:
@@ -73,7 +73,5 @@ def independent(program: Program, inputs: Mapping[str, Array]) -> Sequence[Calla
 
 def memory_run(program: Program, inputs: Mapping[str, Array]) -> tuple[Run, Instance]:
     """A call with every value kept, as a party needs it."""
-    arrays = [inputs[n] for n in program.names.inputs]
-    instance = instance_of(program, inputs)
-    values = program.run(*arrays, trace="ops", keep_values=True).values
-    return Run(instance.graph, arrays, program.weights, values), instance
+    instance_of(program, inputs)  # refused before anything is executed
+    return run_of(program, [inputs[n] for n in program.names.inputs])

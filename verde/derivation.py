@@ -111,6 +111,10 @@ class Derivation(ABC):
     def operation(self, i: int) -> Operation:
         """Operation i, 0 <= i < count."""
 
+    def entries(self, sources: Sequence[Array]) -> list[int]:
+        """Every entry, honestly: one operation after the other, or faster with the same bits."""
+        return run_all(self, sources)
+
     def choose(self, i: int, sources: Sequence[Array]) -> int:
         """What an honest defender puts where operation i is a Witness."""
         raise Undecidable(f"{self.node.op} has no witness")
@@ -123,8 +127,8 @@ class Derivation(ABC):
 def read_bits(x: Array, flat: int) -> int:
     """Bits of an element as the scalar language loads it."""
     d = DType.of(x.dtype)
-    raw = np.ascontiguousarray(x).reshape(-1)[flat].tobytes()
-    return load_bits(raw, d)
+    element = x.reshape(-1)[flat] if x.flags.c_contiguous else x[np.unravel_index(flat, x.shape)]
+    return load_bits(element.tobytes(), d)
 
 
 def load_bits(raw: bytes, d: DType) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ree.compiler.ir import Graph, Kind, Node, Ref
+from ree.compiler.ir import Builder, Kind, Ref
 from ree.kernels import rowprogram
 from ree.kernels.opdef import Array, apply
 from ree.kernels.types import DType
@@ -18,7 +18,6 @@ from ree.program import Names, Program
 from ree.verde.derivation import (
     Derivation,
     Equal,
-    Undecidable,
     Witness,
     execute,
     resolve,
@@ -26,7 +25,7 @@ from ree.verde.derivation import (
 )
 from ree.verde.moves import State
 from ree.verde.party import Party, Run
-from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
+from ree.verde.scope import ROW, VALUES
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def false_entries(d: Derivation, sources: Sequence[Array], at: int, flip: int) -
         else:
             try:
                 entries.append(execute(op, lambda o: resolve(o, entries.__getitem__, sources)))
-            except Undecidable:  # an index that the lie has put out of range
+            except ValueError:  # the lie has put an index out of range, of a source or a table
                 entries.append(0)
         if i == at:
             entries[i] ^= flip
@@ -68,77 +67,87 @@ def with_bits(x: Array, element: int, bits: int) -> Array:
     return y
 
 
-def recompute(graph: Graph, run: Run, value: int, array: Array) -> Run:
+def recompute(run: Run, value: int, array: Array) -> Run:
     """The run in which a value is `array`, and all values after it follow from that."""
-    inputs, weights = run.arrays["inputs"], run.arrays["weights"]
-    states = run.arrays["states"]
-    n = len(graph.inputs)
+    graph, b = run.graph, Builder(run.graph.contract)
+    types, given = graph.typer(), []
+    here: dict[Ref, Ref] = {}  # sources of the run, in the program of what follows
+    changed = {Ref(Kind.VALUE, value)}
 
-    def cut(r: Ref) -> Ref:
-        if r.kind is Kind.STATE:
-            return Ref(Kind.INPUT, n + 1 + r.index)
-        return Ref(Kind.INPUT, n) if r == Ref(Kind.VALUE, value) else r
+    def source(r: Ref) -> Ref:
+        if r.kind is Kind.CONST:
+            return b.const(graph.consts[r.index])
+        if r not in here:
+            here[r] = b.input(types(r))
+            given.append(array if r in changed else run.of(r))
+        return here[r]
 
-    nodes = tuple(Node(x.op, tuple(map(cut, x.sources)), x.attrs, x.results, x.first, x.origin)
-                  for x in graph.nodes)  # fmt: skip
-    types = (*graph.inputs, graph.value_types()[value], *graph.states)
-    after = Graph((), types, graph.weights, graph.consts, nodes, tuple(map(cut, graph.outputs)),
-                  graph.contract)  # fmt: skip
-    names = Names(tuple(f"i{i}" for i in range(len(types))), tuple(f"o{i}" for i in range(len(graph.outputs))),
-                  tuple(f"w{i}" for i in range(len(weights))))  # fmt: skip
-    program = Program(after, names, [w for w in weights if w is not None])
-    values = program.run(*inputs, array, *states, trace="ops", keep_values=True).values
-    given = [x for x in inputs if x is not None]
-    return Run(graph, given, [w for w in weights if w is not None], {**values, value: array},
-               [x for x in states if x is not None])  # fmt: skip
+    for n in graph.nodes:
+        if not changed.isdisjoint(n.sources):
+            first = b.add_node(n.op, tuple(map(source, n.sources)), n.attr_map).first
+            for i in range(len(n.results)):
+                changed.add(r := Ref(Kind.VALUE, n.first + i))
+                here[r] = Ref(Kind.VALUE, first + i)
+    values = {**run.values, value: array}
+    if b.nodes:
+        outputs = tuple(here[r] for r in graph.outputs if r in changed and r in here)
+        after = b.finish(outputs or (b.nodes[-1].value,))
+        names = Names(tuple(f"i{i}" for i in range(len(given))),
+                      tuple(f"o{i}" for i in range(len(after.outputs))), ())  # fmt: skip
+        made = Program(after, names, ()).run(*given, trace="ops", keep_values=True).values
+        back = {r.index: old.index for old, r in here.items() if r.kind is Kind.VALUE}
+        values |= {back[v]: x for v, x in made.items()}
+    return run.with_values(values)
+
+
+def false_rows(run: Run, f: Fault) -> list[Array]:
+    """Every local of the row program of the false element, with its false node."""
+    assert f.row is not None
+    inner = run.scope.inside((VALUES, f.value, f.element))
+    values = rowprogram.given(inner.program, run.sources(f.value), f.element)
+    for i, n in enumerate(inner.program.nodes):
+        args = [values[j] for j in n.sources]
+        y = apply(n.op, args, n.attrs)[0]
+        if i == f.row[0]:
+            entries = false_entries(inner.derivation(ROW, i, f.row[1]), args, f.operation, f.flip)
+            y = with_bits(y, f.row[1], entries[-1])
+        values.append(y)
+    return values
+
+
+def false_value(run: Run, f: Fault) -> Array | None:
+    """The value with its false element; None if the fault vanishes on the way to it."""
+    x = run.of(Ref(Kind.VALUE, f.value))
+    if f.row is None:
+        d = run.scope.derivation(VALUES, f.value, f.element)
+        bits = false_entries(d, run.sources(f.value), f.operation, f.flip)[-1]
+    else:
+        last = np.ascontiguousarray(false_rows(run, f)[-1]).reshape(-1)
+        at = run.scope.inside((VALUES, f.value, f.element)).element
+        bits = int.from_bytes(last[at : at + 1].tobytes(), "little")
+    y = with_bits(x, f.element, bits)
+    same = y.reshape(-1)[f.element].tobytes() == x.reshape(-1)[f.element].tobytes()
+    return None if same else y
+
+
+class Vanished(ValueError):
+    """A fault that changes no element: nobody could tell, and nobody is wronged."""
 
 
 class Liar(Party):
-    """A party whose run has a fault, and who defends it as well as can be done."""
+    """A party whose run has a fault, and who defends it as well as can be done. Vanished if there is no lie."""
 
     def __init__(self, honest: Run, fault: Fault, instance: bytes) -> None:
         self.fault = fault
-        super().__init__(self._false_run(honest), instance)
-
-    def _false_run(self, honest: Run) -> Run:
-        f, scope = self.fault, honest.scope
-        sources = honest.sources(f.value)
-        x = honest.of(Ref(Kind.VALUE, f.value))
-        if f.row is None:
-            d = scope.derivation(VALUES, f.value, f.element)
-            bits = false_entries(d, sources, f.operation, f.flip)[-1]
-        else:
-            inner = self._inner(scope)
-            last = np.ascontiguousarray(self._false_rows(scope, sources)[-1]).reshape(-1)
-            bits = int.from_bytes(last[inner.element : inner.element + 1].tobytes(), "little")
-        return recompute(honest.graph, honest, f.value, with_bits(x, f.element, bits))
-
-    def _inner(self, scope: ProgramScope) -> RowScope:
-        program = scope.row_program(VALUES, self.fault.value)
-        assert program is not None  # a fault in a row is one of a composite
-        return RowScope(scope, (VALUES, self.fault.value, self.fault.element), program)
-
-    def _false_rows(self, scope: ProgramScope, sources: Sequence[Array]) -> list[Array]:
-        """The row program of the false element, with its false node."""
-        f = self.fault
-        assert f.row is not None
-        inner = self._inner(scope)
-        values = rowprogram.given(inner.program, sources, f.element)
-        for i, n in enumerate(inner.program.nodes):
-            args = [values[j] for j in n.sources]
-            y = apply(n.op, args, n.attrs)[0]
-            if i == f.row[0]:
-                entries = false_entries(
-                    inner.derivation(ROW, i, f.row[1]), args, f.operation, f.flip
-                )
-                y = with_bits(y, f.row[1], entries[-1])
-            values.append(y)
-        return values
+        value = false_value(honest, fault)
+        if value is None:
+            raise Vanished(f"{fault} changes nothing")
+        super().__init__(recompute(honest, fault.value, value), instance)
 
     def row_values(self, owner: tuple[str, int, int]) -> list[Array]:
         f = self.fault
         if f.row is not None and owner == (VALUES, f.value, f.element):
-            return self._false_rows(self.run.scope, self.run.sources(f.value))
+            return false_rows(self.run, f)
         return super().row_values(owner)
 
     def derived(self, s: State, d: Derivation, sources: Sequence[Array]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ree.kernels import opdef
 from ree.kernels.microcode import Program, Step, assemble
 from ree.kernels.numerics import SEGMENT, SUM_BLOCK, SUM_LANES
-from ree.kernels.opdef import Bound, Form
+from ree.kernels.opdef import Array, Bound, Form
 from ree.kernels.scalar import (
     BOOL,
     F32,
@@ -17,6 +18,7 @@ from ree.kernels.scalar import (
     Function,
 )
 from ree.kernels.types import DType
+from ree.verde.chains import contraction, lane_sums
 from ree.verde.derivation import (
     Bits,
     Copy,
@@ -142,6 +144,11 @@ class Contraction(Ruled):
         before = Entry(segment * (SEGMENT + 1) - 1) if segment else ZERO
         return Scalar(ADD[DType.F32], (before, Entry(i - 1)))
 
+    def entries(self, sources: Sequence[Array]) -> list[int]:
+        if self.k == 0:
+            return super().entries(sources)
+        return contraction(self.row(0, sources[0]), self.row(1, sources[1]))
+
     def where(self, i: int) -> str:
         segment, r = divmod(i, SEGMENT + 1)
         k = segment * SEGMENT + r
@@ -195,6 +202,11 @@ class Sum(Ruled):
             return Entry(start + last) if x < size else ZERO
 
         return Scalar(add, (lane(f), lane(f + width)))
+
+    def entries(self, sources: Sequence[Array]) -> list[int]:
+        if self.levels[0][1] == 0:
+            return super().entries(sources)
+        return lane_sums(self.row(0, sources[0]))
 
     def _element(self, level: int, k: int) -> Operand:
         if level == 0:

@@ -51,7 +51,7 @@ from ree.verde.moves import (
     Statement,
     Tensor,
 )
-from ree.verde.scope import OUTPUTS, ROW, VALUES, Place, ProgramScope, RowScope, Scope
+from ree.verde.scope import OUTPUTS, ROW, VALUES, Place, ProgramScope, Scope
 
 
 class Game:
@@ -62,12 +62,7 @@ class Game:
 
     def scope(self, s: State) -> Scope:
         """Where the tensor under dispute lives."""
-        return self._rows(s.owner) if s.owner else self.program
-
-    def _rows(self, owner: tuple[str, int, int]) -> RowScope:
-        program = self.program.row_program(*owner[:2])
-        assert program is not None  # the game entered a composite
-        return RowScope(self.program, owner, program)
+        return self.program.inside(s.owner) if s.owner else self.program
 
     def derivation(self, s: State) -> Derivation:
         return self.scope(s).derivation(s.tree, s.tensor, s.element)
@@ -178,6 +173,8 @@ class Game:
         index = (node.index << down) + m.index
         if not 0 <= m.index < len(s.revealed) or index << low >= node.count:
             raise IllegalMove(f"no descendant {m.index}")
+        if node.kind == "entries" and index and not node.index:
+            s = replace(s, first=(low, s.revealed[0]))
         return self._at(replace(s, revealed=()),
                         replace(node, hash=s.revealed[m.index], level=low, index=index))  # fmt: skip
 
@@ -240,7 +237,7 @@ class Game:
 
     def _on_derive(self, s: State, m: Derive) -> State:
         d = self.derivation(s)
-        s = replace(s, entries=m.entries)
+        s = replace(s, entries=m.entries, first=None)
         if self._entry(s, d, d.count - 1, m.last) != s.bits:
             raise ProofError("the last entry is not the element")
         count = _leaves(d)
@@ -324,7 +321,7 @@ class Game:
 
     def _on_rows(self, s: State, m: Rows) -> State:
         owner = (s.tree, s.tensor, s.element)
-        inner = self._rows(owner)
+        inner = self.program.inside(owner)
         last = len(inner.nodes) - 1
         at = Place(ROW, last, inner.type(ROW, last), inner.element)
         if _opened(m.rows, len(inner.nodes), at, m.last) != s.bits:

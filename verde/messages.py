@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ree.traces.strict_json import strict_json
@@ -301,4 +302,7 @@ def moves_of(value: Any) -> list[Move]:
     """The moves of a JSON list, each within its limit; MessageError."""
     if not isinstance(value, list) or len(value) > MAX_MOVES:
         raise MessageError(f"moves: expected a list of at most {MAX_MOVES}")
-    return [decode_move(canonical(m)) for m in value]
+    return [_known_move(canonical(m)) for m in value]
+
+
+_known_move = lru_cache(maxsize=64)(decode_move)  # a request repeats the moves of the one before

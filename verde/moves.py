@@ -212,6 +212,10 @@ class State:
     leaf: bytes = b""
     leaf_index: int = -1
     entries: bytes = b""
+    first: tuple[int, bytes] | None = field(
+        default=None, compare=False
+    )  # for challengers: level and hash of
+    # the last subtree shown that has the entries' first leaf, once the dispute has left it
     entry: int = -1
     winner: str = ""
     reason: str = ""

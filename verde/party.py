@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from ree.compiler.ir import Graph, Kind, Ref, bound_node
+from ree.body_tree import BodyTree
+from ree.compiler.instance import Instance
+from ree.compiler.ir import Graph, Kind, Ref
 from ree.kernels import opdef, rowprogram
 from ree.kernels.opdef import Array
 from ree.kernels.rowprogram import RowProgram
-from ree.program import fast_body_root
+from ree.program import Program, Result
 from ree.traces.encoding import ZERO
-from ree.traces.merkle import MerkleTree, depth, leaf_hash
-from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, raw_bytes, tensor_hash
-from ree.traces.trace import tensor_leaf
-from ree.verde.derivation import Bits, Derivation, Entry, Operand, Read, Witness, place, run_all
+from ree.traces.merkle import MerkleTree
+from ree.traces.tensor import LEAF_BYTES
+from ree.verde.committed import Tensors, descendants, entry_leaves, first_difference
+from ree.verde.derivation import Bits, Derivation, Entry, Operand, Read, Witness, place
 from ree.verde.game import Game
 from ree.verde.moves import (
     FAN,
@@ -43,8 +45,10 @@ from ree.verde.scope import (
     WEIGHTS,
     Place,
     ProgramScope,
-    RowScope,
 )
+from ree.verde.selections import Sort
+from ree.verde.sources import moved, result
+from ree.verde.witness import Choice
 
 
 class Run:
@@ -58,8 +62,12 @@ class Run:
         values: Mapping[int, Array],
         states: Sequence[Array] = (),
         outputs: Sequence[Array] | None = None,
+        hashes: Mapping[str, Sequence[bytes]] | None = None,
+        weight_bodies: Sequence[BodyTree] | None = None,
     ) -> None:
+        """hashes: tensor hashes that are known, by tree."""
         self.scope = ProgramScope(graph)
+        self.hashes, self.weight_bodies = dict(hashes or {}), weight_bodies
         self.graph, self.values = graph, dict(values)
         self._given = {Kind.INPUT: list(inputs), Kind.WEIGHT: list(weights), Kind.STATE: list(states),
                        Kind.CONST: [c.array() for c in graph.consts]}  # fmt: skip
@@ -70,6 +78,12 @@ class Run:
             VALUES: [self.values.get(v) for v in range(graph.n_values)],
         }  # fmt: skip
 
+    def with_values(self, values: Mapping[int, Array]) -> Run:
+        """The same call with other values, and the outputs that they make."""
+        same = {t: h for t, h in self.hashes.items() if t not in (VALUES, OUTPUTS)}
+        return Run(self.graph, self._given[Kind.INPUT], self._given[Kind.WEIGHT], values,
+                   self._given[Kind.STATE], None, same, self.weight_bodies)  # fmt: skip
+
     def of(self, ref: Ref) -> Array:
         """The array of a source."""
         if ref.kind is not Kind.VALUE:
@@ -78,10 +92,8 @@ class Run:
             return self.values[ref.index]
         if ref.index not in self._moved:
             node = self.scope.producers[ref.index]
-            reference = opdef.get(node.op).reference
-            assert reference is not None  # checked at registration
             sources = [self.of(s) for s in node.sources]
-            self._moved[ref.index] = reference(sources, bound_node(node, self.scope.typer))[0]
+            self._moved[ref.index] = moved(self.scope.node(VALUES, ref.index)[0], sources)
         return self._moved[ref.index]
 
     def sources(self, value: int) -> list[Array]:
@@ -89,54 +101,22 @@ class Run:
         return [self.of(s) for s in self.scope.producers[value].sources]
 
 
-class Tensors:
-    """A committed list of tensors, with the trees that openings need."""
-
-    def __init__(self, arrays: Sequence[Array | None]) -> None:
-        self.arrays = list(arrays)
-        self._bodies: dict[int, MerkleTree] = {}
-        self.hashes = [
-            ZERO if x is None else tensor_hash(x, body_root=fast_body_root) for x in self.arrays
-        ]
-        self.tree = MerkleTree(tensor_leaf(i, h) for i, h in enumerate(self.hashes))
-
-    @property
-    def root(self) -> bytes:
-        return self.tree.root()
-
-    def body(self, index: int) -> MerkleTree:
-        """The tree over a tensor's bytes."""
-        if index not in self._bodies:
-            raw = self._raw(index)
-            self._bodies[index] = MerkleTree(
-                body_leaf(raw, i) for i in range(body_leaves(len(raw)))
-            )
-            if len(self._bodies) > 8:
-                self._bodies.pop(next(iter(self._bodies)))
-        return self._bodies[index]
-
-    def _raw(self, index: int) -> memoryview:
-        x = self.arrays[index]
-        return memoryview(b"") if x is None else raw_bytes(x)
-
-    def leaf(self, index: int, i: int) -> bytes:
-        return body_leaf(self._raw(index), i)
-
-    def open(self, at: Place) -> Opening:
-        """The opening of an element."""
-        i = at.flat * at.type.dtype.size // LEAF_BYTES
-        body = self.body(at.index)
-        return Opening(
-            self.tree.prove(at.index), body.root(), self.leaf(at.index, i), body.prove(i)
-        )
+def run_of(
+    program: Program, arrays: Sequence[Array], threads: int | None = None
+) -> tuple[Run, Instance]:
+    """One execution of a program on inputs, every value hashed and kept, and its instance."""
+    instance = program.instance(program.bind_symbols(arrays))
+    result = program.run(*arrays, trace="ops", keep_values=True, threads=threads)
+    return Run(instance.graph, arrays, program.weights, result.values, hashes=hashes_of(program, result),
+               weight_bodies=program.weight_bodies), instance  # fmt: skip
 
 
-def descendants(tree: MerkleTree, node: Node) -> tuple[bytes, ...]:
-    """What a reveal of a node shows."""
-    down = min(FAN, node.level)
-    return tuple(
-        tree.node(node.level - down, (node.index << down) + i) for i in range(1 << down)
-    )  # fmt: skip
+def hashes_of(program: Program, result: Result) -> dict[str, Sequence[bytes]]:
+    """The tensor hashes that a traced execution has made."""
+    trace = result.trace
+    assert trace is not None  # of operators
+    return {VALUES: trace.values, INPUTS: trace.inputs, OUTPUTS: trace.outputs,
+            WEIGHTS: program.weight_hashes}  # fmt: skip
 
 
 class Party:
@@ -146,18 +126,25 @@ class Party:
     def __init__(self, run: Run, instance: bytes) -> None:
         self.run = run
         self.game = Game(run.scope)
-        self.committed = {tree: Tensors(arrays) for tree, arrays in run.arrays.items()}
+        self.committed = {
+            tree: Tensors(
+                arrays, run.hashes.get(tree), run.weight_bodies if tree == WEIGHTS else None
+            )
+            for tree, arrays in run.arrays.items()
+        }
         self.loss = b""
         if run.arrays[
             STATES
         ]:  # a training step: the last output is the loss, beside the new states
             self.loss = self.committed[OUTPUTS].hashes[-1]
-            self._outputs = Tensors(run.arrays[OUTPUTS][:-1])
+            outputs = self.committed[OUTPUTS]
+            self._outputs = Tensors(outputs.arrays[:-1], outputs.hashes[:-1])
         else:
             self._outputs = self.committed[OUTPUTS]
         given, weights, states = (self.committed[t].root for t in (INPUTS, WEIGHTS, STATES))
         self.statement = Statement(instance, given, weights, states, self._outputs.root, self.loss)
         self._rows = lru_cache(maxsize=4)(self._make_rows)
+        self._locals = lru_cache(maxsize=4)(self.row_values)
         self._entries = lru_cache(maxsize=4)(self._make_entries)
 
     def move(self, s: State) -> Move:
@@ -185,7 +172,7 @@ class Party:
             case Phase.ELEMENT:
                 mine = self._tensors(s).leaf(s.tensor, s.leaf_index)
                 size = self.game.scope(s).type(s.tree, s.tensor).dtype.size
-                return Point(_first_difference(s.leaf, mine, size))
+                return Point(first_difference(s.leaf, mine, size))
             case Phase.DERIVE:
                 return self._derive(s)
             case Phase.ROWS:
@@ -194,11 +181,7 @@ class Party:
                 assert s.node is not None
                 return Leaf(self._entry_leaf(s, s.node.index))
             case Phase.ENTRY:
-                return Point(
-                    _first_difference(
-                        s.leaf, self._entry_leaf(s, s.leaf_index), self.game.derivation(s).width
-                    )
-                )
+                return self._entry_point(s)
             case Phase.PROVE:
                 return self._prove(s)
         raise ValueError("the dispute is decided")
@@ -206,15 +189,68 @@ class Party:
     def _pick(self, s: State) -> Point:
         """The first descendant that differs from one's own."""
         assert s.node is not None
+        if s.node.kind == "entries":
+            return self._pick_entries(s, s.node)
         mine = descendants(self._tree(s), s.node)
         return Point(
             next((i for i, (a, b) in enumerate(zip(s.revealed, mine, strict=True)) if a != b), 0)
         )
 
+    def _pick_entries(self, s: State, node: Node) -> Point:
+        """The first descendant with an entry that does not follow."""
+        down = min(FAN, node.level)
+        low, width = node.level - down, self.game.derivation(s).width
+        shown = s.first if node.index else (low, s.revealed[0])
+        found = self._expected(s, shown)
+        if found is None:
+            return Point(0)  # whatever was chosen, the first leaves do not follow from it
+        entries, false = found
+        mine = descendants(MerkleTree(entry_leaves(entries, width)), node)
+        false_leaf = -1 if false is None else false * width // LEAF_BYTES
+        return Point(
+            next((i for i, x in enumerate(mine)
+                  if x != s.revealed[i] or false_leaf >> low == (node.index << down) + i), 0)
+        )  # fmt: skip
+
+    def _entry_point(self, s: State) -> Point:
+        """The first entry of the open leaf that does not follow."""
+        d = self.game.derivation(s)
+        found = self._expected(s, s.first, s.leaf if s.leaf_index == 0 else b"")
+        if found is None:
+            return Point(0)  # no such choice
+        entries, false = found
+        mine = entry_leaves(entries, d.width)[s.leaf_index]
+        first = s.leaf_index * (LEAF_BYTES // d.width)
+        if false is not None and 0 <= false - first < LEAF_BYTES // d.width:
+            at = (false - first) * d.width  # up to the false one
+            if s.leaf[:at] == mine[:at]:
+                return Point(false - first)
+        return Point(first_difference(s.leaf, mine, d.width))
+
+    def _expected(
+        self, s: State, shown: tuple[int, bytes] | None, leaf: bytes = b""
+    ) -> tuple[list[int], int | None] | None:
+        """All entries as they follow from the defender's choices, and one that is false whatever it holds.
+        None if nothing follows from its choice. shown, leaf: what there is of the first leaf."""
+        d = self.game.derivation(s)
+        if not isinstance(d, Sort):
+            return self._all_entries(s), None
+        choice = Choice(d, self._sources(s))
+        if leaf:
+            index = int.from_bytes(leaf[: d.width], "little")
+            if index >= d.n:
+                return None
+        else:
+            named = choice.named(*shown) if shown else choice.right
+            if named is None:
+                return None
+            index = named
+        return choice.entries(index), choice.false_entry(index)
+
     def _tensors(self, s: State) -> Tensors:
         return self._rows(s.owner) if s.owner else self.committed[s.tree]
 
-    def _tree(self, s: State) -> MerkleTree:
+    def _tree(self, s: State) -> MerkleTree | BodyTree:
         """One's own tree of the node under dispute."""
         assert s.node is not None
         if s.node.kind == "tensors":
@@ -223,17 +259,21 @@ class Party:
             )
         if s.node.kind == "body":
             return self._tensors(s).body(s.tensor)
-        return MerkleTree(_entry_leaves(self._all_entries(s), self.game.derivation(s).width))
+        return MerkleTree(entry_leaves(self._all_entries(s), self.game.derivation(s).width))
 
     # elements
 
     def _make_rows(self, owner: tuple[str, int, int]) -> Tensors:
         """The row program of an element, run."""
-        return Tensors(self._nodes_of(owner, self.row_values(owner)))
+        return Tensors(self._nodes_of(owner, self._locals(owner)))
 
     def row_values(self, owner: tuple[str, int, int]) -> list[Array]:
         """Every local of an element's row program; a liar overrides this."""
-        return rowprogram.run(self._program(owner), self.run.sources(owner[1]), owner[2])
+        program = self._program(owner)
+        values = rowprogram.given(program, self.run.sources(owner[1]), owner[2])
+        for n, node in zip(program.nodes, self.run.scope.inside(owner).nodes, strict=True):
+            values.append(result(node, [values[i] for i in n.sources]))
+        return values
 
     def _program(self, owner: tuple[str, int, int]) -> RowProgram:
         program = self.run.scope.row_program(*owner[:2])
@@ -248,7 +288,7 @@ class Party:
 
     def _sources(self, s: State) -> list[Array]:
         if s.owner:
-            values = self.row_values(s.owner)
+            values = self._locals(s.owner)
             return [values[i] for i in self._program(s.owner).nodes[s.tensor].sources]
         if s.tree == OUTPUTS:
             return [self.run.of(self.run.graph.outputs[s.tensor])]
@@ -267,28 +307,28 @@ class Party:
 
     def derived(self, s: State, d: Derivation, sources: Sequence[Array]) -> list[int]:
         """All entries of a derivation; a liar overrides this."""
-        return run_all(d, sources)
+        return d.entries(sources)
 
     def _entry_leaf(self, s: State, i: int) -> bytes:
-        return _entry_leaves(self._all_entries(s), self.game.derivation(s).width)[i]
+        return entry_leaves(self._all_entries(s), self.game.derivation(s).width)[i]
 
     def _derive(self, s: State) -> Derive:
         d = self.game.derivation(s)
-        leaves = _entry_leaves(self._all_entries(s), d.width)
+        leaves = entry_leaves(self._all_entries(s), d.width)
         tree = MerkleTree(leaves)
         last = (d.count - 1) * d.width // LEAF_BYTES
         return Derive(tree.root(), EntryOpening(leaves[last], tree.prove(last)))
 
     def _commit_rows(self, s: State) -> Rows:
         owner = (s.tree, s.tensor, s.element)
-        rows, scope = self._rows(owner), RowScope(self.run.scope, owner, self._program(owner))
+        rows, scope = self._rows(owner), self.run.scope.inside(owner)
         last = len(scope.nodes) - 1
         return Rows(rows.root, rows.open(Place(ROW, last, scope.type(ROW, last), scope.element)))
 
     def _prove(self, s: State) -> Prove:
         d = self.game.derivation(s)
         entries = self._all_entries(s)
-        leaves = _entry_leaves(entries, d.width)
+        leaves = entry_leaves(entries, d.width)
         tree = MerkleTree(leaves)
         out: list[Opening | EntryOpening] = []
 
@@ -322,24 +362,8 @@ class Party:
         return Prove(tuple(out))
 
 
-def _entry_leaves(entries: Sequence[int], width: int) -> list[bytes]:
-    raw = b"".join(e.to_bytes(width, "little") for e in entries)
-    return [body_leaf(raw, i) for i in range(body_leaves(len(raw)))]
-
-
-def _first_difference(theirs: bytes, mine: bytes, size: int) -> int:
-    """The first element of `size` bytes in which two leaves differ; 0 if none does."""
-    for i in range(0, LEAF_BYTES, size):
-        if theirs[i : i + size] != mine[i : i + size]:
-            return i // size
-    return 0
-
-
 def play(game: Game, s: State, defender: Party, challenger: Party) -> State:
     """A dispute between two parties in this process, to its end."""
     while s.phase is not Phase.OVER:
         s = game.apply(s, (defender if s.player == "defender" else challenger).move(s))
     return s
-
-
-__all__ = ["Party", "Run", "Tensors", "depth", "leaf_hash", "play"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ree.kernels import opdef
-from ree.kernels.index import IndexRule
-from ree.kernels.opdef import Bound
+from ree.kernels.index import Access, Coord, IndexRule, flat_indices
+from ree.kernels.opdef import Array, Bound
 from ree.verde.derivation import Bits, Derivation, Operand, Read, digits_of, flat_at
+from ree.verde.sources import taken
 
 ZERO = Bits(0)
 
@@ -25,3 +28,15 @@ class Ruled(Derivation):
         digits = self.out + digits_of(k, self.rule.red_digits)
         flat = flat_at(self.rule.accesses[source], digits)
         return outside if flat is None else Read(source, flat)
+
+    def row(self, source: int, x: Array) -> Array:
+        """Source's elements for every reduction index; +0 outside. x: the source."""
+        n = len(self.out)
+        coords = tuple(
+            Coord(c.coeffs[n:], c.bound, c.stride,
+                  c.offset + sum(k * d for k, d in zip(c.coeffs, self.out, strict=False)))
+            for c in self.rule.accesses[source].coords
+        )  # fmt: skip
+        flat = flat_indices(IndexRule((), (Access(coords),), self.rule.red_digits), 0).reshape(-1)
+        row: Array = np.where(flat >= 0, taken(x, np.maximum(flat, 0)), np.zeros((), x.dtype))
+        return row

@@ -8,10 +8,11 @@ from ree.kernels.opdef import Array
 from ree.step import Step
 from ree.traces.history import StepRecord, batches_leaf, history_leaf
 from ree.traces.merkle import MerkleTree
+from ree.verde.committed import descendants
 from ree.verde.game import Game
 from ree.verde.moves import Move, OpenStep, Phase, Point, Reveal, RunStatement, State
-from ree.verde.party import Party, Run, descendants
-from ree.verde.scope import ProgramScope
+from ree.verde.party import Party, Run, hashes_of
+from ree.verde.scope import INPUTS, STATES, ProgramScope
 
 Replay = Callable[[int], Party]  # a party to step 1, 2, ... alone, made by running it again
 
@@ -62,7 +63,9 @@ class RunParty:
 
 def step_run(step: Step, state: Sequence[Array], batch: Sequence[Array]) -> Run:
     """One step in memory, every value kept."""
-    graph = step.instance.graph
-    function = step.as_function()
+    function, n = step.as_function(), len(state)
     result = function.run(*state, *batch, trace="ops", keep_values=True)
-    return Run(graph, batch, step.weights, result.values, state, list(result.outputs))
+    hashes = hashes_of(step.program, result)
+    hashes |= {STATES: hashes[INPUTS][:n], INPUTS: hashes[INPUTS][n:]}
+    return Run(step.instance.graph, batch, step.weights, result.values, state, list(result.outputs), hashes,
+               step.program.weight_bodies)  # fmt: skip

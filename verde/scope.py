@@ -76,6 +76,9 @@ class ProgramScope:
         self.graph = graph
         self.typer = graph.typer()
         self.producers = graph.producers()
+        self._nodes: dict[int, Bound] = {}
+        self._rows: dict[int, RowProgram | None] = {}
+        self._inner: dict[tuple[str, int, int], RowScope] = {}
 
     @cached_property
     def _consts(self) -> list[Array]:
@@ -105,14 +108,31 @@ class ProgramScope:
             t = self.type(tree, index)
             return Bound("view", (t,), (t,), {"shape": t.dims}), 0
         n = self.producers[index]
-        return bound_node(n, self.typer), index - n.first
+        if index not in self._nodes:
+            self._nodes[index] = bound_node(n, self.typer)
+        return self._nodes[index], index - n.first
 
     def row_program(self, tree: str, index: int) -> RowProgram | None:
         """The row program of a tensor's operator, if it is a composite."""
         if tree != VALUES:
             return None
-        op = opdef.get(self.producers[index].op)
-        return op.row_program(self.node(tree, index)[0]) if op.row_program else None
+        if index not in self._rows:
+            op = opdef.get(self.producers[index].op)
+            self._rows[index] = (
+                op.row_program(self.node(tree, index)[0]) if op.row_program else None
+            )
+        return self._rows[index]
+
+    def inside(self, owner: tuple[str, int, int]) -> RowScope:
+        """The row program of an element of a composite."""
+        if owner not in self._inner:
+            program = self.row_program(*owner[:2])
+            if program is None:
+                raise Undecidable(f"{self.producers[owner[1]].op} has no row program")
+            if len(self._inner) > 8:
+                self._inner.clear()
+            self._inner[owner] = RowScope(self, owner, program)
+        return self._inner[owner]
 
     def derivation(self, tree: str, index: int, element: int) -> Derivation:
         node, result = self.node(tree, index)
@@ -127,11 +147,10 @@ class ProgramScope:
 
     def resolve_ref(self, ref: Ref, flat: int) -> Place | Bits:
         while ref.kind is Kind.VALUE and self.is_move(VALUES, ref.index):
-            node = self.producers[ref.index]
-            found = follow(bound_node(node, self.typer), flat)
+            found = follow(self.node(VALUES, ref.index)[0], flat)
             if isinstance(found, Bits):
                 return found
-            ref, flat = node.sources[0], found
+            ref, flat = self.producers[ref.index].sources[0], found
         if ref.kind is Kind.CONST:
             return Bits(read_bits(self._consts[ref.index], flat))
         return Place(TREES[ref.kind], ref.index, self.typer(ref), flat)

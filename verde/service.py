@@ -1,4 +1,4 @@
-"""A party as a service: bytes in, bytes out, nothing kept between two questions."""
+"""A party as a service: bytes in, bytes out; nothing follows from what is kept between two questions."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ree.compiler.instance import Instance
 from ree.errors import InputError, ReeError
 from ree.program import Program, array_of
 from ree.run_directory import RunReader
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault, Liar, Vanished
+from ree.verde.game import Game
 from ree.verde.messages import MessageError, Terms, decode_request, encode_move
 from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
-from ree.verde.party import Party, Run
+from ree.verde.party import Party, Run, run_of
 from ree.verde.referee import Garbled, difference
 from ree.verde.run_party import RunParty, step_run
-from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
+from ree.verde.scope import ROW, VALUES, ProgramScope
 from ree.verde.verdict import Rules, commitment_of
 
 
@@ -29,6 +31,8 @@ class Refused(ValueError):
 
 class Player(Protocol):
     """A party to a call or to a run."""
+
+    game: Game
 
     @property
     def statement(self) -> Statement | RunStatement:
@@ -43,8 +47,12 @@ class Service:
 
     def __init__(self, program: Program, party: Player, terms: Terms) -> None:
         self.party, self.terms = party, terms
-        self.game = Rules(program, terms).game
+        Rules(program, terms)  # the commitment is made of the terms
+        self.game = party.game
         self._lock = threading.Lock()  # a party computes one answer at a time
+        self._known: list[
+            tuple[Move | None, State]
+        ] = []  # of the last dispute; nothing follows from it
 
     def answer(self, request: bytes) -> bytes:
         """The move that is due after a dispute's moves so far; MessageError, Refused."""
@@ -58,10 +66,8 @@ class Service:
         if found:
             raise Refused(f"the dispute is about another {found}")
         with self._lock:
-            s = self.game.begin(statement)
             try:
-                for m in moves:
-                    s = self.game.apply(s, m)
+                s = self._state(statement, moves)
             except IllegalMove as e:
                 raise Refused(f"not a dispute: {e}") from e
             if s.phase is Phase.OVER:
@@ -69,6 +75,21 @@ class Service:
             if s.player == "defender" and statement != mine:
                 raise Refused("this party does not stand for that statement")
             return self.party.move(s)
+
+    def _state(self, statement: Statement | RunStatement, moves: Sequence[Move]) -> State:
+        """The state after some moves; those that the last answer was about are not played again."""
+        first = self.game.begin(statement)
+        if not self._known or self._known[0][1] != first:
+            self._known = [(None, first)]
+        same = 0
+        while (
+            same < min(len(moves), len(self._known) - 1) and self._known[same + 1][0] == moves[same]
+        ):
+            same += 1
+        del self._known[same + 1 :]
+        for m in moves[same:]:
+            self._known.append((m, self.game.apply(self._known[-1][1], m)))
+        return self._known[-1][1]
 
 
 class Local:
@@ -105,17 +126,31 @@ def make_service(
     arrays = [array_of(n, inputs[n], t)
               for n, t in zip(program.names.inputs, program.graph.inputs, strict=True)]  # fmt: skip
     env = program.bind_symbols(arrays)
-    instance = program.instance(env)
-    if instance.graph.states:
+    if program.graph.states:
         raise ReeError("a training step has no party: serve the run")
-    values = program.run(*arrays, trace="ops", keep_values=True, threads=threads).values
-    run = Run(instance.graph, arrays, program.weights, values)
-    if fault is not None:
-        check_fault(run.scope, fault)
-        party: Party = Liar(run, fault, instance.digest)
-    else:
+    run, instance = run_of(program, arrays, threads)
+    return service_of(program, run, instance, env, fault)
+
+
+def service_of(
+    program: Program,
+    run: Run,
+    instance: Instance,
+    symbols: Mapping[str, int],
+    fault: Fault | None = None,
+) -> Service:
+    """Stand for a run in memory, or for a lie about it; InputError where the fault does not fit."""
+    if fault is None:
         party = Party(run, instance.digest)
-    bare = Terms(party.statement, program.program_hash, tuple(sorted(env.items())), bytes(32))
+    else:
+        check_fault(run.scope, fault)
+        try:
+            party = Liar(run, fault, instance.digest)
+        except Vanished as e:
+            raise InputError(
+                "fault: it vanishes within its value", "flip a higher bit, or another operation's"
+            ) from e
+    bare = Terms(party.statement, program.program_hash, tuple(sorted(symbols.items())), bytes(32))
     terms = replace(bare, commitment=commitment_of(instance, bare, party.committed[VALUES].root))
     return Service(program, party, terms)
 
@@ -126,9 +161,10 @@ def run_service(path: str | Path) -> Service:
     reader = RunReader(Path(path))
     step, header = reader.step, reader.manifest.header()
 
+    runner = step.runner()
+
     def replay(s: int) -> Party:
         start = reader.nearest(s - 1)
-        runner = step.runner()
         runner.load(reader.state(start))
         for i in range(start + 1, s):
             runner.run(reader.batch(i))
@@ -156,7 +192,7 @@ def check_fault(scope: ProgramScope, f: Fault) -> None:
     if program is None or f.row is None:
         count = scope.derivation(VALUES, f.value, f.element).count
     else:
-        inner = RowScope(scope, (VALUES, f.value, f.element), program)
+        inner = scope.inside((VALUES, f.value, f.element))
         node, element = f.row
         if not 0 <= node < len(inner.nodes) or inner.is_move(ROW, node):
             raise InputError(f"fault: row node {node} is none that an operator computes")

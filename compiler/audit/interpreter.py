@@ -67,7 +67,7 @@ def _host_machine(machine: Callable[..., Any]) -> Any:
     from ree.compiler.emit.jit import Target
 
     cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
-    return machine(Target("host", cpu, features, 1, True))
+    return machine(Target("host", cpu, features, 1, True, 1))
 
 
 def fma(a: F32, b: F32, c: F32) -> F32:

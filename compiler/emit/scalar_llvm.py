@@ -34,7 +34,7 @@ def emit(
     baseline of the architecture is assumed: fma and rint are spelled out. A `cache` kept by the
     caller for one block of code makes a function of the same arguments be emitted once.
     """
-    root = body.body if isinstance(body, Function) else body
+    root = root_of(body)
     cache = {} if cache is None else cache
     key = (root, lanes, tuple(args))
     if key not in cache:
@@ -48,6 +48,11 @@ def emit(
                 values[node] = _EMIT[node.op](e, node, [values[a] for a in node.args])
         cache[key] = values[root]
     return cache[key]
+
+
+def root_of(body: Function | Expr) -> Expr:
+    """The expression a function computes."""
+    return body.body if isinstance(body, Function) else body
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ import llvmlite.ir as ll
 
 from ree.compiler.emit.jit import TARGETS, compile_module
 from ree.compiler.emit.scalar_llvm import emit as emit_scalar
+from ree.compiler.emit.scalar_llvm import root_of
 from ree.kernels.numerics import CANONICAL_NAN
+from ree.kernels.scalar import walk
 from ree.kernels.tilespec import Operand, TileSpec
 from ree.kernels.types import DType
 
@@ -22,6 +24,7 @@ I16 = ll.IntType(16)
 STORAGE = {DType.F32: F32, DType.I64: I64, DType.BOOL: I8, DType.I32: I32, DType.I16: I16, DType.I8: I8,
            DType.U8: I8, DType.F16: I16, DType.BF16: I16}  # fmt: skip
 SIGNED = (DType.I16, DType.I8)
+LONG = 16  # nodes of an expression
 
 
 _compiled: dict[tuple[str, TileSpec], int] = {}
@@ -63,7 +66,9 @@ class _Emitter:
         for _ in self.operands:
             strides.append([self._load(I64, params, at + d) for d in range(digits + 1)])
             at += digits + 1
-        vector_end = b.sub(c1, b.srem(b.sub(c1, c0), I64(self.target.lanes)))
+        lanes = self.target.lanes
+        wide = lanes * self._interleaved()
+        ends = [b.sub(c1, b.srem(b.sub(c1, c0), I64(n))) for n in (wide, lanes)]
         with _Loop(b, r0, r1, I64(1)) as r:
             offsets = self._digits(r, extents)
             rows = []
@@ -77,11 +82,20 @@ class _Emitter:
                 i: self._get(o, rows[i]) for i, o in enumerate(self.spec.sources) if o.inner == 0
             }
             inner = [s[-1] for s in strides]
-            with _Loop(b, c0, vector_end, I64(self.target.lanes)) as c:
-                self._body(rows, inner, once, c, self.target.lanes)
-            with _Loop(b, vector_end, c1, I64(1)) as c:
+            if wide > lanes:
+                with _Loop(b, c0, ends[0], I64(wide)) as c:
+                    self._body(rows, inner, once, c, wide)
+            with _Loop(b, ends[0] if wide > lanes else c0, ends[1], I64(lanes)) as c:
+                self._body(rows, inner, once, c, lanes)
+            with _Loop(b, ends[1], c1, I64(1)) as c:
                 self._body(rows, inner, once, c, 1)
         b.ret_void()
+
+    def _interleaved(self) -> int:
+        """Vectors of a turn. A long expression waits for each of its operations unless others are
+        between them; memory bounds a short one."""
+        nodes = sum(1 for s in self.spec.steps for _ in walk(root_of(s.function)))
+        return self.target.interleave if nodes >= LONG else 1
 
     def _load(self, t: ll.Type, p: ll.Value, i: int) -> ll.Value:
         return self.b.load(self.b.gep(p, [I64(i)], source_etype=t), typ=t)

@@ -234,17 +234,22 @@ inline void convolve(Pool& pool, const Convolution& conv, const Contraction& x,
   const bool few = conv.M <= kFewChannels;
   if (few && conv.N * conv.groups >= 4 * pool.threads())
     return convolve_groups(pool, conv, x, images, in);
-  // offsets, then the copy of some images, and what a last vector reads beyond: as many images as
+  // offsets, weights, then the copy of some images, and what a last vector reads beyond: as many images as
   // stay in L2, or more where they have few pixels for weights to be packed for
   const int64_t fit = at_least_one((int64_t(1) << 18) / at_least_one(conv.image));
   const int64_t enough = smaller(ceil_div(1024, conv.pixels),
                                  at_least_one((int64_t(1) << 21) / at_least_one(conv.image)));
   const int64_t each = smaller(fit > enough ? fit : enough, conv.N);
-  char* shared = static_cast<char*>(
-      pool.shared(8 * (size_t)(conv.K + 8) + 4 * (size_t)(each * conv.image + 2 * W)));
+  const PixelBlock some(conv, x, nullptr, nullptr, 0, 0);
+  const int64_t uses = ceil_div(conv.N, each) * blocks_of(some, each * lines, pool.threads());
+  const int64_t weights = few ? 0 : packed_floats(conv, uses);
+  char* shared = static_cast<char*>(pool.shared(
+      8 * (size_t)(conv.K + 8) + 4 * (size_t)(weights + each * conv.image + 2 * W)));
   int64_t* offsets = reinterpret_cast<int64_t*>(shared);
-  float* copy = reinterpret_cast<float*>(shared + (conv.K + 7) / 8 * 64);
+  float* packed = reinterpret_cast<float*>(shared + (conv.K + 7) / 8 * 64);
+  float* copy = packed + weights;
   conv.fill_offsets(offsets);
+  if (weights) pack_batch(pool, x.a, packed, conv.K, conv.M, 1, conv.K, conv.groups, conv.M * conv.K);
   for (int64_t done = 0; done < conv.N; done += each) {
     const int64_t count = smaller(each, conv.N - done);
     copy_images(pool, conv, images + done * conv.C * in, in, count, copy);
@@ -260,7 +265,7 @@ inline void convolve(Pool& pool, const Convolution& conv, const Contraction& x,
       });
       continue;
     }
-    convolve_tiles(pool, conv, x, copy, offsets, done, count);
+    convolve_tiles(pool, conv, x, copy, offsets, weights ? packed : nullptr, done, count);
   }
 }
 

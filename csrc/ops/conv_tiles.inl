@@ -142,8 +142,9 @@ struct PixelBlock {
       }
   }
 
-  // Lines [l0, l1) of channels [m0, m0 + kPanel). parts: as many as there are pieces.
-  void run(int64_t m0, int64_t l0, int64_t l1, float* weights, float* totals,
+  // Lines [l0, l1) of channels [m0, m0 + kPanel). packed: their weights, or null, and then they are
+  // packed into `weights`, a segment at a time. parts: as many as there are pieces.
+  void run(int64_t m0, int64_t l0, int64_t l1, const float* packed, float* weights, float* totals,
            Piece* parts) const {
     const int64_t channels = smaller(kPanel, conv.M - m0), pieces = (l1 - l0) * cuts;
     Piece* to = parts;
@@ -160,12 +161,12 @@ struct PixelBlock {
                : (is_narrow ? PixelTable::narrow : PixelTable::full);
     const float* w = x.a + (group * conv.M + m0) * conv.K;
     PixelStep t{};
-    t.w = weights;
     for (int64_t k = 0; k == 0 || k < conv.K; k += kSegment) {
       t.k = smaller(kSegment, conv.K - k);
       t.offsets = offsets + k;
       t.is_first = k == 0;
-      pack_panel(w + k, 1, conv.K, t.k, channels, weights);
+      t.w = packed ? packed + k * kPanel : weights;
+      if (!packed) pack_panel(w + k, 1, conv.K, t.k, channels, weights);
       t.total = totals;
       for (int64_t q = 0; q < pieces; q += H) {
         for (int64_t h = 0; h < H; ++h) t.at[h] = parts[smaller(q + h, pieces - 1)].at;
@@ -184,26 +185,36 @@ struct PixelBlock {
   }
 };
 
-// `count` images, whose copy is at `copy`.
+// How lines are divided: into blocks of about kBlockTiles tiles, but enough of them for all threads.
+inline int64_t blocks_of(const PixelBlock& some, int64_t lines, int threads) {
+  constexpr int64_t kBlockTiles = 32;
+  const int64_t columns = ceil_div(some.conv.M, kPanel) * some.conv.groups;
+  const int64_t blocks = ceil_div(lines * ceil_div(some.cuts, some.H), kBlockTiles);
+  const int64_t wanted = threads > 1 ? ceil_div(8 * threads, columns) : 1;
+  return smaller(blocks > wanted ? blocks : wanted, lines);
+}
+
+// Floats of all weights as panels, where those of a panel are used more than once.
+inline int64_t packed_floats(const Convolution& conv, int64_t uses) {
+  return uses > 1 ? conv.groups * ceil_div(conv.M, kPanel) * conv.K * kPanel : 0;
+}
+
+// `count` images, whose copy is at `copy`. packed: the weights, or null.
 inline void convolve_tiles(Pool& pool, const Convolution& conv, const Contraction& x,
-                           const float* copy, const int64_t* offsets, int64_t first_image,
-                           int64_t count) {
+                           const float* copy, const int64_t* offsets, const float* packed,
+                           int64_t first_image, int64_t count) {
   const PixelBlock some(conv, x, copy, offsets, first_image, 0);
   const int64_t lines = count * some.lines, panels = ceil_div(conv.M, kPanel);
-  constexpr int64_t kBlockTiles = 64;
-  const int64_t line_tiles = ceil_div(some.cuts, some.H);
-  int64_t blocks = ceil_div(lines * line_tiles, kBlockTiles);
-  const int64_t wanted = pool.threads() > 1 ? 4 * pool.threads() : 1;
-  if (blocks * panels * conv.groups < wanted)
-    blocks = smaller(ceil_div(wanted, panels * conv.groups), lines);
+  const int64_t blocks = blocks_of(some, lines, pool.threads());
   const int64_t most = ceil_div(lines, blocks), rows = (most + some.H) * some.width;
   const size_t floats = (size_t)(kSegment * kPanel + rows * kPanel);
   const size_t bytes = 4 * floats + sizeof(Piece) * (size_t)(most * some.cuts);
   pool.parallel_for(conv.groups * blocks * panels, [&](int64_t i, int thread) {
     const int64_t panel = i % panels, block = i / panels % blocks, group = i / panels / blocks;
     float* scratch = static_cast<float*>(pool.scratch(thread, bytes));
+    const float* w = packed ? packed + (group * panels + panel) * conv.K * kPanel : nullptr;
     PixelBlock(conv, x, copy, offsets, first_image, group)
-        .run(panel * kPanel, block * lines / blocks, (block + 1) * lines / blocks, scratch,
+        .run(panel * kPanel, block * lines / blocks, (block + 1) * lines / blocks, w, scratch,
              scratch + kSegment * kPanel, reinterpret_cast<Piece*>(scratch + floats));
   });
 }

@@ -65,24 +65,27 @@ inline void pack_rows(const float* a, int64_t a_row, int64_t a_k, int64_t rows, 
   }
 }
 
+// packed is [batch][ceil(N / kPanel)][K][kPanel], zeros past N.
+inline void pack_batch(Pool& pool, const float* b, float* packed, int64_t K, int64_t N,
+                       int64_t stride_k, int64_t stride_n, int64_t batch, int64_t b_batch) {
+  const int64_t panels = (N + kPanel - 1) / kPanel;
+  const int64_t run = 256, runs = (K + run - 1) / run;
+  pool.parallel_for(batch * panels * runs, [&](int64_t i, int) {
+    int64_t k = i % runs * run, panel = i / runs % panels, e = i / runs / panels;
+    pack_panel(b + e * b_batch + k * stride_k + panel * kPanel * stride_n, stride_k, stride_n,
+               K - k < run ? K - k : run, N - panel * kPanel,
+               packed + ((e * panels + panel) * K + k) * kPanel);
+  });
+}
+
 }  // namespace ree::REE_ISA::contraction
 
 namespace ree::REE_ISA {
 
 // bufs B, packed; params K, N, stride_k, stride_n, batch, b_batch.
-// packed is [batch][ceil(N / kPanel)][K][kPanel], zeros past N.
 void pack(Pool& pool, void* const* bufs, const int64_t* p) {
-  const float* b = static_cast<const float*>(bufs[0]);
-  float* packed = static_cast<float*>(bufs[1]);
-  const int64_t K = p[0], N = p[1], stride_k = p[2], stride_n = p[3], batch = p[4], b_batch = p[5];
-  const int64_t panels = (N + kPanel - 1) / kPanel;
-  const int64_t run = 1024, runs = (K + run - 1) / run;
-  pool.parallel_for(batch * panels * runs, [&](int64_t i, int) {
-    int64_t k = i % runs * run, panel = i / runs % panels, e = i / runs / panels;
-    contraction::pack_panel(b + e * b_batch + k * stride_k + panel * kPanel * stride_n, stride_k, stride_n,
-               K - k < run ? K - k : run, N - panel * kPanel,
-               packed + ((e * panels + panel) * K + k) * kPanel);
-  });
+  contraction::pack_batch(pool, static_cast<const float*>(bufs[0]), static_cast<float*>(bufs[1]),
+                          p[0], p[1], p[2], p[3], p[4], p[5]);
 }
 
 }  // namespace ree::REE_ISA

@@ -1,12 +1,12 @@
-"""A Court in memory with a mock referee, a token and everyone's money: for tests."""
+"""A Court in memory or on a node, with a mock referee, a token and everyone's money: for tests."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
-from eth_utils.crypto import keccak
-
 from ree.settlement.compile import compile_contract
+from ree.settlement.keys import role_key
 from ree.settlement.terms import (
     Terms,
     challenge_commitment,
@@ -14,21 +14,23 @@ from ree.settlement.terms import (
     dispute_id,
     facts_digest,
 )
-from ree.settlement.testing.evm import Chain
+from ree.settlement.testing.evm import Chain, Reverted
 from ree.settlement.testing.mock_game import MockRun, facts
+from ree.settlement.testing.nodes import NodeChain
 
-CHAIN_ID = 1
 SEED = bytes(range(32))
 DEFENDER, CHALLENGER, DEFENDER_WON, CHALLENGER_WON = 1, 2, 3, 4
 ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
 FINAL, VOID = 2**256 - 1, 2**256 - 2
 RICH = 10**9
 SALT = b"salt of 16 bytes"
+NAMES = ("poster", "alice", "bob", "carol", "dave", "anyone")  # roles that have money
+LIE, OTHER_LIE = MockRun(SEED, wrong=77), MockRun(SEED, wrong=16)
 
 
 def account(name: str) -> str:
     """The address of a role."""
-    return "0x" + bytes(keccak(text=name))[-20:].hex()
+    return role_key(name).address
 
 
 TREASURY = account("treasury")
@@ -37,8 +39,14 @@ TREASURY = account("treasury")
 class World:
     """A Court, its token, and one job at a time."""
 
-    def __init__(self, token: str = "testing/token.vy", venom: bool = False) -> None:
-        self.chain = Chain()
+    def __init__(
+        self,
+        token: str = "testing/token.vy",
+        venom: bool = False,
+        chain: Chain | NodeChain | None = None,
+    ) -> None:
+        """chain: one in memory if it is not given."""
+        self.chain = chain or Chain()
         self.referee = self.chain.deploy(compile_contract("testing/mock_referee.vy"))
         self.court = self.chain.deploy(
             compile_contract("court.vy", venom=venom), self.referee.address, TREASURY
@@ -52,12 +60,14 @@ class World:
 
     def fund(self, *names: str, amount: int = RICH) -> None:
         """Mint, approve and deposit."""
+        self.chain.know(*names)
         for name in names:
             self.token.call("mint", account(name), amount)
             self.token.call("approve", self.court.address, amount, by=account(name))
             self.send(name, "deposit", self.token.address, amount)
 
     def send(self, name: str, function: str, *args: Any) -> Any:
+        self.chain.know(name)
         return self.court.call(function, *args, by=account(name))
 
     def view(self, function: str, *args: Any) -> Any:
@@ -79,7 +89,30 @@ class World:
         return Terms(**{**values, **changes})
 
     def post(self, **changes: Any) -> Job:
-        return Job(self, self.terms(**changes))
+        terms = self.terms(**changes)
+        self.send("poster", "post", terms.values(), self.facts.encode(), "here")
+        return self.job(terms)
+
+    def job(self, terms: Terms) -> Job:
+        """The job with these terms."""
+        return Job(self, terms)
+
+
+def balances(w: World) -> dict[str, int]:
+    """What each of NAMES has gained; checks that nothing was made or lost."""
+    gained = {n: w.credit(n) - RICH for n in NAMES}
+    token = w.token.address
+    total = sum(w.credit(n) for n in (*NAMES, "treasury"))
+    total += w.view("held", token) + w.view("burnt", token)
+    assert total == w.token.call("balanceOf", w.court.address)
+    return {n: g for n, g in gained.items() if g}
+
+
+def refused(reason: str) -> AbstractContextManager[Any]:
+    """Expects that what is done inside reverts for a reason."""
+    import pytest
+
+    return pytest.raises(Reverted, match=f"^{reason}$")
 
 
 class Job:
@@ -88,7 +121,7 @@ class Job:
     def __init__(self, world: World, terms: Terms) -> None:
         self.world, self.terms = world, terms
         self.facts = world.facts.encode()
-        self.id = bytes(world.send("poster", "post", terms.values(), self.facts, "here"))
+        self.id = terms.id(world.chain.chain_id, world.court.address)
 
     def send(self, name: str, function: str, *args: Any) -> Any:
         return self.world.send(name, function, self.terms.values(), *args)
@@ -110,12 +143,14 @@ class Job:
 
     def commitment(self, name: str, root: bytes, salt: bytes = SALT) -> bytes:
         court = self.world.court.address
-        return claim_commitment(CHAIN_ID, court, self.id, account(name), root, salt)
+        return claim_commitment(
+            self.world.chain.chain_id, court, self.id, account(name), root, salt
+        )
 
     def challenge_commitment(self, name: str, provider: str, salt: bytes = SALT) -> bytes:
         court = self.world.court.address
         return challenge_commitment(
-            CHAIN_ID, court, self.id, account(name), account(provider), salt
+            self.world.chain.chain_id, court, self.id, account(name), account(provider), salt
         )
 
     def challenge(self, name: str, provider: str, salt: bytes = SALT) -> bytes:

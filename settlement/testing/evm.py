@@ -38,6 +38,19 @@ class Chain:
         self._now = seconds
         self.evm.set_block_env(BlockEnv(timestamp=seconds, gas_limit=GAS))
 
+    chain_id = 1
+
+    def know(self, *names: str) -> None:
+        """Anyone may send here."""
+
+    def snapshot(self) -> Any:
+        """A point to come back to with `revert`, once."""
+        return self.evm.snapshot(), self.now
+
+    def revert(self, snapshot: Any) -> None:
+        self.evm.revert(snapshot[0])
+        self.now = snapshot[1]
+
     def deploy(self, compiled: Compiled, *args: Any) -> Contract:
         """A contract, constructed with arguments."""
         return Contract(compiled, *args, beside=self)

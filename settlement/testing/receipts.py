@@ -9,7 +9,6 @@ from ree.settlement.client import Agreed
 from ree.settlement.demo import (
     CHALLENGER_BOND,
     CLOCK,
-    DEADLINES,
     GRACE,
     PROVIDER_BOND,
     REWARD,
@@ -17,7 +16,7 @@ from ree.settlement.demo import (
     Stage,
 )
 from ree.settlement.evidence import Evidence
-from ree.settlement.terms import Facts, Terms, facts_digest
+from ree.settlement.terms import DEADLINES, Facts, Terms, facts_digest
 from ree.verde.moves import Move, Phase, RunStatement, State
 
 

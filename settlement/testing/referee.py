@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from ree.compiler.instance import numeric_id
+from ree.compiler.instance import Instance, numeric_id
 from ree.settlement.compile import compile_contract
 from ree.settlement.evidence import Evidence
 from ree.settlement.testing.evm import Contract
+from ree.verde.game import Game
 from ree.verde.moves import Move, Phase, State
-from ree.verde.party import Party
+from ree.verde.party import Party, Run
+from ree.verde.testing import Play
 
 PARTS = ("elements.vy", "arithmetic.vy", "proofs.vy", "referee.vy")
 
@@ -41,6 +43,11 @@ def play(evidence: Evidence, s: State, defender: Party, challenger: Party) -> St
         move = (defender if s.player == "defender" else challenger).move(s)
         s = step(evidence, s, move)
     return s
+
+
+def play_for(run: Run, instance: Instance) -> Play:
+    """How disputes about a run are played on chain."""
+    return partial(play, Evidence(Game(run.scope), instance))
 
 
 def step(evidence: Evidence, s: State, move: Move) -> State:

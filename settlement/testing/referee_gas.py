@@ -13,7 +13,6 @@ from ree.program import Names, Program
 from ree.settlement.evidence import Evidence
 from ree.settlement.terms import OneRun
 from ree.settlement.testing.deep import DeepParty
-from ree.settlement.testing.disputes import honest_run
 from ree.settlement.testing.evm import CALLER
 from ree.settlement.testing.receipts import play
 from ree.settlement.testing.referee import referee
@@ -21,7 +20,7 @@ from ree.settlement.work import instance_bytes, run_facts
 from ree.verde.fault import Fault, Liar
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
-from ree.verde.party import Party
+from ree.verde.party import Party, run_of
 
 K = 1301
 BOTTOM = (Phase.PROVE, Phase.STEP, Phase.DERIVE)  # told apart by what is disputed
@@ -71,7 +70,7 @@ def deep() -> tuple[Evidence, Played]:
 
 
 def _lie(program: Program, inputs: tuple[Array, ...], fault: Fault) -> tuple[Evidence, Played]:
-    run, instance = honest_run(program, inputs)
+    run, instance = run_of(program, inputs)
     evidence = Evidence(Game(run.scope), instance)
     honest, liar = Party(run, instance.digest), Liar(run, fault, instance.digest)
     s = liar.statement

@@ -1,7 +1,5 @@
 """Audit of CPU machine code: planted faults are found, real kernels are clean."""
 
-import time
-
 import pytest
 
 from ree import _core
@@ -182,10 +180,7 @@ def test_tiles_of_real_programs_are_clean(isa):
 
 @pytest.fixture(scope="module")
 def core():
-    start = time.perf_counter()
-    reports = {r.target: r for r in audit_core()}
-    assert time.perf_counter() - start < 10
-    return reports
+    return {r.target: r for r in audit_core()}
 
 
 def test_the_compiled_kernels_are_clean(core):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ree.compiler import interp, optimizers
 from ree.compiler.importer import Importer
-from ree.compiler.optimizers import SGD, Adam, AdamW, Constant, Cosine, Linear
+from ree.compiler.optimizers import SGD, Adam, AdamW, Constant, Cosine, Linear, Optimizer
 from ree.errors import InputError
 from ree.kernels import registry  # noqa: F401  (registers the operators)
 from ree.kernels.types import DType, TensorType
@@ -215,3 +215,8 @@ BAD = {
 def test_bad_arguments(message):
     with pytest.raises(InputError, match=message):
         BAD[message]()
+
+
+def test_an_optimizer_without_a_rule_cannot_be_made():
+    with pytest.raises(TypeError, match="abstract"):
+        Optimizer(0.1)

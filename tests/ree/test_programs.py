@@ -8,6 +8,7 @@ import ree
 import ree.errors
 from ree import _core
 from ree.compiler import interp
+from ree.kernels.numerics import canonical_nan
 from ree.program import Program
 
 ISAS = _core.isa_names()
@@ -285,3 +286,35 @@ def test_what_follows_from_weights_alone_is_made_once():
         .view(torch.int16)
         .equal(y.view(torch.int16))
     )
+
+
+NANS = np.array([0x7FC00001, 0xFFC00000, 0x7F800001, 0xFF812345], np.uint32).view(np.float32)
+SHAPES = {  # the layer, its input
+    "one row": (lambda: torch.nn.Linear(300, 40), (1, 300)),
+    "rows": (lambda: torch.nn.Linear(150, 70), (33, 150)),
+    "few channels": (lambda: torch.nn.Conv2d(4, 3, 3, padding=1), (2, 4, 9, 9)),
+    "tiles": (lambda: torch.nn.Conv2d(5, 40, 3, padding=1), (2, 5, 9, 17)),
+    "one by one": (lambda: torch.nn.Conv2d(5, 20, 1), (2, 5, 4, 9)),
+    "depthwise": (lambda: torch.nn.Conv2d(20, 20, 3, groups=20), (2, 20, 9, 9)),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("isa", ISAS)
+def test_payloads_of_nans_do_not_pass_a_contraction(name, isa):
+    """Inputs that only contractions read are not scanned for NaNs; traces hash the canonical ones."""
+    make, shape = SHAPES[name]
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    program = ree.compile(make().eval(), (x,))
+    assert not program._scanned
+    odd = x.numpy().copy()
+    odd.reshape(-1)[np.random.default_rng(0).choice(odd.size, 4, replace=False)] = NANS
+    usual = canonical_nan(odd)
+    assert odd.tobytes() != usual.tobytes()
+    want = program.run(usual, isa=isa, trace="io")
+    for fuse in (True, False):
+        assert (
+            program.run(odd, isa=isa, fuse=fuse).outputs[0].tobytes() == want.outputs[0].tobytes()
+        )
+    assert program.run(odd, isa=isa, trace="io").trace.root == want.trace.root

@@ -233,8 +233,8 @@ def test_accumulation_is_the_mean_of_the_parts():
         def slots(self, shapes):
             return {}
 
-        def update(self, m, parameters, grads, slots, step):
-            return dict(grads), {}
+        def _one(self, op, name, p, g, slots, new_slots, lr, common):
+            return g
 
     def loss(model, batch):
         return F.mse_loss(model(batch[0]), batch[1])

@@ -56,11 +56,10 @@ def fresh() -> World:
         w = World()
         w.fund(*EVERYONE)
         _world.append(w)
-        w.mark, w.began = w.chain.evm.snapshot(), w.chain.now  # type: ignore[attr-defined]
+        w.mark = w.chain.snapshot()  # type: ignore[attr-defined]
     w = _world[0]
-    w.chain.evm.revert(w.mark)  # type: ignore[attr-defined]
-    w.mark = w.chain.evm.snapshot()  # type: ignore[attr-defined]
-    w.chain.now = w.began  # type: ignore[attr-defined]
+    w.chain.revert(w.mark)  # type: ignore[attr-defined]
+    w.mark = w.chain.snapshot()  # type: ignore[attr-defined]
     return w
 
 

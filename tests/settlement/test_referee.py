@@ -1,6 +1,5 @@
 """The referee on chain plays every dispute as the rules in verde do."""
 
-import numpy as np
 import pytest
 
 pytest.importorskip("vyper", reason="needs the extra settlement")
@@ -9,19 +8,15 @@ pytest.importorskip("pyrevm", reason="needs the extra settlement")
 from ree.kernels import opdef, registry
 from ree.settlement.compile import compile_contract
 from ree.settlement.decidable import Form, form
-from ree.settlement.testing.disputes import dispute, honest_run, program_of, samples
-from ree.settlement.testing.referee import PARTS, referee
+from ree.settlement.testing.referee import PARTS, play_for, referee
+from ree.verde.testing import dispute_samples, operators
 
 
-@pytest.mark.parametrize(
-    ("name", "sample"), [pytest.param(n, s, id=f"{n}-{s.name}") for n, s in samples(1)]
-)
-def test_a_liar_loses_on_chain(name, sample):
-    program, node = program_of(name, sample)
-    if any(t.numel == 0 for t in node.results):
-        pytest.skip("no elements")
-    run, instance = honest_run(program, sample.inputs)
-    dispute(run, instance, 0, np.random.default_rng(len(sample.name)))
+@pytest.mark.parametrize("op", operators())
+def test_a_liar_loses_on_chain(op):
+    found = dispute_samples(op, 1, play_for)
+    assert found
+    assert all(lies for _, lies in found)
 
 
 def test_the_contracts_are_deployable():

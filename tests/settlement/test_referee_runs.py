@@ -1,6 +1,5 @@
 """Training runs on the referee: from the history to one operation of one step."""
 
-import numpy as np
 import pytest
 
 pytest.importorskip("vyper", reason="needs the extra settlement")
@@ -12,16 +11,13 @@ from torch.nn import functional
 
 from ree import optim
 from ree.kernels.types import DType
-from ree.program import hash_array
 from ree.settlement.decidable import obstacles
 from ree.settlement.evidence import Evidence
 from ree.settlement.testing.referee import play, referee
 from ree.step import compile_step
-from ree.traces.history import StepRecord, batch_digest
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault
 from ree.verde.moves import State
-from ree.verde.party import Party
-from ree.verde.run_party import RunParty, step_run
+from ree.verde.trained import Trained
 
 STEPS = 21
 
@@ -52,40 +48,14 @@ def step():
     return compile_step(Model(), loss, optim.AdamW(lr=1e-2, clip_norm=1.0), batch(1), seed=7)
 
 
-def history(step, liar_at=0, fault=None):
-    """(records, states before each step); at step `liar_at` the provider lies and goes on from there."""
-    state, records, states = list(step.initial), [], []
-    runner = step.runner(threads=1)
-    for s in range(1, STEPS + 1):
-        arrays = step.batch(batch(s))
-        states.append([np.array(x) for x in state])
-        if s == liar_at:
-            run = Liar(step_run(step, state, arrays), fault, step.instance.digest).run
-            *state, value = run.arrays["outputs"]
-        else:
-            runner.load(state)
-            value = runner.run(batch(s))
-            state = [np.array(x) for x in runner.state]
-        bits = int(np.asarray(value, np.float32).reshape(1).view(np.uint32)[0])
-        records.append(
-            StepRecord(step.state_root(state), bits, batch_digest([hash_array(x) for x in arrays]))
-        )
-    return records, states
-
-
-def party(step, records, states, liar_at=0, fault=None):
-    def replay(s):
-        run = step_run(step, states[s - 1], step.batch(batch(s)))
-        if s == liar_at:
-            return Liar(run, fault, step.instance.digest)
-        return Party(run, step.instance.digest)
-
-    return RunParty(step, step.state_root(step.initial), records, replay)
+@pytest.fixture(scope="module")
+def trained(step):
+    return Trained(step, batch, STEPS, threads=1)
 
 
 @pytest.fixture(scope="module")
-def honest(step):
-    return party(step, *history(step))
+def honest(trained):
+    return trained.party()
 
 
 def test_a_training_step_is_decidable(step):
@@ -104,18 +74,17 @@ def test_first_states_are_those_of_the_rules(step, honest):
 @pytest.mark.parametrize(
     ("name", "at"), [("linear", 1), ("sum", 7), ("uniform", 2), ("mul", STEPS), ("embedding", 3)]
 )
-def test_a_false_step_is_found_on_chain(step, honest, name, at):
+def test_a_false_step_is_found_on_chain(step, trained, honest, name, at):
     nodes = step.instance.graph.nodes
     found = [n for n in nodes if n.op == name and n.results[0].dtype is DType.F32]
-    if not found:
-        pytest.skip(f"the step has no {name}")
+    assert found, f"the step has no {name}"
     scope = honest.party(at).run.scope
     for node in reversed(found):  # until a lie reaches the states or the loss
         element = node.results[0].numel - 1
         last = scope.derivation("values", node.first, element).count - 1
         # of a random number, a bit that turns a kept element into a dropped one
         fault = Fault(node.first, element, last, 1 << (29 if name == "uniform" else 20))
-        liar = party(step, *history(step, at, fault), at, fault)
+        liar = Trained(step, batch, STEPS, (at, fault), trained, threads=1).party()
         if liar.statement.history != honest.statement.history:
             break
     assert liar.statement.history != honest.statement.history

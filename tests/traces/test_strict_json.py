@@ -1,7 +1,6 @@
 """JSON from another party: what is refused, and that no text can exhaust the stack."""
 
 import sys
-import time
 
 import pytest
 
@@ -41,17 +40,12 @@ def test_no_text_exhausts_the_stack(unit):
         strict_json(unit * 200_000)
 
 
-def test_scanning_is_linear():
-    def seconds(n):
-        start = time.perf_counter()
-        with pytest.raises(ValueError, match="."):
-            strict_json(b'"\\' * n)
-        with pytest.raises(ValueError, match="."):
-            strict_json(b'"' + b'\\"' * n)
-        return time.perf_counter() - start
-
-    seconds(1000)
-    assert seconds(400_000) < 5  # quadratic would be hours
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("raw", [b'"\\' * 400_000, b'"' + b'\\"' * 400_000], ids=["starts", "ends"])
+def test_scanning_is_linear(raw):
+    """Strings that do not end; a scan that went back would take hours."""
+    with pytest.raises(ValueError, match=r"control character|Unterminated|Invalid|Expecting"):
+        strict_json(raw)
 
 
 @pytest.mark.parametrize(
@@ -60,5 +54,5 @@ def test_scanning_is_linear():
     ids=lambda x: repr(x[:12]),
 )
 def test_refused(raw):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError):  # noqa: PT011 (of several kinds)
         strict_json(raw)

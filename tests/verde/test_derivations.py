@@ -10,6 +10,31 @@ from ree.verde.derivation import load_bits, read_bits, run_all, store_bits
 from ree.verde.forms import derivation
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_chains_round_once(seed):
+    """Every bit pattern: subnormals, infinities, NaN, sums that cancel and products far apart."""
+    rng = np.random.default_rng(seed)
+    a, b = (rng.integers(0, 2**32, 300, dtype=np.uint32).view(np.float32) for _ in range(2))
+    if seed % 3 == 1:  # exponents close to each other, few bits set: ties
+        a, b = (
+            (rng.integers(-8, 8, 300) * 2.0 ** rng.integers(-13, 13, 300)).astype(np.float32)
+            for _ in "ab"
+        )
+    if seed == 4:  # just below and just above a tie in float32, on it when rounded to float64 first
+        tie, below = np.float32(1 + 2.0**-23), np.float32(1 - 2.0**-23)
+        a, b = np.zeros((2, 300), np.float32)
+        a[::2], b[::2] = tie, np.float32(1) * np.resize([1, -1], 150)
+        a[1::2], b[1::2] = tie * np.float32(2**-12), below * np.float32(2**-12)
+    if seed % 3 == 2:  # products at the edge of the subnormals
+        a, b = ((x.view(np.uint32) & 0x807FFFFF | 0x20000000).view(np.float32) for x in (a, b))
+    node = opdef.bind("linear", [TensorType(DType.F32, (1, 300))] * 2, {}, {})
+    d = derivation(node, 0)
+    assert d.entries([a[None], b[None]]) == run_all(d, [a[None], b[None]])
+    node = opdef.bind("sum", [TensorType(DType.F32, (300,))], {"dim": 0, "keepdim": False}, {})
+    d = derivation(node, 0)
+    assert d.entries([a]) == run_all(d, [a])
+
+
 def _sampled():
     """A few samples of each operator: the shapes differ between samples more than the values do."""
     for name in registry.names():
@@ -36,6 +61,7 @@ def test_the_last_entry_is_the_element(name, sample):
                 continue
             d = derivation(node, e, r)
             entries = run_all(d, sample.inputs)
+            assert d.entries(sample.inputs) == entries
             assert len(entries) == d.count
             assert (
                 load_bits(store_bits(entries[-1], node.outputs[r].dtype), node.outputs[r].dtype)

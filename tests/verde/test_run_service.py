@@ -1,6 +1,5 @@
 """Disputes over training runs through messages, referee and verdict files."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,17 +9,15 @@ from ree import optim
 from ree.cli import main
 from ree.errors import DisputeError
 from ree.kernels.types import DType
-from ree.program import hash_array
 from ree.run_directory import RunReader
 from ree.step import compile_step
-from ree.traces.history import History, RunHeader, StepRecord, batch_digest
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault
 from ree.verde.messages import Terms, decode_terms, encode_terms
 from ree.verde.moves import OpenStep
-from ree.verde.party import Party
 from ree.verde.referee import NothingToDispute, check_terms
-from ree.verde.run_party import RunParty, step_run
-from ree.verde.service import Service, run_service
+from ree.verde.scope import ProgramScope
+from ree.verde.service import run_service
+from ree.verde.trained import Trained
 from ree.verde.transcript import timeline
 from ree.verde.verdict import Rules, check_verdict, decode_verdict, encode_verdict
 
@@ -55,36 +52,13 @@ def step():
 
 def service(step, fault=None):
     """A provider that lies in step LIE and goes on from there, or an honest one."""
-    state, records, states = list(step.initial), [], []
-    for s in range(1, STEPS + 1):
-        states.append([np.array(x) for x in state])
-        run = step_run(step, state, step.batch(batch(s)))
-        if s == LIE and fault is not None:
-            run = Liar(run, fault, step.instance.digest).run
-        *state, value = run.arrays["outputs"]
-        bits = int(np.asarray(value, np.float32).reshape(1).view(np.uint32)[0])
-        digest = batch_digest([hash_array(x) for x in step.batch(batch(s))])
-        records.append(StepRecord(step.state_root(state), bits, digest))
-
-    def replay(s):
-        run = step_run(step, states[s - 1], step.batch(batch(s)))
-        if s == LIE and fault is not None:
-            return Liar(run, fault, step.instance.digest)
-        return Party(run, step.instance.digest)
-
-    initial = step.state_root(step.initial)
-    header = RunHeader(
-        step.instance.numeric_id, step.instance.digest, step.weights_root, initial, -7
-    )
-    party = RunParty(step, initial, records, replay)
-    commitment = History(header, records).commitment
-    terms = Terms(party.statement, step.program_hash, (), commitment, -7 % 2**64)
-    return Service(step.program, party, terms)
+    lie = None if fault is None else (LIE, fault)
+    return Trained(step, batch, STEPS, lie, threads=1).service(-7)
 
 
 @pytest.fixture(scope="module")
 def parties(step):
-    scope = step_run(step, list(step.initial), step.batch(batch(1))).scope
+    scope = ProgramScope(step.instance.graph)
     value = next(n.first for n in step.instance.graph.nodes
                  if n.op == "linear" and n.results[0].dtype is DType.F32)  # fmt: skip
     last = scope.derivation("values", value, 0).count - 1

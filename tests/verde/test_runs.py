@@ -1,6 +1,5 @@
 """Disputes over training runs: from the history down to one operation of one step."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,13 +9,11 @@ from ree import optim
 from ree.kernels import opdef
 from ree.kernels.opdef import Form
 from ree.kernels.types import DType
-from ree.program import hash_array
 from ree.step import compile_step
-from ree.traces.history import StepRecord, batch_digest
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault
 from ree.verde.game import Phase
-from ree.verde.party import Party
-from ree.verde.run_party import RunParty, step_run
+from ree.verde.scope import ProgramScope
+from ree.verde.trained import Trained
 
 STEPS = 37
 
@@ -45,44 +42,19 @@ def step():
     return compile_step(Model(), loss, optim.AdamW(lr=1e-2, clip_norm=1.0), batch(1), seed=7)
 
 
-def step_scope(step):
-    return step_run(step, list(step.initial), step.batch(batch(1))).scope
-
-
-def history(step, liar_at=0, fault=None):
-    """(records, states before each step); at step `liar_at` the provider lies and goes on from there."""
-    state, records, states = list(step.initial), [], []
-    runner = step.runner(threads=1)
-    for s in range(1, STEPS + 1):
-        arrays = step.batch(batch(s))
-        states.append([np.array(x) for x in state])
-        if s == liar_at:
-            run = Liar(step_run(step, state, arrays), fault, step.instance.digest).run
-            *state, value = run.arrays["outputs"]
-        else:
-            runner.load(state)
-            value = runner.run(batch(s))
-            state = [np.array(x) for x in runner.state]
-        bits = int(np.asarray(value, np.float32).reshape(1).view(np.uint32)[0])
-        records.append(
-            StepRecord(step.state_root(state), bits, batch_digest([hash_array(x) for x in arrays]))
-        )
-    return records, states
-
-
-def party(step, records, states, liar_at=0, fault=None):
-    def replay(s):
-        run = step_run(step, states[s - 1], step.batch(batch(s)))
-        if s == liar_at:
-            return Liar(run, fault, step.instance.digest)
-        return Party(run, step.instance.digest)
-
-    return RunParty(step, step.state_root(step.initial), records, replay)
+@pytest.fixture(scope="module")
+def scope(step):
+    return ProgramScope(step.instance.graph)
 
 
 @pytest.fixture(scope="module")
-def honest(step):
-    return party(step, *history(step))
+def trained(step):
+    return Trained(step, batch, STEPS, threads=1)
+
+
+@pytest.fixture(scope="module")
+def honest(trained):
+    return trained.party()
 
 
 def play(defender, challenger):
@@ -95,15 +67,15 @@ def play(defender, challenger):
 
 @pytest.mark.parametrize("name", ["linear", "matmul", "div", "sum", "sub", "uniform", "mul"])
 @pytest.mark.parametrize("at", [1, 20, STEPS])
-def test_a_false_step_is_found(step, honest, name, at):
+def test_a_false_step_is_found(step, trained, honest, scope, name, at):
     nodes = step.instance.graph.nodes
     found = [n for n in nodes if n.op == name and n.results[0].dtype is DType.F32]
     node = found[0 if name == "sum" else -1]  # the last sum is a norm below the clip
     element = node.results[0].numel - 1
-    last = step_scope(step).derivation("values", node.first, element).count - 1
+    last = scope.derivation("values", node.first, element).count - 1
     for bit in (20, 22, 29):  # some lies vanish in what follows them
         fault = Fault(node.first, element, last, 1 << bit)
-        liar = party(step, *history(step, at, fault), at, fault)
+        liar = Trained(step, batch, STEPS, (at, fault), trained, threads=1).party()
         if liar.statement.history != honest.statement.history:
             break
     else:
@@ -116,10 +88,9 @@ def test_a_false_step_is_found(step, honest, name, at):
     assert end.winner == "defender", end.reason
 
 
-def test_a_step_that_starts_elsewhere_proves_nothing(step, honest):
+def test_a_step_that_starts_elsewhere_proves_nothing(trained, honest):
     """A history whose first step does not start from the initial state has no opening."""
-    records, states = history(step)
-    other = party(step, records, states)
+    other = trained.party()
     other._initial = bytes(32)
     s = honest.game.begin(honest.statement)
     while s.phase is not Phase.STEP:
@@ -132,8 +103,7 @@ def test_a_step_that_starts_elsewhere_proves_nothing(step, honest):
     assert "initial state" in end.reason
 
 
-def test_every_value_of_a_step_is_decidable(step):
-    scope = step_scope(step)
+def test_every_value_of_a_step_is_decidable(scope):
     for v, n in enumerate(scope.producers):
         if opdef.get(n.op).form is Form.MOVE or n.results[0].numel == 0:
             continue
