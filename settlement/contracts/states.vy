@@ -49,7 +49,7 @@ struct State:
     leaf_index: uint256
     entry: uint256
     context: bytes32  # hash of the statement
-    run: bytes32
+    run: bytes32  # hash of the run; inside a row program leaf hash of the owner's record
     values: bytes32
     rows: bytes32
     program: bytes32
@@ -152,8 +152,17 @@ def at(s: State, kind: uint256, node: bytes32, count: uint256, level: uint256, i
     if level > 0:
         out.phase = REVEAL
     else:
-        out.phase = (AT_LEAF >> unsafe_mul(4, kind)) & 15
+        out.phase = self.at_leaf(kind)
     return out
+
+
+@internal
+@pure
+def at_leaf(kind: uint256) -> uint256:
+    """
+    @notice The phase at a leaf of this kind of tree.
+    """
+    return (AT_LEAF >> unsafe_mul(4, kind)) & 15
 
 
 @internal

@@ -54,13 +54,11 @@ def step(evidence: Evidence, s: State, move: Move) -> State:
     """A move by the rules and on chain."""
     before, data = evidence.state(s), evidence.move(s, move)
     after = evidence.game.apply(s, move)
-    state, winner = referee().call("play", before, data)
+    state = referee().call("respond", bytes(32), before, data)
     want = evidence.state(after)
     if state != want:
         at = next(i for i in range(len(want)) if state[i] != want[i])
         raise Mismatch(
             f"{s.phase.name}: byte {at} is {state[at]}, expected {want[at]} ({after.reason})"
         )
-    if winner != want[2]:
-        raise Mismatch(f"{s.phase.name}: winner {winner}, expected {want[2]}")
     return after

@@ -67,7 +67,7 @@ def test_altered_moves_revert_or_change_nothing(run):
     while s.phase is not Phase.OVER:
         move = (liar if s.player == "defender" else honest).move(s)
         before, data = evidence.state(s), evidence.move(s, move)
-        want = referee().call("play", before, data)
+        want = referee().call("respond", bytes(32), before, data)
         pointing = {Phase.CHOOSE: 1, Phase.PICK: 1, Phase.ELEMENT: 2, Phase.ENTRY: 1}.get(
             s.phase, 0
         )
@@ -82,7 +82,7 @@ def test_altered_moves_revert_or_change_nothing(run):
             reverted = 0
             for bad in [*cuts, *flips]:
                 try:
-                    assert referee().call("play", before, bad) == want
+                    assert referee().call("respond", bytes(32), before, bad) == want
                 except Reverted:
                     reverted += 1
             # unused dimensions in the types of sources are free
@@ -108,7 +108,7 @@ def test_no_move_after_the_verdict(run):
     evidence = Evidence(Game(run.scope), instance)
     s = Game(run.scope).timeout(State(Party(run, instance.digest).statement))
     with pytest.raises(Reverted):
-        referee().call("play", evidence.state(s), bytes(600))
+        referee().call("respond", bytes(32), evidence.state(s), bytes(600))
 
 
 def test_a_job_whose_proofs_do_not_fit_is_refused(run):
