@@ -99,9 +99,7 @@ class Stage:
         before, self.phase = len(receipts), ""
         call()
         for r in receipts[before:]:
-            what = (
-                f"respond: {self.phase}" if r.function in MOVES and self.phase else r.function
-            )
+            what = f"respond: {self.phase}" if r.function in MOVES and self.phase else r.function
             line = Line(self.chain.now - self.began, role, what, r.gas)
             self.story.lines.append(line)
             self.say(f"{line.at:>7} s  {role:<11} {r.gas:>9,} gas  {what}")
