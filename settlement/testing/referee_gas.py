@@ -51,7 +51,9 @@ def moves() -> dict[str, dict[str, int]]:
         for s, data, transaction in played:
             used = rules(evidence.state(s), data)
             total = [total[0] + used, total[1] + transaction]
-            worst(f"{s.phase.name} {name}" if s.phase in BOTTOM else s.phase.name, used, transaction)
+            worst(
+                f"{s.phase.name} {name}" if s.phase in BOTTOM else s.phase.name, used, transaction
+            )
         worst(f"dispute {name}", *total)
     return dict(sorted(out.items()))
 
