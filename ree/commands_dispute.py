@@ -22,9 +22,11 @@ MAX_SECONDS = 10**8
 
 
 def _load(path: str) -> Program:
+    """The program of an artifact or of a training run."""
     from ree.artifact import load
+    from ree.run_directory import RunReader, is_run
 
-    return load(path)
+    return RunReader(Path(path)).step.program if is_run(path) else load(path)
 
 
 def party_command(args: argparse.Namespace) -> int:
@@ -42,10 +44,14 @@ def party_command(args: argparse.Namespace) -> int:
         raise InputError("--fault-row goes with --fault")
     fault = parse_fault(args.fault, args.fault_row) if args.fault else None
     if is_run(args.artifact):
-        if fault or args.inputs or args.threads:
-            raise InputError("a run is served without --inputs, --threads and --fault")
-        service = run_service(args.artifact)
+        if args.inputs or args.threads:
+            raise InputError("a run is served without --inputs and --threads")
+        if (fault is None) != (args.fault_step is None):
+            raise InputError("of a run, --fault goes with --fault-step")
+        service = run_service(args.artifact, fault, args.fault_step or 0)
     else:
+        if args.fault_step is not None:
+            raise InputError("--fault-step is of a run")
         program = _load(args.artifact)
         inputs = read_inputs(args.inputs)
         with progress("run"):

@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +20,15 @@ from typing import Any
 
 CONTRACTS = Path(__file__).resolve().parent / "contracts"
 Edit = tuple[str, str]
+# what a dispute needs, the slowest to compile first
+DEPLOYED = (
+    "elements.vy",
+    "referee.vy",
+    "proofs.vy",
+    "court.vy",
+    "arithmetic.vy",
+    "testing/token.vy",
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,17 @@ def compile_contract(path: str, *, venom: bool = False) -> Compiled:
     venom: by Vyper's other code generator. ImportError without Vyper.
     """
     return _compiled(path, venom)
+
+
+def compile_ahead(paths: Sequence[str] = DEPLOYED) -> None:
+    """Bring contracts into the cache on disk, each in a process of its own, as many at once as there are
+    processors. What fails here fails again, with its reason, when it is needed."""
+    missing = [p for p in paths if not (_cache() / f"{_sources(p, False)}.json").exists()]
+    if len(missing) < 2:
+        return
+    call = (sys.executable, "-P", "-m", "ree.settlement.compile")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda p: subprocess.run([*call, p], capture_output=True), missing))
 
 
 @lru_cache(maxsize=32)
@@ -95,3 +118,10 @@ def _compile(root: Path, path: str, venom: bool) -> Compiled:
     (out,) = compile_files([root / path], formats, paths=[str(root)], settings=settings).values()
     creation, runtime = (bytes.fromhex(out[f].removeprefix("0x")) for f in formats[1:])
     return Compiled(tuple(out["abi"]), creation, runtime)
+
+
+if __name__ == "__main__":  # all of them, or those named
+    for named in sys.argv[1:]:
+        compile_contract(named)
+    if not sys.argv[1:]:
+        compile_ahead()

@@ -16,6 +16,7 @@ from ree.kernels import opdef
 from ree.kernels.opdef import Array
 from ree.program import Names, Program
 from ree.settlement.client import FINAL, Agreed, Court, agree
+from ree.settlement.compile import compile_ahead
 from ree.settlement.deploy import deploy_court, deploy_referee, deploy_token
 from ree.settlement.embedded import Embedded
 from ree.settlement.player import VerdePlayer
@@ -82,6 +83,7 @@ class Stage:
         deployer = self.nodes["deployer"]
         since = deployer.newest
         say("deploy the referee and the Court")
+        compile_ahead()
         self.address = deploy_court(deployer, deploy_referee(deployer), deployer.account)
         self.token = deploy_token(deployer)
         self.deployed = sum(r.gas for r in deployer.receipts)
@@ -97,9 +99,7 @@ class Stage:
         before, self.phase = len(receipts), ""
         call()
         for r in receipts[before:]:
-            what = (
-                f"respond: {self.phase}" if r.function in MOVES and self.phase else r.function
-            )
+            what = f"respond: {self.phase}" if r.function in MOVES and self.phase else r.function
             line = Line(self.chain.now - self.began, role, what, r.gas)
             self.story.lines.append(line)
             self.say(f"{line.at:>7} s  {role:<11} {r.gas:>9,} gas  {what}")

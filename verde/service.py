@@ -12,8 +12,11 @@ import numpy as np
 
 from ree.compiler.instance import Instance
 from ree.errors import InputError, ReeError
+from ree.kernels.opdef import Array
 from ree.program import Program, array_of
 from ree.run_directory import RunReader
+from ree.traces.history import History
+from ree.training import loss_bits
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.game import Game
 from ree.verde.messages import MessageError, Terms, decode_request, encode_move
@@ -140,41 +143,60 @@ def service_of(
     fault: Fault | None = None,
 ) -> Service:
     """Stand for a run in memory, or for a lie about it; InputError where the fault does not fit."""
-    if fault is None:
-        party = Party(run, instance.digest)
-    else:
-        check_fault(run.scope, fault)
-        try:
-            party = Liar(run, fault, instance.digest)
-        except Vanished as e:
-            raise InputError(
-                "fault: it vanishes within its value", "flip a higher bit, or another operation's"
-            ) from e
+    party = _party(run, instance.digest, fault)
     bare = Terms(party.statement, program.program_hash, tuple(sorted(symbols.items())), bytes(32))
     terms = replace(bare, commitment=commitment_of(instance, bare, party.committed[VALUES].root))
     return Service(program, party, terms)
 
 
-def run_service(path: str | Path) -> Service:
-    """Stand for a training run on disk; steps are made again from its checkpoints and kept batches.
-    RunError where the run is not as it must be."""
+def _party(run: Run, instance: bytes, fault: Fault | None) -> Party:
+    """An honest party to a run, or one that lies; InputError where the fault does not fit."""
+    if fault is None:
+        return Party(run, instance)
+    check_fault(run.scope, fault)
+    try:
+        return Liar(run, fault, instance)
+    except Vanished as e:
+        raise InputError(
+            "fault: it vanishes within its value", "flip a higher bit, or another operation's"
+        ) from e
+
+
+def run_service(path: str | Path, fault: Fault | None = None, at: int = 0) -> Service:
+    """Stand for a training run on disk; steps are made again from its checkpoints and kept batches. With a
+    fault, lie in step `at` and go on from there. RunError where the run is not as it must be, InputError where
+    the fault does not fit."""
     reader = RunReader(Path(path))
-    step, header = reader.step, reader.manifest.header()
+    step, header, records = reader.step, reader.manifest.header(), list(reader.records)
+    false: list[Array] = []  # state after the lie
 
     runner = step.runner()
 
     def replay(s: int) -> Party:
-        start = reader.nearest(s - 1)
-        runner.load(reader.state(start))
+        start = at if false and s > at else reader.nearest(s - 1)
+        runner.load(false if false and s > at else reader.state(start))
         for i in range(start + 1, s):
             runner.run(reader.batch(i))
-        state = [np.array(x) for x in runner.state]
-        return Party(step_run(step, state, reader.batch(s)), step.instance.digest)
+        run = step_run(step, [np.array(x) for x in runner.state], reader.batch(s))
+        return _party(run, step.instance.digest, fault if s == at else None)
 
-    party = RunParty(step, header.initial_root, reader.records, replay)
-    terms = Terms(
-        party.statement, step.program_hash, (), reader.history.commitment, header.seed % 2**64
-    )
+    if fault is not None:
+        if not 1 <= at <= len(records):
+            raise InputError(f"fault: expected a step of 1 to {len(records)}, got {at}")
+        outputs = replay(at).run.arrays["outputs"]
+        *state, loss = (np.array(x) for x in outputs if x is not None)
+        false += state
+        runner.load(false)
+        for i in range(at, len(records) + 1):
+            if i > at:
+                loss = np.array(runner.run(reader.batch(i)))
+                state = [np.array(x) for x in runner.state]
+            records[i - 1] = replace(
+                records[i - 1], state_root=step.state_root(state), loss=loss_bits(loss)
+            )
+    party = RunParty(step, header.initial_root, records, replay)
+    terms = Terms(party.statement, step.program_hash, (), History(header, records).commitment,
+                  header.seed % 2**64)  # fmt: skip
     return Service(step.program, party, terms)
 
 

@@ -48,8 +48,9 @@ def _install(folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise Missing("npm is missing")
-    folder.mkdir(parents=True, exist_ok=True)
-    flags = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--prefix", str(folder))
+    part = folder.with_name(f"{folder.name}.{os.getpid()}")  # another process may be at it
+    part.mkdir(parents=True, exist_ok=True)
+    flags = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--prefix", str(part))
     try:
         done = subprocess.run([npm, "install", *flags, PACKAGE], capture_output=True, text=True,
                               timeout=INSTALL)  # fmt: skip
@@ -58,6 +59,10 @@ def _install(folder: Path) -> None:
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise Missing(f"npm could not install {PACKAGE}: {last[0]}")
+    try:
+        part.rename(folder)
+    except OSError:  # the other was first
+        shutil.rmtree(part)
 
 
 class Anvil:

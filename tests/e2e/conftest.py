@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 CHAINS = ("embedded", "anvil")
-_missing: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +17,6 @@ def anvil() -> Iterator[Any]:
     try:
         node = Anvil()
     except Missing as e:
-        _missing.append(str(e))
         pytest.skip(f"anvil: {e}")
     with node:
         yield node
@@ -58,9 +56,8 @@ def world(shared: Any) -> Iterator[Any]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if _missing:
-        skipped = [
-            r for r in terminalreporter.stats.get("skipped", []) if "anvil: " in str(r.longrepr)
-        ]
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = [r.longrepr[2] for r in skipped if "anvil: " in str(r.longrepr)]
+    if reasons:
         terminalreporter.section("not run on a real node")
-        terminalreporter.line(f"{len(skipped)} tests did not run: {_missing[0]}")
+        terminalreporter.line(f"{len(reasons)} tests did not run. {reasons[0]}")

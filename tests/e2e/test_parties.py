@@ -125,18 +125,19 @@ def test_a_transaction_that_waits_is_waited_for_or_outbid(
     town: Town, anvil: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A party that crashed while its transaction was in the pool sends the same again, or outbids it."""
-    job = town.court("poster").post(town.terms(), FACTS)
+    alice = town.court("alice")
     monkeypatch.setattr("ree.settlement.node.MINED", 1.0)
     anvil.rpc("evm_setAutomine", False)
     try:
-        for _ in range(2):  # the second time, the node knows the transaction
+        for amount in (5, 5, 7):  # the second time the node knows it, the third it is another
             with pytest.raises(ChainError, match="is in no block after 1 s"):
-                town.court("alice").accept(job, AGREED)
-        pending = anvil.rpc("eth_getTransactionCount", town.nodes["alice"].account, "pending")
-        latest = anvil.rpc("eth_getTransactionCount", town.nodes["alice"].account, "latest")
-        assert int(pending, 16) == int(latest, 16) + 1
+                alice.deposit(town.token, amount)
+        pool = {a.lower(): txs for a, txs in anvil.rpc("txpool_content")["pending"].items()}
+        (waiting,) = pool[alice.node.account.lower()].values()
+        approve = alice.node.contract("token", town.token).functions.approve(alice.address, 7)
+        assert waiting["input"] == approve._encode_transaction_data()
     finally:
         anvil.rpc("evm_setAutomine", True)
-    # what waits is an approval at an old price; what is due now takes its place
-    assert town.court("alice").accept(job, AGREED) is not None
-    assert town.court("alice").claim(job, town.nodes["alice"].account).status == 1
+        anvil.rpc("evm_mine")
+    assert alice.deposit(town.token, 7) is not None
+    assert alice.credit(town.token) == 7

@@ -1,5 +1,10 @@
 """A small program with one of everything a descent meets, an honest party to it, and liars."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -97,3 +102,31 @@ def until(program):
         return rules, s, moves
 
     return run
+
+
+class PartyProcess:
+    """A party in a process of its own."""
+
+    def __init__(self, artifact, *options, port=0):
+        command = [sys.executable, "-P", "-m", "ree.cli", "party", "serve", str(artifact), "--json"]
+        env = {**os.environ, "REE_NUM_THREADS": "1"}
+        self.process = subprocess.Popen([*command, "--port", str(port), *options], env=env, text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if line.startswith("}"):
+                break
+        self.data = json.loads("".join(lines))
+        self.url = self.data["url"]
+
+    def stop(self, how=signal.SIGKILL):
+        self.process.send_signal(how)
+        code = self.process.wait(10)
+        self.process.stdout.close()
+        return code
+
+
+@pytest.fixture(scope="session")
+def Served():  # a class, hence the name
+    return PartyProcess

@@ -20,7 +20,7 @@ from ree.verde.http_client import HttpTransport
 from ree.verde.messages import MAX_MESSAGE, MAX_REQUEST, decode_move, encode_request
 from ree.verde.referee import Garbled, Silent
 
-ENV = {**os.environ, "REE_NUM_THREADS": "1"}
+ENV = {**os.environ, "REE_NUM_THREADS": "1"}  # of processes
 FAULT = "0,11,130,0x100000"  # in the linear layer
 
 
@@ -36,30 +36,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-class Served:
-    """A party in a process of its own."""
-
-    def __init__(self, artifact, *options, port=0):
-        command = [sys.executable, "-P", "-m", "ree.cli", "party", "serve", str(artifact), "--json"]
-        self.process = subprocess.Popen([*command, "--port", str(port), *options], env=ENV, text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if line.startswith("}"):
-                break
-        self.data = json.loads("".join(lines))
-        self.url = self.data["url"]
-
-    def stop(self, how=signal.SIGKILL):
-        self.process.send_signal(how)
-        code = self.process.wait(10)
-        self.process.stdout.close()
-        return code
-
-
 @pytest.fixture(scope="module")
-def served(artifact):
+def served(Served, artifact):
     """An honest party and a liar."""
     parties = [Served(artifact), Served(artifact, "--fault", FAULT)]
     yield parties
@@ -146,7 +124,7 @@ def test_the_lines_of_a_dispute(capsys, artifact, served, tmp_path):
     assert "the challenger wins after" in out.splitlines()[-2]
 
 
-def test_both_parties_and_the_referee_restart(capsys, artifact, tmp_path):
+def test_both_parties_and_the_referee_restart(Served, capsys, artifact, tmp_path):
     """Everything is killed again and again; the dispute ends as if nothing had happened."""
     ports = [free_port(), free_port()]
     options = [(), ("--fault", FAULT)]
@@ -182,7 +160,7 @@ def test_both_parties_and_the_referee_restart(capsys, artifact, tmp_path):
                 p.stop()
 
 
-def test_a_party_that_disappears_loses_by_its_clock(capsys, artifact, served, tmp_path):
+def test_a_party_that_disappears_loses_by_its_clock(Served, capsys, artifact, served, tmp_path):
     honest = served[0].url
     liar = Served(artifact, "--fault", FAULT)
     code, _, _ = dispute(capsys, artifact, liar.url, honest, tmp_path / "v", "--time-limit", "2")
@@ -318,7 +296,7 @@ def test_what_is_no_url(capsys, artifact, tmp_path, url):
     assert (code, err.count("\n")) == (2, 1)
 
 
-def test_bad_input(capsys, artifact, served, tmp_path):
+def test_bad_input(Served, capsys, artifact, served, tmp_path):
     honest, liar = (p.url for p in served)
     nobody = f"http://127.0.0.1:{free_port()}"
     v = tmp_path / "v"
@@ -370,6 +348,6 @@ def _empty(folder):
     return folder / "empty.safetensors"
 
 
-def test_a_server_stops_when_told(artifact):
+def test_a_server_stops_when_told(Served, artifact):
     party = Served(artifact)
     assert party.stop(signal.SIGTERM) in (0, -signal.SIGTERM)
