@@ -157,13 +157,8 @@ def _descended() -> Bytes[STATE_BYTES]:
     head: uint256 = 0
     place: uint256 = 0
     node: bytes32 = empty(bytes32)
-    head, place, node = descent.play(
-        shown.state_word(0),
-        shown.state_word(2),
-        convert(shown.state_word(9), bytes32),
-        shown.MOVE,
-        shown.size(),
-    )
+    node = convert(shown.state_word(9), bytes32)
+    head, place, node = descent.play(shown.state_word(0), shown.state_word(2), node, shown.MOVE, shown.size())
     return concat(
         convert(head, bytes32),
         slice(msg.data, shown.STATE + 32, 32),
@@ -220,13 +215,7 @@ def _step(before: states.State) -> states.State:
     shown.end(end)
     instance: Bytes[124] = slice(msg.data, shown.MOVE, 124)
     s.context = sha256(concat(instance, batch, shown.digest(156), start, after, loss))
-    s.phase = OPEN
-    s.kind = 0
-    s.node = empty(bytes32)
-    s.count = 0
-    s.level = 0
-    s.index = 0
-    return s
+    return states.nowhere(s, OPEN)
 
 
 @internal

@@ -176,6 +176,22 @@ def top(s: State, kind: uint256, root: bytes32, count: uint256) -> State:
 
 @internal
 @pure
+def nowhere(s: State, phase: uint256) -> State:
+    """
+    @notice The state in a phase that points at no node.
+    """
+    out: State = s
+    out.phase = phase
+    out.kind = 0
+    out.node = empty(bytes32)
+    out.count = 0
+    out.level = 0
+    out.index = 0
+    return out
+
+
+@internal
+@pure
 def won(s: State, winner: uint256, reason: uint256) -> State:
     out: State = s
     out.phase = OVER

@@ -122,7 +122,7 @@ class DeepParty:
         self.bodies: dict[int, SparseTree] = {}
         for p in places:
             assert isinstance(p, Place)
-            assert p.tree == VALUES
+            assert p.tree == VALUES  # both come from values
             body = bytearray(rng.standard_normal(128).astype("<f4").tobytes())
             if p.index == y.index:
                 body[p.flat % 128 * 4 : p.flat % 128 * 4 + 4] = last

@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from ree.compiler.instance import Instance, numeric_id
 from ree.settlement.compile import compile_contract
 from ree.settlement.evidence import Evidence
-from ree.settlement.testing.evm import Contract
+from ree.settlement.testing.evm import Chain, Contract
 from ree.verde.game import Game
 from ree.verde.moves import Move, Phase, State
 from ree.verde.party import Party, Run
@@ -19,7 +19,12 @@ PARTS = ("elements.vy", "arithmetic.vy", "proofs.vy", "referee.vy")
 @lru_cache(maxsize=1)
 def referee() -> Contract:
     """Deployed with its parts, for the numeric id of this version."""
-    elements = Contract(compile_contract("elements.vy"))
+    return deploy(Chain())
+
+
+def deploy(chain: Chain) -> Contract:
+    """A referee of one's own on a chain."""
+    elements = Contract(compile_contract("elements.vy"), beside=chain)
     arithmetic = Contract(compile_contract("arithmetic.vy"), beside=elements)
     proofs = Contract(
         compile_contract("proofs.vy"), elements.address, arithmetic.address, beside=elements

@@ -76,5 +76,24 @@ def test_gas_is_within_its_bounds() -> None:
     assert moves["dispute deep"] <= DISPUTE_BOUND
 
 
+def test_gas_of_a_training_run_of_64_steps() -> None:
+    pytest.importorskip("torch", reason="a training run needs PyTorch")
+    recorded = json.loads(SNAPSHOT.read_text())["training"]
+    now = training()
+    assert now["steps"] == recorded["steps"] == 64
+    for name in ("moves", "dispute", "worst move"):
+        check("training", name, now[name], recorded[name])
+
+
+def training() -> dict[str, int]:
+    """Receipts of the dispute over a training run."""
+    from ree.settlement.demo_run import run_dispute
+
+    told = run_dispute(lambda text: None)
+    return {"steps": told["steps"], "moves": told["moves"], "dispute": told["gas_of_moves"],
+            "worst move": told["worst_move"]}  # fmt: skip
+
+
 if __name__ == "__main__":
-    SNAPSHOT.write_text(json.dumps(figures(20_000), indent=1) + "\n")
+    written = {**figures(20_000), "training": training()}
+    SNAPSHOT.write_text(json.dumps(written, indent=1) + "\n")
