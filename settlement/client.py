@@ -109,11 +109,11 @@ class Court:
 
     def call(self, function: str, *args: Any) -> Any:
         """Result of a view."""
-        return self.node.ask(lambda: getattr(self._court.functions, function)(*args).call())
+        return self.node.view(lambda: getattr(self._court.functions, function)(*args))
 
     def rules(self, function: str, *args: Any) -> Any:
         """Result of a function of the referee."""
-        return self.node.ask(lambda: getattr(self._referee.functions, function)(*args).call())
+        return self.node.view(lambda: getattr(self._referee.functions, function)(*args))
 
     def events(self, name: str, **arguments: Any) -> list[Mapping[str, Any]]:
         """Arguments of events by name and value, oldest first. A block is read once, unless the chain has
@@ -195,9 +195,9 @@ class Court:
         """As `_do`, with a credit that it takes. Nothing is deposited for what the chain would refuse."""
         if done():
             return None
-        call, me = getattr(self._court.functions, function), self.node.account
+        call = getattr(self._court.functions, function)
         try:
-            self.node.ask(lambda: call(*args).call({"from": me}))
+            self.node.view(lambda: call(*args))
         except ChainError as e:
             if "bank: credit" not in str(e):
                 raise
@@ -210,7 +210,7 @@ class Court:
         if missing <= 0:
             return None
         account, coin = self.node.account, self.node.contract("token", token)
-        has = int(self.node.ask(lambda: coin.functions.balanceOf(account).call()))
+        has = int(self.node.view(lambda: coin.functions.balanceOf(account)))
         if has < missing:
             raise ChainError(f"needs {missing} more of token {checksum(token)}, has {has}")
         self.node.send("approve", coin.functions.approve(self.address, missing))

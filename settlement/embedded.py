@@ -6,7 +6,7 @@ from typing import Any
 
 from ree.errors import EnvironmentError_
 from ree.settlement.keys import Key, role_key
-from ree.settlement.node import Node
+from ree.settlement.node import Node, plain
 
 ETHER = 10**18
 BEGIN = 2**32  # seconds: ahead of the machine's clock, which py-evm would follow otherwise
@@ -26,7 +26,9 @@ class Embedded:
             raise EnvironmentError_(
                 f"the embedded chain needs '{e.name}'", "pip install 'ree-ml[settlement]'"
             ) from e
-        self.web3: Any = Web3(EthereumTesterProvider(tester := EthereumTester(PyEVMBackend())))
+        self.web3: Any = plain(
+            Web3(EthereumTesterProvider(tester := EthereumTester(PyEVMBackend())))
+        )
         self._tester: Any = tester
         self.wait_until(BEGIN)
 

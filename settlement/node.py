@@ -20,6 +20,7 @@ RANGE = 5_000  # blocks that one question for logs spans: nodes limit it
 MINED = 180.0  # seconds until a transaction must be in a block
 GAS_CAP = 1 << 24  # of a transaction, EIP-7825
 BIDS = 16  # a replacement must offer more each time
+NOBODY = "0x" + "00" * 20
 FEES = ("gasPrice", "maxFeePerGas", "maxPriorityFeePerGas")
 
 
@@ -59,7 +60,7 @@ class Node:
         provider = Web3.HTTPProvider(
             url, how, session=_session(), exception_retry_configuration=None
         )
-        node = cls(Web3(provider), key)
+        node = cls(plain(Web3(provider)), key)
         node.ask(lambda: node.web3.eth.chain_id)
         return node
 
@@ -69,6 +70,11 @@ class Node:
         if self.key is None:
             raise ChainError("no key", "name a file with --key, or set REE_KEY")
         return self.key.address
+
+    def view(self, function: Any) -> Any:
+        """Result of a contract's function, called and not sent."""
+        caller = self.key.address if self.key else NOBODY
+        return self.ask(lambda: function().call({"from": caller}))
 
     @property
     def chain_id(self) -> int:
@@ -180,6 +186,13 @@ class Node:
         made = self.web3.eth.contract(abi=list(compiled.abi), bytecode=compiled.creation)
         self.send("deploy", self.ask(lambda: made.constructor(*args)))
         return str(self.created)
+
+
+def plain(web3: Any) -> Any:
+    """web3 without names, and without a question for the chain's id before each of ours."""
+    for layer in ("ens_name_to_address", "validation"):
+        web3.middleware_onion.remove(layer)
+    return web3
 
 
 def _session() -> Any:
