@@ -35,9 +35,9 @@ from dispute_work import Call, Training
 TRAINING = Path(__file__).parent.parent / "examples" / "training"
 STEPS, EVERY, LIE_AT = 64, 16, 61  # of training runs: the lie is twelve steps after a checkpoint
 EXAMPLES = {
-    "digits": ("convolution", "mean", "sum"),
+    "digits": ("convolution", "matmul", "mul"),
     "chargpt_tiny": ("matmul", "softmax", "mul"),
-    "minilm_lora": ("matmul", "layer_norm", "sum"),
+    "minilm_lora": ("matmul", "layer_norm", "mul"),
 }
 WORK = ("embedding", "linear", "attention", "layer_norm", "gelu", "add")
 SHAPES = ((6, 12), (1, 128), (32, 128))  # sentences and tokens; the first is the example's

@@ -30,6 +30,8 @@ NAMES = ("digits", "chargpt", "minilm_lora")
 WANTED = {"step": 1.0, "history": "step * 1.10 for chargpt", "memory": 1.2}
 SETTINGS = ("foreach", "fused")
 STEPS_OF_MEMORY = 4
+# Seconds. Idle workers of torch's OpenMP spin for some 20 ms, and take a core from the other side.
+TURN = 0.3
 
 
 def of_examples(name: str) -> Any:
@@ -42,17 +44,25 @@ def of_examples(name: str) -> Any:
 
 
 def interleaved(work: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Times of each entry, taken in turn for about `seconds`, after one call each to warm up."""
-    for call in work.values():
+    """Times of a call of each entry, taken in turns of TURN for about `seconds`."""
+    calls: dict[str, int] = {}
+    for name, call in work.items():
         call()
+        calls[name] = 1 + int(TURN / timed(call, 1))
     times: dict[str, list[float]] = {name: [] for name in work}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
         for name, call in work.items():
-            begin = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(timed(call, calls[name]))
     return times
+
+
+def timed(call: Callable[[], Any], n: int) -> float:
+    """Seconds a call, of n."""
+    begin = time.perf_counter()
+    for _ in range(n):
+        call()
+    return (time.perf_counter() - begin) / n
 
 
 def ratio(above: list[float], below: list[float]) -> float:

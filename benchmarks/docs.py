@@ -159,7 +159,7 @@ def _gas_table(what: str, rows: dict[str, str]) -> str:
 
 def _moves_table(entries: dict[str, dict[str, int]]) -> str:
     rows = [f"| {name} | {e['gas']:,} | {e['transaction']:,} |" for name, e in entries.items()]
-    return "\n".join(["| move | rules | with base and calldata |", "|---|---|---|", *rows]) + "\n"
+    return "\n".join(["| move | rules | transaction |", "|---|---|---|", *rows]) + "\n"
 
 
 GENERATED = {

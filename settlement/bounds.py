@@ -106,6 +106,6 @@ def _local(evidence: Evidence, inner: RowScope, owner: int, start: int) -> Size:
         leaves = body_leaves(inner.types[local].nbytes)
         return total + 141 + proof + _opening(evidence, leaves, len(inner.nodes)), hops, hops
     x = program.inputs[local]
-    total += 100 + proof + len(encode_rule(x.rule)) + _record(evidence)
+    total += 100 + proof + len(encode_rule(x.rule)) + 240
     outer = _outer(evidence, evidence.game.program.producers[owner].sources[x.operand])
     return total + outer[0], hops + 1 + outer[1], hops + 1 + outer[2]

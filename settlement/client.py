@@ -17,6 +17,7 @@ from ree.settlement.terms import (
     Terms,
     challenge_commitment,
     claim_commitment,
+    descent,
     dispute_id,
     facts_digest,
 )
@@ -25,6 +26,7 @@ ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
 PENDING, OPENED, CLOSED = 1, 2, 3
 DEFENDER, CHALLENGER, DEFENDER_WON, CHALLENGER_WON = 1, 2, 3, 4
 FINAL, VOID = 2**256 - 1, 2**256 - 2
+DESCENTS = (3, 4)  # phases of a state: REVEAL, PICK
 MASK48 = 2**48 - 1
 
 
@@ -290,8 +292,15 @@ class Court:
         )
 
     def respond(self, dispute: Dispute, state: bytes, move: bytes) -> Receipt | None:
-        return self._do(lambda: self.dispute(dispute.id).round > dispute.round
-                        or self.dispute(dispute.id).decided, "respond", dispute.id, state, move)  # fmt: skip
+        """Play a move; where it descends in a tree, by the function that costs less."""
+        known = self.dispute
+
+        def done() -> bool:
+            return known(dispute.id).round > dispute.round or known(dispute.id).decided
+
+        if state[1] in DESCENTS:
+            return self._do(done, "descend", dispute.id, *descent(state), move)
+        return self._do(done, "respond", dispute.id, state, move)
 
     def timeout(self, dispute: bytes) -> Receipt | None:
         return self._do(lambda: self.dispute(dispute).decided, "timeout", dispute)

@@ -31,6 +31,7 @@ ROLES = ("poster", "honest", "cheat", "challenger")
 MONEY = 1_000_000
 REWARD, PROVIDER_BOND, CHALLENGER_BOND = 10_000, 40_000, 8_000
 WINDOW, CLOCK, GRACE = 3600, 86_400, 1800  # seconds
+MOVES = ("respond", "descend")
 
 
 @dataclass
@@ -98,9 +99,7 @@ class Stage:
         before, self.phase = len(receipts), ""
         call()
         for r in receipts[before:]:
-            what = (
-                f"respond: {self.phase}" if r.function == "respond" and self.phase else r.function
-            )
+            what = f"respond: {self.phase}" if r.function in MOVES and self.phase else r.function
             line = Line(self.chain.now - self.began, role, what, r.gas)
             self.story.lines.append(line)
             self.say(f"{line.at:>7} s  {role:<11} {r.gas:>9,} gas  {what}")

@@ -154,10 +154,16 @@ class Evidence:
             ">8Q", max(s.element, 0), max(s.bits, 0), s.owner[2] if s.owner else 0, limit,
             node.count if node else 0, node.index if node else 0, max(s.leaf_index, 0), max(s.entry, 0),
         )  # fmt: skip
-        digests = [sha256(self.statement(s.statement)), sha256(self.run(s.run)) if s.run else ZERO,
+        digests = [sha256(self.statement(s.statement)), self._above(s),
                    s.values or ZERO, s.rows or ZERO, program, record, node.hash if node else ZERO,
                    leaf_hash(s.leaf) if s.leaf else ZERO, s.entries or ZERO]  # fmt: skip
         return b"".join([head, numbers, *digests])
+
+    def _above(self, s: State) -> bytes:
+        """What lies above the program: inside a row program its owner's record, otherwise the run."""
+        if s.owner:
+            return leaf_hash(self.records[s.owner[1]])
+        return sha256(self.run(s.run)) if s.run else ZERO
 
     def _form(self, s: State) -> Form:
         """The form of the operator under dispute."""
@@ -387,7 +393,8 @@ class Evidence:
             at = flat_at(x.rule.accesses[0], [*inner.digits, *digits_of(flat, x.rule.red_digits)])
             assert at is not None  # cut out of the source
             shown.blobs.append(encode_rule(x.rule))
-            shown.parts.append(self._proven(inner.owner[1]))
+            if not shown.outer:  # once a move
+                shown.parts.append(self.records[inner.owner[1]])
             self._outer(self.game.program.producers[inner.owner[1]].sources[x.operand], at, shown)
         elif local < n + m:
             shown.parts.append(constant(np.asarray(program.constants[local - n]), flat))

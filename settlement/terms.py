@@ -133,6 +133,21 @@ def dispute_id(job: bytes, challenger: str, commitment: bytes) -> bytes:
                    [_tag(TAG_CHALLENGE), job, challenger, commitment])  # fmt: skip
 
 
+def descent(state: bytes) -> tuple[int, int, bytes, bytes]:
+    """What the Court takes of a state to descend in a tree: head, place, node, and the hash of the rest."""
+    from eth_utils.crypto import keccak
+
+    head, place = (int.from_bytes(state[i : i + 32], "big") for i in (0, 64))
+    rest = bytes(keccak(state[32:64] + state[96:288] + state[320:]))
+    return head, place, state[288:320], rest
+
+
+def state_name(dispute: bytes, round_: int, state: bytes) -> bytes:
+    """What the Court keeps of a dispute's state."""
+    types = ["bytes32", "uint256", "uint256", "uint256", "bytes32", "bytes32"]
+    return _keccak(types, [dispute, round_, *descent(state)])
+
+
 def _tag(text: str) -> bytes:
     from eth_utils.crypto import keccak
 

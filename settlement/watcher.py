@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from eth_utils.crypto import keccak
-
 from ree.errors import ChainError
 from ree.settlement.client import (
     CHALLENGER_WON,
@@ -25,7 +23,7 @@ from ree.settlement.client import (
     Dispute,
 )
 from ree.settlement.node import Receipt
-from ree.settlement.terms import OneRun, decode_facts
+from ree.settlement.terms import OneRun, decode_facts, state_name
 
 LEAST_GRACE = 60  # seconds of a move that a provider insists on
 
@@ -70,9 +68,9 @@ class Position:
         if not known:
             known.append((self._first(d), b""))
         for m in moves[len(known) - 1 :]:
-            known.append((bytes(self.court.rules("play", known[-1][0], m)[0]), m))
+            known.append((bytes(self.court.rules("respond", d.id, known[-1][0], m)), m))
         state = known[-1][0]
-        name = keccak(d.id + (len(known) - 1).to_bytes(32, "big") + state)
+        name = state_name(d.id, len(known) - 1, state)
         if d.round != len(known) - 1 or name != d.state:
             self._known.pop(d.id)
             raise ChainError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -58,7 +59,7 @@ class Extreme(Ruled):
 
     @property
     def count(self) -> int:
-        return max(int(np.prod(self.rule.red_digits, dtype=np.int64)), 1)
+        return max(math.prod(self.rule.red_digits), 1)
 
     def operation(self, i: int) -> Operation:
         infinite = 0xFF800000 if self.node.op == "amax" else 0x7F800000
@@ -81,18 +82,21 @@ def _better(greatest: bool) -> Program:
 class ArgExtreme(Ruled):
     """The index of the best element so far."""
 
+    def __init__(self, node: Bound, element: int) -> None:
+        super().__init__(node, element)
+        dims, axis = node.inputs[0].dims, node.int_attr("dim")
+        self.term = Indirect(0, dims[axis], math.prod(dims[axis + 1 :]))
+
     @property
     def count(self) -> int:
-        return int(np.prod(self.rule.red_digits, dtype=np.int64))
+        return math.prod(self.rule.red_digits)
 
     def operation(self, i: int) -> Operation:
         if i == 0:
             return Copy(ZERO)
-        dims, axis = self.node.inputs[0].dims, self.node.int_attr("dim")
-        stride = int(np.prod(dims[axis + 1 :], dtype=np.int64))
         first = self.read(0, 0)
         assert isinstance(first, Read)
-        top = Read(0, first.flat, ((i - 1, Indirect(0, dims[axis], stride)),))
+        top = Read(0, first.flat, ((i - 1, self.term),))
         return Call(
             _better(self.node.op == "argmax"), (Bits(i), Entry(i - 1), self.read(0, i), top)
         )

@@ -53,9 +53,9 @@ def late(word: uint256) -> bool:
 
 @internal
 @view
-def moved(word: uint256, turn: uint256, round: uint256) -> uint256:
+def moved(word: uint256, turn: uint256) -> uint256:
     """
-    @notice After a move: the clock of the one who moved stands at what is left, and at no less than the grace.
+    @notice The next round, after a move: the clock of the one who moved stands at what is left, and at no less than the grace.
     """
     used: uint256 = block.timestamp - ((word >> 40) & MASK48)
     grace: uint256 = word >> 184
@@ -65,4 +65,4 @@ def moved(word: uint256, turn: uint256, round: uint256) -> uint256:
         defender = max(defender - used, grace)
     else:
         challenger = max(challenger - used, grace)
-    return self.packed(turn, round, defender, challenger, grace)
+    return self.packed(turn, unsafe_add(self.round(word), 1), defender, challenger, grace)

@@ -92,6 +92,9 @@ def elements(type_: Bytes[TYPE_BYTES]) -> uint256:
     r: uint256 = self.rank(type_)
     low: uint256 = convert(extract32(type_, 2), uint256)
     high: uint256 = convert(extract32(type_, 34), uint256)
+    # a type has one encoding: dimensions beyond the rank are zeros
+    beyond: uint256 = (low << (r << 6)) | high if r < 4 else high << ((r - 4) << 6)
+    assert beyond == 0, "type: dimensions"
     n: uint256 = 1
     for i: uint256 in range(r, bound=MAX_RANK):
         n = n * self._dim(low, high, i)

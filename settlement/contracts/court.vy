@@ -20,6 +20,7 @@ exports: (
     disputes.open_challenge,
     disputes.confront,
     disputes.respond,
+    disputes.descend,
     disputes.timeout,
     disputes.referee,
 )
@@ -37,6 +38,7 @@ exports: (
 
 RECORD: constant(uint256) = 240  # of a value of an instance
 MAX_DEPTH: constant(uint256) = 40
+PROOF: constant(uint256) = 4 + 19 * 32  # of `void`, behind the terms and three arguments
 MAX_TIME: constant(uint256) = 2**48 - 1
 MAX_SECONDS: constant(uint256) = 2**32 - 1
 FEE: constant(uint256) = 200  # one part in 200 of a reward: 0.5 %
@@ -112,7 +114,7 @@ def post(job: docket.Job, facts: Bytes[docket.TRAINING], data: String[256]) -> b
     assert msg.sender == job.poster, "court: poster"
     id: bytes32 = docket._id(job)
     assert docket.active[id] == 0, "court: posted"
-    assert block.timestamp <= job.accept_until, "court: late"
+    docket._by(job.accept_until)
     assert (
         job.accept_until < job.commit_until
         and job.commit_until < job.reveal_until
@@ -150,9 +152,11 @@ def void(
     assert keccak256(facts) == job.facts, "court: facts"
     assert len(record) == RECORD, "court: record"
     count: uint256 = convert(slice(facts, 64, 8), uint256)
-    assert merkle.root_from_leaf(count, index, record, proof) == extract32(
-        facts, 32
-    ), "court: record"
+    # the proof's siblings, where they stand in the call
+    siblings: uint256 = convert(slice(msg.data, PROOF, 32), uint256) + 36
+    leaf: bytes32 = sha256(concat(0x00, record))
+    root: bytes32 = merkle.climb(count, 0, index, leaf, siblings, len(proof))
+    assert root == extract32(facts, 32) and 1 << len(proof) >= count, "court: record"
     opcode: uint256 = convert(slice(record, 0, 2), uint256)
     assert not staticcall disputes.REFEREE.decides(opcode), "court: decidable"
     docket.active[id] = docket.VOID
@@ -168,11 +172,11 @@ def accept(job: docket.Job):
     @notice Become a provider, with a bond; says that one has the data of the job.
     """
     id: bytes32 = docket._open(job)
-    assert block.timestamp <= job.accept_until, "court: late"
-    assert docket.claims[id][msg.sender].status == 0, "court: accepted"
+    docket._by(job.accept_until)
+    assert docket.claims[id][msg.sender].numbers == 0, "court: accepted"
     assert len(docket.accepted[id]) < job.slots, "court: full"
     docket.accepted[id].append(msg.sender)
-    docket.claims[id][msg.sender].status = docket.ACCEPTED
+    docket.claims[id][msg.sender].numbers = docket.ACCEPTED
     bank._hold(job.token, msg.sender, job.provider_bond)
     log Accepted(job=id, provider=msg.sender)
 
@@ -183,9 +187,9 @@ def commit(job: docket.Job, commitment: bytes32):
     @notice Commit to a root: `claim_commitment` of it.
     """
     id: bytes32 = docket._open(job)
-    assert block.timestamp <= job.commit_until, "court: late"
-    assert docket.claims[id][msg.sender].status == docket.ACCEPTED, "court: not a provider, or committed"
-    docket.claims[id][msg.sender].status = docket.COMMITTED
+    docket._by(job.commit_until)
+    assert docket.claims[id][msg.sender].numbers == docket.ACCEPTED, "court: not a provider, or committed"
+    docket.claims[id][msg.sender].numbers = docket.COMMITTED
     docket.claims[id][msg.sender].digest = commitment
     log Committed(job=id, provider=msg.sender)
 
@@ -196,13 +200,13 @@ def reveal(job: docket.Job, root: bytes32, salt: bytes16):
     @notice Show the root that was committed to, once nobody can commit any more.
     """
     id: bytes32 = docket._open(job)
-    assert block.timestamp > job.commit_until, "court: early"
-    assert block.timestamp <= job.reveal_until, "court: late"
-    assert docket.claims[id][msg.sender].status == docket.COMMITTED, "court: not committed, or revealed"
+    docket._after(job.commit_until)
+    docket._by(job.reveal_until)
+    assert docket.claims[id][msg.sender].numbers == docket.COMMITTED, "court: not committed, or revealed"
     assert docket.claims[id][msg.sender].digest == docket._claim_commitment(
         id, msg.sender, root, salt
     ), "court: commitment"
-    docket.claims[id][msg.sender].status = docket.REVEALED
+    docket.claims[id][msg.sender].numbers = docket.REVEALED
     docket.claims[id][msg.sender].digest = root
     log Revealed(job=id, provider=msg.sender, root=root)
 
@@ -220,7 +224,7 @@ def finalise(job: docket.Job):
     revealed: bool = False
     outcome: docket.Outcome = empty(docket.Outcome)
     for provider: address in docket.accepted[id]:
-        claim: docket.Claim = docket.claims[id][provider]
+        claim: docket.Claim = docket._claim(id, provider)
         if claim.status == docket.REVEALED or claim.status == docket.REFUTED:
             revealed = True
         if claim.status == docket.REVEALED:
@@ -229,11 +233,11 @@ def finalise(job: docket.Job):
             outcome.standing += 1
             outcome.stood += claim.stood
     if revealed:
-        assert block.timestamp > job.open_until, "court: early"
+        docket._after(job.open_until)
     elif len(docket.accepted[id]) > 0:
-        assert block.timestamp > job.reveal_until, "court: early"
+        docket._after(job.reveal_until)
     else:
-        assert block.timestamp > job.accept_until, "court: early"
+        docket._after(job.accept_until)
     docket.active[id] = docket.FINAL
     docket.outcomes[id] = outcome
     self._pay(id, job)
@@ -248,7 +252,7 @@ def _pay(id: bytes32, job: docket.Job):
     left: uint256 = job.payees
     fee: uint256 = job.reward // FEE
     for provider: address in docket.accepted[id]:
-        claim: docket.Claim = docket.claims[id][provider]
+        claim: docket.Claim = docket._claim(id, provider)
         if claim.status == docket.REVEALED:
             due: uint256 = job.provider_bond
             if left > 0:
@@ -282,9 +286,9 @@ def collect(job: docket.Job, dispute: bytes32):
         loser = d.defender
     due: uint256 = 0
     if d.confrontation:
-        due = self._share(job.provider_bond, docket.claims[id][loser].lost)
+        due = self._share(job.provider_bond, docket._claim(id, loser).lost)
     elif d.clocks == docket.CHALLENGER_WON:
-        due = job.challenger_bond + self._share(job.provider_bond, docket.claims[id][loser].lost)
+        due = job.challenger_bond + self._share(job.provider_bond, docket._claim(id, loser).lost)
     else:
         due = self._share(job.challenger_bond, 1)
         bank._burn(job.token, job.challenger_bond - due)

@@ -7,7 +7,9 @@
 
 import bank
 import clocks
+import descent
 import docket
+import shown
 from interfaces import IReferee
 
 uses: bank
@@ -15,6 +17,7 @@ uses: docket
 
 MAX_STATE: constant(uint256) = 384
 MAX_MOVE: constant(uint256) = 12288
+DESCENT: constant(uint256) = 512  # bytes of a reveal
 CONFRONTATION_TAG: constant(bytes32) = keccak256("ree.court.confrontation.1")
 
 event Challenged:
@@ -33,9 +36,12 @@ event Opened:
 
 event Moved:
     dispute: indexed(bytes32)
-    round: uint256
-    turn: uint256  # whose move is next, or who has won
     move: Bytes[MAX_MOVE]
+
+
+event Decided:  # by a move, which nobody has to go on from
+    dispute: indexed(bytes32)
+    winner: uint256  # 1 defender, 2 challenger
 
 
 event TimedOut:
@@ -58,8 +64,8 @@ def challenge(job: docket.Job, commitment: bytes32):
     @notice Commit, with a bond, to challenging a claim: `challenge_commitment` of it.
     """
     id: bytes32 = docket._open(job)
-    assert block.timestamp > job.reveal_until, "court: early"
-    assert block.timestamp <= job.challenge_until, "court: late"
+    docket._after(job.reveal_until)
+    docket._by(job.challenge_until)
     assert docket.challenges[id][msg.sender][commitment] == 0, "court: challenged"
     docket.challenges[id][msg.sender][commitment] = docket.PENDING
     bank._hold(job.token, msg.sender, job.challenger_bond)
@@ -74,8 +80,8 @@ def open_challenge(
     @notice Show the challenge that was committed to, and open its dispute.
     """
     id: bytes32 = docket._open(job)
-    assert block.timestamp > job.challenge_until, "court: early"
-    assert block.timestamp <= job.open_until, "court: late"
+    docket._after(job.challenge_until)
+    docket._by(job.open_until)
     commitment: bytes32 = docket._challenge_commitment(id, msg.sender, provider, salt)
     assert docket.challenges[id][msg.sender][commitment] == docket.PENDING, "court: no challenge, or open"
     docket.challenges[id][msg.sender][commitment] = docket.OPENED
@@ -92,8 +98,8 @@ def confront(
     @notice Open the dispute between two providers whose roots differ; anyone may. Whoever loses is refuted.
     """
     id: bytes32 = docket._open(job)
-    assert block.timestamp > job.reveal_until, "court: early"
-    other: docket.Claim = docket.claims[id][challenger]
+    docket._after(job.reveal_until)
+    other: docket.Claim = docket._claim(id, challenger)
     assert other.status == docket.REVEALED, "court: no claim"
     assert other.digest != docket.claims[id][defender].digest, "court: same root"
     low: address = defender
@@ -138,22 +144,22 @@ def _start(
     challenger: address,
     confrontation: bool,
 ):
-    claim: docket.Claim = docket.claims[id][defender]
+    claim: docket.Claim = docket._claim(id, defender)
     assert claim.status == docket.REVEALED or (
         claim.status == docket.REFUTED and not confrontation
     ), "court: no claim"
     assert keccak256(facts) == job.facts, "court: facts"
     state: Bytes[MAX_STATE] = self._opening(facts, claim.digest)
-    docket.claims[id][defender].load = claim.load + 1
+    docket.claims[id][defender].numbers += docket.LOAD
     # who has k disputes to play has k times the time for the last of them
     of_challenger: uint256 = job.clock
     if confrontation:
-        load: uint256 = docket.claims[id][challenger].load + 1
-        docket.claims[id][challenger].load = load
+        load: uint256 = docket._claim(id, challenger).load + 1
+        docket.claims[id][challenger].numbers += docket.LOAD
         of_challenger = min(job.clock * load, clocks.MASK48)
     docket.active[id] += 1
     docket.disputes[dispute] = docket.Dispute(
-        state=self._name(dispute, 0, state),
+        state=self._name(dispute, 0, state),  # round 0
         clocks=clocks.packed(
             docket.DEFENDER,
             0,
@@ -181,6 +187,61 @@ def respond(dispute: bytes32, state: Bytes[MAX_STATE], move: Bytes[MAX_MOVE]):
     """
     @notice Play a move; `state` is the dispute's, whole.
     """
+    word: uint256 = self._turn(dispute)
+    shown.check()
+    assert docket.disputes[dispute].state == self._name(dispute, word, state), "court: state"
+    # the call as it came: referee and Court have the same function
+    after: Bytes[MAX_STATE] = slice(
+        raw_call(REFEREE.address, msg.data, max_outsize=64 + MAX_STATE, is_static_call=True),
+        64,
+        MAX_STATE,
+    )
+    head: uint256 = convert(slice(after, 0, 32), uint256)
+    next: uint256 = (head >> 160) & 255
+    if next == docket.DEFENDER or next == docket.CHALLENGER:
+        word = clocks.moved(word, next)
+        docket.disputes[dispute].clocks = word
+        docket.disputes[dispute].state = self._name(dispute, word, after)
+        log Moved(dispute=dispute, move=move)
+    else:
+        winner: uint256 = (head >> 232) & 255
+        assert winner == 1 or winner == 2, "court: referee"
+        log Decided(dispute=dispute, winner=winner)
+        self._decide(dispute, docket.DEFENDER_WON if winner == 1 else docket.CHALLENGER_WON)
+
+
+@external
+def descend(
+    dispute: bytes32, head: uint256, place: uint256, node: bytes32, rest: bytes32, move: Bytes[DESCENT]
+):
+    """
+    @notice Play a move that reveals what lies below a node of a tree, or points at one of it; `head`, `place` and
+            `node` are words 0, 2 and 9 of the dispute's state, `rest` is the keccak256 of the others.
+            `respond` does the same for more gas.
+    """
+    word: uint256 = self._turn(dispute)
+    shown.check_last(convert(slice(msg.data, 164, 32), uint256) ^ 192, 228, len(move))
+    assert docket.disputes[dispute].state == self._name_of(
+        dispute, word, head, place, node, rest
+    ), "court: state"
+    head_after: uint256 = 0
+    place_after: uint256 = 0
+    node_after: bytes32 = empty(bytes32)
+    head_after, place_after, node_after = descent.play(head, place, node, 228, len(move))
+    word = clocks.moved(word, (head_after >> 160) & 255)
+    docket.disputes[dispute].clocks = word
+    docket.disputes[dispute].state = self._name_of(
+        dispute, word, head_after, place_after, node_after, rest
+    )
+    log Moved(dispute=dispute, move=move)
+
+
+@internal
+@view
+def _turn(dispute: bytes32) -> uint256:
+    """
+    @notice The clocks, if it is the caller's turn and in time.
+    """
     word: uint256 = docket.disputes[dispute].clocks
     turn: uint256 = clocks.turn(word)
     player: address = empty(address)
@@ -190,22 +251,7 @@ def respond(dispute: bytes32, state: Bytes[MAX_STATE], move: Bytes[MAX_MOVE]):
         player = docket.disputes[dispute].challenger
     assert msg.sender == player, "court: not your turn"
     assert not clocks.late(word), "court: time is up"
-    round: uint256 = clocks.round(word)
-    assert docket.disputes[dispute].state == self._name(dispute, round, state), "court: state"
-    after: Bytes[MAX_STATE] = b""
-    winner: uint256 = 0
-    after, winner = staticcall REFEREE.play(state, move)
-    next: uint256 = convert(slice(after, 11, 1), uint256)
-    if winner != 0:
-        next = winner + 2
-    round = unsafe_add(round, 1)
-    log Moved(dispute=dispute, round=round, turn=next, move=move)
-    if next == docket.DEFENDER or next == docket.CHALLENGER:
-        docket.disputes[dispute].state = self._name(dispute, round, after)
-        docket.disputes[dispute].clocks = clocks.moved(word, next, round)
-    else:
-        assert next == docket.DEFENDER_WON or next == docket.CHALLENGER_WON, "court: referee"
-        self._decide(dispute, next)
+    return word
 
 
 @external
@@ -226,35 +272,37 @@ def _decide(dispute: bytes32, verdict: uint256):
     """
     @notice A verdict is about one claim, or the two that confront each other, and no other.
     """
-    d: docket.Dispute = docket.disputes[dispute]
-    assert docket.active[d.job] < docket.VOID, "court: void"
+    job: bytes32 = docket.disputes[dispute].job
+    assert docket.active[job] < docket.VOID, "court: void"
     docket.disputes[dispute].clocks = verdict
-    docket.active[d.job] -= 1
-    docket.claims[d.job][d.defender].load -= 1
-    if verdict == docket.CHALLENGER_WON:
-        self._refute(d.job, d.defender)
-    else:
-        docket.claims[d.job][d.defender].stood += 1
-    if d.confrontation:
-        docket.claims[d.job][d.challenger].load -= 1
-        if verdict == docket.DEFENDER_WON:
-            self._refute(d.job, d.challenger)
-        else:
-            docket.claims[d.job][d.challenger].stood += 1
-
-
-@internal
-def _refute(id: bytes32, provider: address):
-    docket.claims[id][provider].status = docket.REFUTED
-    docket.claims[id][provider].lost += 1
+    docket.active[job] -= 1
+    docket._decided(job, docket.disputes[dispute].defender, verdict == docket.CHALLENGER_WON)
+    if docket.disputes[dispute].confrontation:
+        docket._decided(job, docket.disputes[dispute].challenger, verdict == docket.DEFENDER_WON)
 
 
 @internal
 @pure
-def _name(dispute: bytes32, round: uint256, state: Bytes[MAX_STATE]) -> bytes32:
-    return keccak256(concat(dispute, convert(round, bytes32), state))
+def _name(dispute: bytes32, word: uint256, state: Bytes[MAX_STATE]) -> bytes32:
+    """
+    @notice What is kept of a state, which binds dispute and round.
+    """
+    return self._name_of(
+        dispute,
+        word,
+        convert(extract32(state, 0), uint256),
+        convert(extract32(state, 64), uint256),
+        extract32(state, 288),
+        keccak256(concat(slice(state, 32, 32), slice(state, 96, 192), slice(state, 320, 64))),
+    )
 
 
+@internal
+@pure
+def _name_of(
+    dispute: bytes32, word: uint256, head: uint256, place: uint256, node: bytes32, rest: bytes32
+) -> bytes32:
+    return keccak256(abi_encode(dispute, clocks.round(word), head, place, node, rest))
 
 
 @external

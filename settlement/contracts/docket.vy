@@ -28,6 +28,12 @@ PENDING: constant(uint256) = 1
 OPENED: constant(uint256) = 2
 CLOSED: constant(uint256) = 3
 
+# one more in what is kept of a claim
+LOAD: constant(uint256) = 2**8
+STOOD: constant(uint256) = 2**72
+LOST: constant(uint256) = 2**136
+MASK64: constant(uint256) = 2**64 - 1
+
 # whose turn a dispute is, or who has won it
 DEFENDER: constant(uint256) = 1
 CHALLENGER: constant(uint256) = 2
@@ -57,6 +63,11 @@ struct Job:
     nonce: uint256
 
 
+struct Kept:  # of a claim
+    numbers: uint256  # from the low end status 8 bits, load, stood, lost 64 each
+    digest: bytes32
+
+
 struct Claim:
     status: uint256
     digest: bytes32  # the commitment, then the root
@@ -83,7 +94,7 @@ struct Outcome:
 
 active: HashMap[bytes32, uint256]  # job: 0 unknown, 1 + open disputes, FINAL
 accepted: HashMap[bytes32, DynArray[address, MAX_SLOTS]]
-claims: HashMap[bytes32, HashMap[address, Claim]]  # job, provider
+claims: HashMap[bytes32, HashMap[address, Kept]]  # job, provider
 challenges: HashMap[bytes32, HashMap[address, HashMap[bytes32, uint256]]]  # job, challenger, commitment
 disputes: HashMap[bytes32, Dispute]
 outcomes: HashMap[bytes32, Outcome]
@@ -122,6 +133,50 @@ def _challenge_commitment(
     return keccak256(abi_encode(CHALLENGE_TAG, chain.id, self, id, challenger, provider, salt))
 
 
+# deadlines
+
+
+@internal
+@view
+def _by(deadline: uint256):
+    assert block.timestamp <= deadline, "court: late"
+
+
+@internal
+@view
+def _after(deadline: uint256):
+    assert block.timestamp > deadline, "court: early"
+
+
+# claims
+
+
+@internal
+@view
+def _claim(id: bytes32, provider: address) -> Claim:
+    kept: Kept = self.claims[id][provider]
+    return Claim(
+        status=kept.numbers & 255,
+        digest=kept.digest,
+        load=(kept.numbers >> 8) & MASK64,
+        stood=(kept.numbers >> 72) & MASK64,
+        lost=kept.numbers >> 136,
+    )
+
+
+@internal
+def _decided(id: bytes32, provider: address, lost: bool):
+    """
+    @notice A claim has one dispute less to play, which it has won or lost.
+    """
+    numbers: uint256 = self.claims[id][provider].numbers - LOAD
+    if lost:
+        numbers = ((numbers >> 8) << 8 | REFUTED) + LOST
+    else:
+        numbers += STOOD
+    self.claims[id][provider].numbers = numbers
+
+
 # views
 
 
@@ -158,7 +213,7 @@ def providers(id: bytes32) -> DynArray[address, MAX_SLOTS]:
 @external
 @view
 def claim_of(id: bytes32, provider: address) -> Claim:
-    return self.claims[id][provider]
+    return self._claim(id, provider)
 
 
 @external

@@ -18,7 +18,7 @@ from . import states
 
 STATE_BYTES: constant(uint256) = 384
 MOVE_BYTES: constant(uint256) = 12288
-MOVE: constant(uint256) = 516
+PLAN_BYTES: constant(uint256) = 32 * 23
 
 DERIVE: constant(uint256) = 8
 ROWS: constant(uint256) = 9
@@ -41,51 +41,31 @@ ATTRIBUTES: constant(uint256) = (
 
 @external
 @view
-def play(
-    state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
-) -> Bytes[STATE_BYTES]:
+def respond(
+    dispute: bytes32, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
+) -> Bytes[PLAN_BYTES]:
     """
-    @notice The state after DERIVE or ROWS, which decide nothing.
+    @notice The state after DERIVE or ROWS, which decide nothing. Of a PROVE what the operation under dispute
+            does and reads, from the start of the move: record, and the leaf with the claimed entry.
     """
-    shown.check()
     s: states.State = states.read()
     blobs: sources.Blobs = empty(sources.Blobs)
     n: uint256 = shown.number(0, 1)
     at: uint256 = unsafe_add(1, unsafe_mul(2, n))
     for i: uint256 in range(n, bound=16):
         size: uint256 = shown.number(unsafe_add(1, unsafe_mul(2, i)), 2)
-        blobs.digest[i] = sha256(slice(move, at, size))
+        if i < 2:  # the operator's own
+            blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
         at = unsafe_add(at, size)
+    if s.phase == PROVE:
+        return abi_encode(self._plan(s, blobs, at))
     if s.phase == DERIVE:
         s = self._derive(s, blobs, at)
     else:
         assert s.phase == ROWS, "elements: phase"
         s = self._rows(s, at)
     return states.write(s)
-
-
-@external
-@view
-def plan(
-    state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
-) -> derivations.Plan:
-    """
-    @notice What the operation under dispute does and reads, from the start of a PROVE: record, and the leaf
-            with the claimed entry.
-    """
-    shown.check()
-    s: states.State = states.read()
-    blobs: sources.Blobs = empty(sources.Blobs)
-    n: uint256 = shown.number(0, 1)
-    at: uint256 = unsafe_add(1, unsafe_mul(2, n))
-    for i: uint256 in range(n, bound=16):
-        size: uint256 = shown.number(unsafe_add(1, unsafe_mul(2, i)), 2)
-        blobs.digest[i] = sha256(slice(move, at, size))
-        blobs.at[i] = at
-        at = unsafe_add(at, size)
-    assert s.phase == PROVE, "elements: phase"
-    return self._plan(s, blobs, at)
 
 
 @internal
@@ -95,10 +75,10 @@ def _record(s: states.State, at: uint256) -> (uint256, uint256):
     @notice Where the record of the operator under dispute starts, and where it ends.
     """
     if s.form == forms.OUTPUT:
-        assert merkle.leaf_hash(slice(msg.data, MOVE + at, 6)) == s.record, "elements: record"
+        assert merkle.leaf_hash(slice(msg.data, shown.MOVE + at, 6)) == s.record, "elements: record"
         return at, at + 6
     if s.inside == 1:
-        leaf: bytes32 = merkle.leaf_hash(slice(msg.data, MOVE + at, 241))
+        leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, 241))
         assert leaf == s.record, "elements: record"
         return at + 1, at + 241
     assert shown.record_hash(at) == s.record, "elements: record"
@@ -132,6 +112,7 @@ def _derive(before: states.State, blobs: sources.Blobs, start: uint256) -> state
     s.entries = shown.digest(at)
     leaves: uint256 = (s.limit * s.width + 511) // 512
     last: uint256 = entries.opened(s, s.limit - 1, at + 32)
+    shown.end(shown.after_proof(at + 32 + 512))
     assert last == s.bits, "elements: last entry"
     if leaves == 1:
         s.phase = ENTRY
@@ -154,18 +135,23 @@ def _rows(before: states.State, at: uint256) -> states.State:
     s.leaves = shown.number(at + 224, 8)
     p: uint256 = at + 240
     assert shown.number(p, 1) == 4, "elements: last leaf"
-    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, MOVE + p, 141))
+    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + p, 141))
     assert shown.root(s.leaves, s.leaves - 1, leaf, p + 141) == s.program, "elements: last leaf"
     s.first = shown.number(p + 1, 4)
     nodes: uint256 = s.leaves - 1 - s.first
     flat: uint256 = sources.affine(p, s.element)
     p = shown.after_proof(p + 141)
     s.rows = shown.digest(p)
-    bits: uint256 = sources.open_in(s.rows, nodes, nodes - 1, flat, p + 32)[0]
+    bits: uint256 = 0
+    code: uint256 = 0
+    end: uint256 = 0
+    bits, code, end = sources.open_in(s.rows, nodes, nodes - 1, flat, p + 32)
     assert bits == s.bits, "elements: element"
+    shown.end(end)
     s.owner = s.tensor
     s.owner_element = s.element
     s.inside = 1
+    s.run = s.record
     s.tree = ROW
     s.tensor = 0
     s.element = 0

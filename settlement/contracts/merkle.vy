@@ -30,14 +30,6 @@ def node_hash(left: bytes32, right: bytes32) -> bytes32:
 
 @internal
 @pure
-def _node_of_four(a: bytes32, b: bytes32, c: bytes32, d: bytes32) -> bytes32:
-    left: bytes32 = sha256(concat(0x01, a, b))
-    right: bytes32 = sha256(concat(0x01, c, d))
-    return sha256(concat(0x01, left, right))
-
-
-@internal
-@pure
 def depth(count: uint256) -> uint256:
     """
     @notice Levels above the leaves: ceil(log2(count)), 0 for 0 and 1; count <= 2^40.
@@ -140,24 +132,49 @@ def children(count: uint256, level: uint256, index: uint256) -> uint256:
 
 
 @internal
-@pure
-def reveal(
-    count: uint256, level: uint256, index: uint256, shown: DynArray[bytes32, WIDTH]
+@view
+def climb(
+    count: uint256, level: uint256, index: uint256, node: bytes32, siblings: uint256, n: uint256
 ) -> bytes32:
     """
-    @notice The node `index` of `level` from its descendants min(level, 4) levels below, without absent ones.
+    @notice The node n levels above a node, from the siblings that stand at this position of the calldata, from
+            below upwards.
+    """
+    self._check_position(count, level, index)
+    assert BIT << unsafe_add(level, n) < count << 1, "merkle: proof length"
+    # only right siblings of the last node of a level, and so of its ancestors, lie beyond the count
+    edge: uint256 = unsafe_sub(count, 1) >> level
+    digest: bytes32 = node
+    p: uint256 = siblings
+    for h: uint256 in range(n, bound=MAX_DEPTH):
+        if (index >> h) & 1 == 1:
+            digest = sha256(concat(0x01, slice(msg.data, p, 32), digest))
+        else:
+            digest = sha256(concat(0x01, digest, slice(msg.data, p, 32)))
+            if index >> h == edge >> h:
+                assert convert(slice(msg.data, p, 32), uint256) == 0, "merkle: absent node"
+        p = unsafe_add(p, 32)
+    return digest
+
+
+@internal
+@view
+def reveal(count: uint256, level: uint256, index: uint256, at: uint256, size: uint256) -> bytes32:
+    """
+    @notice The node `index` of `level` from its descendants min(level, 4) levels below, without absent ones,
+            which are the `size` bytes at this position of the calldata.
     """
     self._check_position(count, level, index)
     n: uint256 = self.children(count, level, index)
-    assert len(shown) == n, "merkle: children"
-    if n == WIDTH:  # all but the last of a level; without loops it costs three fifths
-        return self._node_of_four(
-            self._node_of_four(shown[0], shown[1], shown[2], shown[3]),
-            self._node_of_four(shown[4], shown[5], shown[6], shown[7]),
-            self._node_of_four(shown[8], shown[9], shown[10], shown[11]),
-            self._node_of_four(shown[12], shown[13], shown[14], shown[15]),
+    assert size == n << 5, "merkle: children"
+    if n == WIDTH:  # all but the last of a level; without loops it costs half
+        return self.node_hash(
+            self.node_hash(self._above_four(at), self._above_four(unsafe_add(at, 128))),
+            self.node_hash(self._above_four(unsafe_add(at, 256)), self._above_four(unsafe_add(at, 384))),
         )
-    nodes: DynArray[bytes32, WIDTH] = shown
+    nodes: bytes32[WIDTH] = empty(bytes32[WIDTH])
+    for i: uint256 in range(n, bound=WIDTH):
+        nodes[i] = convert(slice(msg.data, unsafe_add(at, i << 5), 32), bytes32)
     for h: uint256 in range(min(level, STEP), bound=STEP):
         pairs: uint256 = n >> 1
         for i: uint256 in range(pairs, bound=8):
@@ -167,3 +184,14 @@ def reveal(
             pairs = unsafe_add(pairs, 1)
         n = pairs
     return nodes[0]
+
+
+@internal
+@view
+def _above_four(at: uint256) -> bytes32:
+    """
+    @notice The node two levels above four that stand here.
+    """
+    left: bytes32 = sha256(concat(0x01, slice(msg.data, at, 64)))
+    right: bytes32 = sha256(concat(0x01, slice(msg.data, unsafe_add(at, 64), 64)))
+    return sha256(concat(0x01, left, right))

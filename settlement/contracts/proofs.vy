@@ -13,9 +13,6 @@ from . import shown
 from . import sources
 from . import states
 
-interface IElements:
-    def plan(state: Bytes[384], move: Bytes[12288]) -> derivations.Plan: view
-
 interface IArithmetic:
     def execute(
         what: uint256, step: uint256, x: uint256[5], out: uint256, source: uint256
@@ -23,6 +20,7 @@ interface IArithmetic:
 
 STATE_BYTES: constant(uint256) = 384
 MOVE_BYTES: constant(uint256) = 12288
+PLAN_BYTES: constant(uint256) = 32 * 23
 INVALID: constant(uint256) = max_value(uint256)
 MASK64: constant(uint256) = 2**64 - 1
 HIGH: constant(uint256) = 2**63
@@ -34,27 +32,26 @@ PROVE: constant(uint256) = 12
 EXECUTED: constant(uint256) = 6
 STATEMENT_BYTES: constant(uint256) = 284
 
-ELEMENTS: immutable(IElements)
+ELEMENTS: immutable(address)
 ARITHMETIC: immutable(IArithmetic)
 
 
 @deploy
 def __init__(elements: address, arithmetic: address):
-    ELEMENTS = IElements(elements)
+    ELEMENTS = elements
     ARITHMETIC = IArithmetic(arithmetic)
 
 
 @external
 @view
-def play(
-    state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
-) -> (Bytes[STATE_BYTES], uint256):
+def respond(
+    dispute: bytes32, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
+) -> Bytes[STATE_BYTES]:
     """
-    @notice The decided state, and the winner. Blobs; record; the leaf with the claimed entry; 1 and the
+    @notice The decided state. Blobs; record; the leaf with the claimed entry; 1 and the
             statement, or 0 where no source is read; then for each operand in order the leaf and proof of its
             entry, unless it stands in the leaf, or the opening of its source.
     """
-    shown.check()
     s: states.State = states.read()
     assert s.phase == PROVE, "proofs: phase"
     blobs: sources.Blobs = empty(sources.Blobs)
@@ -65,12 +62,19 @@ def play(
         blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
         at = unsafe_add(at, size)
-    p: derivations.Plan = staticcall ELEMENTS.plan(state, move)
+    p: derivations.Plan = abi_decode(
+        slice(raw_call(ELEMENTS, msg.data, max_outsize=64 + PLAN_BYTES, is_static_call=True), 64, PLAN_BYTES),
+        derivations.Plan,
+    )
     claimed: uint256 = entries.at(s, p.leaf, s.entry % unsafe_div(512, s.width))
     valid: bool = False
     values: uint256[5] = empty(uint256[5])
     dtype: uint256 = 0
-    valid, values, dtype = self._operands(s, p, blobs)
+    r: sources.Reader = empty(sources.Reader)
+    valid, values, dtype, r = self._operands(s, p, blobs)
+    # one move has one encoding
+    shown.end(r.at)
+    assert r.blob == n, "proofs: more bytes than are read"
     result: uint256 = INVALID
     if p.what == derivations.WITNESS:
         if claimed < values[0]:
@@ -78,19 +82,20 @@ def play(
     elif valid:
         result = staticcall ARITHMETIC.execute(p.what, p.step, values, s.dtype, dtype)
     s = states.won(s, DEFENDER if result == claimed else CHALLENGER, EXECUTED)
-    return states.write(s), s.winner
+    return states.write(s)
 
 
 @internal
 @view
 def _operands(
     s: states.State, p: derivations.Plan, blobs: sources.Blobs
-) -> (bool, uint256[5], uint256):
+) -> (bool, uint256[5], uint256, sources.Reader):
     """
-    @notice The operands, and the element type of the source read last; False if an index is out of range.
+    @notice The operands, the element type of the source read last, and how far the move has been read; False
+            if an index is out of range.
     """
     statement: uint256 = unsafe_add(p.leaf, 513)
-    r: sources.Reader = sources.Reader(at=statement, blob=p.blob)
+    r: sources.Reader = sources.Reader(at=statement, blob=p.blob, outer=False, owner=0)
     if shown.number(unsafe_sub(statement, 1), 1) == 1:
         assert shown.statement_hash(statement) == s.context, "proofs: statement"
         r.at = statement + STATEMENT_BYTES
@@ -101,6 +106,7 @@ def _operands(
         rule = rules.parse(p.rule)
     values: uint256[5] = empty(uint256[5])
     dtype: uint256 = 0
+    valid: bool = True
     for i: uint256 in range(p.count, bound=5):
         o: derivations.Operand = p.operands[i]
         if o.kind == derivations.BITS:
@@ -116,7 +122,8 @@ def _operands(
             state: uint256 = 0
             state, x.flat, r.at = self._place(s, p, rule, o, r.at)
             if state == 2:
-                return False, values, dtype
+                valid = False
+                break
             if state == 1:
                 values[i] = p.outside
                 continue
@@ -125,7 +132,8 @@ def _operands(
         values[i] = found.bits
         dtype = found.dtype
         r = found.reader
-    return True, values, dtype
+    assert r.outer == (statement != NOWHERE), "proofs: statement"
+    return valid, values, dtype, r
 
 
 @internal

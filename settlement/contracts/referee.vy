@@ -8,6 +8,7 @@
 """
 
 from . import commitments
+from . import descent
 from . import forms
 from . import merkle
 from . import shown
@@ -15,12 +16,6 @@ from . import states
 from .interfaces import IReferee
 
 implements: IReferee
-
-interface IElements:
-    def play(state: Bytes[384], move: Bytes[12288]) -> Bytes[384]: view
-
-interface IProofs:
-    def play(state: Bytes[384], move: Bytes[12288]) -> (Bytes[384], uint256): view
 
 STATE_BYTES: constant(uint256) = 384
 MOVE_BYTES: constant(uint256) = 12288
@@ -64,15 +59,15 @@ BOOL_FALSE: constant(uint256) = 5
 BOOLEAN: constant(uint256) = 8
 
 numeric_id: public(immutable(bytes32))
-ELEMENTS: immutable(IElements)
-PROOFS: immutable(IProofs)
+ELEMENTS: immutable(address)
+PROOFS: immutable(address)
 
 
 @deploy
 def __init__(numeric_id_: bytes32, elements: address, proofs: address):
     numeric_id = numeric_id_
-    ELEMENTS = IElements(elements)
-    PROOFS = IProofs(proofs)
+    ELEMENTS = elements
+    PROOFS = proofs
 
 
 @external
@@ -118,24 +113,22 @@ def begin_run(
 
 @external
 @view
-def play(
-    state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
-) -> (Bytes[STATE_BYTES], uint256):
+def respond(
+    dispute: bytes32, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
+) -> Bytes[STATE_BYTES]:
     """
-    @notice The state after a move, and the winner (0 none, 1 defender, 2 challenger).
+    @notice The state after a move.
     """
     shown.check()
     phase: uint256 = (shown.state_word(0) >> 240) & 255
+    if phase == REVEAL or phase == PICK:
+        return self._descended()
     if phase == PROVE:
-        return staticcall PROOFS.play(state, move)
+        return self._handed_on(PROOFS)
     if phase == DERIVE or phase == ROWS:
-        return staticcall ELEMENTS.play(state, move), 0
+        return self._handed_on(ELEMENTS)
     s: states.State = states.read()
-    if s.phase == REVEAL:
-        s = self._reveal(s, len(move))
-    elif s.phase == PICK:
-        s = self._pick(s)
-    elif s.phase == ELEMENT:
+    if s.phase == ELEMENT:
         s = self._element(s)
     elif s.phase == ENTRY:
         s = self._entry(s)
@@ -146,51 +139,43 @@ def play(
     elif s.phase == CHOOSE:
         s = self._choose(s)
     elif s.phase == OPEN:
+        shown.end(32)
         s.values = shown.digest(0)
         s.phase = CHOOSE
     else:
         assert s.phase == STEP, "referee: over"
         s = self._step(s)
-    return states.write(s), s.winner
+    return states.write(s)
 
 
 @internal
 @view
-def _reveal(before: states.State, size: uint256) -> states.State:
+def _descended() -> Bytes[STATE_BYTES]:
     """
-    @notice Digests of those descendants four levels below (or at the leaves) that have leaves.
+    @notice The state after REVEAL or PICK, most of which stays.
     """
-    s: states.State = before
-    nodes: DynArray[bytes32, 16] = []
-    at: uint256 = 0
-    for _: uint256 in range(size >> 5, bound=16):
-        nodes.append(shown.digest(at))
-        at = unsafe_add(at, 32)
-    assert merkle.reveal(s.count, s.level, s.index, nodes) == s.node, "referee: reveal"
-    s.phase = PICK
-    return s
+    head: uint256 = 0
+    place: uint256 = 0
+    node: bytes32 = empty(bytes32)
+    node = convert(shown.state_word(9), bytes32)
+    head, place, node = descent.play(shown.state_word(0), shown.state_word(2), node, shown.MOVE, shown.size())
+    return concat(
+        convert(head, bytes32),
+        slice(msg.data, shown.STATE + 32, 32),
+        convert(place, bytes32),
+        slice(msg.data, shown.STATE + 96, 192),
+        node,
+        slice(msg.data, shown.STATE + 320, 64),
+    )
 
 
 @internal
 @view
-def _pick(before: states.State) -> states.State:
+def _handed_on(to: address) -> Bytes[STATE_BYTES]:
     """
-    @notice Descendant u8, its digest, and the siblings on its way up to the node: all of them shown before.
+    @notice What another contract says to this call.
     """
-    s: states.State = before
-    down: uint256 = min(s.level, 4)
-    i: uint256 = shown.number(0, 1)
-    assert i >> down == 0, "referee: pick"
-    siblings: DynArray[bytes32, 40] = []
-    at: uint256 = 33
-    for _: uint256 in range(down, bound=4):
-        siblings.append(shown.digest(at))
-        at = unsafe_add(at, 32)
-    index: uint256 = (s.index << down) | i
-    level: uint256 = unsafe_sub(s.level, down)
-    node: bytes32 = shown.digest(1)
-    assert merkle.ancestor(s.count, level, index, node, siblings) == s.node, "referee: pick"
-    return states.at(s, s.kind, node, s.count, level, index)
+    return slice(raw_call(to, msg.data, max_outsize=64 + STATE_BYTES, is_static_call=True), 64, STATE_BYTES)
 
 
 @internal
@@ -202,7 +187,7 @@ def _step(before: states.State) -> states.State:
     """
     s: states.State = before
     assert shown.statement_hash(0) == s.context, "referee: statement"
-    run: Bytes[RUN_BYTES] = slice(msg.data, 516 + STATEMENT_BYTES, RUN_BYTES)
+    run: Bytes[RUN_BYTES] = slice(msg.data, shown.MOVE + STATEMENT_BYTES, RUN_BYTES)
     assert sha256(run) == s.run, "referee: run"
     initial: uint256 = STATEMENT_BYTES
     steps: uint256 = shown.number(initial + 32, 8)
@@ -218,6 +203,7 @@ def _step(before: states.State) -> states.State:
     assert shown.root(steps, s.index, leaf, at) == shown.digest(initial + 40), "referee: batch"
     at = shown.after_proof(at)
     start: bytes32 = shown.digest(at)
+    end: uint256 = at + 32
     if s.index == 0:
         assert start == shown.digest(initial), "referee: first step"
     else:
@@ -225,15 +211,11 @@ def _step(before: states.State) -> states.State:
         leaf = merkle.leaf_hash(concat(number, start, shown.digest(at + 32)))
         history: bytes32 = shown.root(steps, unsafe_sub(s.index, 1), leaf, at + 64)
         assert history == shown.digest(initial + 72), "referee: step before"
-    instance: Bytes[124] = slice(msg.data, 516, 124)
+        end = shown.after_proof(at + 64)
+    shown.end(end)
+    instance: Bytes[124] = slice(msg.data, shown.MOVE, 124)
     s.context = sha256(concat(instance, batch, shown.digest(156), start, after, loss))
-    s.phase = OPEN
-    s.kind = 0
-    s.node = empty(bytes32)
-    s.count = 0
-    s.level = 0
-    s.index = 0
-    return s
+    return states.nowhere(s, OPEN)
 
 
 @internal
@@ -243,6 +225,7 @@ def _choose(before: states.State) -> states.State:
     @notice 0 for the values, 1 for the outputs, 2 for the loss in a byte; statement.
     """
     s: states.State = before
+    shown.end(1 + STATEMENT_BYTES)
     assert shown.statement_hash(1) == s.context, "referee: statement"
     what: uint256 = shown.number(0, 1)
     s.tree = min(what, OUTPUTS)
@@ -270,29 +253,31 @@ def _tensor(before: states.State) -> states.State:
     s: states.State = before
     s.tensor = s.index
     body: bytes32 = shown.digest(0)
-    record: uint256 = 32  # where the record starts, or four bytes before a type
+    record: uint256 = 33  # where the record starts, or four bytes before a type
+    end: uint256 = 0
     if s.inside == 1:
-        record = 33
         assert shown.number(32, 1) == 2, "referee: node"
-        s.record = merkle.leaf_hash(slice(msg.data, 516 + 32, 241))
+        s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32, 241))
         i: uint256 = unsafe_add(s.first, s.index)
         assert shown.root(s.leaves, i, s.record, 273) == s.program, "referee: node"
+        end = shown.after_proof(273)
     else:
         assert shown.statement_hash(32) == s.context, "referee: statement"
         record = 32 + STATEMENT_BYTES
         if s.tree == VALUES:
-            s.record = self._record(record, s.index)
+            s.record, end = self._record(record, s.index)
         else:
-            record = self._output(s.index)
-            s.record = merkle.leaf_hash(slice(msg.data, 516 + 32 + STATEMENT_BYTES, 6))
+            record, end = self._output(s.index)
+            s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + STATEMENT_BYTES, 6))
+    shown.end(end)
     s.form = forms.OUTPUT
     if s.tree != OUTPUTS:
         s.form = forms.of(shown.number(record, 2))
         assert s.form != 0, "referee: undecidable"
     if s.form == forms.MOVED:
         leaf: bytes32 = commitments.tensor_leaf_hash(s.index, empty(bytes32))
-        assert leaf == s.node, "referee: moved"
-    type_: Bytes[66] = slice(msg.data, 516 + 4 + record, 66)
+        assert leaf == s.node and body == empty(bytes32), "referee: moved"
+    type_: Bytes[66] = slice(msg.data, shown.MOVE + 4 + record, 66)
     s.dtype = commitments.dtype(type_)
     s.limit = commitments.elements(type_)
     if s.form == forms.MOVED:
@@ -306,27 +291,27 @@ def _tensor(before: states.State) -> states.State:
 
 @internal
 @view
-def _record(at: uint256, index: uint256) -> bytes32:
+def _record(at: uint256, index: uint256) -> (bytes32, uint256):
     """
-    @notice Leaf hash of the record of a value, which stands with its proof at this position.
+    @notice Leaf hash of the record of a value, which stands with its proof at this position; where they end.
     """
     leaf: bytes32 = shown.record_hash(at)
     root: bytes32 = shown.root(shown.number(96, 8), index, leaf, at + 240)
     assert root == shown.digest(64), "referee: record"
-    return leaf
+    return leaf, shown.after_proof(at + 240)
 
 
 @internal
 @view
-def _output(index: uint256) -> uint256:
+def _output(index: uint256) -> (uint256, uint256):
     """
-    @notice Position four bytes before the type of an output.
+    @notice Position four bytes before the type of an output, and where its proof ends.
     """
     at: uint256 = 32 + STATEMENT_BYTES
     assert shown.number(at, 1) == 3, "referee: output"
     kind: uint256 = shown.number(at + 1, 1)
     which: uint256 = shown.number(at + 2, 4)
-    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, 516 + 32 + STATEMENT_BYTES, 6))
+    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + STATEMENT_BYTES, 6))
     # the interface's leaves: inputs, weights, states, constants, outputs
     inputs: uint256 = shown.number(136, 4)
     weights: uint256 = inputs + shown.number(140, 4)
@@ -337,20 +322,19 @@ def _output(index: uint256) -> uint256:
     assert shown.root(total, outputs + index, leaf, at + 6) == interface_root, "referee: output"
     at = shown.after_proof(at + 6)
     if kind == 0:
-        self._record(at, which)
-        return at
+        return at, self._record(at, which)[1]
     if kind == 4:  # a constant is known by its tensor hash, which binds type and body
-        constant_: bytes32 = commitments.tensor_hash(slice(msg.data, 516 + at, 66), shown.digest(at + 66))
+        constant_: bytes32 = commitments.tensor_hash(slice(msg.data, shown.MOVE + at, 66), shown.digest(at + 66))
         leaf = merkle.leaf_hash(concat(0x02, constant_))
         assert shown.root(total, constants + which, leaf, at + 98) == interface_root, "referee: output"
-        return at - 4
+        return at - 4, shown.after_proof(at + 98)
     if kind == 1:
         which += inputs
     elif kind == 2:
         which += weights
-    leaf = merkle.leaf_hash(slice(msg.data, 516 + at, 67))
+    leaf = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, 67))
     assert shown.root(total, which, leaf, at + 67) == interface_root, "referee: output"
-    return at - 3
+    return at - 3, shown.after_proof(at + 67)
 
 
 @internal
@@ -360,6 +344,7 @@ def _leaf(before: states.State) -> states.State:
     @notice The 512 bytes of a leaf, of a tensor or of a derivation.
     """
     s: states.State = before
+    shown.end(512)
     assert shown.leaf_hash(0) == s.node, "referee: leaf"
     s.leaf = s.node
     s.leaf_index = s.index
@@ -374,6 +359,7 @@ def _element(before: states.State) -> states.State:
     @notice Position u16 in the leaf, and the leaf, which the defender has shown.
     """
     s: states.State = before
+    shown.end(2 + 512)
     assert shown.leaf_hash(2) == s.leaf, "referee: leaf"
     i: uint256 = shown.number(0, 2)
     bits: uint256 = commitments.element(shown.leaf(2), s.dtype, i)
@@ -398,6 +384,7 @@ def _entry(before: states.State) -> states.State:
     @notice Position u8 in the leaf of a derivation.
     """
     s: states.State = before
+    shown.end(1)
     per: uint256 = unsafe_div(512, s.width)
     i: uint256 = shown.number(0, 1)
     assert i < per, "referee: entry"

@@ -8,7 +8,6 @@
 
 from . import shown
 
-MOVE: constant(uint256) = 516
 MASK64: constant(uint256) = 2**64 - 1
 MAX_DIGITS: constant(uint256) = 24
 MAX_ACCESSES: constant(uint256) = 16
@@ -77,7 +76,7 @@ def digits(r: Rule, element: uint256, k: uint256) -> uint256[MAX_DIGITS]:
     i: uint256 = unsafe_add(r.outs, r.reds)
     x: uint256 = k
     # a word that ends with the size of the digit before
-    p: uint256 = unsafe_add(unsafe_add(MOVE - 16, r.at), unsafe_mul(8, i))
+    p: uint256 = unsafe_add(unsafe_add(shown.MOVE - 16, r.at), unsafe_mul(8, i))
     for _: uint256 in range(i, bound=MAX_DIGITS):
         if i == r.outs:
             x = element
@@ -125,11 +124,33 @@ def flat(r: Rule, source: uint256, element: uint256, k: uint256) -> (bool, uint2
     d: uint256[MAX_DIGITS] = self.digits(r, element, k)
     p: uint256 = self.access(r, source)
     coords: uint256 = shown.number(p, 8)
-    p = unsafe_add(p, MOVE + 8)
+    p = unsafe_add(p, shown.MOVE + 8)
     total: uint256 = 0
     for _: uint256 in range(coords, bound=MAX_COORDS):
-        x: uint256 = self._coordinate(p, n, d)
-        p = unsafe_add(p, unsafe_mul(8, n))
+        # sum of the n coefficients times the digits, in two's complement of 256 bits
+        x: uint256 = 0
+        i: uint256 = 0
+        for _w: uint256 in range(unsafe_add(n, 3) >> 2, bound=6):
+            word: uint256 = convert(slice(msg.data, p, 32), uint256)  # four coefficients
+            left: uint256 = unsafe_sub(n, i)
+            if left < 4:  # the others are no coefficients
+                word = (word >> unsafe_sub(256, left << 6)) << unsafe_sub(256, left << 6)
+                p = unsafe_add(p, left << 3)
+            else:
+                p = unsafe_add(p, 32)
+            if word >> 192 != 0:
+                x = unsafe_add(x, unsafe_mul(unsafe_sub((word >> 192) ^ 2**63, 2**63), d[i]))
+            if word << 64 != 0:
+                y: uint256 = (word >> 128) & MASK64
+                if y != 0:
+                    x = unsafe_add(x, unsafe_mul(unsafe_sub(y ^ 2**63, 2**63), d[unsafe_add(i, 1)]))
+                y = (word >> 64) & MASK64
+                if y != 0:
+                    x = unsafe_add(x, unsafe_mul(unsafe_sub(y ^ 2**63, 2**63), d[unsafe_add(i, 2)]))
+                y = word & MASK64
+                if y != 0:
+                    x = unsafe_add(x, unsafe_mul(unsafe_sub(y ^ 2**63, 2**63), d[unsafe_add(i, 3)]))
+            i = unsafe_add(i, 4)
         # bound, stride, offset
         word: uint256 = convert(slice(msg.data, unsafe_sub(p, 8), 32), uint256)
         p = unsafe_add(p, 24)
@@ -138,28 +159,6 @@ def flat(r: Rule, source: uint256, element: uint256, k: uint256) -> (bool, uint2
             return False, 0
         total = total + x * ((word >> 64) & MASK64)
     return True, total
-
-
-@internal
-@view
-def _coordinate(start: uint256, n: uint256, d: uint256[MAX_DIGITS]) -> uint256:
-    """
-    @notice Sum of the n coefficients in calldata times the digits, in two's complement of 256 bits.
-    """
-    p: uint256 = start
-    i: uint256 = 0
-    x: uint256 = 0
-    for _: uint256 in range(unsafe_add(n, 3) >> 2, bound=6):
-        word: uint256 = convert(slice(msg.data, p, 32), uint256)  # four coefficients
-        for k: uint256 in range(4):
-            if word == 0 or unsafe_add(i, k) >= n:
-                break
-            if word >> 192 != 0:
-                x = unsafe_add(x, unsafe_mul(self._signed(word >> 192), d[unsafe_add(i, k)]))
-            word = word << 64
-        i = unsafe_add(i, 4)
-        p = unsafe_add(p, 32)
-    return x
 
 
 @internal

@@ -2,32 +2,70 @@
 """
 @title Shown
 @notice What a move shows, read from calldata where it stands.
-@dev For external functions of two arguments, `state: Bytes[384]` and `move: Bytes[MOVE]`, encoded without
-     gaps: `check` makes sure. Positions count from the first byte of the move. A read beyond the end reverts.
+@dev For `respond(dispute: bytes32, state: Bytes[384], move: Bytes[12288])`, encoded without gaps: `check` makes
+     sure. So a call can be handed on as it came. Positions count from the first byte of the move.
 """
 
 from . import merkle
 
 BIT: constant(uint256) = 1
 STATE_BYTES: constant(uint256) = 384
-STATE: constant(uint256) = 100  # selector, two offsets, length
-MOVE: constant(uint256) = 516  # the state, then the move's length
+MOVE_BYTES: constant(uint256) = 12288
+STATE: constant(uint256) = 132  # selector, dispute, two offsets, length
+MOVE: constant(uint256) = 548  # the state, then the move's length
 RECORD_BYTES: constant(uint256) = 240
 LEAF_BYTES: constant(uint256) = 512
 STATEMENT_BYTES: constant(uint256) = 284
-MAX_COUNT: constant(uint256) = 2**40
-MAX_DEPTH: constant(uint256) = 40
 
 
 @internal
 @view
 def check():
     """
-    @notice Both arguments stand where they are read.
+    @notice The arguments stand where they are read, and nothing behind them.
+    @dev What is read is then what the event shows, and what a later call with the same arguments reads.
     """
-    assert convert(slice(msg.data, 4, 32), uint256) == 64, "shown: layout"
-    assert convert(slice(msg.data, 36, 32), uint256) == 96 + STATE_BYTES, "shown: layout"
-    assert convert(slice(msg.data, 68, 32), uint256) == STATE_BYTES, "shown: state"
+    # offsets of state and move, and the state's length
+    offsets: uint256 = convert(slice(msg.data, 36, 32), uint256) ^ 96
+    offsets |= convert(slice(msg.data, 68, 32), uint256) ^ (128 + STATE_BYTES)
+    offsets |= convert(slice(msg.data, 100, 32), uint256) ^ STATE_BYTES
+    self.check_last(offsets, MOVE, self.size())
+
+
+@internal
+@view
+def check_last(wrong: uint256, at: uint256, size: uint256):
+    """
+    @notice Nothing is wrong so far, and the last argument has its bytes here, and behind them nothing but zeros
+            to fill a word.
+    """
+    fill: uint256 = unsafe_sub(0, size) & 31
+    end: uint256 = unsafe_add(unsafe_add(at, size), fill)
+    last: uint256 = convert(slice(msg.data, unsafe_sub(len(msg.data), 32), 32), uint256)
+    assert (
+        wrong == 0
+        and size <= MOVE_BYTES
+        and len(msg.data) == end
+        and last & unsafe_sub(BIT << (fill << 3), 1) == 0
+    ), "shown: layout"
+
+
+@internal
+@view
+def size() -> uint256:
+    """
+    @notice Bytes of the move.
+    """
+    return convert(slice(msg.data, MOVE - 32, 32), uint256)
+
+
+@internal
+@view
+def end(at: uint256):
+    """
+    @notice A move ends here: one move has one encoding.
+    """
+    assert at == self.size(), "shown: length"
 
 
 @internal
@@ -117,21 +155,6 @@ def root(count: uint256, index: uint256, leaf_hash_: bytes32, at: uint256) -> by
     @dev merkle.root_from_node costs twice as much, since it takes the siblings in an array.
     """
     n: uint256 = self.number(at, 1)
-    assert count <= MAX_COUNT and index < count, "merkle: index"
-    # one sibling a level: 2^n is the least power of two not below the count
-    assert BIT << n >= count and BIT << n < count << 1, "merkle: proof length"
-    node: bytes32 = leaf_hash_
-    i: uint256 = index
-    last: uint256 = unsafe_sub(count, 1)  # position of the last node of the level
-    p: uint256 = unsafe_add(MOVE + 1, at)
-    for _: uint256 in range(n, bound=MAX_DEPTH):
-        sibling: bytes32 = convert(slice(msg.data, p, 32), bytes32)
-        if i & 1 == 1:
-            node = sha256(concat(0x01, sibling, node))
-        else:
-            assert i < last or sibling == empty(bytes32), "merkle: absent node"
-            node = sha256(concat(0x01, node, sibling))
-        i = i >> 1
-        last = last >> 1
-        p = unsafe_add(p, 32)
-    return node
+    # one sibling a level
+    assert BIT << n >= count, "merkle: proof length"
+    return merkle.climb(count, 0, index, leaf_hash_, unsafe_add(MOVE + 1, at), n)

@@ -16,7 +16,6 @@ from . import states
 
 BIT: constant(uint256) = 1
 MASK64: constant(uint256) = 2**64 - 1
-MOVE: constant(uint256) = 516
 HOPS: constant(uint256) = 12
 BLOBS: constant(uint256) = 16
 NODE_BYTES: constant(uint256) = 241  # of the leaf of a node of a row program
@@ -39,6 +38,8 @@ struct Blobs:
 struct Reader:  # how far a move has been read
     at: uint256
     blob: uint256
+    outer: bool  # whether the statement was needed
+    owner: uint256  # position of the owner's record, once an input of a row program was read
 
 
 struct Source:
@@ -92,7 +93,7 @@ def open_tensor(flat: uint256, at: uint256) -> (bytes32, uint256, uint256, uint2
     """
     @notice From type, leaf and proof: tensor hash, element, its type's code, and where they end.
     """
-    type_: Bytes[66] = slice(msg.data, MOVE + at, 66)
+    type_: Bytes[66] = slice(msg.data, shown.MOVE + at, 66)
     assert flat < commitments.elements(type_), "proof: element"
     code: uint256 = commitments.dtype(type_)
     per: uint256 = unsafe_sub(9, commitments.log_size(code))  # log2 of elements in a leaf
@@ -165,8 +166,10 @@ def opened(
     bits: uint256 = 0
     code: uint256 = 0
     for _: uint256 in range(HOPS):
-        if x.kind != VALUE and x.kind != LOCAL:
-            break
+        if x.kind != LOCAL:
+            r.outer = True
+            if x.kind != VALUE:
+                break
         follow: uint256 = shown.number(r.at, 1)
         at: uint256 = unsafe_add(r.at, 1)
         if follow == 0:
@@ -178,7 +181,7 @@ def opened(
                 assert x.index >= s.first, "proof: local"
                 nodes: uint256 = s.leaves - 1 - s.first
                 bits, code, at = self.open_in(s.rows, nodes, x.index - s.first, x.flat, at)
-            return Opened(bits=bits, dtype=code, reader=Reader(at=at, blob=r.blob))
+            return Opened(bits=bits, dtype=code, reader=Reader(at=at, blob=r.blob, outer=r.outer, owner=r.owner))
         if x.kind == VALUE:
             r.at = self.check_record(statement, at, x.index)
             inside, x = self._move(blobs, r.blob, at, x.flat)
@@ -186,28 +189,32 @@ def opened(
         else:
             tag: uint256 = shown.number(at, 1)
             if tag == 2:
-                self._check_local(s, x.index, merkle.leaf_hash(slice(msg.data, MOVE + at, NODE_BYTES)), at + NODE_BYTES)
+                self._check_local(s, x.index, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, NODE_BYTES)), at + NODE_BYTES)
                 r.at = shown.after_proof(at + NODE_BYTES)
                 inside, x = self._move(blobs, r.blob, at + 1, x.flat)
                 r.blob += 1
             elif tag == 0:
-                self._check_local(s, x.index, merkle.leaf_hash(slice(msg.data, MOVE + at, 100)), at + 100)
+                self._check_local(s, x.index, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, 100)), at + 100)
                 operand: uint256 = shown.number(at + 1, 1)
                 rule: rules.Rule = rules.parse(self.take(blobs, r.blob, shown.digest(at + 68)))
                 r.blob += 1
                 inside, x.flat = rules.flat(rule, 0, s.owner_element, x.flat)
                 assert inside, "proof: row input"
                 at = shown.after_proof(at + 100)
-                r.at = self.check_record(statement, at, s.owner)
-                x = self.record_source(at, operand, x.flat)
+                if not r.outer:  # once a move
+                    assert shown.record_hash(at) == s.run, "proof: record"
+                    r.owner = at
+                    at = unsafe_add(at, shown.RECORD_BYTES)
+                r.at = at
+                x = self.record_source(r.owner, operand, x.flat)
             elif tag == 3:
-                self._check_local(s, x.index, merkle.leaf_hash(slice(msg.data, MOVE + at, NUMBER_BYTES)), at + NUMBER_BYTES)
+                self._check_local(s, x.index, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, NUMBER_BYTES)), at + NUMBER_BYTES)
                 bits = self.affine(at, s.owner_element)
                 r.at = shown.after_proof(at + NUMBER_BYTES)
                 return Opened(bits=bits, dtype=3, reader=r)
             else:
                 assert tag == 1, "proof: local"
-                self._check_local(s, x.index, merkle.leaf_hash(slice(msg.data, MOVE + at, 33)), at + 33)
+                self._check_local(s, x.index, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, 33)), at + 33)
                 hash: bytes32 = empty(bytes32)
                 hash, bits, code, r.at = self.open_tensor(x.flat, shown.after_proof(at + 33))
                 assert hash == shown.digest(at + 1), "proof: constant"

@@ -49,7 +49,7 @@ struct State:
     leaf_index: uint256
     entry: uint256
     context: bytes32  # hash of the statement
-    run: bytes32
+    run: bytes32  # hash of the run; inside a row program leaf hash of the owner's record
     values: bytes32
     rows: bytes32
     program: bytes32
@@ -152,8 +152,17 @@ def at(s: State, kind: uint256, node: bytes32, count: uint256, level: uint256, i
     if level > 0:
         out.phase = REVEAL
     else:
-        out.phase = (AT_LEAF >> unsafe_mul(4, kind)) & 15
+        out.phase = self.at_leaf(kind)
     return out
+
+
+@internal
+@pure
+def at_leaf(kind: uint256) -> uint256:
+    """
+    @notice The phase at a leaf of this kind of tree.
+    """
+    return (AT_LEAF >> unsafe_mul(4, kind)) & 15
 
 
 @internal
@@ -163,6 +172,22 @@ def top(s: State, kind: uint256, root: bytes32, count: uint256) -> State:
     @notice The state that points at the root of a tree.
     """
     return self.at(s, kind, root, count, merkle.depth(count), 0)
+
+
+@internal
+@pure
+def nowhere(s: State, phase: uint256) -> State:
+    """
+    @notice The state in a phase that points at no node.
+    """
+    out: State = s
+    out.phase = phase
+    out.kind = 0
+    out.node = empty(bytes32)
+    out.count = 0
+    out.level = 0
+    out.index = 0
+    return out
 
 
 @internal

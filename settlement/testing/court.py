@@ -199,9 +199,9 @@ class Job:
         state = world.states[dispute]
         move = run.move(state, world.shown[dispute])
         world.send(name, "respond", dispute, state, move)
-        after, winner = world.referee.call("play", state, move)
+        after = world.referee.call("respond", dispute, state, move)
         world.states[dispute], world.shown[dispute] = bytes(after), move
-        return int(winner + 2 if winner else after[11])
+        return int(after[2] + 2 if after[2] else after[11])
 
     def play(
         self, dispute: bytes, defender: tuple[str, MockRun], challenger: tuple[str, MockRun]

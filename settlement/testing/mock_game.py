@@ -9,7 +9,7 @@ from ree.settlement.watcher import Standing
 
 NUMERIC_ID = bytes(keccak(text="mock"))
 WORDS, GROUP = 256, 16
-DIGESTS, PICK, SHOW, WORD, PROVE = range(5)  # phases
+DIGESTS, PICK, SHOW, WORD, PROVE = range(100, 105)  # phases
 MOVES = 5  # of a whole dispute
 
 

@@ -1,6 +1,8 @@
-"""Gas of each kind of move, with the transaction around it: the most observed in three disputes."""
+"""Gas of each kind of move: the most observed in three disputes, and that of a whole one."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -9,51 +11,73 @@ from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.settlement.evidence import Evidence
+from ree.settlement.terms import OneRun
+from ree.settlement.testing.deep import DeepParty
 from ree.settlement.testing.evm import CALLER
+from ree.settlement.testing.receipts import play
 from ree.settlement.testing.referee import referee
+from ree.settlement.work import instance_bytes, run_facts
 from ree.verde.fault import Fault, Liar
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
 from ree.verde.party import Party, run_of
 
 K = 1301
-Played = tuple[Phase, tuple[int, int]]
+BOTTOM = (Phase.PROVE, Phase.STEP, Phase.DERIVE)  # told apart by what is disputed
+Played = Iterator[tuple[State, bytes, int]]
 
 
-def transaction(before: bytes, move: bytes) -> tuple[int, int]:
-    """Gas of `play` without and with the transaction's base and calldata (EIP-7623)."""
+def rules(before: bytes, move: bytes) -> int:
+    """Gas of the referee's `respond` without transaction and calldata."""
     c = referee()
-    data = c.selector("play") + c.encode("play", before, move)
+    data = c.selector("respond") + c.encode("respond", bytes(32), before, move)
     c._evm.message_call(CALLER, c.address, calldata=data, gas=10**9)
-    used = int(c._evm.result.gas_used)
     tokens = sum(4 if x else 1 for x in data)
-    return used - 21_000 - 4 * tokens, max(used, 21_000 + 10 * tokens)
+    return int(c._evm.result.gas_used) - 21_000 - 4 * tokens
 
 
 def moves() -> dict[str, dict[str, int]]:
-    """By kind of move: gas of the rules alone, and of a transaction that does nothing else."""
+    """By kind of move: gas of the rules alone, and of the transaction that plays it in the Court, by its
+    receipt; `dispute deep`: all of them."""
     out: dict[str, dict[str, int]] = {}
-    for name, dispute in (("contraction", _contraction()), ("attention", _attention())):
-        for phase, (rules, total) in dispute:
-            key = f"{phase.name} {name}" if phase is Phase.PROVE else phase.name
-            worst = out.setdefault(key, {"gas": 0, "transaction": 0})
-            worst["gas"] = max(worst["gas"], rules)
-            worst["transaction"] = max(worst["transaction"], total)
+
+    def worst(name: str, gas: int, transaction: int) -> None:
+        entry = out.setdefault(name, {"gas": 0, "transaction": 0})
+        entry["gas"] = max(entry["gas"], gas)
+        entry["transaction"] = max(entry["transaction"], transaction)
+
+    for name, (evidence, played) in disputes().items():
+        total = [0, 0]
+        for s, data, transaction in played:
+            used = rules(evidence.state(s), data)
+            total = [total[0] + used, total[1] + transaction]
+            worst(
+                f"{s.phase.name} {name}" if s.phase in BOTTOM else s.phase.name, used, transaction
+            )
+        worst(f"dispute {name}", *total)
     return dict(sorted(out.items()))
 
 
-def _played(program: Program, inputs: tuple[Array, ...], fault: Fault) -> list[Played]:
+def disputes() -> dict[str, tuple[Evidence, Played]]:
+    """Disputes on the embedded chain, by name."""
+    return {"deep": deep(), "contraction": _contraction(), "attention": _attention()}
+
+
+def deep() -> tuple[Evidence, Played]:
+    """The deepest dispute: `testing.deep` says over what."""
+    party = DeepParty()
+    evidence = Evidence(party.game, party.instance)
+    first = party.game.begin(party.statement)
+    return evidence, play(run_facts(party.instance, party.statement), evidence, first, party, party)
+
+
+def _lie(program: Program, inputs: tuple[Array, ...], fault: Fault) -> tuple[Evidence, Played]:
     run, instance = run_of(program, inputs)
     evidence = Evidence(Game(run.scope), instance)
     honest, liar = Party(run, instance.digest), Liar(run, fault, instance.digest)
-    s = State(liar.statement)
-    out: list[Played] = []
-    while s.phase is not Phase.OVER:
-        move = (liar if s.player == "defender" else honest).move(s)
-        out.append((s.phase, transaction(evidence.state(s), evidence.move(s, move))))
-        s = evidence.game.apply(s, move)
-    assert s.winner == "challenger"
-    return out
+    s = liar.statement
+    facts = OneRun(instance_bytes(instance), s.inputs, s.weights, s.states)
+    return evidence, play(facts, evidence, State(s), liar, honest)
 
 
 def _chain(b: Builder, x: Ref, n: int) -> Ref:
@@ -62,7 +86,7 @@ def _chain(b: Builder, x: Ref, n: int) -> Ref:
     return x
 
 
-def _contraction() -> list[Played]:
+def _contraction() -> tuple[Evidence, Played]:
     """Both operands behind moves, the entry before in another leaf."""
     rng, b = np.random.default_rng(0), Builder()
     x, w = b.input(TensorType(DType.F32, (K, 48))), b.input(TensorType(DType.F32, (2, 96, K)))
@@ -71,10 +95,10 @@ def _contraction() -> list[Played]:
     y = b.add("linear", left, right)
     program = Program(b.finish((y,)), Names(("x", "w"), ("y",), ()), ())
     inputs = tuple(rng.standard_normal(s).astype(np.float32) for s in ((K, 48), (2, 96, K)))
-    return _played(program, inputs, Fault(y.index, 77, 128 * 10, 1 << 22))
+    return _lie(program, inputs, Fault(y.index, 77, 128 * 10, 1 << 22))
 
 
-def _attention() -> list[Played]:
+def _attention() -> tuple[Evidence, Played]:
     """Query times key inside a row: both cut out of tensors behind two moves each."""
     rng, b = np.random.default_rng(0), Builder()
     x = _chain(b, b.input(TensorType(DType.F32, (1, 32, 96))), 60)
@@ -83,4 +107,4 @@ def _attention() -> list[Played]:
     y = b.add("attention", *parts, causal=True, scale=0.25, window=0, q_offset=0)
     program = Program(b.finish((y,)), Names(("x",), ("y",), ()), ())
     inputs = (rng.standard_normal((1, 32, 96)).astype(np.float32),)
-    return _played(program, inputs, Fault(y.index, 777, 20, 1 << 22, (1, 5)))
+    return _lie(program, inputs, Fault(y.index, 777, 20, 1 << 22, (1, 5)))

@@ -6,7 +6,7 @@ import pytest
 from ree.kernels import opdef, registry, rowprogram
 from ree.kernels.opdef import Form, apply
 from ree.kernels.types import DType, TensorType
-from ree.verde.derivation import load_bits, read_bits, run_all, store_bits
+from ree.verde.derivation import Derivation, load_bits, read_bits, run_all, store_bits
 from ree.verde.forms import derivation
 
 
@@ -61,7 +61,8 @@ def test_the_last_entry_is_the_element(name, sample):
                 continue
             d = derivation(node, e, r)
             entries = run_all(d, sample.inputs)
-            assert d.entries(sample.inputs) == entries
+            if type(d).entries is not Derivation.entries:  # made all at once
+                assert d.entries(sample.inputs) == entries
             assert len(entries) == d.count
             assert (
                 load_bits(store_bits(entries[-1], node.outputs[r].dtype), node.outputs[r].dtype)

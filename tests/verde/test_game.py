@@ -17,12 +17,14 @@ from ree.verde.testing import (
     samples,
 )
 
+RARE = {"cast", "eq", "ne"}  # in few samples of these a lie before the last operation shows
 SINGLE = {"cat", "full", "iota", "pad"}  # an element of these is one operation
 
 
 @pytest.mark.parametrize("op", operators())
 def test_a_liar_loses_by_execution(op):
-    found = dispute_samples(op, 3, lambda run, instance: partial(play, Game(run.scope)))
+    many = 3 if op in RARE else 2
+    found = dispute_samples(op, many, lambda run, instance: partial(play, Game(run.scope)))
     assert found
     for sample, lies in found:
         assert lies, f"no lie about {sample.name}"

@@ -8,6 +8,7 @@ from .. import commitments
 from .. import merkle
 
 MAX_DEPTH: constant(uint256) = 40
+SHOWN: constant(uint256) = 4 + 5 * 32  # the last of four arguments: an offset, a length
 
 
 @external
@@ -78,7 +79,7 @@ def reveal(
     count: uint256, level: uint256, index: uint256, shown: DynArray[bytes32, 16]
 ) -> (bytes32, uint256):
     gas: uint256 = msg.gas
-    node: bytes32 = merkle.reveal(count, level, index, shown)
+    node: bytes32 = merkle.reveal(count, level, index, SHOWN, len(shown) << 5)
     return node, unsafe_sub(gas, msg.gas)
 
 
