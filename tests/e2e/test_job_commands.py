@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,45 @@ def test_a_job_from_the_command_line(desk: Desk, run: Run) -> None:
         done = subprocess.run([*call, *desk.court], capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stderr) == (0, "")
         assert f"outcome     {root}, unverified" in done.stdout
+
+
+TRAIN = """
+import torch
+import ree.optim
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Linear(6, 3)
+def loss(model, batch):
+    return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+def optimizer():
+    return ree.optim.AdamW(lr=0.01)
+def batch(step):
+    g = torch.Generator().manual_seed(step)
+    return torch.randn(4, 6, generator=g), torch.randint(0, 3, (4,), generator=g)
+"""
+
+
+@pytest.mark.parametrize("chain", ["anvil"], indirect=True)
+def test_a_job_about_a_training_run(desk: Desk, run: Run, tmp_path: Path) -> None:
+    """The root of its history is agreed on by a replay, committed to and paid for."""
+    pytest.importorskip("torch")
+    from ree.run_directory import RunReader
+
+    (tmp_path / "t.py").write_text(TRAIN)
+    made = ["train", str(tmp_path / "t.py"), "-o", str(tmp_path / "run"), "--steps", "5"]
+    with redirect_stdout(StringIO()):
+        assert main([*made, "--json"]) == 0
+    what = ("--artifact", str(tmp_path / "run"))
+    job = run("poster", "post", *what, "--terms", str(desk.terms))["job"]
+    start = desk.chain.now
+    run("alice", "accept", job, *what)
+    assert "the job is about another" in run("bob", "accept", job, *desk.what, code=2)["error"]
+    root = run("alice", "commit", job, *what)["root"]
+    assert root == RunReader(tmp_path / "run").history.history_root.hex()
+    desk.chain.wait_until(start + 2 * WINDOW + 10)
+    run("alice", "reveal", job, *what)
+    desk.chain.wait_until(start + 5 * WINDOW + 10)
+    assert run("alice", "claim", job)["withdrawn"] == 4000 + 995
 
 
 # wrong calls: one line, exit 2, and nobody's money or files have moved
