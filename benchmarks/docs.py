@@ -117,7 +117,7 @@ def _step(s: Step) -> str:
 
 def settlement() -> str:
     """docs/settlement.md with the tables between its markers written anew."""
-    snapshot = json.loads((ROOT / "tests" / "settlement" / "gas.json").read_text())
+    snapshot = json.loads((ROOT / "settlement" / "gas.json").read_text())
     tables = {
         "functions": _gas_table("function", _gas(snapshot["functions"])),
         "steps": _gas_table("step of microcode", _gas_by_operation(snapshot["steps"])),

@@ -15,6 +15,7 @@ from ree.errors import ChainError
 from ree.kernels import opdef
 from ree.kernels.opdef import Array
 from ree.program import Names, Program
+from ree.settlement.bonds import Prices, least_bonds
 from ree.settlement.client import FINAL, Agreed, Court, agree
 from ree.settlement.compile import compile_ahead
 from ree.settlement.deploy import deploy_court, deploy_referee, deploy_token
@@ -29,7 +30,9 @@ from ree.verde.scope import VALUES
 
 ROLES = ("poster", "honest", "cheat", "challenger")
 MONEY = 1_000_000
-REWARD, PROVIDER_BOND, CHALLENGER_BOND = 10_000, 40_000, 8_000
+REWARD = 10_000
+BONDS = least_bonds(REWARD, Prices(million_gas=1000, execution=500))
+PROVIDER_BOND, CHALLENGER_BOND = BONDS.provider, BONDS.challenger
 WINDOW, CLOCK, GRACE = 3600, 86_400, 1800  # seconds
 MOVES = ("respond", "descend")
 

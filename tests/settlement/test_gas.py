@@ -1,10 +1,9 @@
-"""Gas of the contracts against tests/settlement/gas.json, which `python tests/settlement/test_gas.py` writes.
+"""Gas of the contracts against settlement/gas.json, which `python tests/settlement/test_gas.py` writes.
 
 The gas of a function is that of calling it with its operands at hand, without the transaction around it, by
 Vyper's legacy code generator. Of a move there is also the receipt of its transaction in the Court."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ import pytest
 pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
+from ree.settlement.bonds import SNAPSHOT
 from ree.settlement.testing import gas, referee_gas
 
-SNAPSHOT = Path(__file__).resolve().parent / "gas.json"
 SLACK = 0.02
 BOUNDS = {"fma": 2300, "reveal of 16 children": 8000, "element of 2^24 float32, rank 8": 20_000}
 STEP_BOUND = 2300

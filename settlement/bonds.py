@@ -1,0 +1,58 @@
+"""Bonds that make honesty pay, from the gas that disputes were measured to cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ree.errors import InputError
+
+SNAPSHOT = Path(__file__).parent / "gas.json"  # tests/settlement/test_gas.py writes and checks it
+MILLION = 1_000_000
+
+
+@cache
+def gas_of_a_dispute() -> int:
+    """Gas of all moves of both sides of the deepest dispute measured: 2^20 steps, 2^12 values, 2^24 elements,
+    chains of 2^14."""
+    found: int = json.loads(SNAPSHOT.read_text())["referee"]["dispute deep"]["transaction"]
+    return found
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a party pays, in units of the job's token: for a million gas, and for one re-execution with a
+    trace of every operator."""
+
+    million_gas: int
+    execution: int
+
+    @property
+    def dispute(self) -> int:
+        """At most what one side of a dispute spends."""
+        return -(-gas_of_a_dispute() * self.million_gas // MILLION) + self.execution
+
+
+@dataclass(frozen=True)
+class Bonds:
+    """Units of the job's token."""
+
+    provider: int
+    challenger: int
+
+
+def least_bonds(reward: int, prices: Prices, winners: int = 1) -> Bonds:
+    """The least bonds with which nobody loses by being honest and nobody gains by lying.
+
+    reward: what a false result is worth to its provider, at least the job's reward. winners: challengers who
+    shall each be paid for refuting one claim. Half of a lost bond is burnt: so a defender gets half of the
+    challenger's, all winners together half of the provider's, and a cheat loses more than `reward`.
+    InputError unless all are positive.
+    """
+    if min(reward, prices.million_gas, prices.execution, winners) < 1:
+        raise InputError("bonds: expected a reward, prices and a number of winners of at least 1")
+    return Bonds(
+        provider=2 * max(reward + 1, winners * prices.dispute), challenger=2 * prices.dispute
+    )

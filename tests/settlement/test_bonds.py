@@ -1,0 +1,40 @@
+"""Bonds: at the least ones honesty pays, at one unit less it does not."""
+
+import pytest
+
+from ree.errors import InputError
+from ree.settlement.bonds import MILLION, Prices, gas_of_a_dispute, least_bonds
+
+
+@pytest.mark.parametrize("reward", [1, 9_999, 10_000, 10**12])
+@pytest.mark.parametrize("winners", [1, 2, 7])
+@pytest.mark.parametrize("prices", [Prices(1, 1), Prices(333, 7_919), Prices(10**9, 1)])
+def test_honesty_pays_and_one_unit_less_does_not(reward, winners, prices):
+    """By the shares that the Court pays: half of a lost bond, among the winners, rounded down."""
+
+    def pays(provider, challenger):
+        return (
+            provider - provider // 2 > reward
+            and provider // 2 // winners >= prices.dispute
+            and challenger // 2 >= prices.dispute
+        )
+
+    bonds = least_bonds(reward, prices, winners)
+    assert pays(bonds.provider, bonds.challenger)
+    assert not pays(bonds.provider, bonds.challenger - 1)
+    assert not pays(bonds.provider - 2, bonds.challenger)
+
+
+def test_a_dispute_costs_its_gas_and_one_execution():
+    assert gas_of_a_dispute() > 10**6
+    assert Prices(MILLION, 5).dispute == gas_of_a_dispute() + 5
+    assert Prices(1, 1).dispute == -(-gas_of_a_dispute() // MILLION) + 1
+
+
+@pytest.mark.parametrize(
+    ("reward", "prices", "winners"),
+    [(0, Prices(1, 1), 1), (1, Prices(0, 1), 1), (1, Prices(1, 0), 1), (1, Prices(1, 1), 0)],
+)
+def test_nothing_is_free(reward, prices, winners):
+    with pytest.raises(InputError, match="at least 1"):
+        least_bonds(reward, prices, winners)
