@@ -28,8 +28,8 @@ class Gradients(Optimizer):
     def slots(self, shapes):
         return {}
 
-    def update(self, m, parameters, grads, slots, step):
-        return dict(grads), {}
+    def _one(self, op, name, p, g, slots, new_slots, lr, common):
+        return g
 
 
 class Holder(nn.Module):
