@@ -294,6 +294,8 @@ def _cumsum(m: Importer, x: Ref, dim: int, *, dtype: Any = None) -> Ref:
 def _softmax(m: Importer, x: Ref, dim: int, dtype: Any = None) -> Ref:
     x = m.as_float(x)
     rank = m.type(x).rank
+    if rank == 0:
+        return m.view(m.add("softmax", m.view(x, (1,)), dim=0), ())
     axis = m.axis(dim, rank)
     last = rank - 1
     if axis == last:

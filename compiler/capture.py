@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +137,22 @@ def _decompositions() -> dict[Any, Any]:
         name = str(op).removeprefix("aten.")
         if name in KEEP or name.split(".")[0] in KEEP:
             del table[op]
-    return dict(table)
+    linspace = torch.ops.aten.linspace.default
+    return dict(table) | {linspace: _between_integers(table[linspace])}
+
+
+def _between_integers(linspace: Callable[..., Any]) -> Callable[..., Any]:
+    """Integers without rounding: eager mode cuts both ends to integers and goes on in float64, the
+    decomposition does neither."""
+
+    def decomposition(start: Any, end: Any, steps: Any, *, dtype: Any = None, **how: Any) -> Any:
+        if dtype is None or dtype.is_floating_point or steps < 2:
+            return linspace(start, end, steps, dtype=dtype, **how)
+        first, last = int(start), int(end)
+        at = torch.arange(steps, dtype=torch.int64) * (last - first) + first * (steps - 1)
+        return torch.div(at, steps - 1, rounding_mode="trunc").to(dtype)
+
+    return decomposition
 
 
 def _first_line(e: BaseException) -> str:

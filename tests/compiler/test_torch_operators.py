@@ -204,3 +204,23 @@ def test_inputs_that_are_not_dense():
     ):
         with pytest.raises(UnsupportedError, match=why):
             ree.compile(Apply(lambda t: t), t)
+
+
+def test_softmax_of_a_number():
+    for dim in (0, -1):
+        check(lambda a, d=dim: (F.softmax(a, d), F.softmin(a, d), F.log_softmax(a, d)), x()[0, 0])
+
+
+@pytest.mark.parametrize("ends", [(4.3, -3), (-2, 60), (0, 0), (-7.9, 7.9)])
+@pytest.mark.parametrize("steps", [0, 1, 2, 7, 50])
+def test_linspace_of_integers(ends, steps):
+    check(lambda a: a[:1] + torch.linspace(*ends, steps, dtype=torch.int64), torch.ones(3).long())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_quotient_is_cut_before_it_is_rounded_to_half_precision(dtype):
+    """Eager mode rounds first: 25.97 becomes 26 in bfloat16."""
+    a, b = x(64, dtype=dtype), x(64, dtype=dtype, seed=1)
+    program = ree.compile(Apply(lambda p, q: torch.div(p, q, rounding_mode="trunc")), (a, b))
+    want = torch.div(a.float(), b.float(), rounding_mode="trunc").to(dtype)
+    assert torch.equal(program.run(a, b).outputs[0], want)
