@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from turns import TURN
 
 import ree
 
@@ -30,11 +31,6 @@ CASES = {
     "3x3 depthwise 144 at 56": (1, 144, 144, 3, 56, 1, 144),
     "3x3 32 groups of 4 at 56": (1, 128, 128, 3, 56, 1, 32),
 }
-
-
-# Seconds of a turn. Idle workers of torch's OpenMP spin for some 20 ms, and take a core from the other
-# side meanwhile: short turns would measure that.
-TURN = 0.3
 
 
 def seconds(run: Callable[[], object], repeat: int, clock: Callable[[], float]) -> float:

@@ -24,14 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from turns import TURN
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "training"
 NAMES = ("digits", "chargpt", "minilm_lora")
 WANTED = {"step": 1.0, "history": "step * 1.10 for chargpt", "memory": 1.2}
 SETTINGS = ("foreach", "fused")
 STEPS_OF_MEMORY = 4
-# Seconds. Idle workers of torch's OpenMP spin for some 20 ms, and take a core from the other side.
-TURN = 0.3
 
 
 def of_examples(name: str) -> Any:

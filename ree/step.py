@@ -172,9 +172,8 @@ class StepRunner:
             for i, r in enumerate(graph.outputs)
         ]
         self._loss = self._outputs[n]
-        self.intact = (
-            True  # false while a step overwrites the state, and after one that failed there
-        )
+        # false while a step overwrites the state, and after one that failed there
+        self.intact = True
         self.state: list[Array] = [_empty(t) for t in self._types]
         if step.initial:
             self.load(step.initial)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ree.compiler.instance import encode_attrs, encode_rule
+from ree.compiler.instance import RECORD_BYTES, encode_attrs, encode_rule
 from ree.compiler.ir import Kind, Ref
 from ree.kernels import opdef
 from ree.settlement.decidable import Form, form, obstacles
@@ -79,7 +79,7 @@ def _opening(evidence: Evidence, leaves: int, tensors: int) -> int:
 
 
 def _record(evidence: Evidence) -> int:
-    return 2 + 240 + 32 * depth(len(evidence.records))
+    return 2 + RECORD_BYTES + 32 * depth(len(evidence.records))
 
 
 def _outer(evidence: Evidence, start: Ref) -> Size:
@@ -106,6 +106,6 @@ def _local(evidence: Evidence, inner: RowScope, owner: int, start: int) -> Size:
         leaves = body_leaves(inner.types[local].nbytes)
         return total + 141 + proof + _opening(evidence, leaves, len(inner.nodes)), hops, hops
     x = program.inputs[local]
-    total += 100 + proof + len(encode_rule(x.rule)) + 240
+    total += 100 + proof + len(encode_rule(x.rule)) + RECORD_BYTES
     outer = _outer(evidence, evidence.game.program.producers[owner].sources[x.operand])
     return total + outer[0], hops + 1 + outer[1], hops + 1 + outer[2]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ree.errors import ChainError
+from ree.settlement.evidence import PHASES
 from ree.settlement.node import Node, Receipt, checksum
 from ree.settlement.terms import (
     Facts,
@@ -21,12 +22,13 @@ from ree.settlement.terms import (
     dispute_id,
     facts_digest,
 )
+from ree.verde.moves import Phase
 
 ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
 PENDING, OPENED, CLOSED = 1, 2, 3
 DEFENDER, CHALLENGER, DEFENDER_WON, CHALLENGER_WON = 1, 2, 3, 4
 FINAL, VOID = 2**256 - 1, 2**256 - 2
-DESCENTS = (3, 4)  # phases of a state: REVEAL, PICK
+DESCENTS = (PHASES[Phase.REVEAL], PHASES[Phase.PICK])
 MASK48 = 2**48 - 1
 
 

@@ -107,15 +107,19 @@ class Stage:
             self.story.lines.append(line)
             self.say(f"{line.at:>7} s  {role:<11} {r.gas:>9,} gas  {what}")
 
-    def play(self, facts: Facts, sides: Mapping[str, Side]) -> Story:
-        """A job: `honest` and `cheat` provide, `challenger` watches; the story of it."""
-        start, poster = self.chain.now, self.courts["poster"]
+    def terms(self, facts: Facts) -> Terms:
+        """Of a job that begins now."""
+        start = self.chain.now
         until = {d: start + WINDOW * (i + 1) for i, d in enumerate(DEADLINES)}
-        terms = Terms(
+        return Terms(
             poster=self.nodes["poster"].account, token=self.token, reward=REWARD, payees=1, slots=2,
             provider_bond=PROVIDER_BOND, challenger_bond=CHALLENGER_BOND, clock=CLOCK, grace=GRACE,
             facts=facts_digest(facts), nonce=1, **until,
         )  # fmt: skip
+
+    def play(self, facts: Facts, sides: Mapping[str, Side]) -> Story:
+        """A job: `honest` and `cheat` provide, `challenger` watches; the story of it."""
+        poster, terms = self.courts["poster"], self.terms(facts)
         self.act("poster", lambda: poster.post(terms, facts, "this process"))
         job = terms.id(self.nodes["poster"].chain_id, self.address)
         for role in ("honest", "cheat"):
@@ -225,7 +229,7 @@ def call_dispute(
     honest = Party(run, instance.digest)
     liar = Liar(run, fault, instance.digest) if fault else lie(run, instance.digest)
     node = run.scope.producers[liar.fault.value]
-    say(f"the cheat flips the last bit of operation {liar.fault.operation} of element {liar.fault.element} of "
+    say(f"the cheat flips a bit of operation {liar.fault.operation} of element {liar.fault.element} of "
         f"%{liar.fault.value} ({node.op}) and recomputes all that follows")  # fmt: skip
     stage = Stage(say, chain)
     true = Told(VerdePlayer(honest, instance), stage)

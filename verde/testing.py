@@ -21,13 +21,24 @@ from ree.verde.moves import State
 from ree.verde.party import Party, Run, run_of
 from ree.verde.scope import ROW, VALUES, ProgramScope
 
-FLIPS = (
-    1,
-    1 << 12,
-    1 << 20,
-    1 << 28,
-    1 << 31,
-)  # of a number; the higher ones are rarely rounded away
+# of a number; the higher ones are rarely rounded away
+FLIPS = (1, 1 << 12, 1 << 20, 1 << 28, 1 << 31)
+# a training file, for `ree train`
+TRAIN = """
+import torch
+import ree.optim
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Linear(6, 3)
+def loss(model, batch):
+    return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+def optimizer():
+    return ree.optim.AdamW(lr=0.01)
+def batch(step):
+    g = torch.Generator().manual_seed(step)
+    return torch.randn(4, 6, generator=g), torch.randint(0, 3, (4,), generator=g)
+"""
+
 TRIES = 25  # places and bits tried until a lie shows
 
 Play = Callable[[State, Party, Party], State]  # a dispute of defender and challenger, to its end

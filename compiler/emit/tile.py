@@ -93,7 +93,9 @@ class _Emitter:
 
     def _interleaved(self) -> int:
         """Vectors of a turn. A long expression waits for each of its operations unless others are
-        between them; memory bounds a short one."""
+        between them; memory bounds a short one, and one that gathers its operands element by element."""
+        if any(o.inner == 2 for o in self.spec.sources):
+            return 1
         nodes = sum(1 for s in self.spec.steps for _ in walk(root_of(s.function)))
         return self.target.interleave if nodes >= LONG else 1
 

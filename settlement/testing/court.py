@@ -5,6 +5,18 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
+from ree.settlement.client import (  # noqa: F401  (for the tests of the Court)
+    ACCEPTED,
+    CHALLENGER,
+    CHALLENGER_WON,
+    COMMITTED,
+    DEFENDER,
+    DEFENDER_WON,
+    FINAL,
+    REFUTED,
+    REVEALED,
+    VOID,
+)
 from ree.settlement.compile import compile_contract
 from ree.settlement.keys import role_key
 from ree.settlement.terms import (
@@ -19,9 +31,6 @@ from ree.settlement.testing.mock_game import MockRun, facts
 from ree.settlement.testing.nodes import NodeChain
 
 SEED = bytes(range(32))
-DEFENDER, CHALLENGER, DEFENDER_WON, CHALLENGER_WON = 1, 2, 3, 4
-ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
-FINAL, VOID = 2**256 - 1, 2**256 - 2
 RICH = 10**9
 SALT = b"salt of 16 bytes"
 NAMES = ("poster", "alice", "bob", "carol", "dave", "anyone")  # roles that have money

@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from ree.settlement.client import Agreed
-from ree.settlement.demo import (
-    CHALLENGER_BOND,
-    CLOCK,
-    GRACE,
-    PROVIDER_BOND,
-    REWARD,
-    WINDOW,
-    Stage,
-)
+from ree.settlement.client import CHALLENGER_WON, DEFENDER_WON, Agreed
+from ree.settlement.demo import Stage
 from ree.settlement.evidence import Evidence
-from ree.settlement.terms import DEADLINES, Facts, Terms, facts_digest
+from ree.settlement.terms import Facts
 from ree.verde.moves import Move, Phase, RunStatement, State
 
 
@@ -33,13 +25,7 @@ def play(
     in another verdict than the rules."""
     stage = Stage(lambda text: None)
     poster, court, other = (stage.courts[r] for r in ("poster", "cheat", "challenger"))
-    start = stage.chain.now
-    until = {d: start + WINDOW * (i + 1) for i, d in enumerate(DEADLINES)}
-    terms = Terms(
-        poster=stage.nodes["poster"].account, token=stage.token, reward=REWARD, payees=1, slots=2,
-        provider_bond=PROVIDER_BOND, challenger_bond=CHALLENGER_BOND, clock=CLOCK, grace=GRACE,
-        facts=facts_digest(facts), nonce=1, **until,
-    )  # fmt: skip
+    terms = stage.terms(facts)
     job = poster.post(terms, facts)
     claim = first.run.history if isinstance(first.run, RunStatement) else first.statement.outputs
     provider, agreed = stage.nodes["cheat"].account, Agreed(claim)
@@ -60,5 +46,5 @@ def play(
         assert receipt is not None  # nobody has done it before
         yield s, data, receipt.gas
         s = evidence.game.apply(s, m)
-    verdict = {"defender": 3, "challenger": 4}[s.winner]
+    verdict = {"defender": DEFENDER_WON, "challenger": CHALLENGER_WON}[s.winner]
     assert court.dispute(d.id).turn == verdict, "the Court's verdict is not that of the rules"

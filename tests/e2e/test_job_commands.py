@@ -165,27 +165,12 @@ def test_a_job_from_the_command_line(desk: Desk, run: Run) -> None:
         assert f"outcome     {root}, unverified" in done.stdout
 
 
-TRAIN = """
-import torch
-import ree.optim
-def model():
-    torch.manual_seed(0)
-    return torch.nn.Linear(6, 3)
-def loss(model, batch):
-    return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
-def optimizer():
-    return ree.optim.AdamW(lr=0.01)
-def batch(step):
-    g = torch.Generator().manual_seed(step)
-    return torch.randn(4, 6, generator=g), torch.randint(0, 3, (4,), generator=g)
-"""
-
-
 @pytest.mark.parametrize("chain", ["anvil"], indirect=True)
 def test_a_job_about_a_training_run(desk: Desk, run: Run, tmp_path: Path) -> None:
     """The root of its history is agreed on by a replay, committed to and paid for."""
     pytest.importorskip("torch")
     from ree.run_directory import RunReader
+    from ree.verde.testing import TRAIN
 
     (tmp_path / "t.py").write_text(TRAIN)
     made = ["train", str(tmp_path / "t.py"), "-o", str(tmp_path / "run"), "--steps", "5"]

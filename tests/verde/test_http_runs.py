@@ -8,22 +8,9 @@ import pytest
 pytest.importorskip("torch")
 from ree.cli import main
 from ree.run_directory import RunReader
+from ree.verde.testing import TRAIN
 
 STEPS, LIE = 9, 5
-TRAIN = """
-import torch
-import ree.optim
-def model():
-    torch.manual_seed(0)
-    return torch.nn.Linear(6, 3)
-def loss(model, batch):
-    return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
-def optimizer():
-    return ree.optim.AdamW(lr=0.01)
-def batch(step):
-    g = torch.Generator().manual_seed(step)
-    return torch.randn(4, 6, generator=g), torch.randint(0, 3, (4,), generator=g)
-"""
 
 
 @pytest.fixture(scope="module")

@@ -17,25 +17,12 @@ from ree.verde.moves import OpenStep
 from ree.verde.referee import NothingToDispute, check_terms
 from ree.verde.scope import ProgramScope
 from ree.verde.service import run_service
+from ree.verde.testing import TRAIN
 from ree.verde.trained import Trained
 from ree.verde.transcript import timeline
 from ree.verde.verdict import Rules, check_verdict, decode_verdict, encode_verdict
 
 STEPS, LIE = 20, 7
-TRAIN = """
-import torch
-import ree.optim
-def model():
-    torch.manual_seed(0)
-    return torch.nn.Linear(6, 3)
-def loss(model, batch):
-    return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
-def optimizer():
-    return ree.optim.AdamW(lr=0.01)
-def batch(step):
-    g = torch.Generator().manual_seed(step)
-    return torch.randn(4, 6, generator=g), torch.randint(0, 3, (4,), generator=g)
-"""
 
 
 def batch(step):
