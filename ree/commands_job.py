@@ -240,7 +240,9 @@ def _status(args: argparse.Namespace, court: Court) -> dict[str, Any]:
         out[c.provider] = f"{CLAIMS[c.status]}{root}, won {c.stood}, lost {c.lost}"
     for d in court.disputes(job):
         out[d.id.hex()] = (
-            "decided" if d.decided else f"move {d.round + 1}: {d.player} until {d.deadline()}"
+            "decided"
+            if d.decided
+            else f"move {d.clocks.round + 1}: {d.player} until {d.clocks.deadline()}"
         )
     if status == FINAL:
         root, standing, stood = court.call("outcome", job)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ree.errors import ChainError
+from ree.settlement.clocks import CHALLENGER, DEFENDER, Clocks
 from ree.settlement.evidence import PHASES
 from ree.settlement.node import Node, Receipt, checksum
 from ree.settlement.terms import (
@@ -26,10 +27,9 @@ from ree.verde.moves import Phase
 
 ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
 PENDING, OPENED, CLOSED = 1, 2, 3
-DEFENDER, CHALLENGER, DEFENDER_WON, CHALLENGER_WON = 1, 2, 3, 4
+DEFENDER_WON, CHALLENGER_WON = 3, 4  # what the Court keeps of a dispute that is decided
 FINAL, VOID = 2**256 - 1, 2**256 - 2
 DESCENTS = (PHASES[Phase.REVEAL], PHASES[Phase.PICK])
-MASK48 = 2**48 - 1
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,22 @@ class Claim:
 
 @dataclass(frozen=True)
 class Dispute:
-    """A dispute as the Court holds it. turn: whose move it is or who has won; left: seconds of defender and
-    challenger when the turn began, at `since`."""
+    """A dispute as the Court holds it, with the clocks of its last event. state: a hash, `terms.state_name`;
+    once it is decided DEFENDER_WON or CHALLENGER_WON."""
 
     id: bytes
     state: bytes
-    turn: int
-    round: int
-    since: int
-    left: tuple[int, int]
+    clocks: Clocks
     defender: str
     challenger: str
     confrontation: bool
     paid: bool
+
+    @property
+    def turn(self) -> int:
+        """Whose move it is, or who has won."""
+        verdict = int.from_bytes(self.state, "big")
+        return verdict if verdict <= CHALLENGER_WON else self.clocks.turn
 
     @property
     def decided(self) -> bool:
@@ -69,9 +72,10 @@ class Dispute:
         """Whose move it is; empty when it is decided."""
         return {DEFENDER: self.defender, CHALLENGER: self.challenger}.get(self.turn, "")
 
-    def deadline(self) -> int:
-        """Last second in which the player may move."""
-        return self.since + self.left[self.turn - DEFENDER]
+    @property
+    def other(self) -> str:
+        """Who waits; empty when it is decided."""
+        return {CHALLENGER: self.defender, DEFENDER: self.challenger}.get(self.turn, "")
 
 
 @dataclass(frozen=True)
@@ -168,12 +172,12 @@ class Court:
         return [self.dispute(bytes(e["dispute"])) for e in self.events("Opened", job=job)]
 
     def dispute(self, dispute: bytes) -> Dispute:
-        state, clocks, _, defender, challenger, confrontation, paid = self.call(
-            "dispute_of", dispute
-        )
-        return Dispute(dispute, bytes(state), clocks & 255, (clocks >> 8) & (2**32 - 1),
-                       (clocks >> 40) & MASK48, ((clocks >> 88) & MASK48, (clocks >> 136) & MASK48),
-                       defender, challenger, confrontation, paid)  # fmt: skip
+        state, _, defender, challenger, confrontation, paid = self.call("dispute_of", dispute)
+        told = [*self.events("Opened", dispute=dispute), *self.events("Moved", dispute=dispute)]
+        if not told:
+            raise ChainError(f"no dispute {dispute.hex()[:16]}… in the Court at {self.address}")
+        clocks = Clocks.of(told[-1]["clocks"])
+        return Dispute(dispute, bytes(state), clocks, defender, challenger, confrontation, paid)
 
     def credit(self, token: str, account: str | None = None) -> int:
         return int(self.call("credits", checksum(token), checksum(account or self.node.account)))
@@ -295,17 +299,21 @@ class Court:
 
     def respond(self, dispute: Dispute, state: bytes, move: bytes) -> Receipt | None:
         """Play a move; where it descends in a tree, by the function that costs less."""
-        known = self.dispute
+        round_ = dispute.clocks.round
 
         def done() -> bool:
-            return known(dispute.id).round > dispute.round or known(dispute.id).decided
+            now = self.dispute(dispute.id)
+            return now.clocks.round > round_ or now.decided
 
+        who = (dispute.id, dispute.clocks.word, checksum(dispute.other))
         if state[1] in DESCENTS:
-            return self._do(done, "descend", dispute.id, *descent(state), move)
-        return self._do(done, "respond", dispute.id, state, move)
+            return self._do(done, "descend", *who, *descent(state), move)
+        return self._do(done, "respond", *who, state, move)
 
-    def timeout(self, dispute: bytes) -> Receipt | None:
-        return self._do(lambda: self.dispute(dispute).decided, "timeout", dispute)
+    def timeout(self, dispute: Dispute, state: bytes) -> Receipt | None:
+        """End a dispute whose player has let its time run out."""
+        return self._do(lambda: self.dispute(dispute.id).decided, "timeout", dispute.id,
+                        dispute.clocks.word, *descent(state))  # fmt: skip
 
     def finalise(self, job: bytes) -> Receipt | None:
         terms = self.posting(job)[0]

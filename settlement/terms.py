@@ -10,6 +10,8 @@ from typing import Any
 TAG_CLAIM, TAG_CHALLENGE = "ree.court.claim.1", "ree.court.challenge.1"
 SALT_BYTES = 16
 DEADLINES = ("accept_until", "commit_until", "reveal_until", "challenge_until", "open_until")
+# dispute, clocks and other player of a call to the referee, which reads none of them
+UNREAD: tuple[Any, ...] = (bytes(32), 0, "0x" + "00" * 20)
 _ADDRESSES, _HASHES = ("poster", "token"), ("facts",)
 
 
@@ -142,10 +144,10 @@ def descent(state: bytes) -> tuple[int, int, bytes, bytes]:
     return head, place, state[288:320], rest
 
 
-def state_name(dispute: bytes, round_: int, state: bytes) -> bytes:
-    """What the Court keeps of a dispute's state."""
-    types = ["bytes32", "uint256", "uint256", "uint256", "bytes32", "bytes32"]
-    return _keccak(types, [dispute, round_, *descent(state)])
+def state_name(dispute: bytes, clocks: int, player: str, other: str, state: bytes) -> bytes:
+    """What the Court keeps of a dispute: clocks in a word, the player whose turn it is, the other, state."""
+    types = ["bytes32", "uint256", "address", "address", "uint256", "uint256", "bytes32", "bytes32"]
+    return _keccak(types, [dispute, clocks, player, other, *descent(state)])
 
 
 def _tag(text: str) -> bytes:

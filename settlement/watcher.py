@@ -23,7 +23,7 @@ from ree.settlement.client import (
     Dispute,
 )
 from ree.settlement.node import Receipt
-from ree.settlement.terms import OneRun, decode_facts, state_name
+from ree.settlement.terms import UNREAD, OneRun, decode_facts, state_name
 
 LEAST_GRACE = 60  # seconds of a move that a provider insists on
 
@@ -68,15 +68,18 @@ class Position:
         if not known:
             known.append((self._first(d), b""))
         for m in moves[len(known) - 1 :]:
-            known.append((bytes(self.court.rules("respond", d.id, known[-1][0], m)), m))
+            known.append((self._after(known[-1][0], m), m))
         state = known[-1][0]
-        name = state_name(d.id, len(known) - 1, state)
-        if d.round != len(known) - 1 or name != d.state:
+        name = state_name(d.id, d.clocks.word, d.player, d.other, state)
+        if d.clocks.round != len(known) - 1 or name != d.state:
             self._known.pop(d.id)
             raise ChainError(
                 "the events do not lead to the dispute's state; the chain may be moving"
             )
         return Standing(self._root(d), self.facts, state, tuple(moves))
+
+    def _after(self, state: bytes, move: bytes) -> bytes:
+        return bytes(self.court.rules("respond", *UNREAD, state, move))
 
     def _root(self, d: Dispute) -> bytes:
         return self.court.claim(self.job, d.defender).digest
@@ -174,9 +177,10 @@ class Watcher:
             standing = self.position.of(d)
             move = self.player.move(standing)
             role = "defender" if d.turn == DEFENDER else "challenger"
-            self._did(f"move {d.round + 1} as {role}", self.court.respond(d, standing.state, move))
-        elif me in (d.defender, d.challenger) and now > d.deadline():
-            self._did("timeout", self.court.timeout(d.id))
+            receipt = self.court.respond(d, standing.state, move)
+            self._did(f"move {d.clocks.round + 1} as {role}", receipt)
+        elif d.other == me and now > d.clocks.deadline():
+            self._did("timeout", self.court.timeout(d, self.position.of(d).state))
 
     def _confront(self) -> None:
         """A provider meets every root that is not its own."""

@@ -281,13 +281,14 @@ def collect(job: docket.Job, dispute: bytes32):
     docket.disputes[dispute].paid = True
     winner: address = d.defender
     loser: address = d.challenger
-    if d.clocks == docket.CHALLENGER_WON:
+    against: bool = d.state == convert(docket.CHALLENGER_WON, bytes32)
+    if against:
         winner = d.challenger
         loser = d.defender
     due: uint256 = 0
     if d.confrontation:
         due = self._share(job.provider_bond, docket._claim(id, loser).lost)
-    elif d.clocks == docket.CHALLENGER_WON:
+    elif against:
         due = job.challenger_bond + self._share(job.provider_bond, docket._claim(id, loser).lost)
     else:
         due = self._share(job.challenger_bond, 1)

@@ -1,8 +1,8 @@
 # pragma version 0.4.3
 """
 @title Disputes
-@notice Challenges, turns and clocks. The rules of the game are the referee's; here stand a hash of each
-        dispute's state, whose turn it is and how many seconds are left.
+@notice Challenges, turns and clocks. The rules of the game are the referee's; of a dispute that is played one word
+        is kept, a hash of the clocks, the players and the game's state: `_name_of`. Events say what it is of.
 """
 
 import bank
@@ -18,6 +18,7 @@ uses: docket
 MAX_STATE: constant(uint256) = 384
 MAX_MOVE: constant(uint256) = 12288
 DESCENT: constant(uint256) = 512  # bytes of a reveal
+DESCENT_AT: constant(uint256) = 4 + 7 * 32  # where `descend` has the offset of its move
 CONFRONTATION_TAG: constant(bytes32) = keccak256("ree.court.confrontation.1")
 
 event Challenged:
@@ -32,10 +33,12 @@ event Opened:
     defender: address
     challenger: address
     confrontation: bool
+    clocks: uint256
 
 
 event Moved:
     dispute: indexed(bytes32)
+    clocks: uint256  # after it
     move: Bytes[MAX_MOVE]
 
 
@@ -108,7 +111,7 @@ def confront(
         low = challenger
         high = defender
     dispute: bytes32 = keccak256(abi_encode(CONFRONTATION_TAG, id, low, high))
-    assert docket.disputes[dispute].clocks == 0, "court: open"
+    assert docket.disputes[dispute].state == empty(bytes32), "court: open"
     self._start(dispute, id, job, facts, defender, challenger, True)
     return dispute
 
@@ -158,15 +161,15 @@ def _start(
         docket.claims[id][challenger].numbers += docket.LOAD
         of_challenger = min(job.clock * load, clocks.MASK48)
     docket.active[id] += 1
+    word: uint256 = clocks.packed(
+        docket.DEFENDER,
+        0,
+        min(job.clock * (claim.load + 1), clocks.MASK48),
+        of_challenger,
+        job.grace,
+    )
     docket.disputes[dispute] = docket.Dispute(
-        state=self._name(dispute, 0, state),  # round 0
-        clocks=clocks.packed(
-            docket.DEFENDER,
-            0,
-            min(job.clock * (claim.load + 1), clocks.MASK48),
-            of_challenger,
-            job.grace,
-        ),
+        state=self._name(dispute, word, defender, challenger, state),
         job=id,
         defender=defender,
         challenger=challenger,
@@ -179,17 +182,23 @@ def _start(
         defender=defender,
         challenger=challenger,
         confrontation=confrontation,
+        clocks=word,
     )
 
 
 @external
-def respond(dispute: bytes32, state: Bytes[MAX_STATE], move: Bytes[MAX_MOVE]):
+def respond(
+    dispute: bytes32,
+    word: uint256,
+    other: address,
+    state: Bytes[MAX_STATE],
+    move: Bytes[MAX_MOVE],
+):
     """
-    @notice Play a move; `state` is the dispute's, whole.
+    @notice Play a move. `word` are the clocks and `state` is the game's state, whole; `other` is the other player.
     """
-    word: uint256 = self._turn(dispute)
     shown.check()
-    assert docket.disputes[dispute].state == self._name(dispute, word, state), "court: state"
+    self._check_turn(dispute, word, self._name(dispute, word, msg.sender, other, state))
     # the call as it came: referee and Court have the same function
     after: Bytes[MAX_STATE] = slice(
         raw_call(REFEREE.address, msg.data, max_outsize=64 + MAX_STATE, is_static_call=True),
@@ -199,10 +208,11 @@ def respond(dispute: bytes32, state: Bytes[MAX_STATE], move: Bytes[MAX_MOVE]):
     head: uint256 = convert(slice(after, 0, 32), uint256)
     next: uint256 = (head >> 160) & 255
     if next == docket.DEFENDER or next == docket.CHALLENGER:
-        word = clocks.moved(word, next)
-        docket.disputes[dispute].clocks = word
-        docket.disputes[dispute].state = self._name(dispute, word, after)
-        log Moved(dispute=dispute, move=move)
+        mover: address = msg.sender if next == clocks.turn(word) else other
+        waits: address = other if next == clocks.turn(word) else msg.sender
+        moved: uint256 = clocks.moved(word, next)
+        docket.disputes[dispute].state = self._name(dispute, moved, mover, waits, after)
+        log Moved(dispute=dispute, clocks=moved, move=move)
     else:
         winner: uint256 = (head >> 232) & 255
         assert winner == 1 or winner == 2, "court: referee"
@@ -212,56 +222,61 @@ def respond(dispute: bytes32, state: Bytes[MAX_STATE], move: Bytes[MAX_MOVE]):
 
 @external
 def descend(
-    dispute: bytes32, head: uint256, place: uint256, node: bytes32, rest: bytes32, move: Bytes[DESCENT]
+    dispute: bytes32,
+    word: uint256,
+    other: address,
+    head: uint256,
+    place: uint256,
+    node: bytes32,
+    rest: bytes32,
+    move: Bytes[DESCENT],
 ):
     """
     @notice Play a move that reveals what lies below a node of a tree, or points at one of it; `head`, `place` and
-            `node` are words 0, 2 and 9 of the dispute's state, `rest` is the keccak256 of the others.
+            `node` are words 0, 2 and 9 of the game's state, `rest` is the keccak256 of the others.
             `respond` does the same for more gas.
     """
-    word: uint256 = self._turn(dispute)
-    shown.check_last(convert(slice(msg.data, 164, 32), uint256) ^ 192, 228, len(move))
-    assert docket.disputes[dispute].state == self._name_of(
-        dispute, word, head, place, node, rest
-    ), "court: state"
+    shown.check_last(convert(slice(msg.data, DESCENT_AT, 32), uint256) ^ 256, DESCENT_AT + 64, len(move))
+    self._check_turn(
+        dispute, word, self._name_of(dispute, word, msg.sender, other, head, place, node, rest)
+    )
     head_after: uint256 = 0
     place_after: uint256 = 0
     node_after: bytes32 = empty(bytes32)
-    head_after, place_after, node_after = descent.play(head, place, node, 228, len(move))
-    word = clocks.moved(word, (head_after >> 160) & 255)
-    docket.disputes[dispute].clocks = word
+    head_after, place_after, node_after = descent.play(head, place, node, DESCENT_AT + 64, len(move))
+    moved: uint256 = clocks.moved(word, (head_after >> 160) & 255)  # always the other's turn
     docket.disputes[dispute].state = self._name_of(
-        dispute, word, head_after, place_after, node_after, rest
+        dispute, moved, other, msg.sender, head_after, place_after, node_after, rest
     )
-    log Moved(dispute=dispute, move=move)
+    log Moved(dispute=dispute, clocks=moved, move=move)
 
 
 @internal
 @view
-def _turn(dispute: bytes32) -> uint256:
+def _check_turn(dispute: bytes32, word: uint256, name: bytes32):
     """
-    @notice The clocks, if it is the caller's turn and in time.
+    @notice It is the turn of the caller, whom the name has as the one who moves, and in time.
     """
-    word: uint256 = docket.disputes[dispute].clocks
-    turn: uint256 = clocks.turn(word)
-    player: address = empty(address)
-    if turn == docket.DEFENDER:
-        player = docket.disputes[dispute].defender
-    elif turn == docket.CHALLENGER:
-        player = docket.disputes[dispute].challenger
-    assert msg.sender == player, "court: not your turn"
+    assert docket.disputes[dispute].state == name, "court: not your turn, or not the state"
     assert not clocks.late(word), "court: time is up"
-    return word
 
 
 @external
-def timeout(dispute: bytes32):
+def timeout(
+    dispute: bytes32, word: uint256, head: uint256, place: uint256, node: bytes32, rest: bytes32
+):
     """
-    @notice Decide a dispute against the player whose time is up; anyone may.
+    @notice Decide a dispute against the player whose time is up; anyone may. The state is given as for `descend`.
     """
-    word: uint256 = docket.disputes[dispute].clocks
+    mover: address = docket.disputes[dispute].defender
+    other: address = docket.disputes[dispute].challenger
     turn: uint256 = clocks.turn(word)
-    assert turn == docket.DEFENDER or turn == docket.CHALLENGER, "court: no dispute, or decided"
+    if turn == docket.CHALLENGER:
+        mover = other
+        other = docket.disputes[dispute].defender
+    assert docket.disputes[dispute].state == self._name_of(
+        dispute, word, mover, other, head, place, node, rest
+    ), "court: not the state, or decided"
     assert clocks.late(word), "court: time is left"
     log TimedOut(dispute=dispute, turn=turn)
     self._decide(dispute, docket.CHALLENGER_WON if turn == docket.DEFENDER else docket.DEFENDER_WON)
@@ -274,7 +289,7 @@ def _decide(dispute: bytes32, verdict: uint256):
     """
     job: bytes32 = docket.disputes[dispute].job
     assert docket.active[job] < docket.VOID, "court: void"
-    docket.disputes[dispute].clocks = verdict
+    docket.disputes[dispute].state = convert(verdict, bytes32)
     docket.active[job] -= 1
     docket._decided(job, docket.disputes[dispute].defender, verdict == docket.CHALLENGER_WON)
     if docket.disputes[dispute].confrontation:
@@ -283,13 +298,14 @@ def _decide(dispute: bytes32, verdict: uint256):
 
 @internal
 @pure
-def _name(dispute: bytes32, word: uint256, state: Bytes[MAX_STATE]) -> bytes32:
-    """
-    @notice What is kept of a state, which binds dispute and round.
-    """
+def _name(
+    dispute: bytes32, word: uint256, mover: address, other: address, state: Bytes[MAX_STATE]
+) -> bytes32:
     return self._name_of(
         dispute,
         word,
+        mover,
+        other,
         convert(extract32(state, 0), uint256),
         convert(extract32(state, 64), uint256),
         extract32(state, 288),
@@ -300,9 +316,20 @@ def _name(dispute: bytes32, word: uint256, state: Bytes[MAX_STATE]) -> bytes32:
 @internal
 @pure
 def _name_of(
-    dispute: bytes32, word: uint256, head: uint256, place: uint256, node: bytes32, rest: bytes32
+    dispute: bytes32,
+    word: uint256,
+    mover: address,
+    other: address,
+    head: uint256,
+    place: uint256,
+    node: bytes32,
+    rest: bytes32,
 ) -> bytes32:
-    return keccak256(abi_encode(dispute, clocks.round(word), head, place, node, rest))
+    """
+    @notice What is kept of a dispute: it binds the clocks, in them the round, and both players, first the one whose
+            turn it is.
+    """
+    return keccak256(abi_encode(dispute, word, mover, other, head, place, node, rest))
 
 
 @external

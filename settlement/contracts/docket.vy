@@ -34,7 +34,7 @@ STOOD: constant(uint256) = 2**72
 LOST: constant(uint256) = 2**136
 MASK64: constant(uint256) = 2**64 - 1
 
-# whose turn a dispute is, or who has won it
+# whose turn a dispute is, in its clocks; who has won it, in place of its state
 DEFENDER: constant(uint256) = 1
 CHALLENGER: constant(uint256) = 2
 DEFENDER_WON: constant(uint256) = 3
@@ -77,8 +77,7 @@ struct Claim:
 
 
 struct Dispute:
-    state: bytes32  # keccak256(dispute, round, state)
-    clocks: uint256  # turn, round, since, seconds left of defender and challenger, grace
+    state: bytes32  # a hash while it is played, disputes._name_of; then the verdict
     job: bytes32
     defender: address
     challenger: address

@@ -42,7 +42,7 @@ ATTRIBUTES: constant(uint256) = (
 @external
 @view
 def respond(
-    dispute: bytes32, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
+    dispute: bytes32, clocks: uint256, other: address, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
 ) -> Bytes[PLAN_BYTES]:
     """
     @notice The state after DERIVE or ROWS, which decide nothing. Of a PROVE what the operation under dispute

@@ -45,7 +45,7 @@ def __init__(elements: address, arithmetic: address):
 @external
 @view
 def respond(
-    dispute: bytes32, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
+    dispute: bytes32, clocks: uint256, other: address, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
 ) -> Bytes[STATE_BYTES]:
     """
     @notice The decided state. Blobs; record; the leaf with the claimed entry; 1 and the

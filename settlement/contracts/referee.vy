@@ -114,7 +114,7 @@ def begin_run(
 @external
 @view
 def respond(
-    dispute: bytes32, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
+    dispute: bytes32, clocks: uint256, other: address, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
 ) -> Bytes[STATE_BYTES]:
     """
     @notice The state after a move.

@@ -2,8 +2,9 @@
 """
 @title Shown
 @notice What a move shows, read from calldata where it stands.
-@dev For `respond(dispute: bytes32, state: Bytes[384], move: Bytes[12288])`, encoded without gaps: `check` makes
-     sure. So a call can be handed on as it came. Positions count from the first byte of the move.
+@dev For `respond(dispute: bytes32, clocks: uint256, other: address, state: Bytes[384], move: Bytes[12288])`, encoded
+     without gaps: `check` makes sure. So a call can be handed on as it came. Positions count from the first byte
+     of the move.
 """
 
 from . import merkle
@@ -11,8 +12,8 @@ from . import merkle
 BIT: constant(uint256) = 1
 STATE_BYTES: constant(uint256) = 384
 MOVE_BYTES: constant(uint256) = 12288
-STATE: constant(uint256) = 132  # selector, dispute, two offsets, length
-MOVE: constant(uint256) = 548  # the state, then the move's length
+STATE: constant(uint256) = 196  # selector, three words, two offsets, length
+MOVE: constant(uint256) = 612  # the state, then the move's length
 RECORD_BYTES: constant(uint256) = 240
 LEAF_BYTES: constant(uint256) = 512
 STATEMENT_BYTES: constant(uint256) = 284
@@ -26,9 +27,9 @@ def check():
     @dev What is read is then what the event shows, and what a later call with the same arguments reads.
     """
     # offsets of state and move, and the state's length
-    offsets: uint256 = convert(slice(msg.data, 36, 32), uint256) ^ 96
-    offsets |= convert(slice(msg.data, 68, 32), uint256) ^ (128 + STATE_BYTES)
-    offsets |= convert(slice(msg.data, 100, 32), uint256) ^ STATE_BYTES
+    offsets: uint256 = convert(slice(msg.data, 100, 32), uint256) ^ 160
+    offsets |= convert(slice(msg.data, 132, 32), uint256) ^ (192 + STATE_BYTES)
+    offsets |= convert(slice(msg.data, 164, 32), uint256) ^ STATE_BYTES
     self.check_last(offsets, MOVE, self.size())
 
 

@@ -7,24 +7,28 @@ from typing import Any
 
 from ree.settlement.client import (  # noqa: F401  (for the tests of the Court)
     ACCEPTED,
-    CHALLENGER,
     CHALLENGER_WON,
     COMMITTED,
-    DEFENDER,
     DEFENDER_WON,
     FINAL,
     REFUTED,
     REVEALED,
     VOID,
 )
+from ree.settlement.clocks import CHALLENGER, DEFENDER, Clocks
 from ree.settlement.compile import compile_contract
 from ree.settlement.keys import role_key
 from ree.settlement.terms import (
+    UNREAD,
+    OneRun,
     Terms,
     challenge_commitment,
     claim_commitment,
+    decode_facts,
+    descent,
     dispute_id,
     facts_digest,
+    state_name,
 )
 from ree.settlement.testing.evm import Chain, Reverted
 from ree.settlement.testing.mock_game import MockRun, facts
@@ -33,6 +37,7 @@ from ree.settlement.testing.nodes import NodeChain
 SEED = bytes(range(32))
 RICH = 10**9
 SALT = b"salt of 16 bytes"
+NOT_NOW = "court: not your turn, or not the state"
 NAMES = ("poster", "alice", "bob", "carol", "dave", "anyone")  # roles that have money
 LIE, OTHER_LIE = MockRun(SEED, wrong=77), MockRun(SEED, wrong=16)
 
@@ -65,6 +70,7 @@ class World:
         self.facts = facts(SEED)
         self.shown: dict[bytes, bytes] = {}  # the last move of a dispute
         self.states: dict[bytes, bytes] = {}
+        self.clocks: dict[bytes, Clocks] = {}  # as they must be; the Court holds a hash of them
         self.games = 0
 
     def fund(self, *names: str, amount: int = RICH) -> None:
@@ -78,6 +84,24 @@ class World:
     def send(self, name: str, function: str, *args: Any) -> Any:
         self.chain.know(name)
         return self.court.call(function, *args, by=account(name))
+
+    def respond(self, name: str, dispute: bytes, state: bytes, move: bytes) -> bytes:
+        """Play a move by `respond`; the state after it."""
+        now, clocks = self.chain.now, self.clocks[dispute]
+        self.send(name, "respond", dispute, *self.who(dispute), state, move)
+        after = bytes(self.referee.call("respond", *UNREAD, state, move))
+        self.clocks[dispute] = moved(clocks, after[11], now)
+        return after
+
+    def who(self, dispute: bytes) -> tuple[int, str]:
+        """Clocks and the player who waits."""
+        players = self.view("dispute_of", dispute)[2:4]
+        clocks = self.clocks[dispute]
+        return clocks.word, players[clocks.turn == DEFENDER]
+
+    def timeout(self, name: str, dispute: bytes) -> None:
+        state = descent(self.states[dispute])
+        self.send(name, "timeout", dispute, self.clocks[dispute].word, *state)
 
     def view(self, function: str, *args: Any) -> Any:
         return self.court.call(function, *args)
@@ -105,6 +129,14 @@ class World:
     def job(self, terms: Terms) -> Job:
         """The job with these terms."""
         return Job(self, terms)
+
+
+def moved(clocks: Clocks, turn: int, now: int) -> Clocks:
+    """The clocks after a move at this time, of which it is somebody's turn, or nobody's (0)."""
+    left = list(clocks.left)
+    mover = clocks.turn - DEFENDER
+    left[mover] = max(left[mover] - (now - clocks.since), clocks.grace)
+    return Clocks(turn, clocks.round + 1, now, *left, clocks.grace)
 
 
 def balances(w: World) -> dict[str, int]:
@@ -172,20 +204,29 @@ class Job:
     def open(self, name: str, provider: str, salt: bytes = SALT) -> bytes:
         """Show a challenge; the name of its dispute."""
         self.at("challenge_until", 1)
+        now = self.world.chain.now
         dispute = self.send(name, "open_challenge", self.facts, account(provider), salt)
-        return self.opened(bytes(dispute), provider)
+        return self.opened(bytes(dispute), provider, now)
 
     def confront(self, defender: str, challenger: str) -> bytes:
         self.at("reveal_until", 1)
+        now = self.world.chain.now
         dispute = self.send(
             "anyone", "confront", self.facts, account(defender), account(challenger)
         )
-        return self.opened(bytes(dispute), defender)
+        load = self.claim(challenger)["load"]
+        return self.opened(bytes(dispute), defender, now, load)
 
-    def opened(self, dispute: bytes, provider: str) -> bytes:
-        root = self.claim(provider)["digest"]
-        statement = self.facts + root + bytes(32)
-        self.world.states[dispute] = bytes(self.world.referee.call("begin", statement))
+    def opened(self, dispute: bytes, provider: str, now: int, load: int = 1) -> bytes:
+        claim, t = self.claim(provider), self.terms
+        root, left = claim["digest"], (t.clock * claim["load"], t.clock * load)
+        self.world.clocks[dispute] = Clocks(DEFENDER, 0, now, *left, t.grace)
+        referee, what = self.world.referee, decode_facts(self.facts)
+        if isinstance(what, OneRun):
+            first = referee.call("begin", self.facts + root + bytes(32))
+        else:
+            first = referee.call("begin_run", bytes(284), self.facts[156:] + root)
+        self.world.states[dispute] = bytes(first)
         self.world.shown[dispute] = b""
         return dispute
 
@@ -194,22 +235,26 @@ class Job:
         return dict(zip(("status", "digest", "load", "stood", "lost"), values, strict=True))
 
     def dispute(self, dispute: bytes) -> dict[str, Any]:
-        names = ("state", "clocks", "job", "defender", "challenger", "confrontation", "paid")
+        names = ("state", "job", "defender", "challenger", "confrontation", "paid")
         out = dict(zip(names, self.world.view("dispute_of", dispute), strict=True))
-        clocks = out["clocks"]
-        out["turn"] = clocks & 255
-        out["since"] = (clocks >> 40) & (2**48 - 1)
-        out["left"] = [(clocks >> 88) & (2**48 - 1), (clocks >> 136) & (2**48 - 1)]
+        clocks, verdict = self.world.clocks[dispute], int.from_bytes(out["state"], "big")
+        decided = verdict <= CHALLENGER_WON
+        out["turn"] = verdict if decided else clocks.turn
+        out["since"], out["left"] = clocks.since, list(clocks.left)
+        if not decided:
+            players = [out["defender"], out["challenger"]]
+            if clocks.turn == CHALLENGER:
+                players.reverse()
+            name = state_name(dispute, clocks.word, *players, self.world.states[dispute])
+            assert out["state"] == name, "the Court holds another state, or other clocks"
         return out
 
     def step(self, dispute: bytes, name: str, run: MockRun) -> int:
         """Play one move of a run; whose turn is next, or who has won."""
         world = self.world
-        state = world.states[dispute]
-        move = run.move(state, world.shown[dispute])
-        world.send(name, "respond", dispute, state, move)
-        after = world.referee.call("respond", dispute, state, move)
-        world.states[dispute], world.shown[dispute] = bytes(after), move
+        move = run.move(world.states[dispute], world.shown[dispute])
+        after = world.respond(name, dispute, world.states[dispute], move)
+        world.states[dispute], world.shown[dispute] = after, move
         return int(after[2] + 2 if after[2] else after[11])
 
     def play(

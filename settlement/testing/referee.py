@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 from ree.compiler.instance import Instance, numeric_id
 from ree.settlement.compile import compile_contract
 from ree.settlement.evidence import Evidence
+from ree.settlement.terms import UNREAD
 from ree.settlement.testing.evm import Chain, Contract
 from ree.verde.game import Game
 from ree.verde.moves import Move, Phase, State
@@ -59,7 +60,7 @@ def step(evidence: Evidence, s: State, move: Move) -> State:
     """A move by the rules and on chain."""
     before, data = evidence.state(s), evidence.move(s, move)
     after = evidence.game.apply(s, move)
-    state = referee().call("respond", bytes(32), before, data)
+    state = referee().call("respond", *UNREAD, before, data)
     want = evidence.state(after)
     if state != want:
         at = next(i for i in range(len(want)) if state[i] != want[i])

@@ -11,7 +11,7 @@ from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.settlement.evidence import Evidence
-from ree.settlement.terms import OneRun
+from ree.settlement.terms import UNREAD, OneRun
 from ree.settlement.testing.deep import DeepParty
 from ree.settlement.testing.evm import CALLER
 from ree.settlement.testing.receipts import play
@@ -30,7 +30,7 @@ Played = Iterator[tuple[State, bytes, int]]
 def rules(before: bytes, move: bytes) -> int:
     """Gas of the referee's `respond` without transaction and calldata."""
     c = referee()
-    data = c.selector("respond") + c.encode("respond", bytes(32), before, move)
+    data = c.selector("respond") + c.encode("respond", *UNREAD, before, move)
     c._evm.message_call(CALLER, c.address, calldata=data, gas=10**9)
     tokens = sum(4 if x else 1 for x in data)
     return int(c._evm.result.gas_used) - 21_000 - 4 * tokens

@@ -12,6 +12,7 @@ from ree.settlement.testing.court import (
     DEFENDER_WON,
     FINAL,
     LIE,
+    NOT_NOW,
     REFUTED,
     REVEALED,
     SALT,
@@ -108,7 +109,7 @@ def test_garbage_without_preimage_loses_by_time(world: World) -> None:
     with refused("mock: digests"):
         job.step(d, "bob", garbage)
     world.chain.now += 601
-    world.send("carol", "timeout", d)
+    world.timeout("carol", d)
     assert job.claim("bob")["status"] == REFUTED
 
 
@@ -120,16 +121,21 @@ def test_only_the_player_moves_and_a_move_counts_once(world: World) -> None:
     d = job.open("carol", "bob")
     state = world.states[d]
     move = LIE.move(state, b"")
+    word, _ = world.who(d)
     for name in ("carol", "alice", "anyone"):
-        with refused("court: not your turn"):
-            world.send(name, "respond", d, state, move)
-    with refused("court: state"):
-        world.send("bob", "respond", d, state[:-1] + b"\x01", move)
-    world.send("bob", "respond", d, state, move)
-    with refused("court: not your turn"):
-        world.send("bob", "respond", d, state, move)
-    with refused("court: not your turn"):
-        world.send("anyone", "respond", bytes(32), state, move)
+        for other in ("bob", "carol", name):
+            with refused(NOT_NOW):
+                world.send(name, "respond", d, word, account(other), state, move)
+    longer = world.clocks[d].word + (1 << 88)  # a second more
+    for altered in ((word, state[:-1] + b"\x01"), (longer, state), (word ^ 3, state)):
+        with refused(NOT_NOW):
+            world.send("bob", "respond", d, altered[0], account("carol"), altered[1], move)
+    with refused(NOT_NOW):
+        world.send("bob", "respond", d, word, account("alice"), state, move)
+    world.send("bob", "respond", d, word, account("carol"), state, move)
+    for dispute in (d, bytes(32)):
+        with refused(NOT_NOW):
+            world.send("bob", "respond", dispute, word, account("carol"), state, move)
 
 
 def test_a_reorganised_chain_retargets_nothing(world: World) -> None:
@@ -163,8 +169,10 @@ def test_a_reorganised_chain_retargets_nothing(world: World) -> None:
     assert world.states[a] == world.states[b]
     assert jobs[0].dispute(a)["state"] != jobs[1].dispute(b)["state"]
     jobs[0].step(a, "bob", LIE)
-    with refused("court: not your turn"):
-        world.send("carol", "respond", b, world.states[a], b"\x00")
+    for dispute in (a, b):  # before it was her turn, and after
+        word = world.clocks[dispute].word
+        with refused(NOT_NOW):
+            world.send("carol", "respond", b, word, account("bob"), world.states[a], b"\x00")
 
 
 def test_a_verdict_is_about_its_dispute_alone(world: World) -> None:
@@ -204,7 +212,7 @@ def test_an_opening_at_the_wrong_index_proves_nothing(world: World) -> None:
     state = world.states[d]
     move = lie.move(state, b"")
     with refused("mock: words"):
-        world.send("bob", "respond", d, state, move[:1024] + move[512:1024])
+        world.respond("bob", d, state, move[:1024] + move[512:1024])
     assert job.step(d, "bob", lie) == CHALLENGER_WON
 
 
@@ -228,7 +236,7 @@ def test_nothing_is_stranded_at_address_zero(world: World) -> None:
     job.challenge("carol", "bob")
     d = job.open("carol", "bob")
     world.chain.now += 601
-    world.send("anyone", "timeout", d)
+    world.timeout("anyone", d)
     job.finalise()
     job.send("anyone", "collect", d)
     assert world.view("credits", world.token.address, "0x" + "00" * 20) == 0

@@ -73,7 +73,7 @@ def test_a_silent_party_loses_its_bond(world: World, silent: str) -> None:
         job.step(d, "alice", world.honest)
     state = job.dispute(d)
     world.chain.now = state["since"] + 601
-    world.send("anyone", "timeout", d)
+    world.timeout("anyone", d)
     won = CHALLENGER_WON if silent == "defender" else DEFENDER_WON
     assert job.dispute(d)["turn"] == won
     job.finalise()
@@ -100,7 +100,7 @@ def test_a_late_move_is_refused(world: World) -> None:
     mark = world.chain.snapshot()
     world.chain.now = since + 600
     with refused("court: time is left"):
-        world.send("carol", "timeout", d)
+        world.timeout("carol", d)
     world.chain.revert(mark)
     world.chain.now = since + 600
     job.step(d, "bob", LIE)
@@ -154,7 +154,7 @@ def test_everything_at_its_largest(world: World) -> None:
     disputes = [job.confront(name, "alice") for name in liars]
     for size, reason in ((12_288, "mock: digests"), (12_289, ".*")):
         with refused(reason):
-            world.send(liars[0], "respond", disputes[0], world.states[disputes[0]], bytes(size))
+            world.respond(liars[0], disputes[0], world.states[disputes[0]], bytes(size))
     for name, d in zip(liars, disputes, strict=True):
         assert job.play(d, (name, LIE), ("alice", world.honest)) == CHALLENGER_WON
     assert job.finalise() == (world.honest.root, 1, 7)

@@ -91,7 +91,7 @@ def test_an_undecidable_program_is_no_job() -> None:
         job.play(d, ("bob", LIE), ("carol", w.honest))
     w.chain.now += 10**6
     with refused("court: void"):
-        w.send("anyone", "timeout", d)
+        w.timeout("anyone", d)
     for name in ("carol", "dave"):
         commitment = job.challenge_commitment(name, "bob")
         with refused("court: early or void"):
@@ -155,15 +155,15 @@ def test_clocks(world: World, late: int, moves: int) -> None:
     world.chain.now += left + late
     if late <= 0:
         with refused("court: time is left"):
-            world.send("anyone", "timeout", d)
+            world.timeout("anyone", d)
         assert job.step(d, *players[moves % 2]) in (1, 2, CHALLENGER_WON)
     else:
         with refused("court: time is up"):
             job.step(d, *players[moves % 2])
-        world.send("anyone", "timeout", d)
+        world.timeout("anyone", d)
         assert job.dispute(d)["turn"] == (CHALLENGER_WON, DEFENDER_WON)[moves % 2]
-        with refused("court: no dispute, or decided"):
-            world.send("anyone", "timeout", d)
+        with refused("court: not the state, or decided"):
+            world.timeout("anyone", d)
 
 
 def test_time_grows_with_the_disputes_to_play(world: World) -> None:

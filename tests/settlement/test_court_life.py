@@ -13,11 +13,9 @@ from ree.settlement.testing.court import (
     OTHER_LIE,
     REFUTED,
     REVEALED,
-    SALT,
     SEED,
     Job,
     World,
-    account,
     balances,
     refused,
 )
@@ -140,9 +138,5 @@ def test_a_training_run_is_disputed_from_its_history(world: World) -> None:
     job.id = world.send("poster", "post", job.terms.values(), job.facts, "")
     job.provide({"bob": LIE})
     job.challenge("carol", "bob")
-    job.at("challenge_until", 1)
-    d = bytes(job.send("carol", "open_challenge", job.facts, account("bob"), SALT))
-    run = SEED + (64).to_bytes(8, "big") + bytes(32) + LIE.root
-    world.states[d] = bytes(world.referee.call("begin_run", bytes(284), run))
-    world.shown[d] = b""
+    d = job.open("carol", "bob")
     assert job.play(d, ("bob", LIE), ("carol", world.honest)) == CHALLENGER_WON

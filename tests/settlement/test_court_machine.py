@@ -309,7 +309,7 @@ class CourtMachine(RuleBasedStateMachine):
             assert self.world.credit(name) >= RICH, f"{name} lost"
 
     def timeout_of(self, d: bytes) -> None:
-        why = refusal(self.world.send, "poster", "timeout", d)
+        why = refusal(self.world.timeout, "poster", d)
         assert why in ("", "court: time is left")
         if not why:
             self.ended(d, self.job.dispute(d)["turn"])

@@ -50,11 +50,13 @@ def test_the_interface_has_no_privileged_call() -> None:
     assert source.count("raw_call") == source.count("is_static_call=True") == 1
     for word in ("ecrecover", "delegate", "selfdestruct", "owner:", "create_", "send("):
         assert word not in source, word
-    # the caller is compared with the poster of one's own job and the player whose turn it is
+    # the caller is compared with the poster of one's job; a state's name has the player whose turn it is
     assert sorted(line.strip() for line in source.splitlines() if "assert msg.sender" in line) == [
         'assert msg.sender == job.poster, "court: poster"',
-        'assert msg.sender == player, "court: not your turn"',
     ]
+    assert (
+        source.count("self._check_turn(") == source.count("dispute, word, msg.sender, other") == 2
+    )
 
 
 def test_the_contract_fits(world: World) -> None:

@@ -12,6 +12,7 @@ from ree.program import Names, Program
 from ree.settlement.bounds import refusals
 from ree.settlement.decidable import obstacles
 from ree.settlement.evidence import Evidence
+from ree.settlement.terms import UNREAD
 from ree.settlement.testing.evm import Reverted
 from ree.settlement.testing.referee import play_for, referee
 from ree.verde.fault import Fault, Liar
@@ -67,7 +68,7 @@ def test_altered_moves_revert_or_change_nothing(run):
     while s.phase is not Phase.OVER:
         move = (liar if s.player == "defender" else honest).move(s)
         before, data = evidence.state(s), evidence.move(s, move)
-        referee().call("respond", bytes(32), before, data)
+        referee().call("respond", *UNREAD, before, data)
         pointing = {Phase.CHOOSE: 1, Phase.PICK: 1, Phase.ELEMENT: 2, Phase.ENTRY: 1}.get(
             s.phase, 0
         )
@@ -82,7 +83,7 @@ def test_altered_moves_revert_or_change_nothing(run):
                 flips.append(bytes(altered))
             for bad in [*cuts, *flips]:
                 with pytest.raises(Reverted):
-                    referee().call("respond", bytes(32), before, bad)
+                    referee().call("respond", *UNREAD, before, bad)
         s = evidence.game.apply(s, move)
     assert {Phase.TENSOR, Phase.REVEAL, Phase.PICK, Phase.BODY, Phase.ELEMENT, Phase.DERIVE,
             Phase.PROVE} <= seen  # fmt: skip
@@ -104,7 +105,7 @@ def test_no_move_after_the_verdict(run):
     evidence = Evidence(Game(run.scope), instance)
     s = Game(run.scope).timeout(State(Party(run, instance.digest).statement))
     with pytest.raises(Reverted):
-        referee().call("respond", bytes(32), evidence.state(s), bytes(600))
+        referee().call("respond", *UNREAD, evidence.state(s), bytes(600))
 
 
 def test_a_job_whose_proofs_do_not_fit_is_refused(run):

@@ -48,7 +48,9 @@ def begin_run(statement: Bytes[284], run: Bytes[104]) -> Bytes[384]:
 
 @external
 @view
-def respond(dispute: bytes32, state: Bytes[384], move: Bytes[12288]) -> Bytes[384]:
+def respond(
+    dispute: bytes32, clocks: uint256, other: address, state: Bytes[384], move: Bytes[12288]
+) -> Bytes[384]:
     root: bytes32 = extract32(state, 12)
     seed: bytes32 = extract32(state, 44)
     phase: uint256 = convert(slice(state, 1, 1), uint256)
