@@ -8,14 +8,11 @@ say what each move holds.
 from __future__ import annotations
 
 import struct
-from functools import cached_property, lru_cache
-
-import numpy as np
+from functools import cached_property, lru_cache, partial
 
 from ree.compiler.instance import (
     Instance,
     encode_attrs,
-    encode_rule,
     interface_leaves,
     node_records,
     row_leaves,
@@ -23,19 +20,17 @@ from ree.compiler.instance import (
 )
 from ree.compiler.ir import Kind, Ref
 from ree.settlement.decidable import Form, form
-from ree.settlement.openings import Shown, bundle, constant, microcode, opening, proof, rule_bytes
+from ree.settlement.openings import Shown, bundle, microcode, opening, proof, rule_bytes
+from ree.settlement.ways import Ways, walk, ways
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree, leaf_hash, node_hash
 from ree.traces.tensor import LEAF_BYTES
 from ree.verde.derivation import (
-    Bits,
     Entry,
     Operand,
     Read,
     Undecidable,
     Witness,
-    digits_of,
-    flat_at,
     place,
 )
 from ree.verde.game import Game
@@ -57,7 +52,7 @@ from ree.verde.moves import (
     Statement,
     Tensor,
 )
-from ree.verde.scope import OUTPUTS, ROW, VALUES, RowScope, follow
+from ree.verde.scope import OUTPUTS, ROW, VALUES, RowScope
 
 STATE_BYTES = 384
 MAX_MOVE = 12288
@@ -82,6 +77,7 @@ class Evidence:
     def __init__(self, game: Game, instance: Instance) -> None:
         self.game, self.instance, self.graph = game, instance, instance.graph
         self.row_program = lru_cache(maxsize=8)(self._row_program)
+        self.ways = lru_cache(maxsize=8)(partial(ways, self))
 
     @cached_property
     def records(self) -> list[bytes]:
@@ -137,6 +133,7 @@ class Evidence:
         if s.entries:
             d = self.game.derivation(s)
             limit, width = d.count, d.width
+            record = sha256(record + sha256(self._ways(s).encode()))
         first, leaves, program = 0, 0, ZERO
         if s.owner:
             assert isinstance(inner, RowScope)
@@ -257,11 +254,11 @@ class Evidence:
         elif ref.kind is Kind.CONST:
             raise Undecidable("an output is a constant")
         else:
-            at = self._given(ref)
+            at = self.given(ref)
             parts += [self.interface[at], proof(self.interface_tree.prove(at))]
         return b"".join(parts)
 
-    def _given(self, ref: Ref) -> int:
+    def given(self, ref: Ref) -> int:
         """Position in the interface of something that is not a value."""
         g = self.graph
         starts = {Kind.INPUT: 0, Kind.WEIGHT: len(g.inputs), Kind.STATE: len(g.inputs) + len(g.weights),
@@ -286,9 +283,22 @@ class Evidence:
             out.append(encode_attrs(sorted(node.attrs.items())))
         return out
 
+    def _ways(self, s: State) -> Ways:
+        """Where the sources of the operator under dispute lead."""
+        return self.ways(s.tree, s.tensor, s.owner[:2] if s.owner else None)
+
     def _derive(self, s: State, m: Derive) -> bytes:
-        rest = [self._record(s), m.entries, m.last.leaf, proof(m.last.proof)]
-        return bundle(self._blobs(s, counted=True), rest)
+        ways = self._ways(s)
+        statement = [b"\1", self.statement(s.statement)] if ways.outer else [b"\0"]
+        rest = [
+            self._record(s),
+            *statement,
+            ways.shown,
+            m.entries,
+            m.last.leaf,
+            proof(m.last.proof),
+        ]
+        return bundle([ways.encode(), *self._blobs(s, counted=True)], rest)
 
     def _rows(self, s: State, m: Rows) -> bytes:
         owner = (s.tree, s.tensor, s.element)
@@ -304,7 +314,10 @@ class Evidence:
     def _prove(self, s: State, m: Prove) -> bytes:
         d = self.game.derivation(s)
         per = LEAF_BYTES // d.width
-        shown = Shown(list(m.openings), self._blobs(s, counted=False))
+        known, scope = self._ways(s), self.game.scope(s)
+        inner = scope if isinstance(scope, RowScope) else None
+        blobs = [known.encode(), *self._blobs(s, counted=False)]
+        shown = Shown(list(m.openings), blobs)
 
         def entry(i: int) -> int:
             leaf = s.leaf
@@ -320,7 +333,7 @@ class Evidence:
             if isinstance(o, Entry):
                 entry(o.index)
             elif isinstance(o, Read):
-                self._source(s, o.source, place(o, entry), shown)
+                walk(self, known.ways[o.source], inner, place(o, entry), shown)
 
         op = d.operation(s.entry)
         operands: tuple[Operand, ...] = ()
@@ -334,67 +347,3 @@ class Evidence:
             pass
         statement = [b"\1", self.statement(s.statement)] if shown.outer else [b"\0"]
         return bundle(shown.blobs, [self._record(s), s.leaf, *statement, *shown.parts])
-
-    # sources
-
-    def _source(self, s: State, source: int, flat: int, shown: Shown) -> None:
-        """The way from a source to what is committed."""
-        inner = self.game.scope(s)
-        if isinstance(inner, RowScope):
-            self._local(inner, s, inner.program.nodes[s.tensor].sources[source], flat, shown)
-        elif s.tree == OUTPUTS:
-            self._outer(self.graph.outputs[s.tensor], flat, shown)
-        else:
-            self._outer(inner.producers[s.tensor].sources[source], flat, shown)
-
-    def _outer(self, start: Ref, start_flat: int, shown: Shown) -> None:
-        ref, flat, scope = start, start_flat, self.game.program
-        shown.outer = True
-        while ref.kind is Kind.VALUE and scope.is_move(VALUES, ref.index):
-            node = scope.node(VALUES, ref.index)[0]
-            shown.parts.append(b"\1" + self._proven(ref.index))
-            shown.blobs.append(rule_bytes(node))
-            found = follow(node, flat)
-            if isinstance(found, Bits):
-                return
-            ref, flat = scope.producers[ref.index].sources[0], found
-        if ref.kind is Kind.VALUE:
-            shown.parts.append(b"\0")
-        if ref.kind is Kind.CONST:
-            at = self._given(ref)
-            shown.parts += [constant(self.graph.consts[ref.index].array(), flat),
-                            proof(self.interface_tree.prove(at))]  # fmt: skip
-        else:
-            shown.opening(scope.typer(ref))
-
-    def _proven(self, value: int) -> bytes:
-        """The record of a value and its proof."""
-        return self.records[value] + proof(self.record_tree.prove(value))
-
-    def _local(self, inner: RowScope, s: State, start: int, start_flat: int, shown: Shown) -> None:
-        program, local, flat = inner.program, start, start_flat
-        leaves, tree = self.row_program(*inner.owner[:2])
-        while local >= inner.first and inner.is_move(ROW, local - inner.first):
-            node = inner.nodes[local - inner.first]
-            shown.parts += [b"\1", leaves[local], proof(tree.prove(local))]
-            shown.blobs.append(rule_bytes(node))
-            found = follow(node, flat)
-            if isinstance(found, Bits):
-                return
-            local, flat = program.nodes[local - inner.first].sources[0], found
-        if local >= inner.first:
-            shown.parts.append(b"\0")
-            shown.opening(inner.types[local])
-            return
-        shown.parts += [b"\1", leaves[local], proof(tree.prove(local))]
-        n, m = len(program.inputs), len(program.constants)
-        if local < n:
-            x = program.inputs[local]
-            at = flat_at(x.rule.accesses[0], [*inner.digits, *digits_of(flat, x.rule.red_digits)])
-            assert at is not None  # cut out of the source
-            shown.blobs.append(encode_rule(x.rule))
-            if not shown.outer:  # once a move
-                shown.parts.append(self.records[inner.owner[1]])
-            self._outer(self.game.program.producers[inner.owner[1]].sources[x.operand], at, shown)
-        elif local < n + m:
-            shown.parts.append(constant(np.asarray(program.constants[local - n]), flat))

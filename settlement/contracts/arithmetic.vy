@@ -4,7 +4,7 @@
 @notice Executes the one operation that decides a dispute.
 """
 
-from . import derivations
+from . import plans
 from . import fp32
 from . import microcode
 
@@ -23,26 +23,26 @@ def execute(what: uint256, step: uint256, x: uint256[5], out: uint256, source: u
     @param out Element type of the result
     @param source Element type of the source that was read last
     """
-    if what == derivations.COPY:
+    if what == plans.COPY:
         return x[0]
-    if what == derivations.CODE:
+    if what == plans.CODE:
         return microcode.step(step, x[0], x[1], x[2])
-    if what == derivations.FMA:
+    if what == plans.FMA:
         return fp32.fma(x[0], x[1], x[2])
-    if what == derivations.ADD:
+    if what == plans.ADD:
         return fp32.add(x[0], x[1])
-    if what == derivations.ADD64:
+    if what == plans.ADD64:
         return unsafe_add(x[0], x[1]) & MASK64
-    if what == derivations.EXTREME:
+    if what == plans.EXTREME:
         return fp32.maximum(x[0], x[1]) if x[2] == 0 else fp32.minimum(x[0], x[1])
-    if what == derivations.BETTER:
+    if what == plans.BETTER:
         beats: bool = fp32.less(x[3], x[2]) if x[4] == 0 else fp32.less(x[2], x[3])
         if beats or (fp32.is_nan(x[2]) and not fp32.is_nan(x[3])):
             return x[0]
         return x[1]
-    if what == derivations.EQUAL:
+    if what == plans.EQUAL:
         return x[0] if x[0] == x[1] else INVALID
-    if what == derivations.PRECEDES:
+    if what == plans.PRECEDES:
         return self._precedes(x, source)
     # an update: value, index, place, update, what it does
     index: uint256 = x[1]

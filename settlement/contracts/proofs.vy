@@ -2,12 +2,12 @@
 """
 @title Proofs
 @notice The last move: the operands of one operation, opened against what is committed, and its execution.
-@dev Called by Referee. What the operation is, Elements says; it is executed by Arithmetic.
+@dev Called by Referee. What the operation is, Planner says; it is executed by Arithmetic.
 """
 
-from . import derivations
 from . import entries
 from . import forms
+from . import plans
 from . import rules
 from . import shown
 from . import sources
@@ -20,7 +20,7 @@ interface IArithmetic:
 
 STATE_BYTES: constant(uint256) = 384
 MOVE_BYTES: constant(uint256) = 12288
-PLAN_BYTES: constant(uint256) = 32 * 23
+PLAN_BYTES: constant(uint256) = 32 * 22
 INVALID: constant(uint256) = max_value(uint256)
 MASK64: constant(uint256) = 2**64 - 1
 HIGH: constant(uint256) = 2**63
@@ -32,13 +32,13 @@ PROVE: constant(uint256) = 12
 EXECUTED: constant(uint256) = 6
 STATEMENT_BYTES: constant(uint256) = 284
 
-ELEMENTS: immutable(address)
+PLANNER: immutable(address)
 ARITHMETIC: immutable(IArithmetic)
 
 
 @deploy
-def __init__(elements: address, arithmetic: address):
-    ELEMENTS = elements
+def __init__(planner: address, arithmetic: address):
+    PLANNER = planner
     ARITHMETIC = IArithmetic(arithmetic)
 
 
@@ -48,24 +48,25 @@ def respond(
     dispute: bytes32, clocks: uint256, other: address, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
 ) -> Bytes[STATE_BYTES]:
     """
-    @notice The decided state. Blobs; record; the leaf with the claimed entry; 1 and the
-            statement, or 0 where no source is read; then for each operand in order the leaf and proof of its
+    @notice The decided state. Blobs: ways, the operator's own, the rules of hops; record; the leaf with the
+            claimed entry; 1 and the statement, or 0 where no tensor of the program is read; then for each operand in order the leaf and proof of its
             entry, unless it stands in the leaf, or the opening of its source.
     """
     s: states.State = states.read()
     assert s.phase == PROVE, "proofs: phase"
+    p: plans.Plan = abi_decode(
+        slice(raw_call(PLANNER, msg.data, max_outsize=64 + PLAN_BYTES, is_static_call=True), 64, PLAN_BYTES),
+        plans.Plan,
+    )
     blobs: sources.Blobs = empty(sources.Blobs)
     n: uint256 = shown.number(0, 1)
     at: uint256 = unsafe_add(1, unsafe_mul(2, n))
-    for i: uint256 in range(n, bound=16):
+    for i: uint256 in range(n, bound=sources.BLOBS):
         size: uint256 = shown.number(unsafe_add(1, unsafe_mul(2, i)), 2)
-        blobs.digest[i] = sha256(slice(move, at, size))
+        if i >= p.blob:  # the planner has seen the operator's own
+            blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
         at = unsafe_add(at, size)
-    p: derivations.Plan = abi_decode(
-        slice(raw_call(ELEMENTS, msg.data, max_outsize=64 + PLAN_BYTES, is_static_call=True), 64, PLAN_BYTES),
-        derivations.Plan,
-    )
     claimed: uint256 = entries.at(s, p.leaf, s.entry % unsafe_div(512, s.width))
     valid: bool = False
     values: uint256[5] = empty(uint256[5])
@@ -76,7 +77,7 @@ def respond(
     shown.end(r.at)
     assert r.blob == n, "proofs: more bytes than are read"
     result: uint256 = INVALID
-    if p.what == derivations.WITNESS:
+    if p.what == plans.WITNESS:
         if claimed < values[0]:
             result = claimed
     elif valid:
@@ -88,14 +89,14 @@ def respond(
 @internal
 @view
 def _operands(
-    s: states.State, p: derivations.Plan, blobs: sources.Blobs
+    s: states.State, p: plans.Plan, blobs: sources.Blobs
 ) -> (bool, uint256[5], uint256, sources.Reader):
     """
     @notice The operands, the element type of the source read last, and how far the move has been read; False
             if an index is out of range.
     """
     statement: uint256 = unsafe_add(p.leaf, 513)
-    r: sources.Reader = sources.Reader(at=statement, blob=p.blob, outer=False, owner=0)
+    r: sources.Reader = sources.Reader(at=statement, blob=p.blob, outer=False)
     if shown.number(unsafe_sub(statement, 1), 1) == 1:
         assert shown.statement_hash(statement) == s.context, "proofs: statement"
         r.at = statement + STATEMENT_BYTES
@@ -108,27 +109,24 @@ def _operands(
     dtype: uint256 = 0
     valid: bool = True
     for i: uint256 in range(p.count, bound=5):
-        o: derivations.Operand = p.operands[i]
-        if o.kind == derivations.BITS:
+        o: plans.Operand = p.operands[i]
+        if o.kind == plans.BITS:
             values[i] = o.value
             continue
-        if o.kind == derivations.ENTRY:
+        if o.kind == plans.ENTRY:
             values[i], r.at = self._entry(s, o.value, p.leaf, r.at)
             continue
-        x: sources.Source = sources.Source(
-            kind=shown.number(p.record + 1, 1), index=shown.number(p.record + 2, 4), flat=s.element
-        )
+        flat: uint256 = s.element
         if s.form != forms.OUTPUT:
             state: uint256 = 0
-            state, x.flat, r.at = self._place(s, p, rule, o, r.at)
+            state, flat, r.at = self._place(s, p, rule, o, r.at)
             if state == 2:
                 valid = False
                 break
             if state == 1:
                 values[i] = p.outside
                 continue
-            x = sources.record_source(p.record, o.source, x.flat)
-        found: sources.Opened = sources.opened(s, statement, blobs, r, x)
+        found: sources.Opened = sources.opened(s, statement, blobs, r, o.source, flat)
         values[i] = found.bits
         dtype = found.dtype
         r = found.reader
@@ -139,7 +137,7 @@ def _operands(
 @internal
 @view
 def _place(
-    s: states.State, p: derivations.Plan, rule: rules.Rule, o: derivations.Operand, start: uint256
+    s: states.State, p: plans.Plan, rule: rules.Rule, o: plans.Operand, start: uint256
 ) -> (uint256, uint256, uint256):
     """
     @notice 0, the flat index that an operand reads and where its indices end; 1 where it reads outside the
@@ -147,7 +145,7 @@ def _place(
     """
     at: uint256 = start
     k: uint256 = o.value
-    if o.kind == derivations.NAMED:
+    if o.kind == plans.NAMED:
         k, at = self._entry(s, o.value, p.leaf, at)
         if k >= rules.reduction(rule):
             return 2, 0, at
@@ -156,7 +154,7 @@ def _place(
     inside, flat = rules.flat(rule, o.source, s.element, k)
     if not inside:
         return 1, 0, at
-    if o.kind == derivations.TERMS:
+    if o.kind == plans.TERMS:
         for t: uint256 in range(rules.terms(rule, 0), bound=8):
             term: rules.Term = rules.term(rule, 0, t)
             index: uint256 = 0

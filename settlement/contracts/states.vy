@@ -53,7 +53,7 @@ struct State:
     values: bytes32
     rows: bytes32
     program: bytes32
-    record: bytes32
+    record: bytes32  # its hash; after DERIVE joined with that of its ways
     node: bytes32
     leaf: bytes32
     entries: bytes32

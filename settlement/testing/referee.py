@@ -14,7 +14,7 @@ from ree.verde.moves import Move, Phase, State
 from ree.verde.party import Party, Run
 from ree.verde.testing import Play
 
-PARTS = ("elements.vy", "arithmetic.vy", "proofs.vy", "referee.vy")
+PARTS = ("elements.vy", "planner.vy", "arithmetic.vy", "proofs.vy", "referee.vy")
 
 
 @lru_cache(maxsize=1)
@@ -26,9 +26,10 @@ def referee() -> Contract:
 def deploy(chain: Chain) -> Contract:
     """A referee of one's own on a chain."""
     elements = Contract(compile_contract("elements.vy"), beside=chain)
+    planner = Contract(compile_contract("planner.vy"), beside=elements)
     arithmetic = Contract(compile_contract("arithmetic.vy"), beside=elements)
     proofs = Contract(
-        compile_contract("proofs.vy"), elements.address, arithmetic.address, beside=elements
+        compile_contract("proofs.vy"), planner.address, arithmetic.address, beside=elements
     )
     return Contract(
         compile_contract("referee.vy"),

@@ -1,0 +1,81 @@
+# pragma version 0.4.3
+"""
+@title Planner
+@notice What the operation under dispute does and reads.
+@dev Called by Proofs with the call that it got.
+"""
+
+from . import forms
+from . import plans
+from . import rules
+from . import shown
+from . import sources
+from . import states
+from . import ways
+
+STATE_BYTES: constant(uint256) = 384
+MOVE_BYTES: constant(uint256) = 12288
+PLAN_BYTES: constant(uint256) = 32 * 22
+OWN: constant(uint256) = 3  # blobs: ways, then rule or microcode, attributes
+
+# forms, one bit each
+RULE: constant(uint256) = (
+    2**forms.CONTRACTION + 2**forms.SUM + 2**forms.EXTREME + 2**forms.ARGUMENT + 2**forms.CUMSUM
+    + 2**forms.SORT + 2**forms.TABLE + 2**forms.SCATTER + 2**forms.CAT + 2**forms.PAD + 2**forms.POINTWISE
+)
+ATTRIBUTES: constant(uint256) = (
+    2**forms.CUMSUM + 2**forms.SORT + 2**forms.SCATTER + 2**forms.PAD + 2**forms.CREATE
+)
+
+
+@external
+@view
+def respond(
+    dispute: bytes32, clocks: uint256, other: address, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
+) -> Bytes[PLAN_BYTES]:
+    """
+    @notice From the start of a PROVE: the operator's own blobs, its record, and the leaf with the claimed entry.
+    """
+    s: states.State = states.read()
+    blobs: sources.Blobs = empty(sources.Blobs)
+    n: uint256 = shown.number(0, 1)
+    at: uint256 = unsafe_add(1, unsafe_mul(2, n))
+    for i: uint256 in range(n, bound=sources.BLOBS):
+        size: uint256 = shown.number(unsafe_add(1, unsafe_mul(2, i)), 2)
+        if i < OWN:
+            blobs.digest[i] = sha256(slice(move, at, size))
+        blobs.at[i] = at
+        at = unsafe_add(at, size)
+    return abi_encode(self._plan(s, blobs, at))
+
+
+@internal
+@view
+def _plan(s: states.State, blobs: sources.Blobs, start: uint256) -> plans.Plan:
+    record: uint256 = 0
+    leaf: uint256 = 0
+    digest: bytes32 = empty(bytes32)
+    record, leaf, digest = ways.record(s, start)
+    assert ways.joined(digest, blobs.digest[0]) == s.record, "planner: record"
+    assert shown.leaf_hash(leaf) == s.leaf, "planner: leaf"
+    params: uint256 = 0
+    if s.form != forms.OUTPUT:
+        params = shown.number(record + 3, 1)
+    rule: rules.Rule = empty(rules.Rule)
+    attrs: uint256 = 0
+    code: uint256 = 0
+    blob: uint256 = 1
+    if s.form == forms.POINTWISE and s.entry >= params:
+        code = sources.take(blobs, 1, shown.digest(record + 160))
+        blob = 2
+    elif (RULE >> s.form) & 1 == 1:
+        rule = rules.parse(sources.take(blobs, 1, shown.digest(record + 96)))
+        blob = 2
+    if (ATTRIBUTES >> s.form) & 1 == 1:
+        attrs = sources.take(blobs, blob, shown.digest(record + 128))
+        blob += 1
+    p: plans.Plan = plans.plan(s, record, rule, attrs, code, params)
+    p.leaf = leaf
+    p.rule = rule.at
+    p.blob = blob
+    return p

@@ -1,0 +1,149 @@
+# pragma version 0.4.3
+"""
+@title Ways
+@notice Where the sources of an operator lead: through which moves, to which tensor that is committed.
+@dev Bytes of an operator's ways, source by source: number of hops u8; of each hop a kind u8 and the digest of its
+     index rule; then kind u8 and index u32 of the tensor. Inside a row program a source is a local: an input
+     cut out of a source of the operator around it, a constant, a number, or an earlier node. A DERIVE
+     shows that they are right, the state keeps their hash, and a PROVE walks them.
+"""
+
+from . import forms
+from . import merkle
+from . import shown
+from . import states
+
+HOPS: constant(uint256) = 12
+HOP: constant(uint256) = 33  # bytes
+END: constant(uint256) = 5
+SOURCES: constant(uint256) = 4
+NODE_BYTES: constant(uint256) = 241  # of the leaf of a node of a row program
+INPUT_BYTES: constant(uint256) = 100
+
+# kinds of hops
+MOVED: constant(uint256) = 0
+CUT: constant(uint256) = 1  # an input of a row program: by the digits of the owner's element
+
+# kinds of sources
+VALUE: constant(uint256) = 0
+LOCAL: constant(uint256) = 5
+
+
+@internal
+@view
+def way(start: uint256, source: uint256) -> uint256:
+    """
+    @notice Position of the way of a source among those that start here.
+    """
+    p: uint256 = start
+    for _: uint256 in range(source, bound=SOURCES):
+        p = unsafe_add(p, unsafe_add(1 + END, unsafe_mul(HOP, shown.number(p, 1))))
+    return p
+
+
+@internal
+@view
+def check(s: states.State, statement: uint256, record: uint256, start: uint256, shown_at: uint256) -> (uint256, uint256, bool):
+    """
+    @notice The ways that start here are those of the record: leaves and records with their proofs stand at
+            `shown_at`, before the first input of a row program its owner's record. Where the ways and the
+            proofs end, and whether the statement was needed.
+    """
+    p: uint256 = start
+    at: uint256 = shown_at
+    outer: bool = False
+    owner: uint256 = 0  # position of the owner's record, once it is shown
+    count: uint256 = 1
+    source: uint256 = record + 1  # of an output: kind and index in its leaf
+    if s.form != forms.OUTPUT:
+        count = shown.number(record + 3, 1)
+        source = record + 70
+    for _: uint256 in range(count, bound=SOURCES):
+        kind: uint256 = shown.number(source, 1)
+        index: uint256 = shown.number(source + 1, 4)
+        source += 5
+        hops: uint256 = shown.number(p, 1)
+        p += 1
+        for _h: uint256 in range(hops, bound=HOPS):
+            next: uint256 = 0  # position of kind and index of what is moved
+            digest: uint256 = 0  # of the rule's
+            hop: uint256 = MOVED
+            if kind == VALUE:
+                outer = True
+                root: bytes32 = shown.root(
+                    shown.number(statement + 64, 8), index, shown.record_hash(at), at + shown.RECORD_BYTES
+                )
+                assert root == shown.digest(statement + 32), "way: record"
+                next = self._moved(at)
+                digest = at + 96
+                at = shown.after_proof(at + shown.RECORD_BYTES)
+            else:
+                assert kind == LOCAL, "way: source"
+                if shown.number(at, 1) == 2:
+                    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, NODE_BYTES))
+                    self.check_local(s, index, leaf, at + NODE_BYTES)
+                    next = self._moved(at + 1)
+                    digest = at + 97
+                    at = shown.after_proof(at + NODE_BYTES)
+                else:
+                    assert shown.number(at, 1) == 0, "way: local"
+                    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, INPUT_BYTES))
+                    self.check_local(s, index, leaf, at + INPUT_BYTES)
+                    hop = CUT
+                    operand: uint256 = shown.number(at + 1, 1)
+                    digest = at + 68
+                    at = shown.after_proof(at + INPUT_BYTES)
+                    if owner == 0:
+                        assert shown.record_hash(at) == s.run, "way: owner"
+                        owner = at
+                        at += shown.RECORD_BYTES
+                    assert operand < shown.number(owner + 3, 1), "way: operand"
+                    next = owner + 70 + 5 * operand
+            assert shown.number(p, 1) == hop and shown.digest(p + 1) == shown.digest(digest), "way: hop"
+            p += HOP
+            kind = shown.number(next, 1)
+            index = shown.number(next + 1, 4)
+        assert shown.number(p, END) == (kind << 32) | index, "way: end"
+        p += END
+    return p, at, outer
+
+
+@internal
+@view
+def _moved(record: uint256) -> uint256:
+    """
+    @notice Position of the source of a record that only moves.
+    """
+    assert forms.of(shown.number(record, 2)) == forms.MOVED, "way: not moved"
+    return record + 70
+
+
+@internal
+@view
+def check_local(s: states.State, index: uint256, leaf: bytes32, proof: uint256):
+    """
+    @notice A leaf of the row program, with its proof at this position.
+    """
+    assert shown.root(s.leaves, index, leaf, proof) == s.program, "way: local"
+
+
+@internal
+@view
+def record(s: states.State, at: uint256) -> (uint256, uint256, bytes32):
+    """
+    @notice Where the record of the operator under dispute starts, which stands here, where it ends, and its hash.
+    """
+    if s.form == forms.OUTPUT:
+        return at, at + 6, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, 6))
+    if s.inside == 1:
+        return at + 1, at + NODE_BYTES, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, NODE_BYTES))
+    return at, at + shown.RECORD_BYTES, shown.record_hash(at)
+
+
+@internal
+@pure
+def joined(record_hash: bytes32, digest: bytes32) -> bytes32:
+    """
+    @notice What a state keeps of a record and its ways, once they are shown.
+    """
+    return sha256(concat(record_hash, digest))
