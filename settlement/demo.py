@@ -135,7 +135,7 @@ class Stage:
             while self._round(watchers):
                 pass
         while left := [d for d in poster.disputes(job) if not d.decided]:  # someone is silent
-            self.chain.wait_until(min(d.deadline() for d in left) + 1)
+            self.chain.wait_until(min(d.clocks.deadline() for d in left) + 1)
             while self._round(watchers):
                 pass
         self._end(job, poster)

@@ -12,7 +12,6 @@ from ree.errors import ChainError
 from ree.settlement.client import (
     CHALLENGER_WON,
     COMMITTED,
-    DEFENDER,
     DEFENDER_WON,
     FINAL,
     PENDING,
@@ -22,6 +21,7 @@ from ree.settlement.client import (
     Court,
     Dispute,
 )
+from ree.settlement.clocks import DEFENDER
 from ree.settlement.node import Receipt
 from ree.settlement.terms import UNREAD, OneRun, decode_facts, state_name
 

@@ -21,18 +21,20 @@ from ree.verde.scope import OUTPUTS, ROW, VALUES, RowScope, follow
 if TYPE_CHECKING:
     from ree.settlement.evidence import Evidence
 
+HOP_BYTES = 33
 MOVED, CUT = 0, 1  # hops: a move of the program; an input of a row program, cut out of a source
 
 
 @dataclass(frozen=True)
 class Hop:
-    """A move. of: the bound operator, or the row program's input; shown: the leaf that says so, and its proof;
-    outer: of a value of the program, whose record the statement is needed for."""
+    """A move. of: the bound operator, or the row program's input; leaf: what says so, with its proof; value: if
+    it is one of the program's, its index."""
 
     kind: int
     of: Any
-    shown: bytes
-    outer: bool = False
+    leaf: bytes
+    proof: tuple[bytes, ...]
+    value: int | None = None
 
     @property
     def rule(self) -> bytes:
@@ -73,10 +75,16 @@ class Ways:
 
     @property
     def shown(self) -> bytes:
-        """What a DERIVE shows of them; the composite's record once."""
-        parts, record = [], self.record
+        """What a DERIVE shows of them: the composite's record once; the proof of a value's record to where it
+        meets that of the first."""
+        parts, record, first = [], self.record, None
         for hop in (h for w in self.ways for h in w.hops):
-            parts.append(hop.shown)
+            siblings = hop.proof
+            if hop.value is not None and first is not None:
+                siblings = siblings[: max((hop.value ^ first).bit_length() - 1, 0)]
+            elif hop.value is not None:
+                first = hop.value
+            parts += [hop.leaf, proof(siblings)]
             if hop.kind == CUT:
                 parts.append(record)
                 record = b""
@@ -85,7 +93,7 @@ class Ways:
     @property
     def outer(self) -> bool:
         """Whether the statement is needed."""
-        return any(h.outer for w in self.ways for h in w.hops)
+        return any(h.value is not None for w in self.ways for h in w.hops)
 
 
 def ways(evidence: Evidence, tree: str, index: int, owner: tuple[str, int] | None) -> Ways:
@@ -106,8 +114,8 @@ def _outer(evidence: Evidence, start: Ref) -> Way:
     """From a source of the program."""
     ref, scope, hops = start, evidence.game.program, []
     while ref.kind is Kind.VALUE and scope.is_move(VALUES, ref.index):
-        record = evidence.records[ref.index] + proof(evidence.record_tree.prove(ref.index))
-        hops.append(Hop(MOVED, scope.node(VALUES, ref.index)[0], record, outer=True))
+        node, siblings = scope.node(VALUES, ref.index)[0], evidence.record_tree.prove(ref.index)
+        hops.append(Hop(MOVED, node, evidence.records[ref.index], tuple(siblings), ref.index))
         ref = scope.producers[ref.index].sources[0]
     return Way(tuple(hops), ref.kind, ref.index)
 
@@ -117,12 +125,12 @@ def _local(evidence: Evidence, inner: RowScope, start: int) -> Way:
     row, local, hops = inner.program, start, []
     leaves, tree = evidence.row_program(*inner.owner[:2])
     while local >= inner.first and inner.is_move(ROW, local - inner.first):
-        leaf = leaves[local] + proof(tree.prove(local))
-        hops.append(Hop(MOVED, inner.nodes[local - inner.first], leaf))
+        node = inner.nodes[local - inner.first]
+        hops.append(Hop(MOVED, node, leaves[local], tuple(tree.prove(local))))
         local = row.nodes[local - inner.first].sources[0]
     if local >= len(row.inputs):
         return Way(tuple(hops), LOCAL, local)
-    hops.append(Hop(CUT, row.inputs[local], leaves[local] + proof(tree.prove(local))))
+    hops.append(Hop(CUT, row.inputs[local], leaves[local], tuple(tree.prove(local))))
     owner = evidence.game.program.producers[inner.owner[1]]
     rest = _outer(evidence, owner.sources[row.inputs[local].operand])
     return Way((*hops, *rest.hops), rest.kind, rest.index)

@@ -23,7 +23,7 @@ def operations(form: uint256, r: rules.Rule, position: uint256, code: uint256, s
     @param position Of the element on the axis of a running sum
     """
     if form == forms.POINTWISE:
-        return sources + shown.number(code + 4, 4)
+        return sources + shown.u32(code + 4)
     if form == forms.CAT or form == forms.PAD or form == forms.CREATE or form == forms.OUTPUT:
         return 1
     if form == forms.TABLE:
@@ -61,10 +61,10 @@ def width(form: uint256, dtype: uint256, code: uint256, sources: uint256) -> uin
         return 8 if dtype == commitments.I64 else 4
     if form != forms.POINTWISE:
         return 8
-    records: uint256 = sources + shown.number(code + 4, 4)
+    records: uint256 = sources + shown.u32(code + 4)
     at: uint256 = code + 8
     for i: uint256 in range(records, bound=1024):
-        types: uint256 = shown.number(at + 1, 1)
+        types: uint256 = shown.u8(at + 1)
         if types >> 4 == commitments.I64 or types & 15 == commitments.I64:
             return 8
         at += 8

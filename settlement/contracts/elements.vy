@@ -44,10 +44,10 @@ def respond(
     """
     s: states.State = states.read()
     blobs: sources.Blobs = empty(sources.Blobs)
-    n: uint256 = shown.number(0, 1)
+    n: uint256 = shown.u8(0)
     at: uint256 = unsafe_add(1, unsafe_mul(2, n))
     for i: uint256 in range(n, bound=3):
-        size: uint256 = shown.number(unsafe_add(1, unsafe_mul(2, i)), 2)
+        size: uint256 = shown.u16(unsafe_add(1, unsafe_mul(2, i)))
         blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
         at = unsafe_add(at, size)
@@ -75,12 +75,12 @@ def _derive(before: states.State, blobs: sources.Blobs, n: uint256) -> states.St
     record, at, digest = ways.record(s, blobs.at[n])
     assert digest == s.record, "elements: record"
     statement: uint256 = 0
-    if shown.number(at, 1) == 1:
+    if shown.u8(at) == 1:
         statement = at + 1
         assert shown.statement_hash(statement) == s.context, "elements: statement"
         at = statement + shown.STATEMENT_BYTES
     else:
-        assert shown.number(at, 1) == 0, "elements: statement"
+        assert shown.u8(at) == 0, "elements: statement"
         at += 1
     end: uint256 = 0
     outer: bool = False
@@ -97,12 +97,12 @@ def _derive(before: states.State, blobs: sources.Blobs, n: uint256) -> states.St
         if s.form == forms.CUMSUM:
             attrs: uint256 = sources.take(blobs, 2, shown.digest(record + 128))
             used = 3
-            position = rules.digit(rule, s.element, shown.number(attrs, 8))
+            position = rules.digit(rule, s.element, shown.u64(attrs))
     elif s.form == forms.POINTWISE:
         code = sources.take(blobs, 1, shown.digest(record + 160))
         used = 2
     assert used == n, "elements: more bytes than are read"
-    params: uint256 = shown.number(record + 3, 1)
+    params: uint256 = shown.u8(record + 3)
     s.limit = derivations.operations(s.form, rule, position, code, params)
     s.width = derivations.width(s.form, s.dtype, code, params)
     s.entries = shown.digest(at)
@@ -128,12 +128,12 @@ def _rows(before: states.State, at: uint256) -> states.State:
     s: states.State = before
     assert shown.record_hash(at) == s.record and s.inside == 0, "elements: record"
     s.program = shown.digest(at + 192)
-    s.leaves = shown.number(at + 224, 8)
+    s.leaves = shown.u64(at + 224)
     p: uint256 = at + 240
-    assert shown.number(p, 1) == 4, "elements: last leaf"
+    assert shown.u8(p) == 4, "elements: last leaf"
     leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + p, 141))
     assert shown.root(s.leaves, s.leaves - 1, leaf, p + 141) == s.program, "elements: last leaf"
-    s.first = shown.number(p + 1, 4)
+    s.first = shown.u32(p + 1)
     nodes: uint256 = s.leaves - 1 - s.first
     flat: uint256 = sources.affine(p, s.element)
     p = shown.after_proof(p + 141)

@@ -38,10 +38,10 @@ def respond(
     """
     s: states.State = states.read()
     blobs: sources.Blobs = empty(sources.Blobs)
-    n: uint256 = shown.number(0, 1)
+    n: uint256 = shown.u8(0)
     at: uint256 = unsafe_add(1, unsafe_mul(2, n))
     for i: uint256 in range(n, bound=sources.BLOBS):
-        size: uint256 = shown.number(unsafe_add(1, unsafe_mul(2, i)), 2)
+        size: uint256 = shown.u16(unsafe_add(1, unsafe_mul(2, i)))
         if i < OWN:
             blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
@@ -60,7 +60,7 @@ def _plan(s: states.State, blobs: sources.Blobs, start: uint256) -> plans.Plan:
     assert shown.leaf_hash(leaf) == s.leaf, "planner: leaf"
     params: uint256 = 0
     if s.form != forms.OUTPUT:
-        params = shown.number(record + 3, 1)
+        params = shown.u8(record + 3)
     rule: rules.Rule = empty(rules.Rule)
     attrs: uint256 = 0
     code: uint256 = 0

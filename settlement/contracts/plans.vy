@@ -95,9 +95,9 @@ def plan(
     if s.form == forms.EXTREME:
         p.what = EXTREME
         p.count = 3
-        p.operands[0] = self._entry(i - 1) if i > 0 else self._bits(511 * 2**23 if shown.number(record, 2) == 221 else 255 * 2**23)
+        p.operands[0] = self._entry(i - 1) if i > 0 else self._bits(511 * 2**23 if shown.u16(record) == 221 else 255 * 2**23)
         p.operands[1] = self._read(0, i)
-        p.operands[2] = self._bits(shown.number(record, 2) - 221)
+        p.operands[2] = self._bits(shown.u16(record) - 221)
     elif s.form == forms.ARGUMENT:
         p.count = 1  # a copy of 0
         if i > 0:
@@ -107,7 +107,7 @@ def plan(
             p.operands[1] = self._entry(i - 1)
             p.operands[2] = self._read(0, i)
             p.operands[3] = Operand(kind=NAMED, value=i - 1, source=0)
-            p.operands[4] = self._bits(shown.number(record, 2) - 223)
+            p.operands[4] = self._bits(shown.u16(record) - 223)
     elif s.form == forms.SORT:
         return self._sort(s, record, r, attrs)
     elif s.form == forms.SCATTER:
@@ -118,17 +118,17 @@ def plan(
             p.count = 5
             p.operands[0] = self._entry(i - 1)
             p.operands[1] = self._read(1, i - 1)
-            axis: uint256 = shown.number(attrs, 8)
+            axis: uint256 = shown.u64(attrs)
             p.operands[2] = self._bits(rules.digit(r, s.element, axis))
             p.operands[3] = self._read(2, i - 1)
-            opcode: uint256 = shown.number(record, 2)
+            opcode: uint256 = shown.u16(record)
             # odd codes add; from 306 a negative index counts from the end
             p.operands[4] = self._bits((opcode & 1) + (rules.size(r, axis) << 1 if opcode >= 306 else 0))
     else:
         p.count = 1
         p.operands[0] = self._moved(s, record, r, attrs, sources)
         if s.form == forms.PAD:
-            p.outside = self._value(s.dtype, attrs, 16 + 16 * shown.number(attrs, 8))
+            p.outside = self._value(s.dtype, attrs, 16 + 16 * shown.u64(attrs))
     return p
 
 
@@ -144,8 +144,8 @@ def _moved(s: states.State, record: uint256, r: rules.Rule, attrs: uint256, sour
                 return self._read(i, 0)
         raise "proof: cat"
     if s.form == forms.CREATE:
-        if shown.number(record, 2) == 320:  # attributes: dtype, shape, value
-            return self._bits(self._value(s.dtype, attrs, 16 + 8 * shown.number(attrs + 8, 8)))
+        if shown.u16(record) == 320:  # attributes: dtype, shape, value
+            return self._bits(self._value(s.dtype, attrs, 16 + 8 * shown.u64(attrs + 8)))
         # n, start, step
         x: int256 = shown.integer(attrs + 8) + shown.integer(attrs + 16) * convert(s.element, int256)
         return self._bits(self._wrapped(x))
@@ -171,7 +171,7 @@ def _value(dtype: uint256, attrs: uint256, at: uint256) -> uint256:
     """
     @notice An attribute as an element of this type; a float stands in the low 32 bits.
     """
-    x: uint256 = shown.number(attrs + at, 8)
+    x: uint256 = shown.u64(attrs + at)
     if dtype == commitments.I64:
         return x
     assert dtype == 0 or dtype == 4 or dtype == 8, "proof: attribute"
@@ -186,8 +186,8 @@ def _step(code: uint256, params: uint256, i: uint256) -> Plan:
     """
     p: Plan = empty(Plan)
     p.what = CODE
-    steps: uint256 = shown.number(code + 4, 4)
-    p.step = shown.number(code + 8 * (1 + params + i), 8)
+    steps: uint256 = shown.u32(code + 4)
+    p.step = shown.u64(code + 8 * (1 + params + i))
     op: uint256 = p.step >> 56
     a: uint256 = (p.step >> 32) & 65535
     b: uint256 = (p.step >> 16) & 65535
@@ -239,7 +239,7 @@ def _segments(s: states.State, r: rules.Rule, attrs: uint256) -> Plan:
     if j == 0:
         last = self._bits(0)
     if running:
-        position: uint256 = rules.digit(r, s.element, shown.number(attrs, 8))
+        position: uint256 = rules.digit(r, s.element, shown.u64(attrs))
         p.operands[0] = last
         p.operands[1] = self._read(0, position - k)
         return p
@@ -323,7 +323,7 @@ def _sort(s: states.State, record: uint256, r: rules.Rule, attrs: uint256) -> Pl
         if i > 1:
             p.operands[0] = self._entry(i - 1)
         # its index and, above it, the direction
-        p.operands[1] = self._bits((i - 1) | (shown.number(attrs, 8) << 64))
+        p.operands[1] = self._bits((i - 1) | (shown.u64(attrs) << 64))
         p.operands[2] = self._entry(0)
         p.operands[3] = self._read(0, i - 1)
         p.operands[4] = Operand(kind=NAMED, value=0, source=0)
@@ -331,10 +331,10 @@ def _sort(s: states.State, record: uint256, r: rules.Rule, attrs: uint256) -> Pl
         p.what = EQUAL
         p.count = 2
         p.operands[0] = self._entry(n)
-        p.operands[1] = self._bits(rules.digit(r, s.element, shown.number(attrs + 8, 8)))
+        p.operands[1] = self._bits(rules.digit(r, s.element, shown.u64(attrs + 8)))
     else:
         p.count = 1
         p.operands[0] = self._entry(0)
-        if shown.number(record + 2, 1) == 0:
+        if shown.u8(record + 2) == 0:
             p.operands[0] = Operand(kind=NAMED, value=0, source=0)
     return p

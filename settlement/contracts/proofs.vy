@@ -59,10 +59,10 @@ def respond(
         plans.Plan,
     )
     blobs: sources.Blobs = empty(sources.Blobs)
-    n: uint256 = shown.number(0, 1)
+    n: uint256 = shown.u8(0)
     at: uint256 = unsafe_add(1, unsafe_mul(2, n))
     for i: uint256 in range(n, bound=sources.BLOBS):
-        size: uint256 = shown.number(unsafe_add(1, unsafe_mul(2, i)), 2)
+        size: uint256 = shown.u16(unsafe_add(1, unsafe_mul(2, i)))
         if i >= p.blob:  # the planner has seen the operator's own
             blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
@@ -97,7 +97,7 @@ def _operands(
     """
     statement: uint256 = unsafe_add(p.leaf, 513)
     r: sources.Reader = sources.Reader(at=statement, blob=p.blob, outer=False)
-    if shown.number(unsafe_sub(statement, 1), 1) == 1:
+    if shown.u8(unsafe_sub(statement, 1)) == 1:
         assert shown.statement_hash(statement) == s.context, "proofs: statement"
         r.at = statement + STATEMENT_BYTES
     else:

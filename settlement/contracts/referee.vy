@@ -190,7 +190,7 @@ def _step(before: states.State) -> states.State:
     run: Bytes[RUN_BYTES] = slice(msg.data, shown.MOVE + STATEMENT_BYTES, RUN_BYTES)
     assert sha256(run) == s.run, "referee: run"
     initial: uint256 = STATEMENT_BYTES
-    steps: uint256 = shown.number(initial + 32, 8)
+    steps: uint256 = shown.u64(initial + 32)
     at: uint256 = STATEMENT_BYTES + RUN_BYTES
     after: bytes32 = shown.digest(at)
     loss: bytes32 = shown.digest(at + 32)
@@ -227,11 +227,11 @@ def _choose(before: states.State) -> states.State:
     s: states.State = before
     shown.end(1 + STATEMENT_BYTES)
     assert shown.statement_hash(1) == s.context, "referee: statement"
-    what: uint256 = shown.number(0, 1)
+    what: uint256 = shown.u8(0)
     s.tree = min(what, OUTPUTS)
     if what == 0:
-        return states.top(s, TENSORS, s.values, shown.number(65, 8))
-    outputs: uint256 = shown.number(121, 4)
+        return states.top(s, TENSORS, s.values, shown.u64(65))
+    outputs: uint256 = shown.u32(121)
     loss: bytes32 = shown.digest(253)
     if what == 1:
         if loss != empty(bytes32):
@@ -256,7 +256,7 @@ def _tensor(before: states.State) -> states.State:
     record: uint256 = 33  # where the record starts, or four bytes before a type
     end: uint256 = 0
     if s.inside == 1:
-        assert shown.number(32, 1) == 2, "referee: node"
+        assert shown.u8(32) == 2, "referee: node"
         s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32, 241))
         i: uint256 = unsafe_add(s.first, s.index)
         assert shown.root(s.leaves, i, s.record, 273) == s.program, "referee: node"
@@ -272,7 +272,7 @@ def _tensor(before: states.State) -> states.State:
     shown.end(end)
     s.form = forms.OUTPUT
     if s.tree != OUTPUTS:
-        s.form = forms.of(shown.number(record, 2))
+        s.form = forms.of(shown.u16(record))
         assert s.form != 0, "referee: undecidable"
     if s.form == forms.MOVED:
         leaf: bytes32 = commitments.tensor_leaf_hash(s.index, empty(bytes32))
@@ -296,7 +296,7 @@ def _record(at: uint256, index: uint256) -> (bytes32, uint256):
     @notice Leaf hash of the record of a value, which stands with its proof at this position; where they end.
     """
     leaf: bytes32 = shown.record_hash(at)
-    root: bytes32 = shown.root(shown.number(96, 8), index, leaf, at + 240)
+    root: bytes32 = shown.root(shown.u64(96), index, leaf, at + 240)
     assert root == shown.digest(64), "referee: record"
     return leaf, shown.after_proof(at + 240)
 
@@ -308,16 +308,16 @@ def _output(index: uint256) -> (uint256, uint256):
     @notice Position four bytes before the type of an output, and where its proof ends.
     """
     at: uint256 = 32 + STATEMENT_BYTES
-    assert shown.number(at, 1) == 3, "referee: output"
-    kind: uint256 = shown.number(at + 1, 1)
-    which: uint256 = shown.number(at + 2, 4)
+    assert shown.u8(at) == 3, "referee: output"
+    kind: uint256 = shown.u8(at + 1)
+    which: uint256 = shown.u32(at + 2)
     leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + STATEMENT_BYTES, 6))
     # the interface's leaves: inputs, weights, states, constants, outputs
-    inputs: uint256 = shown.number(136, 4)
-    weights: uint256 = inputs + shown.number(140, 4)
-    constants: uint256 = weights + shown.number(144, 4)
-    outputs: uint256 = constants + shown.number(148, 4)
-    total: uint256 = outputs + shown.number(152, 4)
+    inputs: uint256 = shown.u32(136)
+    weights: uint256 = inputs + shown.u32(140)
+    constants: uint256 = weights + shown.u32(144)
+    outputs: uint256 = constants + shown.u32(148)
+    total: uint256 = outputs + shown.u32(152)
     interface_root: bytes32 = shown.digest(104)
     assert shown.root(total, outputs + index, leaf, at + 6) == interface_root, "referee: output"
     at = shown.after_proof(at + 6)
@@ -361,7 +361,7 @@ def _element(before: states.State) -> states.State:
     s: states.State = before
     shown.end(2 + 512)
     assert shown.leaf_hash(2) == s.leaf, "referee: leaf"
-    i: uint256 = shown.number(0, 2)
+    i: uint256 = shown.u16(0)
     bits: uint256 = commitments.element(shown.leaf(2), s.dtype, i)
     element: uint256 = (s.leaf_index << unsafe_sub(9, commitments.log_size(s.dtype))) + i
     if element >= s.limit:
@@ -386,7 +386,7 @@ def _entry(before: states.State) -> states.State:
     s: states.State = before
     shown.end(1)
     per: uint256 = unsafe_div(512, s.width)
-    i: uint256 = shown.number(0, 1)
+    i: uint256 = shown.u8(0)
     assert i < per, "referee: entry"
     s.entry = unsafe_add(unsafe_mul(s.leaf_index, per), i)
     assert s.entry < s.limit, "referee: entry"

@@ -78,11 +78,38 @@ def state_word(i: uint256) -> uint256:
     return convert(slice(msg.data, unsafe_add(STATE, unsafe_mul(32, i)), 32), uint256)
 
 
+# numbers are big-endian
+
+
+@internal
+@view
+def u8(at: uint256) -> uint256:
+    return convert(slice(msg.data, unsafe_add(MOVE, at), 1), uint256)
+
+
+@internal
+@view
+def u16(at: uint256) -> uint256:
+    return convert(slice(msg.data, unsafe_add(MOVE, at), 2), uint256)
+
+
+@internal
+@view
+def u32(at: uint256) -> uint256:
+    return convert(slice(msg.data, unsafe_add(MOVE, at), 4), uint256)
+
+
+@internal
+@view
+def u64(at: uint256) -> uint256:
+    return convert(slice(msg.data, unsafe_add(MOVE, at), 8), uint256)
+
+
 @internal
 @view
 def number(at: uint256, size: uint256) -> uint256:
     """
-    @notice `size` bytes, at most 32, big-endian.
+    @notice `size` bytes, at most 32.
     """
     word: uint256 = convert(
         slice(msg.data, unsafe_sub(unsafe_add(unsafe_add(MOVE, at), size), 32), 32), uint256
@@ -145,7 +172,7 @@ def after_proof(at: uint256) -> uint256:
     """
     @notice Where the proof at this position ends.
     """
-    return unsafe_add(unsafe_add(at, 1), unsafe_mul(32, self.number(at, 1)))
+    return unsafe_add(unsafe_add(at, 1), unsafe_mul(32, self.u8(at)))
 
 
 @internal
@@ -155,7 +182,7 @@ def root(count: uint256, index: uint256, leaf_hash_: bytes32, at: uint256) -> by
     @notice The root that follows from a leaf's hash and the proof at this position, by the rules of Merkle.
     @dev merkle.root_from_node costs twice as much, since it takes the siblings in an array.
     """
-    n: uint256 = self.number(at, 1)
+    n: uint256 = self.u8(at)
     # one sibling a level
     assert BIT << n >= count, "merkle: proof length"
     return merkle.climb(count, 0, index, leaf_hash_, unsafe_add(MOVE + 1, at), n)

@@ -98,7 +98,7 @@ def affine(at: uint256, element: uint256) -> uint256:
     p: uint256 = at + 133
     for _: uint256 in range(8):
         p = unsafe_sub(p, 16)
-        size: uint256 = shown.number(p, 8)
+        size: uint256 = shown.u64(p)
         if size > 0:
             total += shown.integer(p + 8) * convert(x % size, int256)
             x = unsafe_div(x, size)
@@ -115,14 +115,14 @@ def opened(
     """
     r: Reader = start
     p: uint256 = ways.way(blobs.at[0], source)
-    hops: uint256 = shown.number(p, 1)
+    hops: uint256 = shown.u8(p)
     p = unsafe_add(p, 1)
     flat: uint256 = element
     for _: uint256 in range(hops, bound=ways.HOPS):
         rule: rules.Rule = rules.parse(self.take(blobs, r.blob, shown.digest(unsafe_add(p, 1))))
         r.blob = unsafe_add(r.blob, 1)
         inside: bool = False
-        if shown.number(p, 1) == ways.MOVED:
+        if shown.u8(p) == ways.MOVED:
             inside, flat = rules.flat(rule, 0, flat, 0)
             if not inside:
                 return Opened(bits=0, dtype=0, reader=r)
@@ -130,7 +130,7 @@ def opened(
             inside, flat = rules.flat(rule, 0, s.owner_element, flat)
             assert inside, "proof: row input"
         p = unsafe_add(p, ways.HOP)
-    return self._committed(s, statement, r, shown.number(p, 1), shown.number(unsafe_add(p, 1), 4), flat)
+    return self._committed(s, statement, r, shown.u8(p), shown.u32(unsafe_add(p, 1)), flat)
 
 
 @internal
@@ -148,11 +148,11 @@ def _committed(
         r.outer = True
         if kind != VALUE:
             return self._given(statement, r, kind, index, flat)
-        bits, code, r.at = self.open_in(s.values, shown.number(statement + 64, 8), index, flat, r.at)
+        bits, code, r.at = self.open_in(s.values, shown.u64(statement + 64), index, flat, r.at)
     elif index >= s.first:
         nodes: uint256 = s.leaves - 1 - s.first
         bits, code, r.at = self.open_in(s.rows, nodes, index - s.first, flat, r.at)
-    elif shown.number(r.at, 1) == 3:
+    elif shown.u8(r.at) == 3:
         leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + r.at, NUMBER_BYTES))
         ways.check_local(s, index, leaf, r.at + NUMBER_BYTES)
         bits = self.affine(r.at, s.owner_element)
@@ -160,7 +160,7 @@ def _committed(
         r.at = shown.after_proof(r.at + NUMBER_BYTES)
     else:
         at: uint256 = r.at
-        assert shown.number(at, 1) == 1, "proof: local"
+        assert shown.u8(at) == 1, "proof: local"
         ways.check_local(s, index, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, 33)), at + 33)
         hash: bytes32 = empty(bytes32)
         hash, bits, code, r.at = self.open_tensor(flat, shown.after_proof(at + 33))
@@ -179,12 +179,12 @@ def _given(
     r: Reader = start
     bits: uint256 = 0
     code: uint256 = 0
-    inputs: uint256 = shown.number(statement + 104, 4)
-    weights: uint256 = shown.number(statement + 108, 4)
-    held: uint256 = shown.number(statement + 112, 4)
+    inputs: uint256 = shown.u32(statement + 104)
+    weights: uint256 = shown.u32(statement + 108)
+    held: uint256 = shown.u32(statement + 112)
     if kind == HELD:
         given: uint256 = inputs + weights + held
-        count: uint256 = given + shown.number(statement + 116, 4) + shown.number(statement + 120, 4)
+        count: uint256 = given + shown.u32(statement + 116) + shown.u32(statement + 120)
         hash: bytes32 = empty(bytes32)
         end: uint256 = 0
         hash, bits, code, end = self.open_tensor(flat, r.at)

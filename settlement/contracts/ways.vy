@@ -29,6 +29,12 @@ VALUE: constant(uint256) = 0
 LOCAL: constant(uint256) = 5
 
 
+struct First:  # record that is shown
+    index: uint256
+    leaf: bytes32
+    proof: uint256  # its position; 0: none is shown yet
+
+
 @internal
 @view
 def way(start: uint256, source: uint256) -> uint256:
@@ -37,7 +43,7 @@ def way(start: uint256, source: uint256) -> uint256:
     """
     p: uint256 = start
     for _: uint256 in range(source, bound=SOURCES):
-        p = unsafe_add(p, unsafe_add(1 + END, unsafe_mul(HOP, shown.number(p, 1))))
+        p = unsafe_add(p, unsafe_add(1 + END, unsafe_mul(HOP, shown.u8(p))))
     return p
 
 
@@ -52,17 +58,18 @@ def check(s: states.State, statement: uint256, record: uint256, start: uint256, 
     p: uint256 = start
     at: uint256 = shown_at
     outer: bool = False
+    first: First = empty(First)
     owner: uint256 = 0  # position of the owner's record, once it is shown
     count: uint256 = 1
     source: uint256 = record + 1  # of an output: kind and index in its leaf
     if s.form != forms.OUTPUT:
-        count = shown.number(record + 3, 1)
+        count = shown.u8(record + 3)
         source = record + 70
     for _: uint256 in range(count, bound=SOURCES):
-        kind: uint256 = shown.number(source, 1)
-        index: uint256 = shown.number(source + 1, 4)
+        kind: uint256 = shown.u8(source)
+        index: uint256 = shown.u32(source + 1)
         source += 5
-        hops: uint256 = shown.number(p, 1)
+        hops: uint256 = shown.u8(p)
         p += 1
         for _h: uint256 in range(hops, bound=HOPS):
             next: uint256 = 0  # position of kind and index of what is moved
@@ -70,42 +77,61 @@ def check(s: states.State, statement: uint256, record: uint256, start: uint256, 
             hop: uint256 = MOVED
             if kind == VALUE:
                 outer = True
-                root: bytes32 = shown.root(
-                    shown.number(statement + 64, 8), index, shown.record_hash(at), at + shown.RECORD_BYTES
-                )
-                assert root == shown.digest(statement + 32), "way: record"
+                first = self._proven(statement, first, index, at)
                 next = self._moved(at)
                 digest = at + 96
                 at = shown.after_proof(at + shown.RECORD_BYTES)
             else:
                 assert kind == LOCAL, "way: source"
-                if shown.number(at, 1) == 2:
+                if shown.u8(at) == 2:
                     leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, NODE_BYTES))
                     self.check_local(s, index, leaf, at + NODE_BYTES)
                     next = self._moved(at + 1)
                     digest = at + 97
                     at = shown.after_proof(at + NODE_BYTES)
                 else:
-                    assert shown.number(at, 1) == 0, "way: local"
+                    assert shown.u8(at) == 0, "way: local"
                     leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, INPUT_BYTES))
                     self.check_local(s, index, leaf, at + INPUT_BYTES)
                     hop = CUT
-                    operand: uint256 = shown.number(at + 1, 1)
+                    operand: uint256 = shown.u8(at + 1)
                     digest = at + 68
                     at = shown.after_proof(at + INPUT_BYTES)
                     if owner == 0:
                         assert shown.record_hash(at) == s.run, "way: owner"
                         owner = at
                         at += shown.RECORD_BYTES
-                    assert operand < shown.number(owner + 3, 1), "way: operand"
                     next = owner + 70 + 5 * operand
-            assert shown.number(p, 1) == hop and shown.digest(p + 1) == shown.digest(digest), "way: hop"
+            assert shown.u8(p) == hop and shown.digest(p + 1) == shown.digest(digest), "way: hop"
             p += HOP
-            kind = shown.number(next, 1)
-            index = shown.number(next + 1, 4)
+            kind = shown.u8(next)
+            index = shown.u32(next + 1)
         assert shown.number(p, END) == (kind << 32) | index, "way: end"
         p += END
     return p, at, outer
+
+
+@internal
+@view
+def _proven(statement: uint256, first: First, index: uint256, at: uint256) -> First:
+    """
+    @notice A record stands here, and its proof: of the first one to the root, of others to where they meet it.
+    """
+    leaf: bytes32 = shown.record_hash(at)
+    proof: uint256 = at + shown.RECORD_BYTES
+    count: uint256 = shown.u64(statement + 64)
+    if first.proof == 0:
+        assert shown.root(count, index, leaf, proof) == shown.digest(statement + 32), "way: record"
+        return First(index=index, leaf=leaf, proof=proof)
+    n: uint256 = shown.u8(proof)
+    if index == first.index:
+        assert n == 0 and leaf == first.leaf, "way: record"
+        return first
+    # the highest bit in which they differ: there one is the other's sibling
+    assert (index ^ first.index) >> n == 1, "way: proof length"
+    node: bytes32 = merkle.climb(count, 0, index, leaf, shown.MOVE + proof + 1, n)
+    assert node == shown.digest(first.proof + 1 + 32 * n), "way: record"
+    return first
 
 
 @internal
@@ -114,7 +140,7 @@ def _moved(record: uint256) -> uint256:
     """
     @notice Position of the source of a record that only moves.
     """
-    assert forms.of(shown.number(record, 2)) == forms.MOVED, "way: not moved"
+    assert forms.of(shown.u16(record)) == forms.MOVED, "way: not moved"
     return record + 70
 
 

@@ -133,10 +133,13 @@ class World:
 
 def moved(clocks: Clocks, turn: int, now: int) -> Clocks:
     """The clocks after a move at this time, of which it is somebody's turn, or nobody's (0)."""
-    left = list(clocks.left)
-    mover = clocks.turn - DEFENDER
-    left[mover] = max(left[mover] - (now - clocks.since), clocks.grace)
-    return Clocks(turn, clocks.round + 1, now, *left, clocks.grace)
+    used = now - clocks.since
+    defender, challenger = (max(left - used, clocks.grace) for left in clocks.left)
+    if clocks.turn == DEFENDER:
+        challenger = clocks.challenger
+    else:
+        defender = clocks.defender
+    return Clocks(turn, clocks.round + 1, now, defender, challenger, clocks.grace)
 
 
 def balances(w: World) -> dict[str, int]:
@@ -220,7 +223,7 @@ class Job:
     def opened(self, dispute: bytes, provider: str, now: int, load: int = 1) -> bytes:
         claim, t = self.claim(provider), self.terms
         root, left = claim["digest"], (t.clock * claim["load"], t.clock * load)
-        self.world.clocks[dispute] = Clocks(DEFENDER, 0, now, *left, t.grace)
+        self.world.clocks[dispute] = Clocks(DEFENDER, 0, now, left[0], left[1], t.grace)
         referee, what = self.world.referee, decode_facts(self.facts)
         if isinstance(what, OneRun):
             first = referee.call("begin", self.facts + root + bytes(32))
@@ -242,10 +245,10 @@ class Job:
         out["turn"] = verdict if decided else clocks.turn
         out["since"], out["left"] = clocks.since, list(clocks.left)
         if not decided:
-            players = [out["defender"], out["challenger"]]
+            mover, other = out["defender"], out["challenger"]
             if clocks.turn == CHALLENGER:
-                players.reverse()
-            name = state_name(dispute, clocks.word, *players, self.world.states[dispute])
+                mover, other = other, mover
+            name = state_name(dispute, clocks.word, mover, other, self.world.states[dispute])
             assert out["state"] == name, "the Court holds another state, or other clocks"
         return out
 

@@ -84,12 +84,14 @@ class SparseTree:
         return tuple(self.node(n.level - down, first + i) for i in range(1 << down))
 
 
-def _instance() -> tuple[Instance, Ref]:
-    """A step with a product of two values, and that product."""
+def _instance(moves: int) -> tuple[Instance, Ref]:
+    """A step with a product of two values behind so many moves each, and that product."""
     b = Builder()
-    x = b.input(TensorType(DType.F32, (ROWS, K)))
-    w = b.state(TensorType(DType.F32, (ROWS, K)))
-    y = last = b.add("linear", b.add("neg", x), b.add("neg", w))
+    dims = (K, ROWS) if moves % 2 else (ROWS, K)
+    operands = [b.add("neg", x(TensorType(DType.F32, dims))) for x in (b.input, b.state)]
+    for _ in range(moves):
+        operands = [b.add("permute", x, dims=(1, 0)) for x in operands]
+    y = last = b.add("linear", *operands)
     while last.index + 1 < N_VALUES - 2:
         last = b.add("neg", last)
     loss = b.add("sum", b.add("sum", last, dim=1, keepdim=False), dim=0, keepdim=False)
@@ -99,8 +101,9 @@ def _instance() -> tuple[Instance, Ref]:
 class DeepParty:
     """The defender of a false product, and the challenger who knows where it is."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.instance, y = _instance()
+    def __init__(self, seed: int = 0, moves: int = 0) -> None:
+        """moves: between the operands and what is committed."""
+        self.instance, y = _instance(moves)
         self.game = Game(ProgramScope(self.instance.graph))
         rng, scope = np.random.default_rng(seed), self.game.program
         self.value, self.derivation = y.index, scope.derivation(VALUES, y.index, ELEMENT)

@@ -60,12 +60,17 @@ def moves() -> dict[str, dict[str, int]]:
 
 def disputes() -> dict[str, tuple[Evidence, Played]]:
     """Disputes on the embedded chain, by name."""
-    return {"deep": deep(), "contraction": _contraction(), "attention": _attention()}
+    return {
+        "deep": deep(),
+        "deep, moved": deep(moves=2),
+        "contraction": _contraction(),
+        "attention": _attention(),
+    }
 
 
-def deep() -> tuple[Evidence, Played]:
+def deep(moves: int = 0) -> tuple[Evidence, Played]:
     """The deepest dispute: `testing.deep` says over what."""
-    party = DeepParty()
+    party = DeepParty(moves=moves)
     evidence = Evidence(party.game, party.instance)
     first = party.game.begin(party.statement)
     return evidence, play(run_facts(party.instance, party.statement), evidence, first, party, party)
