@@ -6,6 +6,7 @@ python benchmarks/settlement_disputes.py --join FILE...                 parts in
 Of every result of every sample, two lies: in the last operation of an element, and in one before it, at random,
 whose flipped bit shows in the element. Each is played twice, with the liar as defender, who must lose by
 execution, and as challenger, who must lose; every move by the rules and by the contracts, which must agree.
+Gas is that of a transaction that asks the referee; one in the Court costs about 40,000 more.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from ree.kernels import registry
 from ree.settlement.testing.referee import play_for
+from ree.verde.moves import Phase
 from ree.verde.testing import dispute_samples, operators
 
 RESULT = Path(__file__).resolve().parent / "results" / "settlement_disputes.json"
@@ -24,7 +26,13 @@ ALL = 10**6
 
 def disputes_of(op: str, many: int) -> dict[str, object]:
     """What came of the disputes about one operator."""
-    found = dispute_samples(op, many, play_for)
+    dearest = {"of all": 0, "PROVE": 0}
+
+    def note(phase: Phase, gas: int) -> None:
+        for name in ("of all", *(["PROVE"] if phase is Phase.PROVE else [])):
+            dearest[name] = max(dearest[name], gas)
+
+    found = dispute_samples(op, many, lambda run, instance: play_for(run, instance, note))
     lies = [x for _, lies in found for x in lies]
     return {
         "samples": len({id(s) for s, _ in found}),
@@ -32,6 +40,8 @@ def disputes_of(op: str, many: int) -> dict[str, object]:
         "lies in the last operation": sum(not x.inner for x in lies),
         "lies before it": sum(x.inner for x in lies),
         "most moves": max(x.moves for x in lies),
+        "gas of the dearest move": dearest["of all"],
+        "gas of the dearest proof": dearest["PROVE"],
     }
 
 
@@ -67,7 +77,8 @@ def joined(parts: list[dict]) -> dict[str, object]:
     counts = ("samples", "results", "lies in the last operation", "lies before it")
     total = {k: sum(x[k] for x in table.values()) for k in counts}
     total["disputes"] = 2 * sum(total[k] for k in counts[2:])
-    total["most moves"] = max(x["most moves"] for x in table.values())
+    for most in ("most moves", "gas of the dearest move", "gas of the dearest proof"):
+        total[most] = max(x[most] for x in table.values())
     moves = sorted(set(registry.names()) - set(operators()))
     return {"total": total, "wrong": wrong, "operators not played": missing,
             "operators without leaves of their own": moves,

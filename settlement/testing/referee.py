@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 from ree.compiler.instance import Instance, numeric_id
@@ -44,17 +45,27 @@ class Mismatch(AssertionError):
     """Chain and rules disagree; the message says where."""
 
 
-def play(evidence: Evidence, s: State, defender: Party, challenger: Party) -> State:
+Note = Callable[
+    [Phase, int], None
+]  # a move, and the gas of a transaction that asks the referee about it
+
+
+def play(
+    evidence: Evidence, s: State, defender: Party, challenger: Party, *, note: Note | None = None
+) -> State:
     """A dispute to its end, each move also on chain; Mismatch if states or winners differ."""
     while s.phase is not Phase.OVER:
         move = (defender if s.player == "defender" else challenger).move(s)
-        s = step(evidence, s, move)
+        after = step(evidence, s, move)
+        if note:
+            note(s.phase, referee().gas)
+        s = after
     return s
 
 
-def play_for(run: Run, instance: Instance) -> Play:
+def play_for(run: Run, instance: Instance, note: Note | None = None) -> Play:
     """How disputes about a run are played on chain."""
-    return partial(play, Evidence(Game(run.scope), instance))
+    return partial(play, Evidence(Game(run.scope), instance), note=note)
 
 
 def step(evidence: Evidence, s: State, move: Move) -> State:

@@ -111,13 +111,20 @@ def test_no_move_after_the_verdict(run):
 def test_a_job_whose_proofs_do_not_fit_is_refused(run):
     run, instance = run
     assert refusals(Evidence(Game(run.scope), instance)) == []
-    b = Builder()
-    x = b.input(TensorType(DType.F32, (4, 3)))
-    y = x
-    for _ in range(13):
-        y = b.add("permute", b.add("neg", y) if y is x else y, dims=(1, 0))
-    g = b.finish((b.add("neg", y),))
-    program = Program(g, Names(("x",), ("y",), ()), ())
-    long, instance = run_of(program, (np.ones((4, 3), np.float32),))
+    long, instance, _ = behind(13)
     (why,) = refusals(Evidence(Game(long.scope), instance))
     assert "13 moves" in why
+    long, instance, value = behind(12)
+    assert refusals(Evidence(Game(long.scope), instance)) == []
+    dispute(long, instance, value, np.random.default_rng(6), play_for(long, instance))
+
+
+def behind(moves):
+    """A value that reads another through so many moves."""
+    b = Builder()
+    y = b.add("neg", b.input(TensorType(DType.F32, (4, 3))))
+    for _ in range(moves):
+        y = b.add("permute", y, dims=(1, 0))
+    y = b.add("neg", y)
+    program = Program(b.finish((y,)), Names(("x",), ("y",), ()), ())
+    return *run_of(program, (np.ones((4, 3), np.float32),)), y.index
