@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from statistics import median
 
 import torch
 from architectures import model_and_inputs
-from bench_model import interleaved
+from turns import interleaved, ratio
 
 import ree
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=list(SIZES))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=8, help="per model")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(args.threads)
@@ -49,9 +50,10 @@ def main() -> None:
         with torch.no_grad():
             s = interleaved({"torch": lambda m=module, x=inputs: m(**x),
                              "ree": lambda p=program, x=inputs: p.run(**x, threads=args.threads)},
-                            args.rounds)  # fmt: skip
-        rows.append({"model": name, "threads": args.threads, "torch_ms": round(1e3 * s["torch"], 1),
-                     "ree_ms": round(1e3 * s["ree"], 1), "ratio": round(s["ree"] / s["torch"], 3)})  # fmt: skip
+                            args.seconds)  # fmt: skip
+        milliseconds = {f"{side}_ms": round(1e3 * median(s[side]), 1) for side in ("torch", "ree")}
+        rows.append({"model": name, "threads": args.threads, **milliseconds,
+                     "ratio": ratio(s["ree"], s["torch"])})  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
 
 

@@ -1,6 +1,6 @@
 """Attention against torch's scaled_dot_product_attention: interleaved in one run, medians.
 
-    python benchmarks/bench_attention.py [--threads 1 2] [--rounds 31] [--case NAME ...]
+    python benchmarks/bench_attention.py [--threads 1 2] [--seconds 4] [--case NAME ...]
 
 Prints JSON: milliseconds of both and time_ratio, our time over torch's (float32, CPU). Every result
 is compared with torch's first. --cpu-time counts the CPU time of the process instead of the clock,
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from turns import interleaved, ratio
 
 from ree import _core
 from ree.kernels.scalar import f32_bits
@@ -118,36 +119,27 @@ def contenders(
 
 
 def measure(
-    case: Case, isa: str, threads: int, rounds: int, clock: Callable[[], float]
+    case: Case, isa: str, threads: int, seconds: float, clock: Callable[[], float]
 ) -> dict[str, float]:
     torch.set_num_threads(threads)
-    pair = contenders(case, isa, _core.Pool(threads))
-    start = time.perf_counter()
-    pair[0]()
-    inner = max(1, int(2e-3 / (time.perf_counter() - start)))
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        for run, out in zip(pair, seconds, strict=True):
-            begin = clock()
-            for _ in range(inner):
-                run()
-            out.append((clock() - begin) / inner)
-    ours, theirs = (statistics.median(s) * 1e3 for s in seconds)
-    return {"threads": threads, "ours_ms": round(ours, 4), "torch_ms": round(theirs, 4),
-            "time_ratio": round(ours / theirs, 3)}  # fmt: skip
+    ours, theirs = contenders(case, isa, _core.Pool(threads))
+    times = interleaved({"ree": ours, "torch": theirs}, seconds, clock)
+    mine, torchs = (statistics.median(times[k]) * 1e3 for k in ("ree", "torch"))
+    return {"threads": threads, "ours_ms": round(mine, 4), "torch_ms": round(torchs, 4),
+            "time_ratio": ratio(times["ree"], times["torch"])}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--seconds", type=float, default=4, help="per case")
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--cpu-time", action="store_true")
     args = parser.parse_args()
     isa = _core.isa_names()[0]
     clock = time.process_time if args.cpu_time else time.perf_counter
     results = {
-        name: [measure(CASES[name], isa, t, args.rounds, clock) for t in args.threads]
+        name: [measure(CASES[name], isa, t, args.seconds, clock) for t in args.threads]
         for name in args.case
     }
     print(json.dumps({"isa": isa, "torch": torch.__version__, "cases": results}, indent=1))

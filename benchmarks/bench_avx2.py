@@ -1,6 +1,6 @@
 """AVX2 contraction against MKL held to AVX2: ratios interleaved in one run, medians over rounds.
 
-    python benchmarks/bench_avx2.py [--threads 1 2] [--rounds 31] [--shape MxKxN ...]
+    python benchmarks/bench_avx2.py [--threads 1 2] [--rounds 11] [--shape MxKxN ...]
 
 torch.mm runs in processes of its own, once as MKL comes with an AVX2 code path
 (MKL_ENABLE_INSTRUCTIONS=AVX2) and once with MKL's reproducible mode as well (MKL_CBWR=AVX2,STRICT).
@@ -23,8 +23,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_contraction import aligned, ours, seconds
+from bench_contraction import aligned, ours
 from run import cpu_name
+from turns import TURN, ratio, timed
 
 from ree import _core
 
@@ -59,7 +60,7 @@ def serve() -> None:
             out = aligned(a.shape[0], b.shape[1])
             known[shape] = [torch.from_numpy(x) for x in (a, b, out)]
         x, w, out_ = known[shape]
-        print(seconds(lambda x=x, w=w, o=out_: torch.mm(x, w, out=o), int(repeat),  # type: ignore[misc]
+        print(timed(lambda x=x, w=w, o=out_: torch.mm(x, w, out=o), int(repeat),  # type: ignore[misc]
                       clock_for(int(threads))), flush=True)  # fmt: skip
 
 
@@ -83,20 +84,18 @@ def measure(
     a, b = operands(shape)
     run = ours("avx2", _core.Pool(threads), a, b)
     clock = clock_for(threads)
-    repeat = max(1, int(0.01 / max(min(seconds(run, 2, clock) for _ in range(3)), 1e-7)))
+    repeat = 1 + int(TURN / max(min(timed(run, 2, clock) for _ in range(3)), 1e-7))
     for reference in references.values():
         reference.seconds(shape, threads, 2)
     times: dict[str, list[float]] = {"ree": [], **{mode: [] for mode in references}}
     for _ in range(rounds):
         for mode, reference in references.items():
             times[mode].append(reference.seconds(shape, threads, repeat))
-        times["ree"].append(seconds(run, repeat, clock))
+        times["ree"].append(timed(run, repeat, clock))
     flops = 2 * a.shape[0] * a.shape[1] * b.shape[1]
     row: dict[str, object] = {"shape": shape, "threads": threads}
     for mode in references:
-        row[f"ratio_{mode}"] = round(
-            statistics.median(t / o for t, o in zip(times[mode], times["ree"], strict=True)), 3
-        )
+        row[f"ratio_{mode}"] = ratio(times[mode], times["ree"])
     for mode, t in times.items():
         row[f"gflops_{mode}"] = round(flops / statistics.median(t) / 1e9, 1)
     return row
@@ -105,7 +104,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--shape", nargs="+", default=list(SHAPES))
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

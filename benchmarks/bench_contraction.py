@@ -1,6 +1,6 @@
-"""Contraction kernels against torch.mm: ratios interleaved in one run, medians over rounds.
+"""Contraction kernels against torch.mm: ratios interleaved in one run, medians over turns.
 
-    python benchmarks/bench_contraction.py [--threads 1 2] [--rounds 41] [--shape MxKxN ...]
+    python benchmarks/bench_contraction.py [--threads 1 2] [--seconds 6] [--shape MxKxN ...]
 
 Weights are packed beforehand, as a program's are; the ratio is torch's time over ours. One thread
 may be timed by the CPU time of the thread (--cpu-time), where other programs take turns with it.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from turns import interleaved, ratio
 
 from ree import _core
 
@@ -67,14 +68,9 @@ def ours(isa: str, pool: _core.Pool, a: np.ndarray, b: np.ndarray) -> Callable[[
     return run
 
 
-def seconds(run: Callable[[], object], repeat: int, clock: Callable[[], float]) -> float:
-    start = clock()
-    for _ in range(repeat):
-        run()
-    return (clock() - start) / repeat
-
-
-def measure(shape: str, threads: int, rounds: int, isa: str, cpu_time: bool) -> dict[str, object]:
+def measure(
+    shape: str, threads: int, seconds: float, isa: str, cpu_time: bool
+) -> dict[str, object]:
     m, k, n = map(int, shape.split("x"))
     rng = np.random.default_rng(0)
     a, b = aligned(m, k), aligned(k, n)
@@ -88,27 +84,22 @@ def measure(shape: str, threads: int, rounds: int, isa: str, cpu_time: bool) -> 
 
     flops = 2 * m * n * k
     clock = time.thread_time if cpu_time and threads == 1 else time.perf_counter
-    once = min(seconds(contraction, 2, clock) for _ in range(3))
-    repeat = max(1, int(0.005 / max(once, 1e-7)))
-    pairs = [
-        (seconds(reference, repeat, clock), seconds(contraction, repeat, clock))
-        for _ in range(rounds)
-    ]
-    mine = statistics.median(p[1] for p in pairs)
+    times = interleaved({"torch": reference, "ree": contraction}, seconds, clock)
+    mine, theirs = (statistics.median(times[k]) for k in ("ree", "torch"))
     return {
         "shape": shape,
         "threads": threads,
-        "ratio": round(statistics.median(t / o for t, o in pairs), 3),
+        "ratio": ratio(times["torch"], times["ree"]),
         "wanted": SHAPES.get(shape),
         "gflops": round(flops / mine / 1e9, 1),
-        "torch_gflops": round(flops / statistics.median(p[0] for p in pairs) / 1e9, 1),
+        "torch_gflops": round(flops / theirs / 1e9, 1),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--seconds", type=float, default=6, help="per case")
     parser.add_argument("--shape", nargs="+", default=list(SHAPES))
     parser.add_argument("--isa", default=_core.isa_names()[0])
     parser.add_argument("--cpu-time", action="store_true")
@@ -118,7 +109,7 @@ def main() -> None:
     print(f"{'M x K x N':>16} threads  ratio  wanted   GF/s  torch GF/s   ({args.isa})")
     for threads in args.threads:
         for shape in args.shape:
-            r = measure(shape, threads, args.rounds, args.isa, args.cpu_time)
+            r = measure(shape, threads, args.seconds, args.isa, args.cpu_time)
             rows.append(r)
             print(f"{shape:>16} {threads:7d} {r['ratio']:6} {r['wanted'] or '':>7} "
                   f"{r['gflops']:6} {r['torch_gflops']:11}", flush=True)  # fmt: skip

@@ -1,6 +1,6 @@
 """Convolution against torch, interleaved in one run: medians of the ratio torch's time / ours.
 
-python benchmarks/bench_conv.py [--threads 2] [--rounds 9] [--json benchmarks/results/cpu_conv.json]
+python benchmarks/bench_conv.py [--threads 2] [--seconds 6] [--json benchmarks/results/cpu_conv.json]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from turns import TURN
+from turns import interleaved, ratio
 
 import ree
 
@@ -33,14 +33,9 @@ CASES = {
 }
 
 
-def seconds(run: Callable[[], object], repeat: int, clock: Callable[[], float]) -> float:
-    start = clock()
-    for _ in range(repeat):
-        run()
-    return (clock() - start) / repeat
-
-
-def measure(name: str, threads: int, rounds: int, clock: Callable[[], float]) -> dict[str, object]:
+def measure(
+    name: str, threads: int, seconds: float, clock: Callable[[], float]
+) -> dict[str, object]:
     n, c, co, k, size, stride, groups = CASES[name]
     torch.manual_seed(0)
     model = torch.nn.Conv2d(c, co, k, stride, k // 2, groups=groups).eval()
@@ -54,21 +49,16 @@ def measure(name: str, threads: int, rounds: int, clock: Callable[[], float]) ->
     with torch.inference_mode():
         want = model(x)
         np.testing.assert_allclose(np.asarray(ours()), want.numpy(), atol=1e-3)
-        repeat = max(1, int(TURN / max(seconds(ours, 2, clock), 1e-6)))
-        seconds(lambda: model(x), 2, clock)
-        pairs = [
-            (seconds(lambda: model(x), repeat, clock), seconds(ours, repeat, clock))
-            for _ in range(rounds)
-        ]
+        times = interleaved({"torch": lambda: model(x), "ree": ours}, seconds, clock)
     flops = 2 * want.numel() * (c // groups) * k * k
-    mine = statistics.median(p[1] for p in pairs)
+    mine, theirs = (statistics.median(times[k]) for k in ("ree", "torch"))
     return {
         "case": name,
         "threads": threads,
         "clock": clock.__name__,
-        "ratio": round(statistics.median(t / o for t, o in pairs), 3),
+        "ratio": ratio(times["torch"], times["ree"]),
         "milliseconds": round(mine * 1e3, 3),
-        "torch_milliseconds": round(statistics.median(p[0] for p in pairs) * 1e3, 3),
+        "torch_milliseconds": round(theirs * 1e3, 3),
         "gflops": round(flops / mine / 1e9, 1),
     }
 
@@ -76,7 +66,7 @@ def measure(name: str, threads: int, rounds: int, clock: Callable[[], float]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, nargs="+", default=[2])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=6, help="per case")
     parser.add_argument("--case", nargs="+", default=list(CASES))
     parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -86,7 +76,7 @@ def main() -> None:
     for threads in args.threads:
         clock = time.thread_time if args.cpu_time and threads == 1 else time.perf_counter
         for name in args.case:
-            r = measure(name, threads, args.rounds, clock)
+            r = measure(name, threads, args.seconds, clock)
             rows.append(r)
             print(f"{name:>28} {threads:7d} {r['ratio']:6} {r['milliseconds']:7} "
                   f"{r['torch_milliseconds']:9} {r['gflops']:6}", flush=True)  # fmt: skip

@@ -1,7 +1,7 @@
 """MiniLM, pointwise operators and start-up time against torch eager; JSON on stdout.
 
-Both sides are interleaved in one process with the same number of threads; figures are ratios of
-medians (time of REE / time of torch).
+Both sides take turns in one process with the same number of threads; figures are medians of the
+ratios of turns (time of REE / time of torch).
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import torch
+from turns import interleaved, ratio
 
 import ree
 
@@ -30,20 +30,7 @@ import minilm
 WANTED = {"run": 0.85, "io": "run * 1.03", "ops": 1.6}
 
 
-def interleaved(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each entry, taken in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for call in work.values():
-        call()
-    for _ in range(rounds):
-        for name, call in work.items():
-            begin = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(s) for name, s in seconds.items()}
-
-
-def bench_minilm(threads: int, rounds: int) -> list[dict[str, Any]]:
+def bench_minilm(threads: int, seconds: float) -> list[dict[str, Any]]:
     module = minilm.model()
     program = ree.compile(module, minilm.example_inputs(), minilm.dynamic_shapes())
     out = []
@@ -60,18 +47,19 @@ def bench_minilm(threads: int, rounds: int) -> list[dict[str, Any]]:
                 "io": lambda t=text: program.run(**t, threads=threads, trace="io"),
                 "ops": lambda t=text: program.run(**t, threads=threads, trace="ops"),
             },
-            rounds * (5 if batch == 1 else 1),
+            4 * seconds,
         )
         out.append({
             "case": f"MiniLM {batch}x{tokens}", "threads": threads,
-            "torch_ms": round(1e3 * s["torch"], 2), "ree_ms": round(1e3 * s["run"], 2),
-            **{k: round(s[k] / s["torch"], 3) for k in ("run", "io", "ops")},
-            "io_over_run": round(s["io"] / s["run"], 3),
+            "torch_ms": round(1e3 * median(s["torch"]), 2),
+            "ree_ms": round(1e3 * median(s["run"]), 2),
+            **{k: ratio(s[k], s["torch"]) for k in ("run", "io", "ops")},
+            "io_over_run": ratio(s["io"], s["run"]),
         })  # fmt: skip
     return out
 
 
-def bench_pointwise(threads: int, rounds: int) -> list[dict[str, Any]]:
+def bench_pointwise(threads: int, seconds: float) -> list[dict[str, Any]]:
     torch.set_num_threads(threads)
     out = []
     for name, f in (("exp", torch.exp), ("gelu", torch.nn.functional.gelu), ("tanh", torch.tanh)):
@@ -83,19 +71,12 @@ def bench_pointwise(threads: int, rounds: int) -> list[dict[str, Any]]:
         for shape in ((32, 128, 1536), (64, 1536)):
             x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
             program = ree.compile(Module(), (x,))
-            inner = max(1, 400_000 // x.numel())
             s = interleaved(
-                {
-                    "torch": lambda x=x, f=f, n=inner: [f(x) for _ in range(n)],
-                    "ree": lambda x=x, p=program, n=inner: [
-                        p.run(x, threads=threads) for _ in range(n)
-                    ],
-                },
-                rounds * 4,
-            )
+                {"torch": lambda x=x, f=f: f(x),
+                 "ree": lambda x=x, p=program: p.run(x, threads=threads)}, seconds)  # fmt: skip
             out.append({"case": f"{name} {shape}", "threads": threads,
-                        "time_ratio": round(s["ree"] / s["torch"], 3),
-                        "ree_us": round(1e6 * s["ree"] / inner, 1)})  # fmt: skip
+                        "time_ratio": ratio(s["ree"], s["torch"]),
+                        "ree_us": round(1e6 * median(s["ree"]), 1)})  # fmt: skip
     return out
 
 
@@ -120,7 +101,7 @@ def bench_start(rounds: int = 3) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=4, help="per case")
     args = parser.parse_args()
     with torch.no_grad():
         data: dict[str, Any] = {
@@ -130,8 +111,8 @@ def main() -> None:
             "pointwise": [],
         }
         for t in args.threads:
-            data["minilm"] += bench_minilm(t, args.rounds)
-            data["pointwise"] += bench_pointwise(t, args.rounds)
+            data["minilm"] += bench_minilm(t, args.seconds)
+            data["pointwise"] += bench_pointwise(t, args.seconds)
     print(json.dumps(data, indent=1))
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 import torch
+from turns import interleaved, ratio
 
 from ree import _core
 from ree.kernels.scalar import f32_bits
@@ -66,39 +66,17 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
-def turn(call: Callable[[], object], times: list[float], settle: float = 5e-3) -> None:
-    """Call for twice `settle` seconds and keep the second half, at least one call of each half: for
-    milliseconds the idle threads of the other side still spin."""
-    start = time.perf_counter()
-    call()
-    while time.perf_counter() < start + settle:
-        call()
-    start = now = time.perf_counter()
-    while now < start + settle:
-        call()
-        before, now = now, time.perf_counter()
-        times.append(now - before)
-
-
 def measure(make: Callable[[], Case], isa: str, threads: int, seconds: float) -> dict[str, Any]:
     kernel, tensors, params, torch_call = make()
     pool, plan = _core.Pool(threads), _core.Plan(isa)
     plan.add(kernel, [-1 if t is None else i for i, t in enumerate(tensors)], params)
     table = [0 if t is None else t.data_ptr() for t in tensors]
-    sides: list[tuple[Callable[[], object], list[float]]] = [
-        (lambda: plan.run(pool, table), []),
-        (torch_call, []),
-    ]
-    stop = time.perf_counter() + seconds
-    while time.perf_counter() < stop or len(sides[0][1]) < 3:
-        for call, times in sides:
-            turn(call, times)
-    ours, theirs = (times for _, times in sides)
+    times = interleaved({"ree": lambda: plan.run(pool, table), "torch": torch_call}, seconds)
+    ours, theirs = times["ree"], times["torch"]
     return {
         "us": round(median(ours) * 1e6, 1),
         "torch_us": round(median(theirs) * 1e6, 1),
-        "time_ratio": round(median(ours) / median(theirs), 3),
-        "runs": len(ours),
+        "time_ratio": ratio(ours, theirs),
     }
 
 
@@ -107,7 +85,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="substring of the case names to run")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--isa", default=_core.isa_names()[0])
-    parser.add_argument("--seconds", type=float, default=1.0, help="per case")
+    parser.add_argument("--seconds", type=float, default=3.0, help="per case")
     args = parser.parse_args()
     torch.manual_seed(0)
     results = {}

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from turns import TURN
+from turns import interleaved, ratio
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "training"
 NAMES = ("digits", "chargpt", "minilm_lora")
@@ -40,33 +40,6 @@ def of_examples(name: str) -> Any:
         return __import__(name)
     finally:
         sys.path.pop(0)
-
-
-def interleaved(work: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Times of a call of each entry, taken in turns of TURN for about `seconds`."""
-    calls: dict[str, int] = {}
-    for name, call in work.items():
-        call()
-        calls[name] = 1 + int(TURN / timed(call, 1))
-    times: dict[str, list[float]] = {name: [] for name in work}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
-        for name, call in work.items():
-            times[name].append(timed(call, calls[name]))
-    return times
-
-
-def timed(call: Callable[[], Any], n: int) -> float:
-    """Seconds a call, of n."""
-    begin = time.perf_counter()
-    for _ in range(n):
-        call()
-    return (time.perf_counter() - begin) / n
-
-
-def ratio(above: list[float], below: list[float]) -> float:
-    """Median over rounds of one's time by the other's of the same round."""
-    return round(statistics.median(a / b for a, b in zip(above, below, strict=True)), 3)
 
 
 class WithHistory:

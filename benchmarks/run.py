@@ -26,7 +26,7 @@ def cpu_name() -> str:
 
 def result_of(module: str) -> object:
     """The JSON a benchmark prints, or writes where told."""
-    command = [sys.executable, "-P", str(HERE / f"{module}.py")]
+    command = [sys.executable, str(HERE / f"{module}.py")]
     if module != "bench_contraction":
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         return json.loads(done.stdout)
