@@ -7,17 +7,15 @@ with that leaf is known, the choice is the one index, if any, that makes this ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ree.kernels.opdef import Array, apply
-from ree.traces.merkle import merkle_root
+from ree.traces.merkle import MerkleTree, leaf_hash, merkle_root, node_hash
 from ree.traces.tensor import LEAF_BYTES
 from ree.verde.derivation import read_bits
 from ree.verde.selections import Sort
-
-CHUNK = 1 << 20  # entries made at a time
 
 
 class Choice:
@@ -43,24 +41,29 @@ class Choice:
 
     def named(self, level: int, node: bytes) -> int | None:
         """The index whose entries have this hash over their first 2^level leaves, if they may be true."""
-        count = LEAF_BYTES * 2**level // self.d.width
-        wrong = () if count > self.d.n + 1 else range(self.d.n)
-        for index, raw in self._starts([self.right, *wrong], min(count, self.d.n + 1)):
-            if count > self.d.n + 1:
-                raw = b"".join(
-                    e.to_bytes(self.d.width, "little") for e in self.entries(index)[:count]
-                )
-            leaves = [raw[i : i + LEAF_BYTES] for i in range(0, len(raw), LEAF_BYTES)]
-            if merkle_root(leaves) == node:
-                return index
+        width = self.d.width
+        count = LEAF_BYTES * 2**level // width
+        if count > self.d.n + 1:
+            raw = np.array(self.entries(self.right)[:count], "<u8").tobytes()
+            return self.right if merkle_root(_leaves(raw)) == node else None
+        # The counts of an index follow from how many of the elements counted come before it; only the
+        # first leaf has the index itself.
+        counted = self.rank[: count - 1]
+        before = np.searchsorted(np.sort(counted), self.rank)
+        order = np.argsort(before, kind="stable")
+        for alike in np.split(order, np.flatnonzero(np.diff(before[order])) + 1):
+            entries = np.zeros(count, "<i8")
+            np.cumsum(counted < self.rank[alike[0]], out=entries[1:])
+            leaves = _leaves(entries.tobytes())
+            siblings = MerkleTree(leaves).prove(0)
+            for index in map(int, alike):
+                digest = leaf_hash(index.to_bytes(width, "little") + leaves[0][width:])
+                for sibling in siblings:
+                    digest = node_hash(digest, sibling)
+                if digest == node:
+                    return index
         return None
 
-    def _starts(self, indices: Sequence[int], count: int) -> Iterator[tuple[int, bytes]]:
-        """The bytes of the first entries: the index, then counts."""
-        many = max(1, CHUNK // count)
-        for i in range(0, len(indices), many):
-            chunk = np.asarray(indices[i : i + many], np.int64)
-            rows = np.empty((len(chunk), count), "<i8")
-            rows[:, 0] = chunk
-            np.cumsum(self.rank[: count - 1] < self.rank[chunk, None], axis=1, out=rows[:, 1:])
-            yield from zip(map(int, chunk), map(bytes, rows), strict=True)
+
+def _leaves(raw: bytes) -> list[bytes]:
+    return [raw[i : i + LEAF_BYTES] for i in range(0, len(raw), LEAF_BYTES)]
