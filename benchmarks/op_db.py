@@ -1,6 +1,8 @@
 """PyTorch's own samples of every operator it describes (torch.testing), through REE.
 
-    python benchmarks/op_db.py [NAME ...] [--samples N] [-o benchmarks/results/op_db.json]
+    python benchmarks/op_db.py [NAME ...] [--samples N] [-o benchmarks/results/op_db.json] [--resume]
+
+The file is written after every operator; --resume goes on where it ends, and runs again what failed.
 
 passed: shape and dtype equal, values within the bound (of half precision also those of float32, rounded).
 refused: one of REE's errors, with its reason.
@@ -136,14 +138,14 @@ def check(op, sample):
     return ("failed", problems[0]) if problems else ("passed", "")
 
 
-def run(names, samples, say=lambda text: None):
-    """Counts by operator and dtype, and reasons."""
+def run(names, samples, say=lambda name, result: None, done=()):
+    """Counts by operator and dtype, and reasons, of the operators that are not done."""
     from torch.testing._internal.common_methods_invocations import op_db
 
     results = {}
     for info in op_db:
         name = info.name + (f".{info.variant_test_name}" if info.variant_test_name else "")
-        if info.name not in names:
+        if info.name not in names or name in done:
             continue
         counts, reasons = collections.Counter(), {}
         for dtype in DTYPES:
@@ -158,24 +160,38 @@ def run(names, samples, say=lambda text: None):
                 if why and outcome != "skipped":
                     reasons.setdefault(outcome, {}).setdefault(why, f"{dtype} sample {i}")
         results[name] = {**counts, "reasons": reasons}
-        say(f"{name:40} {dict(counts)} {json.dumps(reasons)[:700] if reasons else ''}")
+        say(name, results[name])
     return results
+
+
+def report(results):
+    total = {k: sum(r.get(k, 0) for r in results.values()) for k in ("passed", "refused", "failed")}
+    return {"torch": torch.__version__, **total, "operators": dict(sorted(results.items()))}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*")
     parser.add_argument("--samples", type=int, default=1 << 30)
-    parser.add_argument("-o", "--output")
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--resume", action="store_true", help="keep what OUTPUT holds and passed")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
-    results = run(args.names or NAMES, args.samples, lambda text: print(text, flush=True))
-    total = {k: sum(r.get(k, 0) for r in results.values()) for k in ("passed", "refused", "failed")}
+    results = {}
+    if args.resume and args.output.exists():
+        results = json.loads(args.output.read_text())["operators"]
+    done = {name for name, result in results.items() if not result.get("failed")}
+
+    def say(name, result):
+        print(f"{name:40} {json.dumps(result)[:700]}", flush=True)
+        results[name] = result
+        if args.output:
+            args.output.write_text(json.dumps(report(results), indent=1) + "\n")
+
+    run(args.names or NAMES, args.samples, say, done)
+    total = report(results)
+    del total["operators"]
     print(total, file=sys.stderr)
-    if args.output:
-        Path(args.output).write_text(
-            json.dumps({"torch": torch.__version__, **total, "operators": results}, indent=1) + "\n"
-        )
     return 1 if total["failed"] else 0
 
 

@@ -1,5 +1,4 @@
-"""Capture: a torch module becomes an IR graph through torch.export. The only module of the compiler
-that imports torch."""
+"""Capture: a torch module becomes an IR graph through torch.export."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     aten_reduce,
     legal,
 )
+from ree.compiler.decompositions import decompositions
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref
 from ree.compiler.passes.canonical import canonicalise
@@ -39,18 +39,6 @@ from ree.kernels.casts import WIDE
 from ree.kernels.numerics import canonical_nan, is_f32
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
-
-# kept whole by run_decompositions: their numeric rule is ours
-KEEP = (
-    "scaled_dot_product_attention", "linear", "matmul", "layer_norm", "rms_norm", "gelu",
-    "silu", "softmax.int", "log_softmax.int", "embedding", "conv1d", "conv2d", "conv3d",
-    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "max_pool1d", "max_pool2d",
-    "max_pool3d", "avg_pool1d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "pad",
-    "pixel_shuffle", "softplus", "baddbmm", "hardtanh", "hardswish", "hardsigmoid", "group_norm",
-    "logsumexp", "elu", "roll", "one_hot", "take_along_dim", "tril", "triu", "select_scatter", "index_add",
-    "index_copy", "eye",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ def export(
                 program = torch.export.export(
                     module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
                 )
-                return program.run_decompositions(_decompositions())
+                return program.run_decompositions(decompositions())
         except (
             Exception
         ) as e:  # torch.export raises many unrelated types for what a user's model does
@@ -129,30 +117,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-def _decompositions() -> dict[Any, Any]:
-    table = torch.export.default_decompositions()
-    for op in list(table):
-        name = str(op).removeprefix("aten.")
-        if name in KEEP or name.split(".")[0] in KEEP:
-            del table[op]
-    linspace = torch.ops.aten.linspace.default
-    return dict(table) | {linspace: _between_integers(table[linspace])}
-
-
-def _between_integers(linspace: Callable[..., Any]) -> Callable[..., Any]:
-    """Integers without rounding: eager mode cuts both ends to integers and goes on in float64, the
-    decomposition does neither."""
-
-    def decomposition(start: Any, end: Any, steps: Any, *, dtype: Any = None, **how: Any) -> Any:
-        if dtype is None or dtype.is_floating_point or steps < 2:
-            return linspace(start, end, steps, dtype=dtype, **how)
-        first, last = int(start), int(end)
-        at = torch.arange(steps, dtype=torch.int64) * (last - first) + first * (steps - 1)
-        return torch.div(at, steps - 1, rounding_mode="trunc").to(dtype)
-
-    return decomposition
 
 
 def _first_line(e: BaseException) -> str:
