@@ -115,8 +115,8 @@ aten("avg_pool2d")(_avg_pool(2))
 aten("avg_pool3d")(_avg_pool(3))
 
 
-class _Maxima(tuple[Ref, ...]):
-    """Results of which only the first exists."""
+class _Maxima(tuple[Ref | None, ...]):
+    """Maxima, and their indices, which nobody may ask for."""
 
     def __getitem__(self, i: Any) -> Any:
         if i != 0:
@@ -125,8 +125,8 @@ class _Maxima(tuple[Ref, ...]):
 
 
 @aten("max_pool2d_with_indices", "max_pool3d_with_indices")
-def _max_pool_with_indices(m: Importer, x: Ref, size: Any, *args: Any) -> tuple[Ref, ...]:
-    return _Maxima((_max_pool(len(size))(m, x, size, *args),))
+def _max_pool_with_indices(m: Importer, x: Ref, size: Any, *args: Any) -> _Maxima:
+    return _Maxima((_max_pool(len(size))(m, x, size, *args), None))
 
 
 def _adaptive(n: int) -> Callable[..., Ref]:

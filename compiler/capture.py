@@ -160,7 +160,9 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
             if node.name in weight_of:
                 imp.env[node.name] = weight_of[node.name]
             elif node.name not in buffers and node.name not in constants:
-                imp.env[node.name] = imp.builder.input(_tensor_type(node, symbols))
+                imp.env[node.name] = imp.builder.input(
+                    _tensor_type(node.meta.get("val"), node.name, symbols)
+                )
                 input_names.append(node.name)
     refs = import_nodes(imp, program, symbols)
     imp.builder.symbols = symbols.used()
@@ -261,9 +263,7 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
         _check_type(imp, node, result, symbols)
     except (Refused, ValueError, KeyError, TypeError) as e:
         problems.append(f"{name} at {_origin(node).location or 'unknown line'}: {e}")
-        imp.poison(node.name, _fake(node, symbols))
-        if isinstance(val, tuple | list):
-            imp.env[node.name] = (imp.env[node.name],) * len(val)
+        imp.env[node.name] = _zeros(imp, val, symbols)
 
 
 # these move elements of any type; others compute on f32, i64 and bool, and their results are rounded to
@@ -288,18 +288,21 @@ def _widened(imp: Importer, x: Any) -> Any:
 def _narrowed(imp: Importer, x: Any, val: Any) -> Any:
     """A result as the type that torch says it has."""
     if isinstance(x, tuple) and isinstance(val, list | tuple):
-        return tuple(_narrowed(imp, y, v) for y, v in zip(x, val, strict=True))
+        return type(x)(_narrowed(imp, y, v) for y, v in zip(x, val, strict=True))
     if not isinstance(x, Ref) or not isinstance(val, torch.Tensor):
         return x
     want = dtype_of(val.dtype)
     return imp.cast(x, want) if want in WIDE and imp.type(x).dtype is WIDE[want] else x
 
 
-def _fake(node: torch.fx.Node, symbols: TorchSymbols) -> TensorType | None:
+def _zeros(imp: Importer, val: Any, symbols: TorchSymbols) -> Any:
+    """What stands for a refused call's result, so that later calls can be checked too."""
+    if isinstance(val, tuple | list):
+        return tuple(_zeros(imp, v, symbols) for v in val)
     try:
-        return _tensor_type(node, symbols)
+        return imp.zeros(_tensor_type(val, "", symbols))
     except (CaptureError, AttributeError):
-        return None
+        return imp.zeros(TensorType(DType.F32, ()))
 
 
 def _check_type(imp: Importer, node: torch.fx.Node, result: Any, symbols: TorchSymbols) -> None:
@@ -332,20 +335,20 @@ def to_array(t: torch.Tensor, name: str) -> Array:
     return canonical_nan(array) if is_f32(array) else array
 
 
-def _tensor_type(node: torch.fx.Node, symbols: TorchSymbols) -> TensorType:
-    val = node.meta.get("val")
+def _tensor_type(val: Any, name: str, symbols: TorchSymbols) -> TensorType:
     if not isinstance(val, torch.Tensor):
-        raise CaptureError(f"input '{node.name}' is not a tensor", "inputs must be tensors")
+        raise CaptureError(f"input '{name}' is not a tensor", "inputs must be tensors")
     dtype = dtype_of(val.dtype)
     if dtype is None:
         raise UnsupportedError(
-            f"'{node.name}' has unsupported dtype {val.dtype}", (node.name,),
+            f"'{name}' has unsupported dtype {val.dtype}", (name,),
             "supported: " + ", ".join(TORCH_NAMES.values()),
         )  # fmt: skip
     return TensorType(dtype, tuple(symbols.dim(d) for d in val.shape))
 
 
-_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (.+)\n\s*(.*)')
+# a line of code follows, if the source can be read
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (.+)(?:\n(?!\s*File ")\s*(.*))?')
 
 
 def _origin(node: torch.fx.Node) -> Origin:

@@ -195,6 +195,29 @@ def test_refusals(f, why):
     assert why in " ".join([str(e.value), *getattr(e.value, "items", ())])
 
 
+def test_maxima_without_their_indices():
+    def pooled(t):
+        return F.max_pool2d(t[None], 2, return_indices=True)
+
+    check(lambda t: pooled(t)[0], x())
+    with pytest.raises(UnsupportedError) as e:
+        ree.compile(Apply(pooled), x())
+    assert len(e.value.items) == 1
+    assert e.value.items[0].endswith(": the indices of a maximum")
+    with pytest.raises(UnsupportedError) as e:
+        ree.compile(Apply(lambda t: pooled(t)[1]), x().long())
+    assert len(e.value.items) == 1  # nothing about what comes after
+    assert e.value.items[0].endswith(": max_pool of i64")
+
+
+def test_a_place_in_source_that_cannot_be_read():
+    scope = {"torch": torch}
+    exec(compile("def forward(t):\n    return torch.kron(t, t).erfinv()", "made", "exec"), scope)
+    with pytest.raises(UnsupportedError) as e:
+        ree.compile(Apply(scope["forward"]), x())
+    assert e.value.items == ("erfinv at made:2",)
+
+
 def test_inputs_that_are_not_dense():
     quantised = torch.quantize_per_tensor(x(), 0.1, 0, torch.qint8)
     for t, why in (
