@@ -219,13 +219,14 @@ def _pad_axis(m: Importer, x: Ref, axis: int, low: int, high: int, mode: str) ->
     def part(start: Dim, stop: Dim) -> Ref:
         return m.add("slice", x, dim=axis, start=start, stop=stop, step=1)
 
+    whole = x
     if low < 0 or high < 0:
         x = part(max(-low, 0), m.type(x).shape[axis] - max(-high, 0))
         low, high = max(low, 0), max(high, 0)
     size = m.type(x).shape[axis]
 
     def edge(start: Dim, n: int) -> Ref:
-        one = part(start, start + 1)
+        one = m.add("slice", whole, dim=axis, start=start, stop=start + 1, step=1)
         shape = m.type(one).shape
         return m.add("expand", one, shape=(*shape[:axis], n, *shape[axis + 1 :]))
 
@@ -239,7 +240,7 @@ def _pad_axis(m: Importer, x: Ref, axis: int, low: int, high: int, mode: str) ->
         if low:
             parts.insert(0, edge(0, low))
         if high:
-            parts.append(edge(size - 1, high))
+            parts.append(edge(m.type(whole).shape[axis] - 1, high))
     elif mode == "circular":
         if low:
             parts.insert(0, part(size - low, size))

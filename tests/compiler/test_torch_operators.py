@@ -234,6 +234,24 @@ def test_softmax_of_a_number():
         check(lambda a, d=dim: (F.softmax(a, d), F.softmin(a, d), F.log_softmax(a, d)), x()[0, 0])
 
 
+def test_running_sums_of_a_number_and_into_another_type():
+    for t in (x()[0, 0], x()):
+        check(lambda t: (t.cumsum(0), t.long().cumsum(-1), (t > 0).cumsum(0)), t)
+        check(
+            lambda t: (t.cumsum(0, dtype=torch.int64), t.long().cumsum(-1, dtype=torch.float32)), t
+        )
+
+
+def test_sums_of_truths():
+    for alpha in (True, False):
+        check(lambda a, alpha=alpha: torch.add(a, ~a, alpha=alpha), x() > 0)
+
+
+def test_padding_of_what_other_padding_cuts_away():
+    for amounts in ((-4, 5, 0, 0), (0, 0, 2, -4), (5, -4, -4, 3), (-1, 2, 2, -2)):
+        check(lambda a, p=amounts: F.pad(a, p, mode="replicate"), x(2, 3, 4, 4), tolerance=0)
+
+
 @pytest.mark.parametrize("ends", [(4.3, -3), (-2, 60), (0, 0), (-7.9, 7.9)])
 @pytest.mark.parametrize("steps", [0, 1, 2, 7, 50])
 def test_linspace_of_integers(ends, steps):
