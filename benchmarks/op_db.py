@@ -112,6 +112,8 @@ def results_of(calls):
     try:
         have = ree.compile(together, together.inputs).run(*together.inputs).outputs
         rest = iter(x if _is_tensor(x) else to_torch(x) for x in have)
+        if len(have) != sum(len(want) for _, want in calls):
+            raise ValueError(f"{len(have)} results")
         return [[next(rest) for _ in want] for _, want in calls]
     except Exception as e:
         items = getattr(e, "items", ())

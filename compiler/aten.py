@@ -271,7 +271,9 @@ def _mean(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False, *, dtype: 
 
 def _extreme(op: str) -> Callable[..., Ref]:
     def f(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False) -> Ref:
-        return m.reduce(op, x, tuple(dims), keepdim)
+        if m.type(x).dtype is DType.F32:
+            return m.reduce(op, x, tuple(dims), keepdim)
+        return m.reduce(lambda *a: IMPORTERS[f"{op[1:]}.dim"](m, *a)[0], x, tuple(dims), keepdim)
 
     return f
 

@@ -242,9 +242,35 @@ def test_running_sums_of_a_number_and_into_another_type():
         )
 
 
-def test_sums_of_truths():
+def test_arithmetic_of_truths():
     for alpha in (True, False):
         check(lambda a, alpha=alpha: torch.add(a, ~a, alpha=alpha), x() > 0)
+    check(lambda a: (a.square(), a**3, a**0, a.prod(1, dtype=torch.bool), a.prod(1)), x() > 0)
+
+
+def test_places_in_a_number():
+    zero, one = torch.tensor(0), torch.tensor([0])
+
+    def f(t):
+        return (
+            t.gather(0, zero),
+            t.gather(0, one),
+            t.unfold(0, 1, 1),
+            t.index_select(0, one),
+            t.index_add(0, one, 2 * t, alpha=3),
+            t.index_copy(0, one, t + 1),
+        )
+
+    for t in (x()[0, 0], torch.tensor(4)):
+        check(f, t)
+    check(lambda t: t.gather(0, torch.zeros(2, 0, dtype=torch.int64)), x(5))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool])
+def test_extremes_of_integers(dtype):
+    t = (x(3, 4, 5) > 0) if dtype is torch.bool else x(3, 4, 5).to(dtype)
+    check(lambda t: (t.amax(), t.amin(1), t.amax((2, 0)), t.amin((0, -1), keepdim=True)), t)
+    check(lambda t: (t.amax(), t.amin(0)), t[0, 0, 0])
 
 
 def test_padding_of_what_other_padding_cuts_away():
