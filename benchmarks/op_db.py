@@ -1,6 +1,9 @@
 """PyTorch's own samples of every operator it describes (torch.testing), through REE.
 
-    python benchmarks/op_db.py [NAME ...] [--samples N] [-o benchmarks/results/op_db.json]
+    python benchmarks/op_db.py [NAME ...] [--samples N] [-o benchmarks/results/op_db.json] [--resume]
+
+All 29,452 samples take half an hour on one thread. The file is written after every operator; --resume goes
+on where it ends, and runs again what failed.
 
 passed: shape and dtype equal, values within the bound (of half precision also those of float32, rounded).
 refused: one of REE's errors, with its reason.
@@ -11,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import json
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -21,9 +26,10 @@ from torch.utils import _pytree
 
 import ree
 from ree.compiler.torch_types import to_torch
-from ree.errors import ReeError
+from ree.errors import ReeError, UnsupportedError
 
 DTYPES = (torch.float32, torch.int64, torch.bool, torch.bfloat16, torch.float16, torch.int32)
+TOGETHER = 32  # samples in one program
 HALVES = (torch.bfloat16, torch.float16)
 # relative to the greatest magnitude of the result; torch itself accumulates in another order
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -53,30 +59,79 @@ nn.functional.tanhshrink nn.functional.threshold nn.functional.unfold nn.functio
 nn.functional.upsample_nearest norm ones_like outer permute pow prod ravel reciprocal remainder repeat
 repeat_interleave reshape roll rot90 round rsqrt rsub scatter scatter_add select select_scatter sgn sigmoid
 sign signbit sin slice slice_scatter softmax sort split split_with_sizes sqrt square squeeze stack std
-std_mean sub sum swapaxes t take_along_dim tan tanh tensor_split tile topk transpose tril triu true_divide
+std_mean sub sum t take_along_dim tan tanh tensor_split tile topk transpose tril triu true_divide
 trunc unbind unflatten unfold unsqueeze var var_mean vdot view vsplit vstack where xlogy zeros_like
 """
 NAMES = _NAMES.split()
 
 
-class Call(torch.nn.Module):
+class Call:
     """An operator applied to a sample, its tensors as inputs."""
 
-    def __init__(self, op, sample):
-        super().__init__()
+    def __init__(self, op, sample, at):
         everything = (sample.input, sample.args, sample.kwargs)
-        leaves, self.spec = _pytree.tree_flatten(everything)
-        self.op, self.leaves = op, leaves
-        self.at = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor)]
-        self.inputs = tuple(leaves[i].detach().clone() for i in self.at)
+        self.leaves, self.spec = _pytree.tree_flatten(everything)
+        self.sample, self.at = sample, [i for i, x in enumerate(self.leaves) if _is_tensor(x)]
+        self.inputs = tuple(self.leaves[i].detach().clone() for i in self.at)
+        self.name, scope = (
+            f"sample{at}",
+            {"op": op},
+        )  # REE's errors tell a call by its place in the source
+        text = "def forward(first, args, kwargs):\n    return op(first, *args, **kwargs)"
+        exec(compile(text, self.name, "exec"), scope)
+        self.op = scope["forward"]
 
-    def forward(self, *tensors):
+    def __call__(self, *tensors):
         leaves = list(self.leaves)
         for i, x in zip(self.at, tensors, strict=True):
             leaves[i] = x
-        first, args, kwargs = _pytree.tree_unflatten(leaves, self.spec)
-        out = self.op(first, *args, **kwargs)
-        return tuple(x for x in _pytree.tree_leaves(out) if isinstance(x, torch.Tensor))
+        out = self.op(*_pytree.tree_unflatten(leaves, self.spec))
+        return tuple(x for x in _pytree.tree_leaves(out) if _is_tensor(x))
+
+
+class Together(torch.nn.Module):
+    """Calls side by side: a program takes a third of a second to capture, whatever it holds."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.calls = tuple(calls)
+        self.inputs = tuple(x for call in calls for x in call.inputs)
+
+    def forward(self, *tensors):
+        rest = iter(tensors)
+        return tuple(x for c in self.calls for x in c(*(next(rest) for _ in c.inputs)))
+
+
+def _is_tensor(x):
+    return isinstance(x, torch.Tensor)
+
+
+def results_of(calls):
+    """Each call's results, or the error it ends in."""
+    together = Together([call for call, _ in calls])
+    try:
+        have = ree.compile(together, together.inputs).run(*together.inputs).outputs
+        rest = iter(x if _is_tensor(x) else to_torch(x) for x in have)
+        if len(have) != sum(len(want) for _, want in calls):
+            raise ValueError(f"{len(have)} results")
+        return [[next(rest) for _ in want] for _, want in calls]
+    except Exception as e:
+        items = getattr(e, "items", ())
+        refused = {}
+        for at, (call, _) in enumerate(calls):
+            place = re.compile(rf" at (sample\d+:2, )*{call.name}:2(, sample\d+:2)*")
+            mine = [place.sub("", x) for x in items if place.search(x)]
+            if mine:
+                mine = [x if ": " in x else f"no operator {x}" for x in mine]
+                refused[at] = UnsupportedError("; ".join(mine), ())
+        if not refused and len(calls) == 1:
+            return [e]
+        if not refused:
+            half = len(calls) // 2
+            return results_of(calls[:half]) + results_of(calls[half:])
+        rest = [call for at, call in enumerate(calls) if at not in refused]
+        others = iter(results_of(rest) if rest else [])
+        return [refused[at] if at in refused else next(others) for at in range(len(calls))]
 
 
 def difference(have, want):
@@ -107,25 +162,36 @@ def _ties(name, sample, have, want):
     return (*want[:-1], index) if right else want
 
 
-def check(op, sample):
-    """("passed" | "refused" | "failed", why)."""
-    call = Call(op, sample)
-    try:
-        with torch.no_grad():
-            want = call(*call.inputs)
-    except Exception as e:  # the sample itself is an error in eager mode
-        return "skipped", str(e)[:80]
-    if not want:
-        return "skipped", "no tensor"
-    try:
-        have = ree.compile(call, call.inputs).run(*call.inputs).outputs
-        have = [x if isinstance(x, torch.Tensor) else to_torch(x) for x in have]
-    except ReeError as e:
-        return "refused", "; ".join([str(e), *getattr(e, "items", ())])[:300]
-    except Exception as e:
-        return "failed", f"{type(e).__name__}: {e}"[:300]
+def check(op, samples):
+    """("passed" | "refused" | "failed" | "skipped", why) of each."""
+    outcomes, calls = {}, {}
+    for at, sample in enumerate(samples):
+        call = Call(op, sample, at)
+        try:
+            with torch.no_grad():
+                want = call(*call.inputs)
+            if want:
+                calls[at] = (call, want)
+            else:
+                outcomes[at] = "skipped", "no tensor"
+        except Exception as e:  # the sample itself is an error in eager mode
+            outcomes[at] = "skipped", str(e)[:80]
+    for first in range(0, len(calls), TOGETHER):
+        part = dict(list(calls.items())[first : first + TOGETHER])
+        for (at, (call, want)), have in zip(
+            part.items(), results_of([*part.values()]), strict=True
+        ):
+            outcomes[at] = compare(op, call, have, want)
+    return [outcomes[at] for at in range(len(samples))]
+
+
+def compare(op, call, have, want):
+    if isinstance(have, ReeError):
+        return "refused", "; ".join([str(have), *getattr(have, "items", ())])[:300]
+    if isinstance(have, Exception):
+        return "failed", f"{type(have).__name__}: {have}"[:300]
     if op.__name__ in ("topk", "sort", "argsort"):
-        want = _ties(op.__name__, sample, have, want)
+        want = _ties(op.__name__, call.sample, have, want)
     problems = [d for a, b in zip(have, want, strict=True) if (d := difference(a, b))]
     if problems and any(x.dtype in HALVES for x in call.inputs):
         # eager mode rounds a quotient to half precision before it cuts it; ours is cut as it is
@@ -136,46 +202,58 @@ def check(op, sample):
     return ("failed", problems[0]) if problems else ("passed", "")
 
 
-def run(names, samples, say=lambda text: None):
-    """Counts by operator and dtype, and reasons."""
+def run(names, samples, say=lambda name, result: None, done=()):
+    """Counts by operator and dtype, and reasons, of the operators that are not done."""
     from torch.testing._internal.common_methods_invocations import op_db
 
     results = {}
     for info in op_db:
         name = info.name + (f".{info.variant_test_name}" if info.variant_test_name else "")
-        if info.name not in names:
+        if info.name not in names or name in done:
             continue
         counts, reasons = collections.Counter(), {}
         for dtype in DTYPES:
             if dtype not in info.dtypes:
                 continue
             torch.manual_seed(0)
-            for i, sample in enumerate(info.sample_inputs("cpu", dtype, requires_grad=False)):
-                if i >= samples:
-                    break
-                outcome, why = check(info.op, sample)
+            some = itertools.islice(info.sample_inputs("cpu", dtype, requires_grad=False), samples)
+            for i, (outcome, why) in enumerate(check(info.op, list(some))):
                 counts[outcome] += 1
                 if why and outcome != "skipped":
                     reasons.setdefault(outcome, {}).setdefault(why, f"{dtype} sample {i}")
         results[name] = {**counts, "reasons": reasons}
-        say(f"{name:40} {dict(counts)} {json.dumps(reasons)[:700] if reasons else ''}")
+        say(name, results[name])
     return results
+
+
+def report(results):
+    total = {k: sum(r.get(k, 0) for r in results.values()) for k in ("passed", "refused", "failed")}
+    return {"torch": torch.__version__, **total, "operators": dict(sorted(results.items()))}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*")
     parser.add_argument("--samples", type=int, default=1 << 30)
-    parser.add_argument("-o", "--output")
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--resume", action="store_true", help="keep what OUTPUT holds and passed")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
-    results = run(args.names or NAMES, args.samples, lambda text: print(text, flush=True))
-    total = {k: sum(r.get(k, 0) for r in results.values()) for k in ("passed", "refused", "failed")}
+    results = {}
+    if args.resume and args.output.exists():
+        results = json.loads(args.output.read_text())["operators"]
+    done = {name for name, result in results.items() if not result.get("failed")}
+
+    def say(name, result):
+        print(f"{name:40} {json.dumps(result)[:700]}", flush=True)
+        results[name] = result
+        if args.output:
+            args.output.write_text(json.dumps(report(results), indent=1) + "\n")
+
+    run(args.names or NAMES, args.samples, say, done)
+    total = report(results)
+    del total["operators"]
     print(total, file=sys.stderr)
-    if args.output:
-        Path(args.output).write_text(
-            json.dumps({"torch": torch.__version__, **total, "operators": results}, indent=1) + "\n"
-        )
     return 1 if total["failed"] else 0
 
 

@@ -54,10 +54,7 @@ for _name in ("neg", "abs"):
 
 
 def _scaled(m: Importer, y: Value, alpha: Scalar) -> Value:
-    if alpha == 1:
-        return y
-    (a, b), _ = m.promote(y, alpha)
-    return m.add("mul", a, b)
+    return y if alpha == 1 else _mul(m, y, alpha)
 
 
 @aten("add.Tensor", "add.Scalar")
@@ -85,7 +82,7 @@ def _rsub(m: Importer, x: Ref, y: Value, alpha: Scalar = 1) -> Ref:
 
 
 @aten("mul.Tensor", "mul.Scalar")
-def _mul(m: Importer, x: Ref, y: Value) -> Ref:
+def _mul(m: Importer, x: Value, y: Value) -> Ref:
     (a, b), dtype = m.promote(x, y)
     return m.add("logical_and" if dtype is DType.BOOL else "mul", a, b)
 
@@ -274,7 +271,9 @@ def _mean(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False, *, dtype: 
 
 def _extreme(op: str) -> Callable[..., Ref]:
     def f(m: Importer, x: Ref, dims: Any = (), keepdim: bool = False) -> Ref:
-        return m.reduce(op, x, tuple(dims), keepdim)
+        if m.type(x).dtype is DType.F32:
+            return m.reduce(op, x, tuple(dims), keepdim)
+        return m.reduce(lambda *a: IMPORTERS[f"{op[1:]}.dim"](m, *a)[0], x, tuple(dims), keepdim)
 
     return f
 
@@ -284,10 +283,11 @@ for _name in ("amax", "amin"):
 
 
 @aten("cumsum")
-def _cumsum(m: Importer, x: Ref, dim: int, *, dtype: Any = None) -> Ref:
-    if m.type(x).dtype is DType.BOOL:
-        x = m.cast(x, DType.I64)
-    return m.add("cumsum", x, dim=m.axis(dim, m.type(x).rank))
+def _cumsum(m: Importer, x: Ref, dim: int, *, dtype: DType | None = None) -> Ref:
+    t = m.type(x)
+    x = m.cast(x, dtype or (DType.I64 if t.dtype is DType.BOOL else t.dtype))
+    axis = m.axis(dim, t.rank)
+    return m.add("cumsum", x, dim=axis) if t.rank else x
 
 
 @aten("softmax.int", "_softmax")

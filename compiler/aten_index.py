@@ -263,11 +263,13 @@ def _index_put(
 
 def _along(op: str) -> Callable[..., Ref]:
     def f(m: Importer, x: Ref, dim: int, index: Ref, src: Ref, *, alpha: Scalar = 1) -> Ref:
-        axis = m.axis(dim, m.type(x).rank)
+        t = m.type(x)
         if alpha != 1:
             (src, a), _ = m.promote(src, alpha)
             src = m.add("mul", src, a)
-        return m.add(op, x, _at_least_1d(m, index), m.cast(src, m.type(x).dtype), dim=axis)
+        x, index, src = (_at_least_1d(m, v) for v in (x, index, m.cast(src, t.dtype)))
+        y = m.add(op, x, index, src, dim=m.axis(dim, t.rank))
+        return y if t.rank else m.view(y, ())
 
     return f
 

@@ -78,6 +78,8 @@ def _div_mode(m: Importer, x: Value, y: Value, *, rounding_mode: str | None = No
 def _pow(m: Importer, x: Value, e: Value) -> Ref:
     """Small powers by multiplication, the square root and its reciprocal by those, others by pow."""
     if isinstance(x, Ref) and isinstance(e, int | float):
+        if m.type(x).dtype is DType.BOOL and isinstance(e, int):
+            x = m.cast(x, I64)
         if e == 0:
             return m.add("full", shape=m.type(x).shape, value=1.0, dtype=F32) if m.type(
                 x).dtype is F32 else m.cast(m.add("full", shape=m.type(x).shape, value=1, dtype=I64),

@@ -169,7 +169,10 @@ def _embedding(m: Importer, table: Ref, idx: Ref, padding_idx: int = -1, by_freq
 
 @aten("unfold")
 def _unfold(m: Importer, x: Ref, dim: int, size: int, step: int) -> Ref:
-    return m.add("window", x, dim=m.axis(dim, m.type(x).rank), size=size, step=step, dilation=1)
+    rank = m.type(x).rank
+    x = x if rank else m.view(x, (1,))
+    y = m.add("window", x, dim=m.axis(dim, rank), size=size, step=step, dilation=1)
+    return y if rank else m.view(y, (size,))
 
 
 def _wide_index(m: Importer, idx: Ref) -> Ref:
@@ -203,6 +206,11 @@ def _index(m: Importer, x: Ref, indices: Any) -> Ref:
 def _gather(m: Importer, x: Ref, dim: int, idx: Ref, *, sparse_grad: bool = False) -> Ref:
     t, it = m.type(x), m.type(idx)
     axis = m.axis(dim, t.rank)
+    if product(it.shape) == 0:
+        return m.zeros(TensorType(t.dtype, it.shape))
+    if 0 in (t.rank, it.rank):
+        y = m.add("gather", *(m.view(v, (1,)) for v in (x, _wide_index(m, idx))), dim=0)
+        return m.view(y, it.shape)
     for i in range(t.rank):
         if i != axis and t.shape[i] != it.shape[i]:  # gather may read a leading part of x
             x = m.add("slice", x, dim=i, start=0, stop=it.shape[i], step=1)

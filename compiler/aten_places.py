@@ -61,7 +61,7 @@ def _copy(m: Importer, x: Ref, src: Ref, non_blocking: bool = False) -> Ref:
 @aten("index_select")
 def _index_select(m: Importer, x: Ref, dim: int, index: Ref) -> Ref:
     if m.type(x).rank == 0:
-        raise Refused("index_select of a scalar")
+        return m.view(_index_select(m, m.view(x, (1,)), 0, index), ())
     axis = m.axis(dim, m.type(x).rank)
     put = IMPORTERS["index.Tensor"]
     return put(m, x, [None] * axis + [m.view(index, (product(m.type(index).shape),))])  # type: ignore[no-any-return]

@@ -115,8 +115,8 @@ aten("avg_pool2d")(_avg_pool(2))
 aten("avg_pool3d")(_avg_pool(3))
 
 
-class _Maxima(tuple[Ref, ...]):
-    """Results of which only the first exists."""
+class _Maxima(tuple[Ref | None, ...]):
+    """Maxima, and their indices, which nobody may ask for."""
 
     def __getitem__(self, i: Any) -> Any:
         if i != 0:
@@ -125,8 +125,8 @@ class _Maxima(tuple[Ref, ...]):
 
 
 @aten("max_pool2d_with_indices", "max_pool3d_with_indices")
-def _max_pool_with_indices(m: Importer, x: Ref, size: Any, *args: Any) -> tuple[Ref, ...]:
-    return _Maxima((_max_pool(len(size))(m, x, size, *args),))
+def _max_pool_with_indices(m: Importer, x: Ref, size: Any, *args: Any) -> _Maxima:
+    return _Maxima((_max_pool(len(size))(m, x, size, *args), None))
 
 
 def _adaptive(n: int) -> Callable[..., Ref]:
@@ -219,13 +219,14 @@ def _pad_axis(m: Importer, x: Ref, axis: int, low: int, high: int, mode: str) ->
     def part(start: Dim, stop: Dim) -> Ref:
         return m.add("slice", x, dim=axis, start=start, stop=stop, step=1)
 
+    whole = x
     if low < 0 or high < 0:
         x = part(max(-low, 0), m.type(x).shape[axis] - max(-high, 0))
         low, high = max(low, 0), max(high, 0)
     size = m.type(x).shape[axis]
 
     def edge(start: Dim, n: int) -> Ref:
-        one = part(start, start + 1)
+        one = m.add("slice", whole, dim=axis, start=start, stop=start + 1, step=1)
         shape = m.type(one).shape
         return m.add("expand", one, shape=(*shape[:axis], n, *shape[axis + 1 :]))
 
@@ -239,7 +240,7 @@ def _pad_axis(m: Importer, x: Ref, axis: int, low: int, high: int, mode: str) ->
         if low:
             parts.insert(0, edge(0, low))
         if high:
-            parts.append(edge(size - 1, high))
+            parts.append(edge(m.type(whole).shape[axis] - 1, high))
     elif mode == "circular":
         if low:
             parts.insert(0, part(size - low, size))

@@ -79,6 +79,8 @@ def _prod(
     m: Importer, x: Ref, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Ref:
     """Pairs from the two halves of the axis, again and again; an odd last element waits."""
+    if dtype is BOOL:
+        return m.cast(_prod(m, m.cast(x, BOOL), dim, keepdim), BOOL)
     x = m.cast(x, dtype or (F32 if m.type(x).dtype is F32 else I64))
     if dim is None:
         x, dim, keepdim = m.view(x, (product(m.type(x).shape),)), 0, False

@@ -1,5 +1,4 @@
-"""Capture: a torch module becomes an IR graph through torch.export. The only module of the compiler
-that imports torch."""
+"""Capture: a torch module becomes an IR graph through torch.export."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     aten_reduce,
     legal,
 )
+from ree.compiler.decompositions import decompositions
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref
 from ree.compiler.passes.canonical import canonicalise
@@ -39,18 +39,6 @@ from ree.kernels.casts import WIDE
 from ree.kernels.numerics import canonical_nan, is_f32
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
-
-# kept whole by run_decompositions: their numeric rule is ours
-KEEP = (
-    "scaled_dot_product_attention", "linear", "matmul", "layer_norm", "rms_norm", "gelu",
-    "silu", "softmax.int", "log_softmax.int", "embedding", "conv1d", "conv2d", "conv3d",
-    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "max_pool1d", "max_pool2d",
-    "max_pool3d", "avg_pool1d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "pad",
-    "pixel_shuffle", "softplus", "baddbmm", "hardtanh", "hardswish", "hardsigmoid", "group_norm",
-    "logsumexp", "elu", "roll", "one_hot", "take_along_dim", "tril", "triu", "select_scatter", "index_add",
-    "index_copy", "eye",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ def export(
                 program = torch.export.export(
                     module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
                 )
-                return program.run_decompositions(_decompositions())
+                return program.run_decompositions(decompositions())
         except (
             Exception
         ) as e:  # torch.export raises many unrelated types for what a user's model does
@@ -129,30 +117,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-def _decompositions() -> dict[Any, Any]:
-    table = torch.export.default_decompositions()
-    for op in list(table):
-        name = str(op).removeprefix("aten.")
-        if name in KEEP or name.split(".")[0] in KEEP:
-            del table[op]
-    linspace = torch.ops.aten.linspace.default
-    return dict(table) | {linspace: _between_integers(table[linspace])}
-
-
-def _between_integers(linspace: Callable[..., Any]) -> Callable[..., Any]:
-    """Integers without rounding: eager mode cuts both ends to integers and goes on in float64, the
-    decomposition does neither."""
-
-    def decomposition(start: Any, end: Any, steps: Any, *, dtype: Any = None, **how: Any) -> Any:
-        if dtype is None or dtype.is_floating_point or steps < 2:
-            return linspace(start, end, steps, dtype=dtype, **how)
-        first, last = int(start), int(end)
-        at = torch.arange(steps, dtype=torch.int64) * (last - first) + first * (steps - 1)
-        return torch.div(at, steps - 1, rounding_mode="trunc").to(dtype)
-
-    return decomposition
 
 
 def _first_line(e: BaseException) -> str:
@@ -196,7 +160,9 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
             if node.name in weight_of:
                 imp.env[node.name] = weight_of[node.name]
             elif node.name not in buffers and node.name not in constants:
-                imp.env[node.name] = imp.builder.input(_tensor_type(node, symbols))
+                imp.env[node.name] = imp.builder.input(
+                    _tensor_type(node.meta.get("val"), node.name, symbols)
+                )
                 input_names.append(node.name)
     refs = import_nodes(imp, program, symbols)
     imp.builder.symbols = symbols.used()
@@ -297,9 +263,7 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
         _check_type(imp, node, result, symbols)
     except (Refused, ValueError, KeyError, TypeError) as e:
         problems.append(f"{name} at {_origin(node).location or 'unknown line'}: {e}")
-        imp.poison(node.name, _fake(node, symbols))
-        if isinstance(val, tuple | list):
-            imp.env[node.name] = (imp.env[node.name],) * len(val)
+        imp.env[node.name] = _zeros(imp, val, symbols)
 
 
 # these move elements of any type; others compute on f32, i64 and bool, and their results are rounded to
@@ -324,18 +288,21 @@ def _widened(imp: Importer, x: Any) -> Any:
 def _narrowed(imp: Importer, x: Any, val: Any) -> Any:
     """A result as the type that torch says it has."""
     if isinstance(x, tuple) and isinstance(val, list | tuple):
-        return tuple(_narrowed(imp, y, v) for y, v in zip(x, val, strict=True))
+        return type(x)(_narrowed(imp, y, v) for y, v in zip(x, val, strict=True))
     if not isinstance(x, Ref) or not isinstance(val, torch.Tensor):
         return x
     want = dtype_of(val.dtype)
     return imp.cast(x, want) if want in WIDE and imp.type(x).dtype is WIDE[want] else x
 
 
-def _fake(node: torch.fx.Node, symbols: TorchSymbols) -> TensorType | None:
+def _zeros(imp: Importer, val: Any, symbols: TorchSymbols) -> Any:
+    """What stands for a refused call's result, so that later calls can be checked too."""
+    if isinstance(val, tuple | list):
+        return tuple(_zeros(imp, v, symbols) for v in val)
     try:
-        return _tensor_type(node, symbols)
+        return imp.zeros(_tensor_type(val, "", symbols))
     except (CaptureError, AttributeError):
-        return None
+        return imp.zeros(TensorType(DType.F32, ()))
 
 
 def _check_type(imp: Importer, node: torch.fx.Node, result: Any, symbols: TorchSymbols) -> None:
@@ -368,20 +335,20 @@ def to_array(t: torch.Tensor, name: str) -> Array:
     return canonical_nan(array) if is_f32(array) else array
 
 
-def _tensor_type(node: torch.fx.Node, symbols: TorchSymbols) -> TensorType:
-    val = node.meta.get("val")
+def _tensor_type(val: Any, name: str, symbols: TorchSymbols) -> TensorType:
     if not isinstance(val, torch.Tensor):
-        raise CaptureError(f"input '{node.name}' is not a tensor", "inputs must be tensors")
+        raise CaptureError(f"input '{name}' is not a tensor", "inputs must be tensors")
     dtype = dtype_of(val.dtype)
     if dtype is None:
         raise UnsupportedError(
-            f"'{node.name}' has unsupported dtype {val.dtype}", (node.name,),
+            f"'{name}' has unsupported dtype {val.dtype}", (name,),
             "supported: " + ", ".join(TORCH_NAMES.values()),
         )  # fmt: skip
     return TensorType(dtype, tuple(symbols.dim(d) for d in val.shape))
 
 
-_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (.+)\n\s*(.*)')
+# a line of code follows, if the source can be read
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (.+)(?:\n(?!\s*File ")\s*(.*))?')
 
 
 def _origin(node: torch.fx.Node) -> Origin:

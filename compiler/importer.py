@@ -29,11 +29,9 @@ class Importer:
         self.sites = 0  # random calls so far
         self.stopped: set[Ref] = set()  # values that count as constants when gradients are taken
 
-    def poison(self, name: str, t: TensorType | None) -> None:
-        """Give a failed call a well-typed result, so that later calls can be checked too."""
-        t = t or TensorType(DType.F32, ())
+    def zeros(self, t: TensorType) -> Ref:
         zero = self.add("full", shape=t.shape, value=0.0, dtype=DType.F32)
-        self.env[name] = self.cast(zero, t.dtype)
+        return self.cast(zero, t.dtype)
 
     def type(self, x: Ref) -> TensorType:
         return self.builder.type_of(x)
@@ -109,19 +107,33 @@ class Importer:
         dims[a], dims[b] = dims[b], dims[a]
         return self.add("permute", x, dims=tuple(dims))
 
-    def reduce(self, op: str, x: Ref, dims: tuple[int, ...], keepdim: bool) -> Ref:
+    def reduce(
+        self,
+        op: str | Callable[[Ref, int, bool], Ref],
+        x: Ref,
+        dims: tuple[int, ...],
+        keepdim: bool,
+    ) -> Ref:
         """A reduction over several axes as one over their merged axis: they go last, in order."""
+
+        def one(x: Ref, dim: int, keepdim: bool) -> Ref:
+            return (
+                self.add(op, x, dim=dim, keepdim=keepdim)
+                if isinstance(op, str)
+                else op(x, dim, keepdim)
+            )
+
         t = self.type(x)
         axes = sorted({self.axis(d, t.rank) for d in dims}) or list(range(t.rank))
         if t.rank == 0:
-            return self.add(op, self.view(x, (1,)), dim=0, keepdim=False)
+            return one(self.view(x, (1,)), 0, False)
         if len(axes) == 1:
-            return self.add(op, x, dim=axes[0], keepdim=keepdim)
+            return one(x, axes[0], keepdim)
         kept = [i for i in range(t.rank) if i not in axes]
         moved = self.add("permute", x, dims=tuple(kept + axes))
         shape = tuple(t.shape[i] for i in kept)
         merged = self.view(moved, (*shape, product(t.shape[i] for i in axes)))
-        y = self.add(op, merged, dim=len(kept), keepdim=False)
+        y = one(merged, len(kept), False)
         if keepdim:
             y = self.view(y, tuple(1 if i in axes else t.shape[i] for i in range(t.rank)))
         return y

@@ -195,6 +195,29 @@ def test_refusals(f, why):
     assert why in " ".join([str(e.value), *getattr(e.value, "items", ())])
 
 
+def test_maxima_without_their_indices():
+    def pooled(t):
+        return F.max_pool2d(t[None], 2, return_indices=True)
+
+    check(lambda t: pooled(t)[0], x())
+    with pytest.raises(UnsupportedError) as e:
+        ree.compile(Apply(pooled), x())
+    assert len(e.value.items) == 1
+    assert e.value.items[0].endswith(": the indices of a maximum")
+    with pytest.raises(UnsupportedError) as e:
+        ree.compile(Apply(lambda t: pooled(t)[1]), x().long())
+    assert len(e.value.items) == 1  # nothing about what comes after
+    assert e.value.items[0].endswith(": max_pool of i64")
+
+
+def test_a_place_in_source_that_cannot_be_read():
+    scope = {"torch": torch}
+    exec(compile("def forward(t):\n    return torch.kron(t, t).erfinv()", "made", "exec"), scope)
+    with pytest.raises(UnsupportedError) as e:
+        ree.compile(Apply(scope["forward"]), x())
+    assert e.value.items == ("erfinv at made:2",)
+
+
 def test_inputs_that_are_not_dense():
     quantised = torch.quantize_per_tensor(x(), 0.1, 0, torch.qint8)
     for t, why in (
@@ -209,6 +232,50 @@ def test_inputs_that_are_not_dense():
 def test_softmax_of_a_number():
     for dim in (0, -1):
         check(lambda a, d=dim: (F.softmax(a, d), F.softmin(a, d), F.log_softmax(a, d)), x()[0, 0])
+
+
+def test_running_sums_of_a_number_and_into_another_type():
+    for t in (x()[0, 0], x()):
+        check(lambda t: (t.cumsum(0), t.long().cumsum(-1), (t > 0).cumsum(0)), t)
+        check(
+            lambda t: (t.cumsum(0, dtype=torch.int64), t.long().cumsum(-1, dtype=torch.float32)), t
+        )
+
+
+def test_arithmetic_of_truths():
+    for alpha in (True, False):
+        check(lambda a, alpha=alpha: torch.add(a, ~a, alpha=alpha), x() > 0)
+    check(lambda a: (a.square(), a**3, a**0, a.prod(1, dtype=torch.bool), a.prod(1)), x() > 0)
+
+
+def test_places_in_a_number():
+    zero, one = torch.tensor(0), torch.tensor([0])
+
+    def f(t):
+        return (
+            t.gather(0, zero),
+            t.gather(0, one),
+            t.unfold(0, 1, 1),
+            t.index_select(0, one),
+            t.index_add(0, one, 2 * t, alpha=3),
+            t.index_copy(0, one, t + 1),
+        )
+
+    for t in (x()[0, 0], torch.tensor(4)):
+        check(f, t)
+    check(lambda t: t.gather(0, torch.zeros(2, 0, dtype=torch.int64)), x(5))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool])
+def test_extremes_of_integers(dtype):
+    t = (x(3, 4, 5) > 0) if dtype is torch.bool else x(3, 4, 5).to(dtype)
+    check(lambda t: (t.amax(), t.amin(1), t.amax((2, 0)), t.amin((0, -1), keepdim=True)), t)
+    check(lambda t: (t.amax(), t.amin(0)), t[0, 0, 0])
+
+
+def test_padding_of_what_other_padding_cuts_away():
+    for amounts in ((-4, 5, 0, 0), (0, 0, 2, -4), (5, -4, -4, 3), (-1, 2, 2, -2)):
+        check(lambda a, p=amounts: F.pad(a, p, mode="replicate"), x(2, 3, 4, 4), tolerance=0)
 
 
 @pytest.mark.parametrize("ends", [(4.3, -3), (-2, 60), (0, 0), (-7.9, 7.9)])
