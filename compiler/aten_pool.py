@@ -11,7 +11,7 @@ import numpy as np
 from ree.compiler.aten_conv import Ints, pad, per_axis
 from ree.compiler.importer import Importer, Refused, aten
 from ree.compiler.ir import Ref
-from ree.kernels.types import Dim, DType
+from ree.kernels.types import Dim, DType, TensorType
 
 MAX_CELLS = 64  # of an adaptive pooling whose windows differ
 
@@ -57,19 +57,51 @@ def _room(
     return tuple(high)
 
 
-def _max_pool(n: int) -> Callable[..., Ref]:
+def _maxima(n: int) -> Callable[..., tuple[Ref, Callable[[], Ref]]]:
+    """Maxima over windows, and how to find their places."""
+
     def f(
         m: Importer, x: Ref, size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
         ceil_mode: bool = False,
-    ) -> Ref:  # fmt: skip
+    ) -> tuple[Ref, Callable[[], Ref]]:  # fmt: skip
         if m.type(x).dtype is not DType.F32:
             raise Refused(f"max_pool of {m.type(x).dtype.text}")
         size, padding, dilation = (per_axis(v, n) for v in (size, padding, dilation))
         step = per_axis(stride, n) if stride != () else size
         high = _room(m, x, size, step, padding, dilation, ceil_mode)
-        x = pad(m, x, padding, high, float("-inf"))
-        windows = _windows(m, x, size, step, dilation)
-        return m.add("amax", windows, dim=m.type(windows).rank - n - 1, keepdim=False)
+        padded = pad(m, x, padding, high, float("-inf"))
+        windows = _windows(m, padded, size, step, dilation)
+        axis = m.type(windows).rank - n - 1
+
+        def places() -> Ref:
+            """Where the first of each stands among the elements of its channel."""
+            best = m.add("argmax", windows, dim=axis, keepdim=False)
+            place = m.scalar(0, DType.I64)
+            for i, (have, out) in enumerate(
+                zip(m.type(x).shape[-n:], m.type(best).shape[-n:], strict=True)
+            ):
+                at = m.add("floor_divide", best, m.scalar(prod(size[i + 1 :]), DType.I64))
+                at = m.add("remainder", at, m.scalar(size[i], DType.I64))
+                at = m.add("mul", at, m.scalar(dilation[i], DType.I64))
+                first = m.add("iota", n=out, start=-padding[i], step=step[i])
+                at = m.add("add", m.view(first, (out, *(1,) * (n - 1 - i))), at)
+                at = m.add("maximum", at, m.scalar(0, DType.I64))  # padding, if all is -inf
+                place = m.add("add", m.add("mul", place, m.scalar(have, DType.I64)), at)
+            return place
+
+        return m.add("amax", windows, dim=axis, keepdim=False), places
+
+    return f
+
+
+def _max_pool(n: int) -> Callable[..., Ref]:
+    return lambda m, *args: _maxima(n)(m, *args)[0]
+
+
+def _max_pool_with_indices(n: int) -> Callable[..., tuple[Ref, Ref]]:
+    def f(m: Importer, *args: Any) -> tuple[Ref, Ref]:
+        found, places = _maxima(n)(m, *args)
+        return found, places()
 
     return f
 
@@ -115,18 +147,19 @@ aten("avg_pool2d")(_avg_pool(2))
 aten("avg_pool3d")(_avg_pool(3))
 
 
-class _Maxima(tuple[Ref | None, ...]):
-    """Maxima, and their indices, which nobody may ask for."""
-
-    def __getitem__(self, i: Any) -> Any:
-        if i != 0:
-            raise Refused("the indices of a maximum")
-        return super().__getitem__(i)
+aten("max_pool2d_with_indices")(_max_pool_with_indices(2))
+aten("max_pool3d_with_indices")(_max_pool_with_indices(3))
 
 
-@aten("max_pool2d_with_indices", "max_pool3d_with_indices")
-def _max_pool_with_indices(m: Importer, x: Ref, size: Any, *args: Any) -> _Maxima:
-    return _Maxima((_max_pool(len(size))(m, x, size, *args), None))
+@aten("max_pool2d_with_indices_backward")
+def _max_pool_backward(m: Importer, grad: Ref, x: Ref, *args: Any) -> Ref:
+    """Each element's gradient to the place of its maximum, in the order of the elements."""
+    t, index = m.type(x), args[-1]
+    lead, n = t.shape[:-2], m.type(index).shape[-2:]
+    flat = (*lead, t.shape[-2] * t.shape[-1])
+    zeros = m.zeros(TensorType(t.dtype, flat))
+    grad, index = (m.view(v, (*lead, n[0] * n[1])) for v in (grad, index))
+    return m.view(m.add("scatter_add", zeros, index, grad, dim=len(lead)), t.shape)
 
 
 def _adaptive(n: int) -> Callable[..., Ref]:

@@ -1,5 +1,7 @@
 """Functions of torch through the importers: near eager, and the same bits however they run."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -195,15 +197,38 @@ def test_refusals(f, why):
     assert why in " ".join([str(e.value), *getattr(e.value, "items", ())])
 
 
-def test_maxima_without_their_indices():
+@pytest.mark.parametrize(
+    "how",
+    [{"kernel_size": 2}, {"kernel_size": (3, 2), "stride": 2, "padding": 1}, {"kernel_size": 3, "dilation": 2},
+     {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}],
+)  # fmt: skip
+def test_maxima_and_their_indices(how):
+    """Values from few, so that maxima tie; a plane of nothing but the least value."""
+    t = torch.randint(3, (2, 3, 9, 11)).float()
+    t[0, 0] = float("-inf")
+    cube = torch.randint(3, (1, 2, 5, 9, 11)).float()
+    for pool, given in ((F.max_pool1d, t[..., 0]), (F.max_pool2d, t), (F.max_pool3d, cube)):
+        if pool is not F.max_pool2d and how["kernel_size"] == (3, 2):
+            continue
+        check(partial(pool, return_indices=True, **how), given)
+    check(lambda t: F.max_pool2d(t, return_indices=True, **how)[0], t)
+
+
+def test_gradient_of_maxima_as_an_operator():
+    t, grad = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4)
+    how = ((3, 3), (2, 2), (1, 1), (1, 1), False)
+
+    def backward(t, grad):
+        index = torch.ops.aten.max_pool2d_with_indices(t, *how)[1]
+        return torch.ops.aten.max_pool2d_with_indices_backward(grad, t, *how, index)
+
+    check(backward, t, grad)
+
+
+def test_a_refusal_is_one_item():
     def pooled(t):
         return F.max_pool2d(t[None], 2, return_indices=True)
 
-    check(lambda t: pooled(t)[0], x())
-    with pytest.raises(UnsupportedError) as e:
-        ree.compile(Apply(pooled), x())
-    assert len(e.value.items) == 1
-    assert e.value.items[0].endswith(": the indices of a maximum")
     with pytest.raises(UnsupportedError) as e:
         ree.compile(Apply(lambda t: pooled(t)[1]), x().long())
     assert len(e.value.items) == 1  # nothing about what comes after
