@@ -18,6 +18,7 @@ from ree.compiler.ir import Ref
 from ree.kernels.types import (
     Dim,
     DType,
+    broadcast_shapes,
     product,
 )
 
@@ -166,10 +167,14 @@ def _gelu(m: Importer, x: Ref, *, approximate: str = "none") -> Ref:
 
 @aten("softplus")
 def _softplus(m: Importer, x: Ref, beta: Scalar = 1, threshold: Scalar = 20) -> Ref:
-    # beyond the threshold torch returns x itself, which softplus rounds to there
-    if beta != 1 or threshold < 20:
-        raise Refused(f"softplus with beta {beta}, threshold {threshold}")
-    return m.add("softplus", x)
+    # beyond its usual threshold torch returns x itself, which softplus rounds to there
+    if beta == 1 and threshold >= 20:
+        return m.add("softplus", x)
+    slope = m.scalar(float(beta), DType.F32)
+    steep = m.add("mul", x, slope)
+    y = m.add("div", m.add("softplus", steep), slope)
+    beyond = m.add("gt", steep, m.scalar(float(threshold), DType.F32))
+    return m.add("where", beyond, x, y)
 
 
 @aten("_to_copy", "to.dtype")
@@ -251,6 +256,15 @@ def _sdpa(
             return x
         return m.view(x, (product(shape[:-3]), *shape[-3:]))
 
+    shapes = [m.type(x).shape for x in (q, k, v)]
+    if (
+        len({len(s) for s in shapes}) == 1
+    ):  # batches, and heads that are not grouped, as in a product
+        end = -3 if enable_gqa else -2
+        lead = broadcast_shapes(*(s[:end] for s in shapes))
+        q, k, v = (x if s[:end] == lead else m.add("expand", x, shape=(*lead, *s[end:]))
+                   for x, s in zip((q, k, v), shapes, strict=True))  # fmt: skip
+        t = m.type(q)
     sources = [four(x) for x in (q, k, v)]
     if mask is not None:
         if m.type(mask).rank > 4:

@@ -34,6 +34,16 @@ for _name in ("floor", "ceil", "trunc", "round"):
     IMPORTERS[_name] = _rounding(_name)
 
 
+@aten("round.decimals")
+def _round_decimals(m: Importer, x: Ref, *, decimals: int) -> Ref:
+    """Rounded as a multiple of 10^-decimals, scaled there and back."""
+    if m.type(x).dtype is not F32 or decimals == 0:
+        return IMPORTERS["round"](m, x)  # type: ignore[no-any-return]
+    ten = m.scalar(10.0 ** abs(decimals), F32)
+    there, back = ("mul", "div") if decimals > 0 else ("div", "mul")
+    return m.add(back, m.add("round", m.add(there, x, ten)), ten)
+
+
 @aten("sign", "sgn")
 def _sign(m: Importer, x: Ref) -> Ref:
     return x if m.type(x).dtype is BOOL else m.add("sign", x)

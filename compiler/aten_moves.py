@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ree.kernels.casts import WIDE
 from ree.kernels.types import Dim, DType, Sym, TensorType, broadcast_shapes, dim_min, product
 
 END = 2**63 - 1  # what torch writes for "to the end"
+MAX_CONSTANT = 1 << 24  # numbers that a program may hold for want of an operator
 
 
 @aten("view", "reshape", "_unsafe_view")
@@ -293,6 +295,20 @@ def _scalar_tensor(m: Importer, value: Any, *, dtype: DType | None = None, **ign
     return _full(m, (), value, dtype=dtype)  # type: ignore[no-any-return]
 
 
+def _float_arange(m: Importer, start: Any, end: Any, step: Any, dtype: DType) -> Ref:
+    """start + i * step in float64, rounded; the numbers are a constant of the program."""
+    if (
+        not all(isinstance(v, int | float) for v in (start, end, step))
+        or WIDE.get(dtype, dtype) is not DType.F32
+    ):
+        raise Refused("arange over floats: expected numbers, and a float type")
+    n = max(ceil((end - start) / step), 0)
+    if n > MAX_CONSTANT:
+        raise Refused(f"arange of {n} floats: more than {MAX_CONSTANT}")
+    values = start + np.arange(n, dtype=np.float64) * step
+    return m.cast(m.builder.const(values.astype(np.float32)), dtype)
+
+
 @aten("arange", "arange.start", "arange.start_step")
 def _arange(
     m: Importer, start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None,
@@ -300,8 +316,9 @@ def _arange(
 ) -> Ref:  # fmt: skip
     if end is None:
         start, end = 0, start
+    start, end, step = (int(v) if isinstance(v, bool) else v for v in (start, end, step))
     if any(isinstance(v, float) for v in (start, end, step)):
-        raise Refused("arange over floats")
+        return _float_arange(m, start, end, step, dtype or DType.F32)
     if not isinstance(step, int) or step == 0:
         raise Refused(f"arange step {step}")
     n: Dim = (end - start + step - (1 if step > 0 else -1)) // step

@@ -330,6 +330,15 @@ def _with_addend(m: Importer, y: Ref, c: Ref, beta: Scalar, alpha: Scalar) -> Re
     return m.add("add", y, c if beta == 1 else m.add("mul", c, m.scalar(float(beta), F32)))
 
 
+@aten("addbmm")
+def _addbmm(m: Importer, c: Ref, a: Ref, b: Ref, *, beta: Scalar = 1, alpha: Scalar = 1) -> Ref:
+    """The sum of a batch of products as one product, over batch and inner axis."""
+    (batch, n, k), p = m.type(a).shape, m.type(b).shape[-1]
+    wide = m.view(m.add("permute", a, dims=(1, 0, 2)), (n, batch * k))
+    y = m.add("matmul", wide, m.view(b, (batch * k, p)))
+    return _with_addend(m, y, c, beta, alpha)
+
+
 @aten("addmv")
 def _addmv(m: Importer, c: Ref, a: Ref, b: Ref, *, beta: Scalar = 1, alpha: Scalar = 1) -> Ref:
     y = m.add("matmul", a, m.view(b, (*m.type(b).shape, 1)))

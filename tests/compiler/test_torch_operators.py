@@ -214,6 +214,36 @@ def test_maxima_and_their_indices(how):
     check(lambda t: F.max_pool2d(t, return_indices=True, **how)[0], t)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "ends", [(0.0, 1.0, 0.1), (2.5, -3.0, -0.75), (1.0, 1.0, 0.5), (0.5, 7.5, 1)]
+)
+def test_numbers_in_steps_of_a_fraction(ends, dtype):
+    check(lambda t: t.sum() + torch.arange(*ends, dtype=dtype), x())
+
+
+def test_softplus_of_another_slope():
+    for beta, threshold in ((3.0, 0.2), (0.5, 20.0), (2.0, 1.0)):
+        check(partial(F.softplus, beta=beta, threshold=threshold), 4 * x())
+
+
+@pytest.mark.parametrize("decimals", [-2, 0, 3])
+def test_rounding_to_decimals(decimals):
+    check(partial(torch.round, decimals=decimals), 100 * x())
+
+
+def test_sum_of_products_of_a_batch():
+    c, a, b = x(3, 5, seed=1), x(4, 3, 6, seed=2), x(4, 6, 5, seed=3)
+    check(lambda *v: torch.addbmm(*v, beta=0.5, alpha=2.0), c, a, b)
+
+
+@pytest.mark.parametrize("batches", [((1, 4), (3, 4)), ((3, 1), (1, 4)), ((2, 1, 4), (1, 3, 1))])
+def test_attention_over_batches_that_are_broadcast(batches):
+    (q, k), g = batches, torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(*s, n, 8, generator=g) for s, n in ((q, 3), (k, 6), (k, 6)))
+    check(F.scaled_dot_product_attention, q, k, v)
+
+
 def test_gradient_of_maxima_as_an_operator():
     t, grad = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4)
     how = ((3, 3), (2, 2), (1, 1), (1, 1), False)
