@@ -256,15 +256,17 @@ def _sdpa(
             return x
         return m.view(x, (product(shape[:-3]), *shape[-3:]))
 
+    # batches, and heads that are not grouped, are broadcast as in a product
     shapes = [m.type(x).shape for x in (q, k, v)]
-    if (
-        len({len(s) for s in shapes}) == 1
-    ):  # batches, and heads that are not grouped, as in a product
-        end = -3 if enable_gqa else -2
-        lead = broadcast_shapes(*(s[:end] for s in shapes))
-        q, k, v = (x if s[:end] == lead else m.add("expand", x, shape=(*lead, *s[end:]))
-                   for x, s in zip((q, k, v), shapes, strict=True))  # fmt: skip
-        t = m.type(q)
+    rank, end = max(map(len, shapes)), -3 if enable_gqa else -2
+    shapes = [(*(1,) * (rank - len(s)), *s) for s in shapes]
+    lead = broadcast_shapes(*(s[:end] for s in shapes))
+    q, k, v = (
+        m.view(x, s) if m.type(x).rank < rank else x for x, s in zip((q, k, v), shapes, strict=True)
+    )
+    q, k, v = (x if s[:end] == lead else m.add("expand", x, shape=(*lead, *s[end:]))
+               for x, s in zip((q, k, v), shapes, strict=True))  # fmt: skip
+    t = m.type(q)
     sources = [four(x) for x in (q, k, v)]
     if mask is not None:
         if m.type(mask).rank > 4:

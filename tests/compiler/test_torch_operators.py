@@ -237,7 +237,9 @@ def test_sum_of_products_of_a_batch():
     check(lambda *v: torch.addbmm(*v, beta=0.5, alpha=2.0), c, a, b)
 
 
-@pytest.mark.parametrize("batches", [((1, 4), (3, 4)), ((3, 1), (1, 4)), ((2, 1, 4), (1, 3, 1))])
+@pytest.mark.parametrize(
+    "batches", [((1, 4), (3, 4)), ((3, 1), (1, 4)), ((2, 1, 4), (1, 3, 1)), ((4,), (3, 4))]
+)
 def test_attention_over_batches_that_are_broadcast(batches):
     (q, k), g = batches, torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(*s, n, 8, generator=g) for s, n in ((q, 3), (k, 6), (k, 6)))
