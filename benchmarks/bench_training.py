@@ -166,12 +166,12 @@ def memory_of_ree(folder: str, threads: int) -> None:
 
 def bench_memory(name: str, threads: int) -> dict[str, Any]:
     def growth(*args: str) -> float:
-        command = [sys.executable, "-P", __file__, "--memory", *args]
+        command = [sys.executable, __file__, "--memory", *args]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         return float(done.stdout.split()[-1])
 
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-P", __file__, "--save", name, folder], check=True)
+        subprocess.run([sys.executable, __file__, "--save", name, folder], check=True)
         ree = growth("ree", folder, str(threads))
     torch = min(growth("torch", name, s, str(threads)) for s in SETTINGS)
     return {"case": name, "threads": threads, "torch_mib": round(torch, 1),
