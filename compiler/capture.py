@@ -26,6 +26,7 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     aten_pool,
     aten_random,
     aten_reduce,
+    aten_resize,
     legal,
 )
 from ree.compiler.decompositions import decompositions
