@@ -289,7 +289,7 @@ def _widened(imp: Importer, x: Any) -> Any:
 def _narrowed(imp: Importer, x: Any, val: Any) -> Any:
     """A result as the type that torch says it has."""
     if isinstance(x, tuple) and isinstance(val, list | tuple):
-        return type(x)(_narrowed(imp, y, v) for y, v in zip(x, val, strict=True))
+        return tuple(_narrowed(imp, y, v) for y, v in zip(x, val, strict=True))
     if not isinstance(x, Ref) or not isinstance(val, torch.Tensor):
         return x
     want = dtype_of(val.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ree.compiler.instance import LOCAL, encode_attrs
+from ree.compiler.instance import LOCAL, RECORD_BYTES, encode_attrs
 from ree.compiler.ir import Kind, Ref
 from ree.kernels import opdef
 from ree.settlement.decidable import Form, form, obstacles
@@ -15,7 +15,6 @@ from ree.verde.scope import OUTPUTS, ROW, VALUES, RowScope
 
 MAX_HOPS = 12  # moves between a source and what is committed
 MAX_BLOBS = 16
-RECORD = 241
 STATEMENT = 285
 ENTRY = LEAF_BYTES + 1 + 32 * 25  # a leaf of a derivation of at most 2^32 operations
 # entries outside the leaf that one operation reads, at most
@@ -69,7 +68,7 @@ def _check(
         reads, blobs = [max(reads, default=0)], [max(blobs, default=0)]
     if kind in (Form.ARGUMENT, Form.SORT):
         reads, blobs = reads * 2, blobs * 2
-    own = RECORD + LEAF_BYTES + STATEMENT + 64 + len(ways.encode())
+    own = 1 + RECORD_BYTES + LEAF_BYTES + STATEMENT + 64 + len(ways.encode())
     if b is not None:
         own += len(encode_attrs(sorted(b.attrs.items())))
         own += len(rule_bytes(b)) if opdef.get(b.op).index_rule else 0

@@ -21,7 +21,6 @@ from ree.verde.scope import OUTPUTS, ROW, VALUES, RowScope, follow
 if TYPE_CHECKING:
     from ree.settlement.evidence import Evidence
 
-HOP_BYTES = 33
 MOVED, CUT = 0, 1  # hops: a move of the program; an input of a row program, cut out of a source
 
 

@@ -14,7 +14,7 @@ from ree.compiler.ir import Builder, Graph, Kind, Node, Ref, bound_node
 from ree.compiler.passes.rewrite import copy_node, rebuild, start, translate
 from ree.kernels import opdef
 from ree.kernels.opdef import Bound, Form
-from ree.kernels.types import TensorType
+from ree.kernels.types import Sym, TensorType
 
 FOLD_ELEMENTS = 1 << 16  # larger results are computed at run time
 
@@ -80,6 +80,8 @@ def _fold(b: Builder, n: Node, sources: tuple[Ref, ...]) -> tuple[Ref, ...] | No
         return None
     if not all(t.is_static and t.numel <= FOLD_ELEMENTS for t in n.results):
         return None
+    if any(isinstance(v, Sym) for v in n.attr_map.values()):
+        return None  # a number that an input's size gives
     types = tuple(b.type_of(s) for s in sources)
     largest = max((t.numel for t in types), default=1)
     op = opdef.get(n.op)

@@ -27,11 +27,6 @@ TENSORS: constant(uint256) = 2
 ENTRIES: constant(uint256) = 4
 ROW: constant(uint256) = 2
 
-# forms, one bit each
-RULE_TO_COUNT: constant(uint256) = (
-    2**forms.CONTRACTION + 2**forms.SUM + 2**forms.EXTREME + 2**forms.ARGUMENT + 2**forms.CUMSUM
-    + 2**forms.SORT + 2**forms.TABLE + 2**forms.SCATTER
-)
 
 
 @external
@@ -91,7 +86,7 @@ def _derive(before: states.State, blobs: sources.Blobs, n: uint256) -> states.St
     rule: rules.Rule = empty(rules.Rule)
     position: uint256 = 0
     code: uint256 = 0
-    if (RULE_TO_COUNT >> s.form) & 1 == 1:
+    if (forms.COUNTED >> s.form) & 1 == 1:
         rule = rules.parse(sources.take(blobs, 1, shown.digest(record + 96)))
         used = 2
         if s.form == forms.CUMSUM:

@@ -21,6 +21,11 @@ SCATTER: constant(uint256) = 13
 COMPOSITE: constant(uint256) = 14
 OUTPUT: constant(uint256) = 15
 
+# forms, one bit each, whose number of operations follows from an index rule
+COUNTED: constant(uint256) = (
+    2**CONTRACTION + 2**SUM + 2**EXTREME + 2**ARGUMENT + 2**CUMSUM + 2**SORT + 2**TABLE + 2**SCATTER
+)
+
 
 @internal
 @pure

@@ -19,10 +19,7 @@ PLAN_BYTES: constant(uint256) = 32 * 22
 OWN: constant(uint256) = 3  # blobs: ways, then rule or microcode, attributes
 
 # forms, one bit each
-RULE: constant(uint256) = (
-    2**forms.CONTRACTION + 2**forms.SUM + 2**forms.EXTREME + 2**forms.ARGUMENT + 2**forms.CUMSUM
-    + 2**forms.SORT + 2**forms.TABLE + 2**forms.SCATTER + 2**forms.CAT + 2**forms.PAD + 2**forms.POINTWISE
-)
+RULE: constant(uint256) = forms.COUNTED + 2**forms.CAT + 2**forms.PAD + 2**forms.POINTWISE
 ATTRIBUTES: constant(uint256) = (
     2**forms.CUMSUM + 2**forms.SORT + 2**forms.SCATTER + 2**forms.PAD + 2**forms.CREATE
 )

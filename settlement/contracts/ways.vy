@@ -17,6 +17,7 @@ HOPS: constant(uint256) = 12
 HOP: constant(uint256) = 33  # bytes
 END: constant(uint256) = 5
 SOURCES: constant(uint256) = 4
+SOURCES_AT: constant(uint256) = 70  # in a record: kind u8 and index u32 of each
 NODE_BYTES: constant(uint256) = 241  # of the leaf of a node of a row program
 INPUT_BYTES: constant(uint256) = 100
 
@@ -64,11 +65,11 @@ def check(s: states.State, statement: uint256, record: uint256, start: uint256, 
     source: uint256 = record + 1  # of an output: kind and index in its leaf
     if s.form != forms.OUTPUT:
         count = shown.u8(record + 3)
-        source = record + 70
+        source = record + SOURCES_AT
     for _: uint256 in range(count, bound=SOURCES):
         kind: uint256 = shown.u8(source)
         index: uint256 = shown.u32(source + 1)
-        source += 5
+        source += END
         hops: uint256 = shown.u8(p)
         p += 1
         for _h: uint256 in range(hops, bound=HOPS):
@@ -101,7 +102,7 @@ def check(s: states.State, statement: uint256, record: uint256, start: uint256, 
                         assert shown.record_hash(at) == s.run, "way: owner"
                         owner = at
                         at += shown.RECORD_BYTES
-                    next = owner + 70 + 5 * operand
+                    next = owner + SOURCES_AT + END * operand
             assert shown.u8(p) == hop and shown.digest(p + 1) == shown.digest(digest), "way: hop"
             p += HOP
             kind = shown.u8(next)
@@ -141,7 +142,7 @@ def _moved(record: uint256) -> uint256:
     @notice Position of the source of a record that only moves.
     """
     assert forms.of(shown.u16(record)) == forms.MOVED, "way: not moved"
-    return record + 70
+    return record + SOURCES_AT
 
 
 @internal

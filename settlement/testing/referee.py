@@ -45,9 +45,8 @@ class Mismatch(AssertionError):
     """Chain and rules disagree; the message says where."""
 
 
-Note = Callable[
-    [Phase, int], None
-]  # a move, and the gas of a transaction that asks the referee about it
+# a move, and the gas of a transaction that asks the referee about it
+Note = Callable[[Phase, int], None]
 
 
 def play(

@@ -348,3 +348,20 @@ def test_a_quotient_is_cut_before_it_is_rounded_to_half_precision(dtype):
     program = ree.compile(Apply(lambda p, q: torch.div(p, q, rounding_mode="trunc")), (a, b))
     want = torch.div(a.float(), b.float(), rounding_mode="trunc").to(dtype)
     assert torch.equal(program.run(a, b).outputs[0], want)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [lambda t: t * t.shape[2], lambda t: t.sum() / t.shape[2],
+     lambda t: F.max_pool2d(t, 3, 2, 1, return_indices=True)],
+)  # fmt: skip
+def test_an_open_size_as_a_number(f):
+    dims = ({2: torch.export.Dim("h", min=4, max=64)},)
+    program = ree.compile(Apply(f), (torch.randn(3, 2, 8, 8),), dynamic_shapes=(dims,))
+    for h in (5, 12):
+        given = torch.randn(3, 2, h, 8)
+        want = f(given)
+        for have, w in zip(
+            program.run(given).outputs, want if isinstance(want, tuple) else (want,), strict=True
+        ):
+            torch.testing.assert_close(torch.as_tensor(have), w)

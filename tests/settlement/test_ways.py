@@ -17,13 +17,15 @@ from ree.settlement.openings import bundle, proof
 from ree.settlement.terms import UNREAD
 from ree.settlement.testing.evm import Reverted
 from ree.settlement.testing.referee import referee
-from ree.settlement.ways import HOP_BYTES, MOVED, Hop, Way
+from ree.settlement.ways import MOVED, Hop, Way
 from ree.verde.derivation import place
 from ree.verde.fault import Fault, Liar
 from ree.verde.game import Game
 from ree.verde.moves import Phase, Prove, State
 from ree.verde.party import Party, run_of
 from ree.verde.scope import VALUES, Place
+
+HOP_BYTES = 33  # a kind and a digest
 
 
 def disputes():
