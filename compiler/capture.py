@@ -19,6 +19,7 @@ import torch
 from ree.compiler import (  # noqa: F401  (they register importers)
     aten,
     aten_conv,
+    aten_experts,
     aten_index,
     aten_math,
     aten_moves,
@@ -29,6 +30,7 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     aten_resize,
     legal,
 )
+from ree.compiler.caches import caches_as_tuples
 from ree.compiler.decompositions import decompositions
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref
@@ -74,7 +76,7 @@ def export(
     """The functional fx graph of a module, for inference or as the module stands; CaptureError."""
     with _for_inference(module) if inference else contextlib.nullcontext():
         try:
-            with _quiet():
+            with _quiet(), caches_as_tuples(module):
                 program = torch.export.export(
                     module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
                 )
@@ -129,7 +131,12 @@ def _hint(e: BaseException) -> str:
     text = f"{type(e).__name__} {e}"
     if re.search(r"data.dependent|GuardOnDataDependent|DataDependent", text, re.I):
         return "control flow that depends on tensor values cannot be compiled; use torch.where"
-    if "dynamic" in text.lower():
+    unknown = re.search(r"Found <class '([^']*)'> in (\w+)", text)
+    if unknown:
+        cache = "cache" in unknown[1].rpartition(".")[2].lower()
+        hint = "return tensors, or tuples, lists and dicts of them"
+        return f"{hint}; without a cache: use_cache=False" if cache else hint
+    if re.search(r"dynamic[ _](shape|dim)", text, re.I):
         return "check dynamic_shapes against the example inputs"
     return "the model must run with torch.export.export(model, example_inputs, strict=False)"
 

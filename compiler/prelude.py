@@ -19,8 +19,9 @@ def prelude(g: Graph) -> tuple[int, ...]:
     known: set[int] = set()  # values that follow from weights and constants
     from_weights: set[int] = set()  # those in which a weight has part
     for n in g.nodes:
-        values = [s.index for s in n.sources if s.kind is Kind.VALUE]
-        fixed = all(s.kind in (Kind.WEIGHT, Kind.CONST) or s.index in known for s in n.sources)
+        values = {s.index for s in n.sources if s.kind is Kind.VALUE}
+        others = {s.kind for s in n.sources} - {Kind.VALUE}
+        fixed = values <= known and others <= {Kind.WEIGHT, Kind.CONST}
         symbolic = any(not t.is_static for t in n.results) or any(
             _has_symbol(v) for _, v in n.attrs
         )
@@ -28,7 +29,7 @@ def prelude(g: Graph) -> tuple[int, ...]:
             continue
         results = range(n.first, n.first + len(n.results))
         known.update(results)
-        if any(s.kind is Kind.WEIGHT for s in n.sources) or from_weights.intersection(values):
+        if any(s.kind is Kind.WEIGHT for s in n.sources) or values & from_weights:
             from_weights.update(results)
     producers = g.producers()
     read: set[int] = set()
