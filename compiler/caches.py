@@ -1,7 +1,8 @@
 """The caches of keys and values that transformers models return, as tuples of tensors.
 
 torch.export takes only containers that it knows. A hook on the module, for the length of the export, puts in a
-cache's place what it holds: a tuple per layer, usually (keys, values); two such tuples for an encoder with a decoder.
+cache's place what it holds: a tuple per layer, usually (keys, values); two such tuples for an encoder with a
+decoder.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,12 +28,14 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     aten_random,
     aten_reduce,
     aten_resize,
+    fourier,
     legal,
 )
 from ree.compiler.caches import caches_as_tuples
 from ree.compiler.decompositions import decompositions
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref
+from ree.compiler.pairs import COMPLEX64, PAIRED, Pair, has_pair, view_as_complex, zeros
 from ree.compiler.passes.canonical import canonicalise
 from ree.compiler.torch_symbols import TorchSymbols
 from ree.compiler.torch_types import TORCH_NAMES, dtype_of, to_numpy
@@ -156,12 +158,13 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
     named = sorted((target, name) for name, target in {**buffers, **constants}.items()
                    if name in used)  # fmt: skip
     data = {**dict(program.state_dict), **dict(program.constants)}
-    weight_of: dict[str, Ref] = {}
+    weight_of: dict[str, Ref | Pair] = {}
     weights = []
     for target, name in named:
         array = to_array(data[target], target)
         weights.append(array)
-        weight_of[name] = imp.builder.weight(TensorType(DType.of(array.dtype), array.shape))
+        ref = imp.builder.weight(TensorType(DType.of(array.dtype), array.shape))
+        weight_of[name] = view_as_complex(imp, ref) if data[target].is_complex() else ref
     input_names = []
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -201,6 +204,11 @@ def import_nodes(
         raise _unsupported(problems)
     refs = []
     for out in outputs:
+        if isinstance(out, torch.fx.Node) and isinstance(imp.env[out.name], Pair):
+            raise CaptureError(
+                f"the model returns complex numbers, made at {_origin(out).location or 'unknown line'}",
+                "return torch.view_as_real of them",
+            )
         if not isinstance(out, torch.fx.Node) or not isinstance(imp.env[out.name], Ref):
             raise CaptureError("the model returns something that is not a tensor")
         refs.append(imp.env[out.name])
@@ -222,7 +230,7 @@ def _refuse_unsupported(graph: torch.fx.Graph) -> None:
         ):
             continue
         name = _target(node)
-        if name not in IMPORTERS:
+        if name not in IMPORTERS and name not in PAIRED:
             found.setdefault(name, []).append(_origin(node).location or "unknown line")
     if found:
         items = tuple(
@@ -256,6 +264,8 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
             return _widened(imp, x) if widen else x
         if isinstance(a, list | tuple):
             return tuple(resolve(x) for x in a)
+        if a is torch.complex64:
+            return COMPLEX64
         if isinstance(a, torch.dtype):
             dtype = dtype_of(a)
             if dtype is None:
@@ -266,12 +276,22 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
     try:
         args = [resolve(a) for a in node.args]
         kwargs = {k: resolve(v) for k, v in node.kwargs.items()}
-        result = _narrowed(imp, IMPORTERS[name](imp, *args, **kwargs), val)
+        call = _importer(name, has_pair(*args, *kwargs.values()))
+        result = _narrowed(imp, call(imp, *args, **kwargs), val)
         imp.env[node.name] = result
         _check_type(imp, node, result, symbols)
     except (Refused, ValueError, KeyError, TypeError) as e:
         problems.append(f"{name} at {_origin(node).location or 'unknown line'}: {e}")
         imp.env[node.name] = _zeros(imp, val, symbols)
+
+
+def _importer(name: str, on_pairs: bool) -> Callable[..., Any]:
+    """The importer of a call with or without complex values among its arguments."""
+    if on_pairs and name in PAIRED:
+        return PAIRED[name]
+    if on_pairs:
+        raise Refused("not supported on complex numbers")
+    return IMPORTERS[name] if name in IMPORTERS else PAIRED[name]
 
 
 # these move elements of any type; others compute on f32, i64 and bool, and their results are rounded to
@@ -285,7 +305,7 @@ MOVES = {
 
 
 def _widened(imp: Importer, x: Any) -> Any:
-    if isinstance(x, tuple):
+    if isinstance(x, tuple) and not isinstance(x, Pair):
         return tuple(_widened(imp, y) for y in x)
     if not isinstance(x, Ref):
         return x
@@ -295,7 +315,7 @@ def _widened(imp: Importer, x: Any) -> Any:
 
 def _narrowed(imp: Importer, x: Any, val: Any) -> Any:
     """A result as the type that torch says it has."""
-    if isinstance(x, tuple) and isinstance(val, list | tuple):
+    if isinstance(x, tuple) and not isinstance(x, Pair) and isinstance(val, list | tuple):
         return tuple(_narrowed(imp, y, v) for y, v in zip(x, val, strict=True))
     if not isinstance(x, Ref) or not isinstance(val, torch.Tensor):
         return x
@@ -308,6 +328,8 @@ def _zeros(imp: Importer, val: Any, symbols: TorchSymbols) -> Any:
     if isinstance(val, tuple | list):
         return tuple(_zeros(imp, v, symbols) for v in val)
     try:
+        if val.dtype is torch.complex64:
+            return zeros(imp, tuple(symbols.dim(d) for d in val.shape))
         return imp.zeros(_tensor_type(val, "", symbols))
     except (CaptureError, AttributeError):
         return imp.zeros(TensorType(DType.F32, ()))
@@ -316,9 +338,18 @@ def _zeros(imp: Importer, val: Any, symbols: TorchSymbols) -> Any:
 def _check_type(imp: Importer, node: torch.fx.Node, result: Any, symbols: TorchSymbols) -> None:
     """The importer's result must have the dtype and rank that torch says it has."""
     val = node.meta.get("val")
-    if isinstance(result, Ref) and isinstance(val, torch.Tensor):
+    if isinstance(result, Pair):
+        for part in result:
+            _check_part(imp, val, part, symbols, DType.F32)
+    elif isinstance(result, Ref):
+        _check_part(imp, val, result, symbols, dtype_of(getattr(val, "dtype", None)))
+
+
+def _check_part(
+    imp: Importer, val: Any, result: Ref, symbols: TorchSymbols, want: DType | None
+) -> None:
+    if isinstance(val, torch.Tensor):
         t = imp.builder.type_of(result)
-        want = dtype_of(val.dtype)
         if t.dtype is not want or t.rank != val.dim():
             raise Refused(
                 f"expected {want.text if want else val.dtype} of rank {val.dim()}, got {t}"
@@ -335,6 +366,8 @@ def _target(node: torch.fx.Node) -> str:
 
 def to_array(t: torch.Tensor, name: str) -> Array:
     """A weight as an array of its own, NaNs canonical; UnsupportedError for a type we lack."""
+    if t.dtype is torch.complex64:
+        t = torch.view_as_real(t.resolve_conj())
     if dtype_of(t.dtype) is None or t.layout is not torch.strided:
         raise UnsupportedError(
             f"weight '{name}' has dtype {t.dtype}", (name,), "convert the model with model.float()"

@@ -50,4 +50,9 @@ def _contiguous(x: Any) -> Any:
     if x.layout is not torch.strided or x.is_quantized:
         kind = "quantised" if x.is_quantized else str(x.layout)
         raise UnsupportedError(f"an input is {kind}", (), "pass a dense tensor: x.to_dense()")
+    if x.is_complex():
+        raise UnsupportedError(
+            "an input is complex", (),
+            "pass torch.view_as_real of it, and call torch.view_as_complex in the model",
+        )  # fmt: skip
     return x.contiguous()
