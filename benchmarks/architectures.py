@@ -1,4 +1,4 @@
-"""Tiny random models of 53 transformers architectures with default settings: which compile, how far from eager.
+"""Tiny random models of 57 transformers architectures with default settings: which compile, how far from eager.
 
     python benchmarks/architectures.py [NAME ...] [-o benchmarks/results/architectures.json]
 
@@ -38,6 +38,7 @@ CONFIGS: dict[str, dict[str, object]] = {
     "bloom": {"hidden_size": 48, "n_layer": 2, "n_head": 4, "vocab_size": 101},
     "clip": {"text_config": {**TEXT, "projection_dim": 24}, "vision_config": {**IMAGE, "projection_dim": 24},
              "projection_dim": 24},
+    "cohere": GQA,
     "convnext": {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 2, 1], "image_size": 32},
     "deberta-v2": {**TEXT, "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"],
                    "norm_rel_ebd": "layer_norm", "share_att_key": True, "type_vocab_size": 0},
@@ -50,16 +51,22 @@ CONFIGS: dict[str, dict[str, object]] = {
     "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 72, "vocab_size": 101,
                    "max_position_embeddings": 64},
     "electra": {**TEXT, "embedding_size": 24},
+    "ernie4_5": GQA,
     "falcon": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 101},
     "gemma": {**GQA, "head_dim": 12},
     "gemma2": {**GQA, "head_dim": 12, "sliding_window": 8},
     "gemma3_text": {**GQA, "head_dim": 12, "sliding_window": 8, "num_hidden_layers": 6},
+    "glm4": {**GQA, "head_dim": 12},
+    "glm4_moe": {**GQA, "head_dim": 12, "moe_intermediate_size": 40, "n_routed_experts": 8,
+                 "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
     "gpt2": {"n_embd": 48, "n_layer": 2, "n_head": 4, "vocab_size": 101, "n_positions": 64},
     "gpt_neo": {"hidden_size": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 101,
                 "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 64, "window_size": 8},
     "gpt_neox": TEXT,
+    "gpt_oss": {**GQA, "head_dim": 12, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
     "gptj": {"n_embd": 48, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "vocab_size": 101, "n_positions": 64},
     "granite": GQA,
+    "granitemoe": {**GQA, "num_local_experts": 4, "num_experts_per_tok": 2},
     "llama": GQA,
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 101, "state_size": 8},
     "mamba2": {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 101, "state_size": 8, "num_heads": 8,
@@ -71,10 +78,12 @@ CONFIGS: dict[str, dict[str, object]] = {
                    "sep_token_id": 2},
     "mpnet": TEXT,
     "olmo2": GQA,
+    "olmoe": MOE,
     "opt": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 72,
             "vocab_size": 101, "max_position_embeddings": 64, "word_embed_proj_dim": 48},
     "phi": GQA,
     "phi3": GQA,
+    "phimoe": {**GQA, "num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen2": GQA,
     "qwen2_moe": {**MOE, "shared_expert_intermediate_size": 40},
     "qwen3": {**GQA, "head_dim": 12},
@@ -84,6 +93,7 @@ CONFIGS: dict[str, dict[str, object]] = {
     "siglip_vision_model": IMAGE,
     "smollm3": GQA,
     "stablelm": {**GQA, "partial_rotary_factor": 0.5},
+    "starcoder2": GQA,
     "swin": {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 2], "num_heads": [2, 4],
              "window_size": 4},
     "t5": {"d_model": 48, "d_kv": 12, "d_ff": 72, "num_layers": 2, "num_heads": 4, "vocab_size": 101},
@@ -97,6 +107,7 @@ CONFIGS: dict[str, dict[str, object]] = {
                 "num_mel_bins": 20, "max_source_positions": 30, "max_target_positions": 32, "pad_token_id": 0,
                 "decoder_start_token_id": 1, "bos_token_id": 1, "eos_token_id": 2,
                 "suppress_tokens": [], "begin_suppress_tokens": []},
+    "xlm-roberta": TEXT,
 }  # fmt: skip
 
 
@@ -122,7 +133,7 @@ def model_and_inputs(name, **sizes):
         p.data += 0.02 * torch.randn_like(p)
     ids = torch.randint(3, 100, (2, 13))
     mask = torch.ones_like(ids)
-    if name in ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "deberta-v2"):
+    if name in ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "deberta-v2", "xlm-roberta"):
         mask[1, 9:] = 0
     text = {"input_ids": ids, "attention_mask": mask}
     pixels = {"pixel_values": torch.randn(2, 3, 32, 32)}

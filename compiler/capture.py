@@ -31,6 +31,7 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     fourier,
     legal,
 )
+from ree.compiler.branches import LOOPS, import_branches, is_branch
 from ree.compiler.caches import caches_as_tuples
 from ree.compiler.decompositions import decompositions
 from ree.compiler.importer import IMPORTERS, Importer, Refused
@@ -190,16 +191,10 @@ def import_nodes(
     imp: Importer, program: torch.export.ExportedProgram, symbols: TorchSymbols | None = None
 ) -> list[Ref]:
     """Append the graph's calls to the importer, whose env has the placeholders; its outputs."""
-    _refuse_unsupported(program.graph)
+    _refuse_unsupported(program.graph_module)
     symbols = symbols or TorchSymbols(program)
     problems: list[str] = []
-    outputs: Sequence[Any] = ()
-    for node in program.graph.nodes:
-        imp.builder.origin = _origin(node)
-        if node.op == "call_function":
-            _call(imp, node, symbols, problems)
-        elif node.op == "output":
-            outputs = node.args[0]
+    outputs = _calls(imp, program.graph_module, symbols, problems)
     if problems:
         raise _unsupported(problems)
     refs = []
@@ -215,18 +210,47 @@ def import_nodes(
     return refs
 
 
+def _calls(
+    imp: Importer, module: torch.fx.GraphModule, symbols: TorchSymbols, problems: list[str]
+) -> Sequence[Any]:
+    """Append a graph's calls; the nodes that it returns."""
+
+    def branch(part: torch.fx.GraphModule) -> tuple[Any, ...]:
+        return tuple(imp.env[n.name] for n in _calls(imp, part, symbols, problems))
+
+    outputs: Sequence[Any] = ()
+    for node in module.graph.nodes:
+        imp.builder.origin = _origin(node)
+        if node.op == "get_attr":
+            imp.env[node.name] = getattr(module, str(node.target))
+        elif is_branch(node):
+            try:
+                imp.env[node.name] = import_branches(imp, node, branch)
+            except Refused as e:
+                problems.append(f"cond at {_origin(node).location or 'unknown line'}: {e}")
+                imp.env[node.name] = _zeros(imp, node.meta.get("val"), symbols)
+        elif node.op == "call_function":
+            _call(imp, node, symbols, problems)
+        elif node.op == "output":
+            outputs = node.args[0]
+    return outputs
+
+
 def _unsupported(problems: list[str]) -> UnsupportedError:
     return UnsupportedError(
         f"{len(problems)} operator call(s) are not supported as used", tuple(problems)
     )
 
 
-def _refuse_unsupported(graph: torch.fx.Graph) -> None:
+def _refuse_unsupported(module: torch.fx.GraphModule) -> None:
     """One error that lists every unsupported operator with the source lines it came from."""
     found: dict[str, list[str]] = {}
-    for node in graph.nodes:
-        if node.op != "call_function" or isinstance(
-            node.meta.get("val"), int | torch.SymInt | torch.SymBool
+    graphs = [m.graph for m in module.modules() if isinstance(m, torch.fx.GraphModule)]
+    for node in (n for g in graphs for n in g.nodes):
+        if (
+            node.op != "call_function"
+            or isinstance(node.meta.get("val"), int | torch.SymInt | torch.SymBool)
+            or is_branch(node)
         ):
             continue
         name = _target(node)
@@ -238,7 +262,8 @@ def _refuse_unsupported(graph: torch.fx.Graph) -> None:
         )
         raise UnsupportedError(
             f"{len(found)} operator(s) are not supported: {', '.join(sorted(found))}", items,
-            "docs/operators.md lists what is",
+            "a program has no loops: write out a fixed number of steps" if found.keys() & LOOPS
+            else "docs/operators.md lists what is",
         )  # fmt: skip
 
 
@@ -397,7 +422,8 @@ def _origin(node: torch.fx.Node) -> Origin:
     location = code = ""
     if frames:
         # the innermost line that is not the framework's own
-        mine = [f for f in frames if "site-packages/torch/" not in f[0].replace(os.sep, "/")]
+        mine = [f for f in frames if "site-packages/torch/" not in f[0].replace(os.sep, "/")
+                and not f[0].startswith("<eval_with_key>")]  # fmt: skip
         path, line, _, code = (mine or frames)[-1]
         location = f"{_short(path)}:{line}"
     stack = node.meta.get("nn_module_stack") or {}

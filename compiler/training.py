@@ -20,6 +20,7 @@ from ree.compiler.gradients.engine import NoGradient, backward
 from ree.compiler.importer import Importer
 from ree.compiler.ir import Graph, Origin, Ref
 from ree.compiler.optimizers import Optimizer
+from ree.compiler.pairs import view_as_complex
 from ree.compiler.passes.canonical import canonicalise
 from ree.compiler.torch_types import dtype_of
 from ree.errors import CaptureError, UnsupportedError
@@ -135,6 +136,9 @@ class _Step:
             if id(tensor) in first:
                 self.home[placeholder] = first[id(tensor)]
                 continue
+            if tensor.is_complex() and (id(tensor) in trainable or target in self.mutated.values()):
+                raise UnsupportedError(f"'{name}' is complex and changes in training", (name,),
+                                       "hold torch.view_as_real of it")  # fmt: skip
             if id(tensor) in trainable:
                 full = PARAMETER + trainable[id(tensor)]
                 self.trained.append(full)
@@ -218,7 +222,9 @@ class _Step:
         for node in nodes:
             if node.op == "placeholder":
                 if node.name in self.home:
-                    self.m.env[node.name] = self.now[self.home[node.name]]
+                    ref = self.now[self.home[node.name]]
+                    pair = node.meta["val"].is_complex()
+                    self.m.env[node.name] = view_as_complex(self.m, ref) if pair else ref
                 elif node.name in given:
                     self.m.env[node.name] = given[node.name]
         outputs = import_nodes(self.m, self.program)

@@ -9,6 +9,8 @@ from torch import nn
 import ree
 from ree.compiler import fourier
 from ree.errors import CaptureError, UnsupportedError
+from ree.optim import SGD
+from ree.step import compile_step
 
 
 class Of(nn.Module):
@@ -155,3 +157,39 @@ def test_the_border_is_real():
     with pytest.raises(UnsupportedError) as e:
         ree.compile(Of(lambda x: torch.fft.fft(x).real), (torch.ones(1031),))
     assert "1031" in e.value.items[0]
+
+
+class Turned(nn.Module):
+    def __init__(self, trained):
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+        phases = pair(torch.randn(3), torch.randn(3))
+        self.register_buffer("phases", phases)
+        if trained:
+            del self.phases
+            self.phases = nn.Parameter(phases)
+
+    def forward(self, x):
+        z = torch.view_as_complex(self.linear(x).reshape(-1, 3, 2)) * self.phases
+        return torch.fft.irfft(z, n=5)
+
+
+def squares(model, batch):
+    return model(batch[0]).square().sum()
+
+
+def test_training_with_a_complex_buffer():
+    torch.manual_seed(0)
+    module, x = Turned(False), torch.randn(4, 6)
+    step = compile_step(module, squares, SGD(0.1), (x,))
+    runner = step.runner()
+    runner.run((x,))
+    squares(module, (x,)).backward()
+    state = dict(zip(step.names.states, runner.state, strict=True))
+    want = module.linear.weight.detach() - 0.1 * module.linear.weight.grad
+    torch.testing.assert_close(torch.tensor(state["parameter.linear.weight"]), want)
+
+
+def test_a_complex_parameter_is_not_trained():
+    with pytest.raises(UnsupportedError, match="complex"):
+        compile_step(Turned(True), squares, SGD(0.1), (torch.ones(4, 6),))
