@@ -133,7 +133,16 @@ def model_and_inputs(name, **sizes):
         p.data += 0.02 * torch.randn_like(p)
     ids = torch.randint(3, 100, (2, 13))
     mask = torch.ones_like(ids)
-    if name in ("albert", "bert", "distilbert", "electra", "mpnet", "roberta", "deberta-v2", "xlm-roberta"):
+    if name in (
+        "albert",
+        "bert",
+        "distilbert",
+        "electra",
+        "mpnet",
+        "roberta",
+        "deberta-v2",
+        "xlm-roberta",
+    ):
         mask[1, 9:] = 0
     text = {"input_ids": ids, "attention_mask": mask}
     pixels = {"pixel_values": torch.randn(2, 3, 32, 32)}

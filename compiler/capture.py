@@ -34,6 +34,7 @@ from ree.compiler import (  # noqa: F401  (they register importers)
 from ree.compiler.branches import LOOPS, import_branches, is_branch
 from ree.compiler.caches import caches_as_tuples
 from ree.compiler.decompositions import decompositions
+from ree.compiler.hints import hint
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref
 from ree.compiler.pairs import COMPLEX64, PAIRED, Pair, has_pair, view_as_complex, zeros
@@ -88,7 +89,7 @@ def export(
             Exception
         ) as e:  # torch.export raises many unrelated types for what a user's model does
             raise CaptureError(
-                f"cannot capture the model as one graph: {_first_line(e)}", _hint(e)
+                f"cannot capture the model as one graph: {_first_line(e)}", hint(e, module)
             ) from e
 
 
@@ -128,20 +129,6 @@ def _quiet() -> Iterator[None]:
 def _first_line(e: BaseException) -> str:
     lines = [x.strip() for x in str(e).splitlines() if x.strip()]
     return lines[0][:300] if lines else type(e).__name__
-
-
-def _hint(e: BaseException) -> str:
-    text = f"{type(e).__name__} {e}"
-    if re.search(r"data.dependent|GuardOnDataDependent|DataDependent", text, re.I):
-        return "control flow that depends on tensor values cannot be compiled; use torch.where"
-    unknown = re.search(r"Found <class '([^']*)'> in (\w+)", text)
-    if unknown:
-        cache = "cache" in unknown[1].rpartition(".")[2].lower()
-        hint = "return tensors, or tuples, lists and dicts of them"
-        return f"{hint}; without a cache: use_cache=False" if cache else hint
-    if re.search(r"dynamic[ _](shape|dim)", text, re.I):
-        return "check dynamic_shapes against the example inputs"
-    return "the model must run with torch.export.export(model, example_inputs, strict=False)"
 
 
 def _import(program: torch.export.ExportedProgram) -> Captured:

@@ -1,0 +1,35 @@
+"""What to do about a model that torch.export refuses."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import nn
+
+
+def hint(e: BaseException, module: nn.Module) -> str:
+    """One line for the error that the export of a module ended in."""
+    text = f"{type(e).__name__} {e}"
+    for name, part in module.named_modules():
+        if isinstance(
+            part, torch.jit.ScriptModule if part is module else torch.jit.RecursiveScriptModule
+        ):
+            what = f"submodule '{name}'" if name else "the model"
+            return f"{what} is scripted, which torch.export does not take: use what it was made of"
+    if re.search(r"data.dependent|GuardOnDataDependent|DataDependent", text, re.I):
+        return "control flow that depends on tensor values cannot be compiled; use torch.where"
+    unknown = re.search(r"Found <class '([^']*)'> in (\w+)", text)
+    if unknown:
+        cache = "cache" in unknown[1].rpartition(".")[2].lower()
+        known = "return tensors, or tuples, lists and dicts of them"
+        return f"{known}; without a cache: use_cache=False" if cache else known
+    for name, part in module.named_modules():
+        if isinstance(part, nn.RNNBase) and "specialized" in text:
+            return (
+                f"{type(part).__name__} '{name}' is written out step by step, so their number is fixed: "
+                "leave the axis of time out of dynamic_shapes; the batch may be open"
+            )
+    if re.search(r"dynamic[ _](shape|dim)|marked .* as dynamic", text, re.I):
+        return "check dynamic_shapes against the example inputs"
+    return "the model must run with torch.export.export(model, example_inputs, strict=False)"
