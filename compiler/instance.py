@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ree.compiler.ir import Graph, Node, bind_graph, bound_node
+from ree.compiler.ir import Graph, Node, Typer, bind_graph, bound_node
 from ree.kernels import opdef
 from ree.kernels.index import IndexRule
 from ree.kernels.microcode import microcode_bytes
@@ -68,7 +68,8 @@ def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:
     if missing:
         raise ValueError(f"symbol {missing[0]} is not bound")
     bound = bind_graph(g, env)
-    records = [r for n in bound.nodes for r in node_records(bound, n)]
+    typer = bound.typer()
+    records = [r for n in bound.nodes for r in node_records(n, typer)]
     node_root = merkle_root(records)
     interface_root = merkle_root(interface_leaves(bound))
     nid = numeric_id()
@@ -103,14 +104,14 @@ def _encode_attr(v: AttrValue) -> bytes:
     return struct.pack(">q", v)
 
 
-def node_records(g: Graph, n: Node) -> list[bytes]:
+def node_records(n: Node, typer: Typer) -> list[bytes]:
     """One record per result:
 
     opcode u16, result u8, sources u8, type (66), 4 x (kind u8, index u32) (20), padding (6),
     then the digests of index rule, attributes, microcode and row program (32 each), the row
     program's leaf count u64, and padding with zeros to RECORD_BYTES.
     """
-    return _records(bound_node(n, g.typer()), [(s.kind, s.index) for s in n.sources])
+    return _records(bound_node(n, typer), [(s.kind, s.index) for s in n.sources])
 
 
 def _records(b: Bound, refs: Sequence[tuple[int, int]]) -> list[bytes]:

@@ -127,18 +127,23 @@ class Planner:
 
     def place(self, ref: Ref) -> Place:
         """Where a source lies; a move of something is a view of it where strides allow."""
-        if ref in self.places:
-            return self.places[ref]
+        chain = [ref]  # a long chain of moves is placed from its start, without recursion
+        while chain[-1] not in self.places and chain[-1].kind is Kind.VALUE:
+            chain.append(self.producers[chain[-1].index].sources[0])
+        for r in reversed(chain):
+            if r not in self.places:
+                self.places[r] = self._new_place(r)
+        return self.places[ref]
+
+    def _new_place(self, ref: Ref) -> Place:
+        """The place of a source; that of what it is a move of is known."""
         t = self.typer(ref)
         if ref.kind is Kind.VALUE:
             node = self.producers[ref.index]  # a move: everything else is placed when it is planned
-            found = self._view(bound_node(node, self.typer), node.sources[0])
-        else:
-            kind = {Kind.WEIGHT: "weight", Kind.STATE: "state", Kind.INPUT: "input",
-                    Kind.CONST: "const"}[ref.kind]  # fmt: skip
-            found = Place(Buffer(kind, ref.index), 0, t, contiguous_strides(t.dims))
-        self.places[ref] = found
-        return found
+            return self._view(bound_node(node, self.typer), node.sources[0])
+        kind = {Kind.WEIGHT: "weight", Kind.STATE: "state", Kind.INPUT: "input",
+                Kind.CONST: "const"}[ref.kind]  # fmt: skip
+        return Place(Buffer(kind, ref.index), 0, t, contiguous_strides(t.dims))
 
     def _view(self, node: Bound, source: Ref) -> Place:
         index_rule = opdef.get(node.op).index_rule

@@ -18,13 +18,19 @@ NB_MODULE(_core, m) {
       .def("__len__", &ree::Plan::size)
       .def(
           "run",
-          [](const ree::Plan& plan, ree::Pool& pool, const std::vector<uint64_t>& table) {
+          [](const ree::Plan& plan, ree::Pool& pool, const std::vector<uint64_t>& table,
+             bool interruptible) {
             std::vector<void*> p(table.size());
             for (size_t i = 0; i < p.size(); ++i) p[i] = reinterpret_cast<void*>(table[i]);
             nb::gil_scoped_release release;
-            plan.run(pool, p.data(), (int64_t)p.size());
+            std::function<void()> poll = [] {
+              nb::gil_scoped_acquire acquire;
+              if (PyErr_CheckSignals()) throw nb::python_error();
+            };
+            plan.run(pool, p.data(), (int64_t)p.size(),
+                     interruptible ? poll : std::function<void()>());
           },
-          "pool"_a, "table"_a);
+          "pool"_a, "table"_a, "interruptible"_a = false);
   m.def("isa_names", [] {
     std::string_view names[8];
     int n = ree::isa_names(names, 8);

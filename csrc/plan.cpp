@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <stdexcept>
 
 namespace ree {
@@ -22,12 +23,19 @@ void Plan::add(const std::string& kernel, std::vector<int32_t> slots, std::vecto
   steps_.push_back({fn, std::move(slots), std::move(params)});
 }
 
-void Plan::run(Pool& pool, void* const* table, int64_t table_size) const {
+void Plan::run(Pool& pool, void* const* table, int64_t table_size,
+               const std::function<void()>& poll) const {
   if (max_slot_ >= table_size) throw std::invalid_argument("buffer table too short");
   const auto mine = pool.exclusive();
   FloatMode mode;
   std::vector<void*> bufs;
+  using Clock = std::chrono::steady_clock;
+  auto polled = Clock::now();
   for (const Step& s : steps_) {
+    if (poll && Clock::now() - polled > std::chrono::milliseconds(50)) {
+      poll();
+      polled = Clock::now();
+    }
     bufs.resize(s.slots.size());
     for (size_t i = 0; i < bufs.size(); ++i) bufs[i] = s.slots[i] < 0 ? nullptr : table[s.slots[i]];
     s.fn(pool, bufs.data(), s.params.data());

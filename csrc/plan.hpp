@@ -1,6 +1,7 @@
 // A bound program: a list of kernel calls over a table of buffer slots, run without Python.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,9 @@ class Plan {
   explicit Plan(const std::string& isa);
   // slots index the table given to run(); throws std::invalid_argument for an unknown kernel.
   void add(const std::string& kernel, std::vector<int32_t> slots, std::vector<int64_t> params);
-  void run(Pool& pool, void* const* table, int64_t table_size) const;
+  // poll: called between two kernels, about every 50 ms; what it throws ends the run there.
+  void run(Pool& pool, void* const* table, int64_t table_size,
+           const std::function<void()>& poll = {}) const;
   int size() const { return (int)steps_.size(); }
 
  private:

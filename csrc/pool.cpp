@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <new>
 #include <utility>
+#include <unistd.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -47,23 +48,37 @@ FloatMode::~FloatMode() {
 }
 bool FloatMode::is_clean() { return ((read_mode() ^ kClean) & kRelevant) == 0; }
 
-Pool::Pool(int threads) {
+Pool::Pool(int threads) : process_(getpid()) {
   int extra = threads > 1 ? threads - 1 : 0;
   scratch_.resize((size_t)extra + 1);
   workers_.reserve((size_t)extra);
-  for (int t = 1; t <= extra; ++t) workers_.emplace_back([this, t] { worker(t); });
+  try {
+    for (int t = 1; t <= extra; ++t) workers_.emplace_back([this, t] { worker(t); });
+  } catch (...) {
+    stop();
+    throw;
+  }
 }
 
 Pool::~Pool() {
+  stop();
+  for (auto& s : scratch_) std::free(s.data);
+  std::free(shared_.data);
+}
+
+void Pool::stop() {
+  if (getpid() != process_) {  // a child of fork: there is nothing to wait for, and waiting would not end
+    new std::vector<std::thread>(std::move(workers_));
+    (void)wake_.release();
+    return;
+  }
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
     gate_.fetch_add(kCall);
   }
-  wake_.notify_all();
+  wake_->notify_all();
   for (auto& w : workers_) w.join();
-  for (auto& s : scratch_) std::free(s.data);
-  std::free(shared_.data);
 }
 
 void* Pool::grow(Scratch& s, size_t bytes) {
@@ -98,7 +113,7 @@ void Pool::run(int64_t n, Call call, void* fn) {
     uint64_t number = gate_.load(std::memory_order_relaxed) / kCall + 1;
     gate_.store(number * kCall | kOpen, std::memory_order_release);
   }
-  wake_.notify_all();
+  wake_->notify_all();
   drain(0);
   gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
   for (int spins = 0; gate_.load(std::memory_order_acquire) & kInside; ++spins) {
@@ -121,7 +136,7 @@ void Pool::worker(int thread) {
     }
     if (gate / kCall == seen) {
       std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [&] {
+      wake_->wait(lock, [&] {
         return (gate = gate_.load(std::memory_order_acquire)) / kCall != seen;
       });
     }

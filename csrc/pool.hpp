@@ -29,7 +29,8 @@ class FloatMode {
 // One caller at a time: hold exclusive() around a series of calls that share the pool.
 class Pool {
  public:
-  explicit Pool(int threads);  // the calling thread counts as one
+  // The calling thread counts as one. std::system_error when a thread cannot be started.
+  explicit Pool(int threads);
   ~Pool();
   int threads() const { return (int)workers_.size() + 1; }
   std::unique_lock<std::mutex> exclusive() { return std::unique_lock<std::mutex>(caller_); }
@@ -66,13 +67,15 @@ class Pool {
   void run(int64_t n, Call call, void* fn);
   void drain(int thread) noexcept;
   void worker(int thread);
+  void stop();
 
+  const int process_;  // threads do not survive a fork
   std::vector<std::thread> workers_;
   std::vector<Scratch> scratch_;
   Scratch shared_;
   std::mutex caller_;
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::unique_ptr<std::condition_variable> wake_ = std::make_unique<std::condition_variable>();
   // The call in progress: its number in the upper half, whether workers may still join it, and how
   // many are inside. The caller never waits for a worker that has not joined.
   alignas(64) std::atomic<uint64_t> gate_{0};

@@ -1,19 +1,20 @@
 """The command line: thin, stdout is data, stderr is talk.
 
-Exit codes: 0 success, 1 the check says no, 2 an error. Heavy modules are imported inside commands, so
+Exit codes: 0 success, 1 the check says no, 2 an error, 70 a fault of this program, 130 interrupted. Heavy modules are imported inside commands, so
 that --help is fast.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ree import __version__
 
-OK, DIFFERS, ERROR = 0, 1, 2
+OK, DIFFERS, ERROR, INTERNAL = 0, 1, 2, 70
 
 
 def parser() -> argparse.ArgumentParser:
@@ -189,17 +190,24 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    _open_streams()
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except SystemExit as e:  # argparse's
+        return _flushed(e.code if isinstance(e.code, int) else ERROR)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     from ree.errors import ReeError, UnsupportedError
 
-    commands: dict[str, Callable[[argparse.Namespace], int]] = {}
     try:
         from ree import commands as module
 
-        commands = module.COMMANDS
-        code = commands[args.command](args)
-        sys.stdout.flush()
-        return code
+        return _flushed(module.COMMANDS[args.command](args))
     except ReeError as e:
         say(f"error: {e}")
         if isinstance(e, UnsupportedError):
@@ -208,23 +216,63 @@ def main(argv: Sequence[str] | None = None) -> int:
         if e.hint:
             say(f"hint: {e.hint}")
         return ERROR
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except BrokenPipeError:  # the reader of stdout left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+    except BrokenPipeError:
+        return _no_reader()
     except MemoryError:
         say("error: out of memory")
         return ERROR
     except OSError as e:
         say(f"error: {e.filename or 'file'}: {e.strerror or e}")
         return ERROR
+    except Exception as e:  # the interpreter would exit with 1, which says that a check failed
+        if os.environ.get("REE_DEBUG"):
+            import traceback
+
+            traceback.print_exc()
+        text = " ".join(str(e).split())[:300]
+        say(f"internal error: {type(e).__name__}: {text}")
+        say("hint: REE_DEBUG=1 shows where; please report it")
+        return INTERNAL
+
+
+def _open_streams() -> None:
+    """Stand-ins for standard streams that were closed, so that talk and data have somewhere to go."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (for the process's life)
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once all of stdout is written; that of an error if it cannot be."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _no_reader(code)
+    except OSError as e:
+        _discard()
+        say(f"error: cannot write to stdout: {e.strerror or e}")
+        return ERROR
+    return code
+
+
+def _no_reader(code: int = OK) -> int:
+    """The reader of stdout left: that is no error, and no verdict is lost that it wanted."""
+    _discard()
+    return code
+
+
+def _discard() -> None:
+    """Let what stdout still holds go nowhere; the interpreter flushes it at exit."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def say(text: str) -> None:
-    """One line to stderr."""
-    print(text, file=sys.stderr)
+    """One line to stderr, if somebody listens."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -242,28 +242,39 @@ def verify_command(args: argparse.Namespace) -> int:
         return OK
     lines = [f"differs: trace {file.trace.root.hex()}, replay {report.replayed.root.hex()}"]
     lines += [line for d in report.differences for line in explain(d, "trace", "replay")]
-    lines += [f"{what}: the tensor carried is not the one the trace commits to"
-              for what in report.forged]  # fmt: skip
+    lines += [forged_line(what) for what in report.forged]
     emit(args, data, lines)
     return DIFFERS
 
 
+def forged_line(what: str) -> str:
+    """What is said of a tensor that does not have its hash; its elements are shown nowhere."""
+    return f"{what}: the tensor carried is not the one the trace commits to"
+
+
 def diff_command(args: argparse.Namespace) -> int:
     from ree.traces.diff import compare
+    from ree.verification import committed
 
     if Path(args.left).is_dir() or Path(args.right).is_dir():
         return _of_run("diff_runs_command", args)
     if args.script:
         raise InputError("--script is for training runs")
     left, right = read_trace_file(args.left), read_trace_file(args.right)
-    differences = compare(left.trace, right.trace, left.tensors, right.tensors)
-    same = left.trace.root == right.trace.root
+    (a, forged_a), (b, forged_b) = (committed(x.trace, x.tensors) for x in (left, right))
+    differences = compare(left.trace, right.trace, a, b)
+    equal = left.trace.root == right.trace.root
+    same = equal and not forged_a and not forged_b
     data = {"same": same, "left": left.trace.root.hex(), "right": right.trace.root.hex(),
-            "differences": [_as_json(d) for d in differences]}  # fmt: skip
+            "differences": [_as_json(d) for d in differences],
+            "forged": {"left": list(forged_a), "right": list(forged_b)}}  # fmt: skip
     if same:
         emit(args, data, [f"same: root {left.trace.root.hex()}"])
         return OK
-    lines = [f"differ: {left.trace.root.hex()}, {right.trace.root.hex()}"]
+    lines = [f"differ: {left.trace.root.hex()}, {right.trace.root.hex()}" if not equal
+             else f"differ: in tensors carried; both have root {left.trace.root.hex()}"]  # fmt: skip
+    lines += [forged_line(f"left {what}") for what in forged_a]
+    lines += [forged_line(f"right {what}") for what in forged_b]
     if left.trace.level != right.trace.level:
         lines.append(f"levels: {left.trace.level}, {right.trace.level}")
     emit(args, data, lines + [x for d in differences for x in explain(d, "left", "right")])
@@ -314,6 +325,8 @@ def inspect_command(args: argparse.Namespace) -> int:
     elif not path.exists():
         raise ReeError(f"no file '{path}'")
     else:
+        from ree.verification import committed
+
         file = read_trace_file(args.file)
         t = file.trace
         data = {
@@ -329,6 +342,7 @@ def inspect_command(args: argparse.Namespace) -> int:
             "outputs": [h.hex() for h in t.outputs],
             "values": len(t.values),
             "tensors": len(file.tensors),
+            "forged": list(committed(t, file.tensors)[1]),
         }
     emit(args, data, [f"{k:13} {v}" for k, v in data.items()])
     return OK

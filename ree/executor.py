@@ -86,7 +86,9 @@ class Executable:
     def run_part(self, part: int, pool: _core.Pool) -> None:
         """Run the calls up to the loss (0) or the rest (1); a program without states has part 0 alone."""
         try:
-            self._plans[part].run(pool, self._table)
+            # a signal must not leave states half new: the last part may write them in place
+            whole = part == len(self._plans) - 1 and bool(self.recipe.in_place)
+            self._plans[part].run(pool, self._table, not whole)
         except IndexError as e:
             raise InputError(str(e)) from e
 

@@ -81,6 +81,9 @@ class RunReport:
     def same(self) -> bool:
         return self.mismatch is None
 
+    def __bool__(self) -> bool:
+        return self.same
+
 
 class Replayer:
     """Executes the steps of a run in order, comparing each with the run's record."""
@@ -138,6 +141,8 @@ class Replayer:
         self.at = s
         state = state_root(self.hashes) != claim.state_root
         if not state and loss == claim.loss:
+            if s in self.run.checkpoints:
+                self.run.state(s)  # a checkpoint is what its step claims, tensor by tensor; RunError
             return None
         found = Mismatch(s, state, (claim.loss, loss) if loss != claim.loss else None)
         return self._located(found) if state else found

@@ -39,6 +39,9 @@ class RunDifference:
     def same(self) -> bool:
         return not self.fixed and not self.step and self.steps[0] == self.steps[1]
 
+    def __bool__(self) -> bool:
+        return self.same
+
 
 SIDES = ("left", "right")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from ree import _core
 from ree.errors import EnvironmentError_
@@ -36,6 +37,16 @@ def threads() -> int:
 
 
 _pools: dict[int, _core.Pool] = {}
+_pools_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """A lock that another thread held at the fork would never be free."""
+    global _pools_lock
+    _pools_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def pool(n: int | None = None) -> _core.Pool:
@@ -44,6 +55,12 @@ def pool(n: int | None = None) -> _core.Pool:
     if not 1 <= n <= MAX_THREADS:
         raise EnvironmentError_(f"threads: expected 1 to {MAX_THREADS}, got {n}")
     key = n + (os.getpid() << 16)  # threads do not survive a fork
-    if key not in _pools:
-        _pools[key] = _core.Pool(n)
-    return _pools[key]
+    with _pools_lock:
+        if key not in _pools:
+            try:
+                _pools[key] = _core.Pool(n)
+            except RuntimeError as e:
+                raise EnvironmentError_(
+                    f"cannot start {n} threads: {e}", "fewer: --threads or REE_NUM_THREADS"
+                ) from e
+        return _pools[key]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ree.compiler.torch_types import to_numpy
 from ree.program import Program, Result, fast_body_root
 from ree.traces.diff import Difference, Tensors, compare
 from ree.traces.tensor import tensor_hash
@@ -26,6 +27,9 @@ class Report:
     replayed: Trace
     differences: tuple[Difference, ...] = ()
     forged: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.same
 
 
 def verify(
@@ -65,8 +69,13 @@ def verify(
 def replayed_tensors(result: Result) -> dict[tuple[str, int], Any]:
     """Tensors of a run, keyed as a trace file keys them."""
     out: dict[tuple[str, int], Any] = {("value", v): x for v, x in result.values.items()}
-    out.update({("output", i): np.asarray(x) for i, x in enumerate(result.outputs)})
+    out.update({("output", i): as_array(x) for i, x in enumerate(result.outputs)})
     return out
+
+
+def as_array(x: Any) -> Any:
+    """An output as an array; NumPy has no bfloat16, whose bits are uint16."""
+    return to_numpy(x) if type(x).__module__.startswith("torch") else np.asarray(x)
 
 
 def _matches(trace: Trace, key: tuple[str, int], x: Any) -> bool:
@@ -75,6 +84,11 @@ def _matches(trace: Trace, key: tuple[str, int], x: Any) -> bool:
         return tensor_hash(x, body_root=fast_body_root) == hashes[key[1]]
     except ValueError:
         return False
+
+
+def committed(trace: Trace, tensors: Tensors) -> tuple[dict[tuple[str, int], Any], tuple[str, ...]]:
+    """The carried tensors that are what a trace commits to, and the names of those that are not."""
+    return _sound(trace, tensors), tuple(_forged(trace, tensors))
 
 
 def _forged(trace: Trace, tensors: Tensors) -> list[str]:

@@ -82,7 +82,8 @@ class Evidence:
     @cached_property
     def records(self) -> list[bytes]:
         """Records of all values."""
-        return [r for n in self.graph.nodes for r in node_records(self.graph, n)]
+        typer = self.graph.typer()
+        return [r for n in self.graph.nodes for r in node_records(n, typer)]
 
     @cached_property
     def record_tree(self) -> MerkleTree:

@@ -90,10 +90,14 @@ class Run:
             return self._given[ref.kind][ref.index]
         if ref.index in self.values:
             return self.values[ref.index]
-        if ref.index not in self._moved:
-            node = self.scope.producers[ref.index]
-            sources = [self.of(s) for s in node.sources]
-            self._moved[ref.index] = moved(self.scope.node(VALUES, ref.index)[0], sources)
+        chain = []  # of moves, the last one first; a long one must not recurse
+        at = ref
+        while at.kind is Kind.VALUE and at.index not in self.values and at.index not in self._moved:
+            chain.append(at.index)
+            at = self.scope.producers[at.index].sources[0]
+        for v in reversed(chain):
+            sources = [self.of(s) for s in self.scope.producers[v].sources]
+            self._moved[v] = moved(self.scope.node(VALUES, v)[0], sources)
         return self._moved[ref.index]
 
     def sources(self, value: int) -> list[Array]:

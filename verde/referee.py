@@ -42,7 +42,7 @@ class Transport(Protocol):
 
 
 class NothingToDispute(DisputeError):
-    """Two parties whose outputs are the same."""
+    """Two parties with the same commitment. It covers every value: equal outputs may hide a false one."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def difference(a: Statement | RunStatement, b: Statement | RunStatement) -> str:
 
 
 def check_terms(defender: Terms, challenger: Terms) -> None:
-    """DisputeError unless the two differ in their results and in nothing else."""
+    """DisputeError unless the two differ in their results or values, and in nothing else."""
     for name in ("program", "symbols", "seed"):
         a, b = getattr(defender, name), getattr(challenger, name)
         if a != b:
@@ -79,9 +79,8 @@ def check_terms(defender: Terms, challenger: Terms) -> None:
         raise DisputeError(
             "the parties' {} differ: defender {}, challenger {}".format(found, *text)
         )
-    if a == b:
-        result = a.outputs if isinstance(a, Statement) else a.history
-        raise NothingToDispute(f"nothing to dispute: both have {_text(result)}")
+    if a == b and defender.commitment == challenger.commitment:
+        raise NothingToDispute(f"nothing to dispute: both committed to {_text(defender.commitment)}")
 
 
 def _text(x: object) -> str:
