@@ -95,6 +95,7 @@ def _interpret() -> None:
 
     if "ree.kernels.triton_lib" not in sys.modules:
         os.environ["TRITON_INTERPRET"] = "1"
+        interpreter.interpret_language()
     from ree.kernels import triton_lib
 
     if type(triton_lib.canonical).__name__ != "InterpretedFunction":

@@ -142,7 +142,9 @@ class Replayer:
         state = state_root(self.hashes) != claim.state_root
         if not state and loss == claim.loss:
             if s in self.run.checkpoints:
-                self.run.state(s)  # a checkpoint is what its step claims, tensor by tensor; RunError
+                self.run.state(
+                    s
+                )  # a checkpoint is what its step claims, tensor by tensor; RunError
             return None
         found = Mismatch(s, state, (claim.loss, loss) if loss != claim.loss else None)
         return self._located(found) if state else found

@@ -80,7 +80,9 @@ def check_terms(defender: Terms, challenger: Terms) -> None:
             "the parties' {} differ: defender {}, challenger {}".format(found, *text)
         )
     if a == b and defender.commitment == challenger.commitment:
-        raise NothingToDispute(f"nothing to dispute: both committed to {_text(defender.commitment)}")
+        raise NothingToDispute(
+            f"nothing to dispute: both committed to {_text(defender.commitment)}"
+        )
 
 
 def _text(x: object) -> str:

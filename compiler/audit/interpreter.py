@@ -111,6 +111,25 @@ def install() -> None:
     builder._ree_exact = True
 
 
+def interpret_language() -> None:
+    """Make the functions that Triton itself writes in its language (cdiv, max, ...) interpreted ones where
+    it was imported before the interpreter was chosen, as torch.export imports it."""
+    import sys
+
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+
+    made: dict[int, Any] = {}
+    for name, module in list(sys.modules.items()):
+        if module is None or not (name == "triton.language" or name.startswith("triton.language.")):
+            continue
+        for key, value in list(vars(module).items()):
+            if isinstance(value, JITFunction):
+                if id(value) not in made:
+                    made[id(value)] = InterpretedFunction(value.fn)
+                setattr(module, key, made[id(value)])
+
+
 def _want_f32(*handles: Any) -> None:
     for h in handles:
         if h.data.dtype != np.float32:

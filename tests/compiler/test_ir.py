@@ -221,7 +221,7 @@ def test_instances_bind_everything():
     assert a.digest != b.digest
     assert make_instance(g, {"s0": 5}).digest == a.digest
     for n in a.graph.nodes:
-        assert [len(r) for r in node_records(a.graph, n)] == [RECORD_BYTES] * len(n.results)
+        assert [len(r) for r in node_records(n, a.graph.typer())] == [RECORD_BYTES] * len(n.results)
     with pytest.raises(ValueError, match="not bound"):
         make_instance(g, {})
 

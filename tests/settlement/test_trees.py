@@ -317,7 +317,7 @@ def sample_graph() -> Graph:
 
 def test_records_of_an_instance(c: Contract) -> None:
     instance = make_instance(sample_graph(), {})
-    records = [r for n in instance.graph.nodes for r in node_records(instance.graph, n)]
+    records = [r for n in instance.graph.nodes for r in node_records(n, instance.graph.typer())]
     t = MerkleTree(records)
     for i, record in enumerate(records):
         assert len(record) == RECORD_BYTES
