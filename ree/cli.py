@@ -1,7 +1,7 @@
 """The command line: thin, stdout is data, stderr is talk.
 
-Exit codes: 0 success, 1 the check says no, 2 an error, 70 a fault of this program, 130 interrupted. Heavy modules are imported inside commands, so
-that --help is fast.
+Exit codes: 0 success, 1 the check says no, 2 an error, 70 a fault of this program, 130 interrupted.
+Heavy modules are imported inside commands, so that --help is fast.
 """
 
 from __future__ import annotations
