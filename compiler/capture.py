@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.export.graph_signature import ConstantArgument
 
 from ree.compiler import (  # noqa: F401  (they register importers)
     aten,
@@ -39,8 +40,10 @@ from ree.compiler.decompositions import decompositions
 from ree.compiler.hints import hint
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref
+from ree.compiler.nesting import examples_of, structure_of
 from ree.compiler.pairs import COMPLEX64, PAIRED, Pair, has_pair, view_as_complex, zeros
 from ree.compiler.passes.canonical import canonicalise
+from ree.compiler.structure import CONSTANTS, Structure
 from ree.compiler.torch_symbols import TorchSymbols
 from ree.compiler.torch_types import TORCH_NAMES, dtype_of, to_numpy
 from ree.errors import CaptureError, UnsupportedError
@@ -59,6 +62,8 @@ class Captured:
     output_names: tuple[str, ...]
     weight_names: tuple[str, ...]
     weights: tuple[Array, ...]
+    structure: Structure
+    examples: tuple[torch.Tensor, ...]
 
 
 def capture(
@@ -71,8 +76,10 @@ def capture(
 
     Raises CaptureError when torch.export fails, UnsupportedError when operators are missing.
     """
-    program = export(module, tuple(args), dict(kwargs or {}), dynamic_shapes)
-    return _import(program)
+    args, kwargs = tuple(args), dict(kwargs or {})
+    program = export(module, args, kwargs, dynamic_shapes)
+    structure = structure_of(program, module.forward)
+    return _import(program, structure, examples_of(args, kwargs, program.call_spec.in_spec))
 
 
 def export(
@@ -169,8 +176,12 @@ def _first_line(e: BaseException) -> str:
     return lines[0][:300] if lines else type(e).__name__
 
 
-def _import(program: torch.export.ExportedProgram) -> Captured:
+def _import(
+    program: torch.export.ExportedProgram, structure: Structure, examples: Sequence[torch.Tensor]
+) -> Captured:
     signature, graph = program.graph_signature, program.graph
+    fixed = {s.arg.name: s.arg.value for s in signature.input_specs
+             if isinstance(s.arg, ConstantArgument)}  # fmt: skip
     imp = Importer()
     symbols = TorchSymbols(program)
     buffers = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -196,6 +207,8 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
         if node.op == "placeholder":
             if node.name in weight_of:
                 imp.env[node.name] = weight_of[node.name]
+            elif node.name in fixed:
+                imp.env[node.name] = fixed[node.name]
             elif node.name not in buffers and node.name not in constants:
                 imp.env[node.name] = imp.builder.input(
                     _tensor_type(node.meta.get("val"), node.name, symbols)
@@ -203,13 +216,13 @@ def _import(program: torch.export.ExportedProgram) -> Captured:
                 input_names.append(node.name)
     refs = import_nodes(imp, program, symbols)
     imp.builder.symbols = symbols.used()
-    names = tuple(f"output{i}" for i in range(len(refs)))
     try:
         g = canonicalise(imp.builder.finish(tuple(refs)))
         legal.check(g)
     except legal.IllegalGraph as e:
         raise UnsupportedError(f"beyond the limits of the contract: {e}", (str(e),)) from e
-    return Captured(g, tuple(input_names), names, tuple(t for t, _ in named), tuple(weights))
+    return Captured(g, tuple(input_names), structure.output_names(), tuple(t for t, _ in named),
+                    tuple(weights), structure, tuple(examples))  # fmt: skip
 
 
 def import_nodes(
@@ -229,6 +242,8 @@ def import_nodes(
                 f"the model returns complex numbers, made at {_origin(out).location or 'unknown line'}",
                 "return torch.view_as_real of them",
             )
+        if isinstance(out, CONSTANTS):
+            continue  # part of the structure
         if not isinstance(out, torch.fx.Node) or not isinstance(imp.env[out.name], Ref):
             raise CaptureError("the model returns something that is not a tensor")
         refs.append(imp.env[out.name])

@@ -273,7 +273,7 @@ MAX_ELEMENTS = 2**31 - 1  # larger tensors are refused
 Shape = tuple[Dim, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TensorType:
     """dtype and shape of a value; shape entries may be symbolic."""
 
@@ -282,6 +282,8 @@ class TensorType:
 
     def __str__(self) -> str:
         return f"{self.dtype.text}[{','.join(str(d) for d in self.shape)}]"
+
+    __repr__ = __str__
 
     @property
     def rank(self) -> int:

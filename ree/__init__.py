@@ -3,7 +3,7 @@
 program = ree.compile(module, example_inputs)
 outputs = program(*inputs)
 result = program.run(*inputs, trace="ops")
-program.save("model.ree"); ree.load("model.ree")
+program.save("model.ree"); program = ree.load("model.ree")
 report = ree.verify(program, result.trace, inputs)
 result = ree.train(module, loss, ree.optim.AdamW(lr=1e-3), batch, steps=200, run="RUN")
 """
@@ -13,27 +13,40 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ree import optim
     from ree.artifact import load
     from ree.compilation import compile
+    from ree.errors import ReeError
     from ree.program import Program, Result
+    from ree.trace_file import load_trace
     from ree.training import train
     from ree.verification import verify
 
 __version__ = "0.1.0"
-__all__ = ["Program", "Result", "compile", "load", "train", "verify"]
+__all__ = [
+    "Program", "ReeError", "Result", "compile", "load", "load_trace", "optim", "train", "verify",
+]  # fmt: skip
 
 _HOMES = {
     "compile": "ree.compilation", "load": "ree.artifact", "verify": "ree.verification",
-    "Program": "ree.program", "Result": "ree.program", "train": "ree.training",
+    "load_trace": "ree.trace_file", "Program": "ree.program", "Result": "ree.program",
+    "ReeError": "ree.errors", "train": "ree.training",
 }  # fmt: skip
+_MODULES = ("optim",)
 
 
 def __getattr__(name: str) -> Any:
     """Public names are imported on first use: torch and LLVM load only when needed."""
-    if name in _HOMES:
-        from importlib import import_module
+    from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"ree.{name}")
+    if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'ree' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__doc__", "__version__"])

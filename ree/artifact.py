@@ -2,7 +2,8 @@
 
     X.ree/manifest.json          versions, names, digests of the other files
     X.ree/graph.txt              the canonical graph; its SHA-256 is the program's identity
-    X.ree/weights.safetensors    weights by name, and large constants
+    X.ree/weights.safetensors    weights by name
+    X.ree/constants.safetensors  large constants by number
     X.ree/examples.safetensors   example inputs
     X.ree/origins.json           per node: source line and module (beside the identity)
 
@@ -14,83 +15,180 @@ that weights have the graph's types; the program hash and the weights root.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save_file
 
 from ree.compiler import legal
 from ree.compiler.ir import Graph, Node, Origin
+from ree.compiler.structure import Structure
 from ree.compiler.text import MAX_INLINE, MAX_TEXT, GraphError, parse_graph, print_graph
-from ree.errors import ArtifactError
-from ree.files import atomic_directory
+from ree.errors import ArtifactError, ReeError, public
+from ree.files import atomic_directory, opened_together
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program, hash_array
+from ree.tensor_file import MAX_NAME, METADATA, array_type, parse_tensors, write_tensors_to
 from ree.traces.strict_json import strict_json
 
 MAGIC = "ree.artifact"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
-GRAPH, WEIGHTS, EXAMPLES, ORIGINS = (
-    "graph.txt", "weights.safetensors", "examples.safetensors", "origins.json",
+GRAPH, WEIGHTS, CONSTANTS, EXAMPLES, ORIGINS = (
+    "graph.txt", "weights.safetensors", "constants.safetensors", "examples.safetensors", "origins.json",
 )  # fmt: skip
-FILES = (GRAPH, WEIGHTS, EXAMPLES, ORIGINS)
-MAX_BYTES = {MANIFEST: 16 << 20, GRAPH: MAX_TEXT, WEIGHTS: 1 << 40, EXAMPLES: 1 << 34,
-             ORIGINS: 256 << 20}  # fmt: skip
-MAX_NAME = 500
-CONST_PREFIX = "const."
+FILES = (GRAPH, WEIGHTS, CONSTANTS, EXAMPLES, ORIGINS)
+MAX_BYTES = {MANIFEST: 64 << 20, GRAPH: MAX_TEXT, WEIGHTS: 1 << 40, CONSTANTS: 1 << 40,
+             EXAMPLES: 1 << 34, ORIGINS: 256 << 20}  # fmt: skip
+MAX_ORIGIN = 1000
+MAX_DEPTH = 64  # of the manifest's JSON, for nested structures
 
 
-def save(program: Program, path: str | Path) -> None:
-    """Write the artifact; an existing artifact at `path` is replaced only when all is written."""
-    path = Path(path)
-    g = program.graph
-    tensors = dict(zip(program.names.weights, program.weights, strict=True))
-    for i, c in enumerate(g.consts):
-        if len(c.data) > MAX_INLINE:
-            tensors[f"{CONST_PREFIX}{i}"] = c.array()
-    origins = [[n.origin.name, n.origin.target, n.origin.location, n.origin.code, n.origin.module]
-               for n in g.nodes]  # fmt: skip
-    with atomic_directory(path) as d:
-        (d / GRAPH).write_text(print_graph(g))
-        # safetensors cannot write to a full disk without an error of its own
-        try:
-            save_file(tensors or {"_": np.zeros(0, np.float32)}, d / WEIGHTS)
-            save_file(dict(program.examples) or {"_": np.zeros(0, np.float32)}, d / EXAMPLES)
-        except SafetensorError as e:
-            raise OSError(0, str(e)) from e
-        (d / ORIGINS).write_text(json.dumps(origins))
-        manifest = {
-            "magic": MAGIC,
-            "version": VERSION,
-            "contract": g.contract,
-            "program": program.program_hash.hex(),
-            "weights_root": program.weights_root.hex(),
-            "inputs": list(program.names.inputs),
-            "outputs": list(program.names.outputs),
-            "weights": list(program.names.weights),
-            **({"states": list(program.names.states)} if g.states else {}),
-            "files": {f: {"bytes": (d / f).stat().st_size, "sha256": _digest(d / f)}
-                      for f in FILES},
-        }  # fmt: skip
-        (d / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+@public
+def save(program: Program, path: str | PathLike[str]) -> None:
+    """Write the artifact; an artifact at `path` is replaced, at once, when all is written. ReeError."""
+    with atomic_directory(Path(path), is_artifact) as d:
+        _write(program, lambda name: open(d / name, "wb"))  # noqa: SIM115 (entered there)
 
 
-def load(path: str | Path) -> Program:
+def to_files(program: Program) -> dict[str, bytes]:
+    """The artifact's files by name."""
+    made: dict[str, io.BytesIO] = {}
+
+    @contextmanager
+    def keep(name: str) -> Iterator[BinaryIO]:
+        yield made.setdefault(name, io.BytesIO())
+
+    _write(program, keep)
+    return {name: f.getvalue() for name, f in made.items()}
+
+
+def _write(program: Program, create: Callable[[str], AbstractContextManager[BinaryIO]]) -> None:
+    """Write the files, the manifest last. ReeError for what could not be read again."""
+    g, names = program.graph, program.names
+    large = {str(i): c.array() for i, c in enumerate(g.consts) if len(c.data) > MAX_INLINE}
+    origins = [[x[:MAX_ORIGIN] for x in (o.name, o.target, o.location, o.code, o.module)]
+               for o in (n.origin for n in g.nodes)]  # fmt: skip
+    manifest: dict[str, Any] = {
+        "magic": MAGIC,
+        "version": VERSION,
+        "contract": g.contract,
+        "program": program.program_hash.hex(),
+        "weights_root": program.weights_root.hex(),
+        "inputs": list(names.inputs),
+        "outputs": list(names.outputs),
+        "weights": list(names.weights),
+        **({"states": list(names.states)} if g.states else {}),
+        **({"structure": names.structure.encode()} if names.structure else {}),
+        "files": {f: {"bytes": 0, "sha256": "0" * 64} for f in FILES},
+    }
+    problem = _manifest_problem(manifest)
+    if problem:
+        raise ReeError(
+            f"the program cannot be saved: {problem}", "give it a shorter or another name"
+        )
+    contents: dict[str, Callable[[BinaryIO], object]] = {
+        GRAPH: lambda f: f.write(print_graph(g).encode()),
+        WEIGHTS: lambda f: write_tensors_to(
+            f, dict(zip(names.weights, program.weights, strict=True))
+        ),
+        CONSTANTS: lambda f: write_tensors_to(f, large),
+        EXAMPLES: lambda f: write_tensors_to(f, program.examples),
+        ORIGINS: lambda f: f.write(json.dumps(origins).encode()),
+    }
+    for name, write in contents.items():
+        with create(name) as f:
+            counted = _Hashing(f)
+            write(cast(BinaryIO, counted))
+        if counted.bytes > MAX_BYTES[name]:
+            raise ReeError(f"the program cannot be saved: {name} has over {MAX_BYTES[name]} bytes")
+        manifest["files"][name] = {"bytes": counted.bytes, "sha256": counted.digest.hexdigest()}
+    with create(MANIFEST) as f:
+        f.write((json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+
+
+class _Hashing:
+    """A stream that counts and hashes what goes through it."""
+
+    def __init__(self, f: BinaryIO) -> None:
+        self.f, self.bytes, self.digest = f, 0, hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.digest.update(data)
+        self.bytes += len(data)
+        return self.f.write(data)
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a directory holds an artifact and nothing else, so that replacing it loses nothing."""
+    try:
+        if path.is_symlink() or {p.name for p in path.iterdir()} - {MANIFEST, *FILES}:
+            return False
+        return f'"{MAGIC}"' in (path / MANIFEST).read_text("utf-8", "replace")
+    except OSError:
+        return False
+
+
+@public
+def load(path: str | PathLike[str]) -> Program:
     """The program of an artifact; ArtifactError if anything about it is not as it must be."""
+    if not isinstance(path, str | PathLike):
+        raise ArtifactError(f"expected the path of an artifact, got {type(path).__name__}")
     d = Path(path)
-    manifest = read_manifest(d)
-    data = {f: _read(d, f, manifest["files"][f]) for f in FILES}
-    tensors = _tensors(data[WEIGHTS], WEIGHTS)
+    if not d.is_dir():
+        raise ArtifactError(f"no artifact at '{d}'", "expected a directory written by ree compile")
+    with opened_together(d, (MANIFEST, *FILES)) as files:
+
+        def read(name: str, limit: int) -> bytes:
+            if name not in files:
+                raise ArtifactError(f"'{d / name}': expected a regular file")
+            size = os.fstat(files[name].fileno()).st_size
+            if size > limit:
+                raise ArtifactError(f"'{d / name}': expected {limit} bytes at most, got {size}",
+                                    "the file was replaced")  # fmt: skip
+            try:
+                return files[name].read(limit + 1)
+            except OSError as e:
+                raise ArtifactError(f"cannot read '{d / name}': {e.strerror}") from e
+
+        return _read(str(d), read)
+
+
+def from_files(files: Mapping[str, bytes]) -> Program:
+    """The program of an artifact's files by name, checked as `load` does; ArtifactError."""
+    where = "in memory"
+
+    def read(name: str, limit: int) -> bytes:
+        data = files.get(name) if isinstance(files, Mapping) else None
+        if not isinstance(data, bytes) or len(data) > limit:
+            raise ArtifactError(f"artifact {where}: {name}: expected at most {limit} bytes")
+        return data
+
+    return _read(where, read)
+
+
+def _read(d: str, read: Callable[[str, int], bytes]) -> Program:
+    """The program of files that `read` gives, up to so many bytes of each."""
+    manifest = _manifest(d, read(MANIFEST, MAX_BYTES[MANIFEST]))
+    data = {}
+    for f, entry in manifest["files"].items():
+        data[f] = read(f, entry["bytes"])
+        if len(data[f]) != entry["bytes"]:
+            raise ArtifactError(f"artifact '{d}': {f}: expected {entry['bytes']} bytes, got "
+                                f"{len(data[f])}", "the file is truncated or was replaced")  # fmt: skip
+        _same(d, f"sha256 of {f}", entry["sha256"], hashlib.sha256(data[f]).hexdigest())
+    large = _tensors(data.pop(CONSTANTS), CONSTANTS)
 
     def constant(index: int, t: TensorType, digest: str) -> bytes:
-        x = tensors.get(f"{CONST_PREFIX}{index}")
-        if x is None or TensorType(DType.of(x.dtype), x.shape) != t:
+        x = large.get(str(index))
+        if x is None or array_type(x) != t:
             raise GraphError(f"constant @c{index} is missing or not {t}")
         if hash_array(x).hex() != digest:
             raise GraphError(f"constant @c{index} does not have its digest")
@@ -102,13 +200,20 @@ def load(path: str | Path) -> Program:
     except (UnicodeDecodeError, ValueError) as e:
         raise ArtifactError(f"artifact '{d}': {e}") from e
     g = _with_origins(g, data[ORIGINS], d)
-    names = Names(*(tuple(manifest.get(k, ())) for k in ("inputs", "outputs", "weights", "states")))
-    weights = _weights(g, names, tensors, d)
+    inputs, outputs, named, states = (tuple(manifest.get(k, ()))
+                                      for k in ("inputs", "outputs", "weights", "states"))  # fmt: skip
+    names = Names(inputs, outputs, named, states)
+    weights = _weights(g, names, _tensors(data.pop(WEIGHTS), WEIGHTS), d)
     for what, have, want in (("inputs", len(names.inputs), len(g.inputs)),
                              ("outputs", len(names.outputs), len(g.outputs)),
                              ("states", len(names.states), len(g.states))):  # fmt: skip
         if have != want:
             raise ArtifactError(f"artifact '{d}': expected {want} {what} names, got {have}")
+    if "structure" in manifest:
+        try:
+            names.structure = Structure.decode(manifest["structure"], len(g.inputs), len(g.outputs))
+        except ValueError as e:
+            raise ArtifactError(f"artifact '{d}': structure: {e}") from e
     examples = {k: v for k, v in _tensors(data[EXAMPLES], EXAMPLES).items() if k in names.inputs}
     program = Program(g, names, weights, examples)
     _same(d, "program hash", manifest["program"], program.program_hash.hex())
@@ -116,13 +221,10 @@ def load(path: str | Path) -> Program:
     return program
 
 
-def read_manifest(d: Path) -> dict[str, Any]:
+def _manifest(d: str, raw: bytes) -> dict[str, Any]:
     """The manifest, schema-checked; ArtifactError otherwise."""
-    if not d.is_dir():
-        raise ArtifactError(f"no artifact at '{d}'", "expected a directory written by ree compile")
     try:
-        raw = _bounded(d / MANIFEST, MAX_BYTES[MANIFEST])
-        manifest = strict_json(raw)
+        manifest = strict_json(raw, MAX_DEPTH)
     except ValueError as e:
         raise ArtifactError(f"artifact '{d}': manifest is not JSON") from e
     problem = _manifest_problem(manifest)
@@ -136,10 +238,10 @@ def _manifest_problem(m: Any) -> str:
     if not isinstance(m, dict) or m.get("magic") != MAGIC:
         return "not a REE artifact"
     if m.get("version") != VERSION:
-        return f"version: expected {VERSION}, got {str(m.get('version'))[:20]}"
+        return f"version: expected {VERSION}, got {str(m.get('version'))[:20]}; compile it again"
     keys = {"magic", "version", "contract", "program", "weights_root", "inputs", "outputs",
             "weights", "files"}  # fmt: skip
-    if set(m) - {"states"} != keys:
+    if set(m) - {"states", "structure"} != keys:
         return f"manifest keys: expected {sorted(keys)}"
     for k in ("program", "weights_root"):
         if not _is_digest(m[k]):
@@ -147,9 +249,9 @@ def _manifest_problem(m: Any) -> str:
     for k in ("inputs", "outputs", "weights", "states"):
         names = m.get(k, [])
         if not isinstance(names, list) or not all(
-            isinstance(n, str) and 0 < len(n) <= MAX_NAME for n in names
+            isinstance(n, str) and 0 < len(n) <= MAX_NAME and n != METADATA for n in names
         ):
-            return f"{k}: expected a list of names"
+            return f"{k}: expected names of 1 to {MAX_NAME} characters, none of them {METADATA}"
         if len(set(names)) != len(names):
             return f"{k}: a name stands twice"
     files = m["files"]
@@ -170,33 +272,7 @@ def _is_digest(v: Any) -> bool:
     return isinstance(v, str) and len(v) == 64 and all(c in "0123456789abcdef" for c in v)
 
 
-def _bounded(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file no larger than limit; a link is refused, since it can lead out
-    of the artifact."""
-    if path.is_symlink() or not path.is_file():
-        raise ArtifactError(f"'{path}': expected a regular file")
-    try:
-        size = path.stat().st_size
-        if size > limit:
-            raise ArtifactError(f"'{path}': expected at most {limit} bytes, got {size}")
-        return path.read_bytes()
-    except OSError as e:
-        raise ArtifactError(f"cannot read '{path}': {e.strerror}") from e
-
-
-def _read(d: Path, name: str, entry: dict[str, Any]) -> bytes:
-    path = d / name
-    if not path.is_symlink() and path.is_file() and path.stat().st_size != entry["bytes"]:
-        raise ArtifactError(
-            f"'{path}': expected {entry['bytes']} bytes, got {path.stat().st_size}",
-            "the file is truncated or was replaced",
-        )
-    data = _bounded(path, entry["bytes"])
-    _same(d, f"sha256 of {name}", entry["sha256"], hashlib.sha256(data).hexdigest())
-    return data
-
-
-def _same(d: Path, what: str, want: str, got: str) -> None:
+def _same(d: str, what: str, want: str, got: str) -> None:
     if want != got:
         raise ArtifactError(
             f"artifact '{d}': {what}: expected {want[:16]}..., got {got[:16]}...",
@@ -204,19 +280,14 @@ def _same(d: Path, what: str, want: str, got: str) -> None:
         )
 
 
-def _digest(path: Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 def _tensors(data: bytes, name: str) -> dict[str, Array]:
     try:
-        return dict(load_safetensors(data))
-    except (SafetensorError, ValueError, KeyError, TypeError) as e:
+        return parse_tensors(data)
+    except ValueError as e:
         raise ArtifactError(f"{name}: {str(e)[:200]}") from e
 
 
-def _weights(g: Graph, names: Names, tensors: dict[str, Array], d: Path) -> list[Array]:
+def _weights(g: Graph, names: Names, tensors: dict[str, Array], d: str) -> list[Array]:
     if list(names.weights) != sorted(names.weights) or len(names.weights) != len(g.weights):
         raise ArtifactError(f"artifact '{d}': weights do not match the graph")
     out = []
@@ -237,7 +308,7 @@ def _weights(g: Graph, names: Names, tensors: dict[str, Array], d: Path) -> list
     return out
 
 
-def _with_origins(g: Graph, data: bytes, d: Path) -> Graph:
+def _with_origins(g: Graph, data: bytes, d: str) -> Graph:
     """Origins are shown to people, never trusted: wrong ones cannot change a result."""
     try:
         rows = strict_json(data)

@@ -6,11 +6,11 @@ import argparse
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ree.cli import DIFFERS, OK, say
+from ree.cli import DIFFERS, OK
 from ree.errors import InputError
+from ree.terminal import emit, say
 
 if TYPE_CHECKING:
     from ree.compiler.audit.report import KernelReport
@@ -24,13 +24,12 @@ DEFAULT_TARGETS = "cpu,sm_80,sm_90,sm_120"
 def conformance_command(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
-    from ree.commands import emit
     from ree.conformance import run_suite
     from ree.files import atomic_file
     from ree.kernels import opdef, registry  # noqa: F401
 
     total = len(opdef.names()) + 1
-    with atomic_file(Path(args.output)) if args.output else nullcontext() as temp:
+    with atomic_file(args.output) if args.output else nullcontext() as f:
         with Progress(console=_console(), transient=True) as bar:
             task = bar.add_task("conformance", total=total)
 
@@ -38,8 +37,8 @@ def conformance_command(args: argparse.Namespace) -> int:
                 bar.update(task, advance=1, description=name)
 
             report = run_suite(args.device, step)
-        if temp is not None:
-            temp.write_text(json.dumps(report, indent=1) + "\n")
+        if f is not None:
+            f.write((json.dumps(report, indent=1) + "\n").encode())
     lines = [f"{k:10} {v}" for k, v in report["device"].items() if k != "versions"]
     parts = {**report["operators"], **report["models"]}
     for name, part in parts.items():
@@ -60,7 +59,7 @@ def _console() -> Any:
 
 def audit_command(args: argparse.Namespace) -> int:
     from ree.artifact import load
-    from ree.commands import emit, progress
+    from ree.commands import progress
     from ree.compiler.audit.gpu_target import TARGETS
 
     targets = args.target.split(",")

@@ -7,28 +7,50 @@ Heavy modules are imported inside commands, so that --help is fast.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from ree import __version__
+from ree.completion import SHELLS, commands, script
+from ree.errors import InternalError, ReeError
+from ree.terminal import say
 
 OK, DIFFERS, ERROR, INTERNAL = 0, 1, 2, 70
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that takes no empty argument and prints what is wrong with one escaped."""
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        if options.get("action", "store") == "store" and "choices" not in options:
+            options.setdefault("type", _given)
+        return super().add_argument(*names, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise ReeError(message, f"{self.prog} --help")
+
+
+def _given(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a value, got an empty one")
+    return text
+
+
+def parser() -> Parser:
     """The command-line grammar."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="ree",
         description="Compile a PyTorch program once; get the same bits on every machine.",
     )
-    p.add_argument("--version", action="version", version=f"ree {__version__}")
+    p.add_argument("-V", "--version", action="version", version=f"ree {__version__}")
     sub = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, help: str) -> argparse.ArgumentParser:
+    def command(name: str, help: str, json: bool = True) -> argparse.ArgumentParser:
         c = sub.add_parser(name, help=help, description=help)
-        c.add_argument("--json", action="store_true", help="print JSON on stdout")
+        if json:
+            c.add_argument("--json", action="store_true", help="print JSON on stdout")
         return c
 
     def device(c: argparse.ArgumentParser) -> None:
@@ -36,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
                        help="cpu (default), cuda, cuda:N, or interpret: GPU kernels without a GPU, "
                        "slowly")  # fmt: skip
 
-    def script(c: argparse.ArgumentParser) -> None:
+    def batches(c: argparse.ArgumentParser) -> None:
         c.add_argument("--script", metavar="TRAIN.py", help="make the batches with this file's batch() "
                        "(default: those that the run keeps)")  # fmt: skip
 
@@ -51,9 +73,9 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
     c.add_argument("-o", "--output", metavar="OUT.safetensors", help="write the outputs here")
     c.add_argument("--trace", metavar="FILE", help="write a trace here")
-    c.add_argument("--trace-level", choices=("io", "ops"), default="io",
+    c.add_argument("--trace-level", choices=("io", "ops"),
                    help="io: inputs and outputs (default); ops: every value")  # fmt: skip
-    c.add_argument("--max-values", type=int, default=256, metavar="MIB",
+    c.add_argument("--max-values", type=int, metavar="MIB",
                    help="an ops trace carries its values, for naming a differing element, when they "
                    "fit in MIB mebibytes (default 256)")  # fmt: skip
     c.add_argument("--threads", type=int, metavar="N")
@@ -68,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     )
     c.add_argument("--sample", type=int, metavar="N", help="N randomly chosen steps of the run")
     c.add_argument("--seed", type=int, metavar="S", help="of --sample (default: a fresh one)")
-    script(c)
+    batches(c)
     c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
     c.add_argument("--threads", type=int, metavar="N")
     device(c)
@@ -78,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("left", metavar="A.trace|RUN1")
     c.add_argument("right", metavar="B.trace|RUN2")
     c.add_argument("--threads", type=int, metavar="N")
-    script(c)
+    batches(c)
 
     c = command(
         "train", "train TRAIN.py (it defines model(), loss(), optimizer() and batch()) into a run"
@@ -105,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--step", type=int, required=True, metavar="S")
     c.add_argument("-o", "--output", required=True, metavar="FILE")
     c.add_argument("--threads", type=int, metavar="N")
-    script(c)
+    batches(c)
 
     c = command("inspect", "describe an artifact, a trace or a training run")
     c.add_argument("file", metavar="FILE")
@@ -141,8 +163,8 @@ def parser() -> argparse.ArgumentParser:
 
     c = command("dispute", "referee a dispute between two parties: 0 the defender's claim stands, "
                 "1 it is refuted, 2 error")  # fmt: skip
-    c.add_argument("--defender", required=True, metavar="URL")
-    c.add_argument("--challenger", required=True, metavar="URL")
+    c.add_argument("--defender", required=True, type=str, metavar="URL")
+    c.add_argument("--challenger", required=True, type=str, metavar="URL")
     c.add_argument("--artifact", required=True, metavar="ART.ree|RUN")
     c.add_argument("-o", "--output", required=True, metavar="VERDICT", help="beside it, VERDICT.transcript "
                    "is what the same command resumes from")  # fmt: skip
@@ -185,6 +207,11 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
 
     command("doctor", "describe this machine: instruction set, float mode, threads, versions")
+
+    c = command("completion", "print a completion script for a shell", json=False)
+    c.add_argument("shell", choices=SHELLS)
+    c = command("help", "describe a command, or all of them", json=False)
+    c.add_argument("topic", nargs="?", metavar="COMMAND", choices=tuple(sub.choices))
     return p
 
 
@@ -201,21 +228,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    args = parser().parse_args(argv)
-    from ree.errors import ReeError, UnsupportedError
-
     try:
-        from ree import commands as module
+        grammar = parser()
+        args = grammar.parse_args(argv)
+        if args.command == "help":
+            (commands(grammar)[args.topic] if args.topic else grammar).print_help()
+            return _flushed(OK)
+        if args.command == "completion":
+            sys.stdout.write(script(grammar, args.shell))
+            return _flushed(OK)
+        from ree.commands import COMMANDS
+        from ree.options import refuse_ignored
 
-        return _flushed(module.COMMANDS[args.command](args))
+        refuse_ignored(args)
+        return _flushed(COMMANDS[args.command](args))
     except ReeError as e:
-        say(f"error: {e}")
-        if isinstance(e, UnsupportedError):
-            for item in e.items:
-                say(f"  {item}")
-        if e.hint:
-            say(f"hint: {e.hint}")
-        return ERROR
+        for line in f"error: {e}".splitlines():
+            say(line)
+        return INTERNAL if isinstance(e, InternalError) else ERROR
     except BrokenPipeError:
         return _no_reader()
     except MemoryError:
@@ -267,12 +297,6 @@ def _discard() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-
-
-def say(text: str) -> None:
-    """One line to stderr, if somebody listens."""
-    with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

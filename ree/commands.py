@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ree.checks import audit_command, conformance_command
-from ree.cli import DIFFERS, OK, say
-from ree.errors import InputError, ReeError, TraceError
+from ree.cli import DIFFERS, OK
+from ree.errors import InputError, ReeError
+from ree.terminal import emit, printable, say
 
 if TYPE_CHECKING:
     from ree.program import Program
     from ree.traces.diff import Difference
-    from ree.traces.files import TraceFile
+
+MAX_VALUES = 256  # MiB of values that an ops trace carries
 
 
 @contextmanager
@@ -29,16 +30,11 @@ def progress(text: str) -> Iterator[None]:
 
     console = Console(stderr=True)
     start = time.perf_counter()
-    with console.status(text) if console.is_terminal else nullcontext():
+    with console.status(printable(text)) if console.is_terminal else nullcontext():
         yield
     seconds = time.perf_counter() - start
     if seconds >= 2 or console.is_terminal:
         say(f"{text}: {seconds:.1f} s")
-
-
-def emit(args: argparse.Namespace, data: dict[str, Any], lines: list[str]) -> None:
-    """JSON or lines on stdout."""
-    print(json.dumps(data, indent=1) if args.json else "\n".join(lines))
 
 
 def compile_command(args: argparse.Namespace) -> int:
@@ -105,66 +101,42 @@ def _load(path: str) -> Program:
     return load(path)
 
 
-def read_inputs(path: str | None) -> dict[str, Any] | None:
-    """Arrays of a safetensors file; None for no file."""
-    if path is None:
-        return None
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return dict(load_file(path))
-    except FileNotFoundError as e:
-        raise InputError(f"no file '{path}'") from e
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as e:
-        raise InputError(f"'{path}' is not a readable safetensors file: {str(e)[:200]}") from e
-
-
 def run_command(args: argparse.Namespace) -> int:
+    from ree.given import named_inputs
+    from ree.summary import describe_tensor, tensor_line
     from ree.verification import replayed_tensors
 
     program = _load(args.artifact)
-    inputs = read_inputs(args.inputs)
-    if inputs is None:
-        inputs = dict(program.examples)
-    level = args.trace_level if args.trace else None
-    keep = level == "ops" and _values_fit(program, inputs, args.max_values)
+    inputs = named_inputs(program, args.inputs)
+    level = (args.trace_level or "io") if args.trace else None
+    limit = MAX_VALUES if args.max_values is None else args.max_values
+    keep = level == "ops" and _values_fit(program, inputs, limit)
     start = time.perf_counter()
     with progress("run"):
-        result = program.run(
-            **inputs, trace=level, threads=args.threads, device=args.device, keep_values=keep
+        result = program.run_named(
+            inputs, trace=level, threads=args.threads, device=args.device, keep_values=keep
         )
     seconds = time.perf_counter() - start
     outputs = dict(zip(program.names.outputs, result.outputs, strict=True))
     if args.output:
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
         from ree.files import atomic_file
+        from ree.tensor_file import write_tensors_to
 
-        with atomic_file(Path(args.output)) as temp:
-            try:
-                save_file({k: _storable(v) for k, v in outputs.items()}, temp)
-            except SafetensorError as e:
-                raise OSError(0, str(e)) from e
-    data: dict[str, Any] = {"outputs": {k: f"{v.dtype}{list(v.shape)}" for k, v in outputs.items()},
+        with atomic_file(args.output) as f:
+            write_tensors_to(f, outputs)
+    facts = {k: describe_tensor(v) for k, v in outputs.items()}
+    data: dict[str, Any] = {"outputs": {k: f["type"] for k, f in facts.items()}, "values": facts,
                             "seconds": round(seconds, 4)}  # fmt: skip
-    lines = [f"{k}: {v.dtype}{list(v.shape)}" for k, v in outputs.items()]
+    lines = [tensor_line(k, f) for k, f in facts.items()]
     if args.trace and result.trace is not None:
         tensors: dict[tuple[str, int], Any] = {}
-        if keep or sum(v.nbytes for v in result.outputs) <= args.max_values << 20:
+        if keep or sum(v.nbytes for v in result.outputs) <= limit << 20:
             tensors = replayed_tensors(result)
-        write_trace_file(args.trace, result.trace, tensors)
+        result.trace.save(args.trace, tensors)
         data["root"] = result.trace.root.hex()
         lines.append(f"root {data['root']}")
     emit(args, data, lines)
     return OK
-
-
-def _storable(x: Any) -> Any:
-    import numpy as np
-
-    return np.ascontiguousarray(x)
 
 
 def _values_fit(program: Program, inputs: dict[str, Any], limit: int) -> bool:
@@ -180,30 +152,6 @@ def _values_fit(program: Program, inputs: dict[str, Any], limit: int) -> bool:
     return size <= limit << 20
 
 
-def write_trace_file(path: str, trace: Any, tensors: dict[Any, Any]) -> None:
-    """Write a trace and the tensors it carries; ReeError if that cannot be done."""
-    from ree.traces.files import write_trace
-
-    try:
-        write_trace(path, trace, tensors)
-    except OSError as e:
-        raise ReeError(f"cannot write '{path}': {e.strerror or e}") from e
-
-
-def read_trace_file(path: str) -> TraceFile:
-    """A parsed trace file; TraceError if malformed or unreadable."""
-    from ree.traces.files import TraceFormatError, read_trace
-
-    try:
-        return read_trace(path)
-    except FileNotFoundError as e:
-        raise TraceError(f"no trace at '{path}'") from e
-    except TraceFormatError as e:
-        raise TraceError(f"trace '{path}' is malformed: {e}") from e
-    except OSError as e:
-        raise TraceError(f"cannot read trace '{path}': {e.strerror or e}") from e
-
-
 def verify_command(args: argparse.Namespace) -> int:
     from ree.run_directory import is_run
     from ree.verification import verify
@@ -217,15 +165,15 @@ def verify_command(args: argparse.Namespace) -> int:
             raise InputError(f"--{option} is for a training run, and '{args.artifact}' is none")
     if not args.trace:
         raise InputError("expected --trace FILE, or a training run to verify")
+    from ree.trace_file import read_trace_file
+
     file = read_trace_file(args.trace)
     program = _load(args.artifact)
-    inputs = read_inputs(args.inputs)
     with progress("replay"):
         report = verify(
             program,
-            file.trace,
-            inputs,
-            tensors=file.tensors,
+            file,
+            args.inputs,
             threads=args.threads,
             device=args.device,
         )
@@ -253,6 +201,7 @@ def forged_line(what: str) -> str:
 
 
 def diff_command(args: argparse.Namespace) -> int:
+    from ree.trace_file import read_trace_file
     from ree.traces.diff import compare
     from ree.verification import committed
 
@@ -313,6 +262,7 @@ def _as_json(d: Difference) -> dict[str, Any]:
 
 def inspect_command(args: argparse.Namespace) -> int:
     from ree.run_directory import is_run
+    from ree.trace_file import read_trace_file
 
     path = Path(args.file)
     if is_run(path):

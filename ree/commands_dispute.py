@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ree.cli import DIFFERS, OK, say
-from ree.commands import emit, progress, read_inputs
+from ree.cli import DIFFERS, OK
+from ree.commands import progress
 from ree.errors import DisputeError, EnvironmentError_, InputError, ReeError
+from ree.terminal import emit, say
 
 if TYPE_CHECKING:
     from ree.program import Program
@@ -31,6 +32,7 @@ def _load(path: str) -> Program:
 
 def party_command(args: argparse.Namespace) -> int:
     """Serve a party until interrupted."""
+    from ree.given import named_inputs
     from ree.run_directory import is_run
     from ree.verde.service import make_service, parse_fault, run_service
 
@@ -53,10 +55,8 @@ def party_command(args: argparse.Namespace) -> int:
         if args.fault_step is not None:
             raise InputError("--fault-step is of a run")
         program = _load(args.artifact)
-        inputs = read_inputs(args.inputs)
         with progress("run"):
-            service = make_service(program, dict(program.examples) if inputs is None else inputs, fault,
-                                   args.threads)  # fmt: skip
+            service = make_service(program, named_inputs(program, args.inputs), fault, args.threads)
     commitment = service.terms.commitment.hex()
     if fault is not None:
         say("this party lies: a fault is planted")
@@ -102,7 +102,7 @@ def _transcript(
         try:
             known = _terms_of(name, transport, seconds)
         except DisputeError as e:
-            problem = str(e)
+            problem = e.message
         else:
             problem = (
                 ""
@@ -183,12 +183,13 @@ def verdict_command(args: argparse.Namespace) -> int:
 
 def _inputs_root(program: Program, path: str | None) -> bytes | None:
     """Root of the inputs of a file."""
+    from ree.input_file import read_inputs
     from ree.program import array_of, hash_array
     from ree.traces.trace import tensors_root
 
-    inputs = read_inputs(path)
-    if inputs is None:
+    if path is None:
         return None
+    inputs = read_inputs(path, program.names.inputs)
     missing = [n for n in program.names.inputs if n not in inputs]
     if missing:
         raise InputError(f"missing input '{missing[0]}'")

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ree.cli import OK, say
-from ree.commands import emit, progress, read_inputs
+from ree.cli import OK
+from ree.commands import progress
 from ree.errors import ChainError, EnvironmentError_, InputError
+from ree.terminal import emit, say, tell
 from ree.traces.strict_json import strict_json
 
 if TYPE_CHECKING:
@@ -69,13 +70,13 @@ def _subject(args: argparse.Namespace) -> Subject:
 
 def _of_call(path: str, inputs: str | None) -> Subject:
     from ree.artifact import load
+    from ree.given import named_inputs
     from ree.settlement.player import VerdePlayer
     from ree.settlement.work import call_facts, independent, memory_run
     from ree.verde.party import Party
 
     program = load(path)
-    read = read_inputs(inputs)
-    given = dict(program.examples) if read is None else read
+    given = named_inputs(program, inputs)
     missing = [n for n in program.names.inputs if n not in given]
     if missing:
         raise InputError(f"missing input '{missing[0]}'")
@@ -263,7 +264,7 @@ def demo_command(args: argparse.Namespace) -> int:
     """A dispute on the embedded chain, told as it happens."""
     from ree.settlement.demo import call_dispute
 
-    told = say if args.json else print
+    told = say if args.json else tell
     if args.training:
         from ree.settlement.demo_run import run_dispute
 
@@ -274,8 +275,10 @@ def demo_command(args: argparse.Namespace) -> int:
     program = given = None
     if args.artifact:
         from ree.artifact import load
+        from ree.given import named_inputs
 
-        program, given = load(args.artifact), read_inputs(args.inputs)
+        program = load(args.artifact)
+        given = named_inputs(program, args.inputs)
     result = call_dispute(program, given, told)
     if args.json:
         emit(args, result, [])

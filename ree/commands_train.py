@@ -12,9 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ree.cli import DIFFERS, OK, say
-from ree.commands import emit, explain, progress, write_trace_file
+from ree.cli import DIFFERS, OK
+from ree.commands import explain, progress
 from ree.errors import EnvironmentError_, InputError, RunError
+from ree.terminal import emit, printable, say
 
 if TYPE_CHECKING:
     from ree.replay import BatchSource
@@ -48,7 +49,7 @@ def bar(text: str, total: int) -> Iterator[Callable[[int, str], None]]:
 
         def done(n: int, what: str) -> None:
             nonlocal last
-            p.update(task, completed=n, description=what)
+            p.update(task, completed=n, description=printable(what))
             if not console.is_terminal and time.perf_counter() - last >= QUIET:
                 last = time.perf_counter()
                 say(f"{text} {n}/{total} {what}".rstrip())
@@ -267,7 +268,7 @@ def trace_command(args: argparse.Namespace) -> int:
     batches = script_batches(args, run)
     with progress(f"trace step {args.step}"):
         made = trace_step(run, args.step, batches=batches, threads=args.threads)
-    write_trace_file(args.output, made.trace, {})
+    made.trace.save(args.output)
     data = {"step": args.step, "same": made.same, "root": made.trace.root.hex(),
             "io_root": made.trace.io_root.hex(), "values": len(made.trace.values),
             "program": made.trace.program.hex(), "instance": made.trace.instance.hex()}  # fmt: skip

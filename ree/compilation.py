@@ -7,10 +7,11 @@ from typing import Any
 
 from ree.compiler.capture import capture
 from ree.compiler.torch_types import to_numpy
-from ree.errors import UnsupportedError
+from ree.errors import CaptureError, InputError, UnsupportedError, public
 from ree.program import Names, Program
 
 
+@public
 def compile(
     module: Any,
     example_inputs: Sequence[Any] | Mapping[str, Any] | Any,
@@ -18,27 +19,34 @@ def compile(
 ) -> Program:
     """Compile a torch module.
 
-    example_inputs: a tuple of positional tensors, a dict of keyword tensors, or one tensor.
+    example_inputs: a tuple of positional arguments, a dict of keyword arguments, or one tensor.
+    Tensors may be nested in them as torch.export takes it; numbers, text, True, False and None are
+    part of the program. What the module returns, the program returns, in the same structure.
     dynamic_shapes: as torch.export's. Raises CaptureError, UnsupportedError.
     """
     import torch
+    from torch.utils._pytree import tree_map
 
+    if not isinstance(module, torch.nn.Module):
+        raise CaptureError(f"expected a torch.nn.Module, got {type(module).__name__}",
+                           "put a function into the forward of a module")  # fmt: skip
     if isinstance(example_inputs, torch.Tensor):
         example_inputs = (example_inputs,)
+    if not isinstance(example_inputs, Mapping | tuple | list):
+        raise InputError(f"example inputs: expected a tuple, a dict or a tensor, got "
+                         f"{type(example_inputs).__name__}")  # fmt: skip
     if isinstance(example_inputs, Mapping):
         args: tuple[Any, ...] = ()
         kwargs = dict(example_inputs)
     else:
         args, kwargs = tuple(example_inputs), {}
     # the examples' memory layout must not become a condition on later inputs
-    args = tuple(_contiguous(a) for a in args)
-    kwargs = {k: _contiguous(v) for k, v in kwargs.items()}
+    args, kwargs = tree_map(_contiguous, (args, kwargs))
     captured = capture(module, args, kwargs, dynamic_shapes)
-    given = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
-    examples = {
-        name: to_numpy(t.contiguous()) for name, t in zip(captured.input_names, given, strict=False)
-    }
-    names = Names(captured.input_names, captured.output_names, captured.weight_names)
+    given = zip(captured.input_names, captured.examples, strict=True)
+    examples = {name: to_numpy(t.contiguous()) for name, t in given}
+    names = Names(captured.input_names, captured.output_names, captured.weight_names,
+                  structure=captured.structure)  # fmt: skip
     return Program(captured.graph, names, captured.weights, examples)
 
 

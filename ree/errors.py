@@ -10,17 +10,46 @@ ReeError              one line for the user, exit code 2
 +-- DisputeError     a party, a transcript or a verdict file that cannot be used
 +-- ChainError        a node, a contract or a key that cannot do what was asked
 +-- EnvironmentError_ this machine or its settings cannot do what was asked
++-- InternalError     a defect of REE itself, its cause beside it
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from ree.terminal import printable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class ReeError(Exception):
-    """Base of all errors a user can cause; `hint`, if any, says what to do."""
+    """Base of all errors a user can cause.
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    `message` is one line, `items` what it is about when that is several things, `hint`, if any, says
+    what to do; the text of the error has them all.
+    """
+
+    def __init__(self, message: str, hint: str = "", items: tuple[str, ...] = ()) -> None:
         super().__init__(message)
-        self.hint = hint
+        self.message, self.hint = printable(message), printable(hint)
+        self.items = tuple(map(printable, items))
+
+    def __str__(self) -> str:
+        hint = (f"hint: {self.hint}",) if self.hint else ()
+        return "\n".join((self.message, *(f"  {x}" for x in self.items), *hint))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (type(self), self.message, self.hint, self.items)
+
+
+def _again(kind: type[ReeError], message: str, hint: str, items: tuple[str, ...]) -> ReeError:
+    """An error from its parts, which a subclass may take in another order."""
+    e = kind.__new__(kind)
+    ReeError.__init__(e, message, hint, items)
+    return e
 
 
 class CaptureError(ReeError):
@@ -31,8 +60,7 @@ class UnsupportedError(CaptureError):
     """The model needs operators or dtypes that the registry lacks; `items` lists them all."""
 
     def __init__(self, message: str, items: tuple[str, ...], hint: str = "") -> None:
-        super().__init__(message, hint)
-        self.items = items
+        super().__init__(message, hint, items)
 
 
 class InputError(ReeError):
@@ -61,3 +89,27 @@ class ChainError(ReeError):
 
 class EnvironmentError_(ReeError):
     """This machine, or a setting, cannot do what was asked."""
+
+
+class InternalError(ReeError):
+    """A defect of REE: an error that no check foresaw; `__cause__` is the error itself."""
+
+
+def public(function: Callable[P, R]) -> Callable[P, R]:
+    """A function of the public API: what it raises is a ReeError, whatever went wrong inside."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (ReeError, MemoryError):
+            raise
+        except OSError as e:
+            raise ReeError(f"{e.filename or 'file'}: {e.strerror or e}") from e
+        except Exception as e:
+            raise InternalError(
+                f"unexpected {type(e).__name__}: {str(e)[:300]}",
+                "this is a defect of REE, or an argument that it should have refused; please report it",
+            ) from e
+
+    return guarded

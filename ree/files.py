@@ -1,59 +1,158 @@
-"""Writing files so that nothing half-written is ever seen."""
+"""Writing files and directories so that nothing half-written is ever seen, and reading them as one."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ree.errors import ReeError
+from ree.traces.replacing import replacing, sync_directory, temporary_name
+
+RENAME_EXCHANGE = 2
+AT_FDCWD = -100
+TRIES = 1000  # of a renaming or a reading that other writers cross
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """A new directory beside `path`, renamed to it at the end; on any error nothing remains and an
-    old directory is untouched."""
-    if path.exists() and not (path / "manifest.json").exists():
-        raise ReeError(f"will not overwrite '{path}': it is not an artifact")
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A stream whose bytes become the file `path`, as `replacing` has it; ReeError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temp = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as e:
-        raise ReeError(f"cannot write '{path}': {e.strerror}") from e
+        with replacing(path) as f:
+            yield f
+    except (OSError, ValueError) as e:
+        raise ReeError(f"cannot write '{path}': {getattr(e, 'strerror', None) or e}") from e
+
+
+def check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str) -> Path:
+    """Where links lead; ReeError unless nothing is there, an empty directory, or what is ours."""
     try:
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        if not path.name or os.path.lexists(target):
+            empty = target.is_dir() and not any(target.iterdir())
+            if not path.name or not (empty or is_ours(target)):
+                raise ReeError(f"will not overwrite '{path}': it is not {what}")
+    except (OSError, ValueError) as e:
+        raise ReeError(f"cannot write '{path}': {getattr(e, 'strerror', None) or e}") from e
+    return target
+
+
+@contextmanager
+def atomic_directory(
+    path: Path, is_ours: Callable[[Path], bool] = lambda _: False, what: str = "an artifact"
+) -> Iterator[Path]:
+    """A new directory that takes the place of `path` at the end, at once; on any error nothing remains
+    and an old one is untouched. One that is there is replaced only if it is_ours. ReeError."""
+    target = check_replaceable(path, is_ours, what)
+    temp = temporary_name(target)
+    made = False
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temp.mkdir()
+        made = True
         yield temp
         for f in temp.iterdir():
             with open(f, "rb") as h:
                 os.fsync(h.fileno())
-        temp.chmod(0o755)
-        old = None
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            os.rename(path, old / "old")
-        os.rename(temp, path)
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
+        sync_directory(temp)
+        _put(temp, target, lambda: check_replaceable(path, is_ours, what))
+        sync_directory(target.parent)
     except OSError as e:
         raise ReeError(f"cannot write '{path}': {e.strerror or e}") from e
     finally:
-        shutil.rmtree(temp, ignore_errors=True)
+        if made:  # what it holds now is the old one, or what was not finished
+            shutil.rmtree(temp, ignore_errors=True)
+
+
+def _put(temp: Path, target: Path, check: Callable[[], object]) -> None:
+    """Give the directory `temp` the name `target`, and what has it now the name `temp`."""
+    for _ in range(TRIES):
+        check()
+        try:
+            os.rename(temp, target)  # onto nothing, or an empty directory
+            return
+        except OSError as e:
+            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        try:
+            _exchange(temp, target)
+            return
+        except (
+            FileNotFoundError
+        ):  # another writer is between the two steps of a file system without
+            continue
+        except OSError as e:
+            if e.errno not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+                raise
+        old = temporary_name(target)  # this file system cannot exchange: for a moment there is none
+        with suppress(FileNotFoundError):
+            os.rename(target, old)
+            try:
+                os.rename(temp, target)
+            except OSError:
+                with suppress(OSError):
+                    os.rename(old, target)
+                continue
+            os.rename(old, temp)
+            return
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+
+def _exchange(a: Path, b: Path) -> None:
+    """Let two directories change names, in one step."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    if rename(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, there from the start, renamed to it at the end."""
-    temp = path.parent / f".{path.name}.{os.getpid()}.tmp"
+def opened_together(directory: Path, names: tuple[str, ...]) -> Iterator[Mapping[str, BinaryIO]]:
+    """Files of one directory by name, all of one version of it even while it is being replaced.
+
+    What is missing, or is no regular file, is left out; a link could lead out of the directory. ReeError.
+    """
+    for _ in range(TRIES):
+        files: dict[str, BinaryIO] = {}
+        try:
+            d = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as e:
+            raise ReeError(f"cannot read '{directory}': {e.strerror}") from e
+        try:
+            for name in names:
+                with suppress(OSError):
+                    files[name] = _regular(d, name)
+            if len(files) == len(names) or _is_at(d, directory):
+                yield files
+                return
+        finally:
+            os.close(d)
+            for f in files.values():
+                f.close()
+    raise ReeError(f"'{directory}' is replaced all the time")
+
+
+def _regular(directory: int, name: str) -> BinaryIO:
+    # a pipe without a writer would block
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=directory)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return open(fd, "rb")
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether an open directory still has its name."""
     try:
-        temp.touch()
-        yield temp
-        with open(temp, "rb") as h:
-            os.fsync(h.fileno())
-        os.replace(temp, path)
-    except OSError as e:
-        raise ReeError(f"cannot write '{path}': {e.strerror or e}") from e
-    finally:
-        with suppress(OSError):
-            temp.unlink(missing_ok=True)
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -17,42 +18,24 @@ from ree.compiler.ir import Graph, Kind, Node, Origin, Ref, users
 from ree.compiler.plan import plan
 from ree.compiler.prelude import prelude, prelude_graph, without_prelude
 from ree.compiler.torch_types import dtype_of, to_numpy, to_torch
-from ree.errors import InputError
+from ree.errors import InputError, public
 from ree.executor import Executable
 from ree.kernels import opdef, registry  # noqa: F401  (operators)
 from ree.kernels.numerics import canonical_nan
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType, evaluate
+from ree.result import Names, Result, program_line, program_text
 from ree.traces.tensor import body_root, hash_from_root, tensor_hash
 from ree.traces.trace import Trace, ValueInfo, make_trace, tensors_root
 
 LEVELS = ("io", "ops")
 
 
-@dataclass
-class Result:
-    """Outputs of a run, in the program's order, and its trace if one was asked for."""
-
-    outputs: tuple[Any, ...]
-    trace: Trace | None = None
-    values: dict[int, Array] = field(default_factory=dict)  # keep_values only
-
-
-@dataclass
-class Names:
-    """What the graph itself does not say: names of inputs, outputs and weights."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    weights: tuple[str, ...]
-    states: tuple[str, ...] = ()
-
-
 class Program:
     """A compiled program.
 
-    Calling it with arrays or tensors, positional or by name, returns a tuple of outputs (or the
-    output, when there is one) of the same kind as the inputs.
+    It is called as the module was, with arrays or tensors, and returns what the module's forward
+    returns, holding tensors of the same kind. Nested inputs may also be given one by one, by name.
     """
 
     def __init__(
@@ -73,9 +56,31 @@ class Program:
         self.on_device: dict[str, Any] = {}  # per GPU, kept by gpu_run
         self.lock = threading.Lock()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        out = self.run(*args, **kwargs).outputs
-        return out[0] if len(out) == 1 else out
+    @public
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._run(self._flat(args, kwargs), {}).value
+
+    @property
+    def inputs(self) -> dict[str, TensorType]:
+        """Types of the inputs by name, in order."""
+        return dict(zip(self.names.inputs, self.graph.inputs, strict=True))
+
+    @property
+    def outputs(self) -> dict[str, TensorType]:
+        """Types of the outputs by name, in order."""
+        types = map(self.graph.type_of, self.graph.outputs)
+        return dict(zip(self.names.outputs, types, strict=True))
+
+    def __repr__(self) -> str:
+        return program_line(self)
+
+    def __str__(self) -> str:
+        return program_text(self)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        from ree.artifact import from_files, to_files
+
+        return from_files, (to_files(self),)
 
     @cached_property
     def weight_bodies(self) -> list[BodyTree]:
@@ -93,8 +98,10 @@ class Program:
         """Merkle root over the weights' tensor hashes."""
         return tensors_root(self.weight_hashes)
 
+    @public
     def run(
         self,
+        /,
         *args: Any,
         trace: str | None = None,
         threads: int | None = None,
@@ -106,10 +113,40 @@ class Program:
     ) -> Result:
         """Run on inputs; trace is None, "io" or "ops". keep_values also returns every value that
         an "ops" trace hashes. device: cpu, cuda, cuda:N or interpret; by default where the inputs
-        are. InputError for inputs that do not fit."""
-        if trace not in (None, *LEVELS):
-            raise InputError(f"trace level: expected io or ops, got '{trace}'")
-        values = self._named_inputs(args, kwargs)
+        are. InputError for inputs that do not fit. An input that has the name of one of these options
+        goes by position, or with run_named."""
+        options = {"trace": trace, "threads": threads, "isa": isa, "device": device, "fuse": fuse,
+                   "keep_values": keep_values}  # fmt: skip
+        return self._run(self._flat(args, kwargs), options)
+
+    @public
+    def run_named(self, inputs: Mapping[str, Any], /, **options: Any) -> Result:
+        """As `run`, inputs by name as files hold them, whatever the names are."""
+        if not isinstance(inputs, Mapping):
+            raise InputError(f"inputs: expected a dict, got {type(inputs).__name__}")
+        return self._run(self._flat((), inputs, by_name=True), options)
+
+    def _run(self, values: list[Any], options: Mapping[str, Any]) -> Result:
+        result = self._run_flat(values, **options)
+        return replace(result, structure=self.names.structure)
+
+    def _run_flat(
+        self,
+        values: list[Any],
+        trace: str | None = None,
+        threads: int | None = None,
+        isa: str | None = None,
+        device: Any = None,
+        fuse: bool = True,
+        keep_values: bool = False,
+    ) -> Result:
+        if trace is not None and (not isinstance(trace, str) or trace not in LEVELS):
+            raise InputError(f"trace level: expected io or ops, got {trace!r:.40}")
+        if type(device).__module__ == "torch":
+            device = str(device)
+        if not isinstance(device, str | None):
+            raise InputError(f"device: expected a name such as cpu or cuda:0, got {device!r:.40}")
+        device = "cpu" if device == "cpu:0" else device
         as_torch = any(type(v).__module__.startswith("torch") for v in values)
         home = next((str(v.device) for v in values if getattr(v, "is_cuda", False)), None)
         device = device or home or "cpu"
@@ -126,7 +163,7 @@ class Program:
                                                     strict=True))]  # fmt: skip
         with self.lock:  # buffers belong to one run at a time
             env = self.bind_symbols(arrays)
-            executable = self._executable(env, isa or settings.isa(), trace == "ops",
+            executable = self._executable(env, settings.isa(isa), trace == "ops",
                                           keep_values, fuse)  # fmt: skip
             outputs, digests, kept = executable.run(arrays, pool)
             made = None
@@ -148,9 +185,13 @@ class Program:
         read |= set(self.graph.outputs)
         return frozenset(i for i in range(len(self.graph.inputs)) if Ref(Kind.INPUT, i) in read)
 
-    def _named_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    def _flat(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], by_name: bool = False
+    ) -> list[Any]:
         """The inputs as given, in the program's order."""
-        names = self.names.inputs
+        names, structure = self.names.inputs, self.names.structure
+        if structure is not None and not (structure.is_flat and all(k in names for k in kwargs)):
+            return structure.flatten(names, args, kwargs, by_name)
         if len(args) > len(names):
             raise InputError(f"expected {len(names)} inputs, got {len(args)}")
         given = dict(zip(names, args, strict=False))
@@ -268,8 +309,8 @@ class Program:
             infos=value_infos(instance.graph) if digests is not None else (),
         )
 
-    def save(self, path: str) -> None:
-        """Write the artifact directory `path`."""
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the artifact directory `path`; ReeError if that cannot be done."""
         from ree.artifact import save
 
         save(self, path)
@@ -317,8 +358,13 @@ def array_of(
     if type(value).__module__.startswith("torch"):
         if dtype_of(value.dtype) is None or str(value.layout) != "torch.strided":
             raise InputError(f"input '{name}': expected {t}, got {value.dtype}, {value.layout}")
+        if value.is_meta:
+            raise InputError(f"input '{name}': the tensor is on the meta device and holds no data")
         value = to_numpy(value)
-    a = np.asarray(value)
+    try:
+        a = np.asarray(value)
+    except Exception as e:  # what is no array says so in many ways
+        raise InputError(f"input '{name}': expected {t}, got no array: {str(e)[:100]}") from e
     if a.dtype != t.dtype.numpy:
         a = _converted(name, value, a, t)
     if not a.flags.c_contiguous:

@@ -136,7 +136,7 @@ class Replayer:
         try:
             loss = loss_bits(self.runner.run(batch))
         except NonFiniteLoss as e:
-            return Mismatch(s, stopped=str(e))
+            return Mismatch(s, stopped=e.message)
         self.hashes = self._hasher(self.runner.state)
         self.at = s
         state = state_root(self.hashes) != claim.state_root

@@ -111,7 +111,7 @@ def _inside(
                 made.append((trace, _tensors(run, [*replayer.runner.state, *batch], threads, isa)))
                 wrong = replayer.advance()
         except ReeError as e:
-            found.notes.append(f"{side}: step {s} cannot be replayed: {e}")
+            found.notes.append(f"{side}: step {s} cannot be replayed: {e.message}")
             continue
         found.replayed += (side,)
         if wrong is not None:

@@ -293,7 +293,7 @@ def load_step(path: Path) -> Step:
     try:
         return Step.load(path)
     except ReeError as e:
-        raise RunError(f"program of run '{path.parent}': {e}", e.hint) from e
+        raise RunError(f"program of run '{path.parent}': {e.message}", e.hint) from e
 
 
 def read_manifest(path: Path) -> Manifest:

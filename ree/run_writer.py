@@ -12,7 +12,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,6 +40,7 @@ from ree.run_directory import (
 from ree.tensor_file import write_tensors
 from ree.traces.encoding import DIGEST
 from ree.traces.history import History, StepRecord
+from ree.traces.replacing import replacing, temporary_name
 
 if TYPE_CHECKING:
     from ree.step import Step
@@ -63,12 +63,13 @@ def create_run(
         raise RunError(f"'{path}' exists", "continue it with --resume, or choose another name")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temp = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temp = temporary_name(path)
+        temp.mkdir()
     try:
         try:
             step.save(temp / PROGRAM)
         except ReeError as e:
-            raise RunError(f"cannot write '{path}': {e}") from e
+            raise RunError(f"cannot write '{path}': {e.message}") from e
         manifest = manifest_of(step, checkpoint_every, keep_batches, data)
         with _writing(path):
             (temp / MANIFEST).write_text(manifest.to_json())
@@ -79,7 +80,6 @@ def create_run(
             _write_state(temp, step, manifest, 0, step.initial)
             for f in temp.rglob("*"):
                 _sync(f)
-            temp.chmod(0o755)
             os.rename(temp, path)  # onto nothing, or an empty directory
             _sync(path.parent)
     finally:
@@ -132,6 +132,9 @@ class RunWriter:
         self.saved = self.start
         hashes = len(self.step.names.states) * DIGEST
         with _writing(self.path):
+            for folder in (self.path, self.path / CHECKPOINTS, self.path / BATCHES):
+                for left in folder.glob(".*.tmp"):  # by a writer that was killed
+                    left.unlink()
             if self._sealed() > self.start:  # the checkpoint it belongs to is gone
                 (self.path / COMMITMENT).unlink()
             for name, size in ((HISTORY, RECORD_BYTES), (TENSORS, hashes)):
@@ -192,15 +195,8 @@ class RunWriter:
             self._replace("losses.csv", losses_csv(self.records))
 
     def _replace(self, name: str, text: str) -> None:
-        temp = self.path / f".{name}.tmp"
-        try:
-            with open(temp, "w") as f:
-                f.write(text)
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(temp, self.path / name)
-        finally:
-            temp.unlink(missing_ok=True)
+        with replacing(self.path / name, follow=False) as f:
+            f.write(text.encode())
 
     def close(self) -> None:
         """Release the files and the lock."""

@@ -11,9 +11,15 @@ from ree.errors import EnvironmentError_
 MAX_THREADS = 1024
 
 
-def isa() -> str:
-    """The instruction set to run on: REE_FORCE_ISA, or the best this CPU has."""
+def isa(name: str | None = None) -> str:
+    """The instruction set to run on: the one named, REE_FORCE_ISA, or the best this CPU has."""
     names = _core.isa_names()
+    if name is not None:
+        if name not in names:
+            raise EnvironmentError_(
+                f"isa: expected one of {', '.join(names)}, got {str(name)[:20]!r}"
+            )
+        return name
     forced = os.environ.get("REE_FORCE_ISA")
     if not forced:
         return str(names[0])
@@ -52,6 +58,8 @@ os.register_at_fork(after_in_child=_after_fork)
 def pool(n: int | None = None) -> _core.Pool:
     """The pool of n threads (default: `threads()`); one per size and process."""
     n = threads() if n is None else n
+    if type(n) is not int:
+        raise EnvironmentError_(f"threads: expected a whole number, got {n!r:.40}")
     if not 1 <= n <= MAX_THREADS:
         raise EnvironmentError_(f"threads: expected 1 to {MAX_THREADS}, got {n}")
     key = n + (os.getpid() << 16)  # threads do not survive a fork

@@ -124,7 +124,7 @@ class Step:
         self, threads: int | None = None, isa: str | None = None, fuse: bool = True
     ) -> StepRunner:
         """Something that runs steps, from the initial state."""
-        return StepRunner(self, settings.pool(threads), isa or settings.isa(), fuse)
+        return StepRunner(self, settings.pool(threads), settings.isa(isa), fuse)
 
     def save(self, path: str | Path) -> None:
         """Write the program as an artifact directory; the state is not part of it."""

@@ -191,7 +191,7 @@ def _state_kept(writer: RunWriter | None, runner: StepRunner, s: int) -> Iterato
         if not isinstance(e, ReeError) or isinstance(e, RunError):
             raise
         hint = f"the state before step {s} is kept in '{kept.path}'" if kept else e.hint
-        raise InputError(f"step {s}: {e}", hint) from e
+        raise InputError(f"step {s}: {e.message}", hint) from e
 
 
 def loss_bits(value: Any) -> int:
@@ -204,7 +204,7 @@ def batch_arrays(step: Step, value: Any, s: int) -> list[Array]:
     try:
         return step.batch(list(value) if isinstance(value, tuple | list) else [value])
     except InputError as e:
-        raise InputError(f"batch({s}): {e}", e.hint) from e
+        raise InputError(f"batch({s}): {e.message}", e.hint) from e
 
 
 def data_files(paths: Sequence[str | os.PathLike[str]], base: Path | None = None) -> list[DataFile]:

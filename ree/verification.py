@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.torch_types import to_numpy
+from ree.errors import public
+from ree.given import Path, inputs_of, program_of, trace_of
 from ree.program import Program, Result, fast_body_root
 from ree.traces.diff import Difference, Tensors, compare
+from ree.traces.files import TraceFile
 from ree.traces.tensor import tensor_hash
 from ree.traces.trace import Trace
 
@@ -32,10 +35,11 @@ class Report:
         return self.same
 
 
+@public
 def verify(
-    program: Program,
-    trace: Trace,
-    inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    program: Program | Path,
+    trace: Trace | Result | TraceFile | Path,
+    inputs: Sequence[Any] | Mapping[str, Any] | Path | Any = None,
     *,
     tensors: Tensors | None = None,
     threads: int | None = None,
@@ -44,23 +48,24 @@ def verify(
 ) -> Report:
     """Replay `program` on `inputs` (default: its examples) at the trace's level and compare.
 
-    tensors: those the trace's file carries, if any; with them a report names the first differing
-    element. InputError when the inputs do not fit the program.
+    program: one, or the path of an artifact. trace: one, the result of a run, a trace file or its path.
+    inputs: a tuple, a dict by name, one tensor, or the path of a file. tensors: those the trace's file
+    carries, if any; with them a report names the first differing element. InputError when the inputs
+    do not fit the program.
     """
-    args: tuple[Any, ...] = ()
-    named: dict[str, Any] = {}
-    if inputs is None:
-        named = dict(program.examples)
-    elif isinstance(inputs, Mapping):
-        named = dict(inputs)
+    program = program_of(program)
+    trace, carried = trace_of(trace)
+    carried = tensors or carried
+    options: dict[str, Any] = {
+        "trace": trace.level, "threads": threads, "isa": isa, "device": device,
+        "keep_values": bool(carried) and trace.level == "ops",
+    }  # fmt: skip
+    given = inputs_of(program, inputs)
+    if isinstance(given, Mapping):
+        result = program.run_named(given, **options)
     else:
-        args = tuple(inputs)
-    keep = bool(tensors) and trace.level == "ops"
-    result = program.run(
-        *args, **named, trace=trace.level, threads=threads, isa=isa, device=device, keep_values=keep
-    )
+        result = program.run(*given, **options)
     assert result.trace is not None  # a level was given
-    carried = tensors or {}
     forged = tuple(_forged(trace, carried))
     differences = compare(trace, result.trace, _sound(trace, carried), replayed_tensors(result))
     return Report(not differences and not forged, result.trace, differences, forged)

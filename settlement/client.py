@@ -105,7 +105,7 @@ class Court:
         try:
             self.referee = str(self.call("referee"))
         except ChainError as e:
-            raise ChainError(f"no Court at {self.address}: {e}") from e
+            raise ChainError(f"no Court at {self.address}: {e.message}") from e
         self._referee = node.contract("referee", self.referee)
         self._events = node.topics(self._court)
         self._log: list[tuple[str, Mapping[str, Any]]] = []

@@ -150,7 +150,7 @@ class Stage:
             except ChainError as e:  # a move that proves nothing
                 if role != "cheat":
                     raise
-                self.say(f"the cheat: {e}")
+                self.say(f"the cheat: {e.message}")
             count += len(self.nodes[role].receipts) - before
         return count
 

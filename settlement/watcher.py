@@ -143,7 +143,7 @@ class Watcher:
             try:
                 done = self.tick()
             except ChainError as e:
-                self.say(f"note: {e}")
+                self.say(f"note: {e.message}")
                 done = 0
             if not done:
                 time.sleep(pause)

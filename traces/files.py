@@ -1,13 +1,10 @@
-"""Reading and writing trace files: the only module of this package that touches the disk."""
+"""Reading and writing trace files."""
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
-import secrets
 from collections.abc import Mapping
-from pathlib import Path
 
 from ree.traces.format import (
     HEADER_BYTES,
@@ -20,6 +17,7 @@ from ree.traces.format import (
     parse_head,
     parse_header,
 )
+from ree.traces.replacing import replacing
 from ree.traces.tensor import Array
 from ree.traces.trace import Trace
 
@@ -58,22 +56,6 @@ def write_trace(
     tensors: arrays to carry, by ("input" | "output" | "value", index). On any error (ValueError,
     OSError) an old file is untouched and nothing else is left behind.
     """
-    path = Path(path)
-    temp = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temp, "xb") as f:
-            for piece in encode_file(trace, tensors):
-                f.write(piece)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temp, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temp.unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError):  # not every platform can sync a directory
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    with replacing(path) as f:
+        for piece in encode_file(trace, tensors):
+            f.write(piece)

@@ -12,8 +12,8 @@ MAX_DEPTH = 32
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', re.DOTALL)
 
 
-def strict_json(raw: bytes) -> Any:
-    """The value of UTF-8 JSON text; ValueError for anything else, or nested over MAX_DEPTH.
+def strict_json(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
+    """The value of UTF-8 JSON text; ValueError for anything else, or nested over max_depth.
 
     The depth is counted before parsing: Python's parser recurses in C, and its only guard is the
     interpreter's recursion limit, which some libraries raise above what the stack holds.
@@ -23,8 +23,8 @@ def strict_json(raw: bytes) -> Any:
     for token in _TOKEN.finditer(text):
         c = token[0][0]
         depth += (c in "[{") - (c in "]}")
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested over {MAX_DEPTH} deep")
+        if depth > max_depth:
+            raise ValueError(f"nested over {max_depth} deep")
     return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
 
 

@@ -11,9 +11,11 @@ Inputs, outputs, values and weights roots are Merkle roots whose leaf i is i (u3
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
+from typing import Any
 
 from ree.traces import encoding
 from ree.traces.encoding import ZERO, digest, sha256, u32
@@ -109,6 +111,21 @@ class Trace:
     def value_tree(self) -> MerkleTree:
         """The tree of the values, for proofs."""
         return MerkleTree(tensor_leaf(i, h) for i, h in enumerate(self.values))
+
+    def save(
+        self, path: str | PathLike[str], tensors: Mapping[tuple[str, int], Any] | None = None
+    ) -> None:
+        """Write a trace file, with tensors to carry by ("input" | "output" | "value", index); ReeError."""
+        from ree.errors import ReeError
+        from ree.traces.files import write_trace
+
+        try:
+            write_trace(path, self, tensors)
+        except (OSError, ValueError) as e:
+            raise ReeError(f"cannot write '{path}': {getattr(e, 'strerror', None) or e}") from e
+
+    def __repr__(self) -> str:
+        return f"Trace(level={self.level!r}, root={self.root.hex()[:16]}..., values={len(self.values)})"
 
     def at_io_level(self) -> Trace:
         """The same run committed at level "io"."""

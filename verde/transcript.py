@@ -76,8 +76,8 @@ class Transcript:
         or in use."""
         path = Path(path)
         if not path.exists():
-            with atomic_file(path) as temp:
-                temp.write_bytes(canonical(_header_value(header)) + b"\n")
+            with atomic_file(path) as f:
+                f.write(canonical(_header_value(header)) + b"\n")
         t = cls.read(path)
         if t.header != header:
             raise DisputeError(f"'{path}' is the transcript of another dispute",

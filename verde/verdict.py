@@ -94,8 +94,8 @@ def decode_verdict(data: bytes) -> tuple[Verdict, bool]:
 
 def write_verdict(path: str | Path, v: Verdict) -> None:
     """Write the file, whole or not at all."""
-    with atomic_file(Path(path)) as temp:
-        temp.write_bytes(encode_verdict(v) + b"\n")
+    with atomic_file(path) as f:
+        f.write(encode_verdict(v) + b"\n")
 
 
 def instance_of(program: Program, terms: Terms) -> Instance:
