@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.aten_random import attention_with_dropout
+from ree.compiler.gradients import calls
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import (
@@ -120,11 +121,17 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
 
 @aten("clamp", "clamp.Tensor", "clamp_min")
 def _clamp(m: Importer, x: Ref, min: Value | None = None, max: Value | None = None) -> Ref:
+    y = x
     if min is not None:
-        x = IMPORTERS["maximum"](m, x, min)
+        y = IMPORTERS["maximum"](m, y, min)
     if max is not None:
-        x = IMPORTERS["minimum"](m, x, max)
-    return x
+        y = IMPORTERS["minimum"](m, y, max)
+    if m.type(y).dtype is not DType.F32 or (min is None and max is None):
+        return y
+    x, *bounds = (m.as_float(b) if isinstance(b, Ref) else b for b in (x, min, max))
+    low, high = (b if b is None or isinstance(b, Ref) else float(b) for b in bounds)
+    tensors = tuple(b for b in (low, high) if isinstance(b, Ref))
+    return m.rule(y, (x, *tensors), calls.clamp(low, high))
 
 
 IMPORTERS["clamp_max"] = lambda m, x, max: _clamp(m, x, None, max)

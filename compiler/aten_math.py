@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ree.compiler.gradients import calls
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType
@@ -65,7 +66,8 @@ def _fmod(m: Importer, x: Ref, y: Value) -> Ref:
     (a, b), dtype = m.promote(x, y)
     r = m.add("remainder", m.add("abs", a), m.add("abs", b))
     negative = m.add("lt", a, m.scalar(0, dtype))
-    return m.add("where", negative, m.add("neg", r), r)
+    y = m.add("where", negative, m.add("neg", r), r)
+    return m.rule(y, (a, b), calls.FMOD) if dtype is F32 else y
 
 
 @aten("div.Tensor_mode", "div.Scalar_mode")
@@ -100,7 +102,10 @@ def _pow(m: Importer, x: Value, e: Value) -> Ref:
             if e == -1:
                 return m.add("div", m.scalar(1.0, F32), m.as_float(x))
         elif e in (0.5, -0.5):
-            return m.add("sqrt" if e > 0 else "rsqrt", m.as_float(x))
+            x = m.as_float(x)
+            if e > 0:
+                return m.add("sqrt", x)
+            return m.rule(m.add("rsqrt", x), (x,), calls.INVERSE_ROOT)
     (a, b), dtype = m.promote(x, e)
     if dtype is not F32:
         raise Refused("an integer power that is not a constant from 0 to 8")
@@ -175,7 +180,10 @@ def _bitwise_not(m: Importer, x: Ref) -> Ref:
 def _hardtanh(m: Importer, x: Ref, low: Scalar = -1.0, high: Scalar = 1.0) -> Ref:
     if m.type(x).dtype is I64:
         low, high = int(low), int(high)
-    return binary(m, "minimum", binary(m, "maximum", x, low), high)
+    y = binary(m, "minimum", binary(m, "maximum", x, low), high)
+    if m.type(x).dtype is not F32:
+        return y
+    return m.rule(y, (x,), calls.inside(float(low), float(high)))
 
 
 @aten("relu6")
@@ -185,12 +193,14 @@ def _relu6(m: Importer, x: Ref) -> Ref:
 
 @aten("hardsigmoid")
 def _hardsigmoid(m: Importer, x: Ref) -> Ref:
-    return binary(m, "div", _relu6(m, binary(m, "add", x, 3.0)), 6.0)
+    y = binary(m, "div", _relu6(m, binary(m, "add", x, 3.0)), 6.0)
+    return m.rule(y, (x,), calls.inside(-3.0, 3.0, 6.0))
 
 
 @aten("hardswish")
 def _hardswish(m: Importer, x: Ref) -> Ref:
-    return binary(m, "div", binary(m, "mul", x, _relu6(m, binary(m, "add", x, 3.0))), 6.0)
+    y = binary(m, "div", binary(m, "mul", x, _relu6(m, binary(m, "add", x, 3.0))), 6.0)
+    return m.rule(y, (x,), calls.HARDSWISH)
 
 
 @aten("leaky_relu")
@@ -206,7 +216,62 @@ def _elu(
     x = m.as_float(x)
     low = m.add("expm1", binary(m, "mul", x, float(input_scale)))
     low = binary(m, "mul", low, float(np.float32(alpha) * np.float32(scale)))
-    return m.add("where", binary(m, "gt", x, 0.0), binary(m, "mul", x, float(scale)), low)
+    y = m.add("where", binary(m, "gt", x, 0.0), binary(m, "mul", x, float(scale)), low)
+    return m.rule(y, (x,), calls.elu(float(alpha), float(scale), float(input_scale)))
+
+
+@aten("celu")
+def _celu(m: Importer, x: Ref, alpha: Scalar = 1.0) -> Ref:
+    return _elu(m, x, alpha, 1.0, 1 / alpha)  # type: ignore[no-any-return]
+
+
+@aten("log_sigmoid_forward")
+def _log_sigmoid(m: Importer, x: Ref) -> tuple[Ref, Ref]:
+    """(min(x, 0) - log1p(z), z), z = exp(-|x|)."""
+    x = m.as_float(x)
+    z = m.add("exp", m.add("neg", m.add("abs", x)))
+    y = m.add("sub", m.add("minimum", x, m.scalar(0.0, F32)), m.add("log1p", z))
+    return m.rule(y, (x,), calls.LOG_SIGMOID), z
+
+
+@aten("_prelu_kernel")
+def _prelu(m: Importer, x: Ref, w: Ref) -> Ref:
+    y = m.add("where", binary(m, "gt", x, 0.0), x, m.add("mul", w, x))
+    return m.rule(y, (x, w), calls.PRELU)
+
+
+@aten("sinc")
+def _sinc(m: Importer, x: Ref) -> Ref:
+    """sin(pi x) / (pi x), 1 at 0."""
+    x = m.as_float(x)
+    t = m.add("mul", m.scalar(math.pi, F32), x)
+    y = m.add("div", m.add("sin", t), t)
+    y = m.add("where", binary(m, "eq", x, 0.0), m.scalar(1.0, F32), y)
+    return m.rule(y, (x,), calls.SINC)
+
+
+@aten("xlogy.Tensor", "xlogy.Scalar_Self", "xlogy.Scalar_Other")
+def _xlogy(m: Importer, x: Value, y: Value) -> Ref:
+    """x * log(y); +0 where x is 0, NaN where y is."""
+    (a, b), _ = m.promote(x, y)
+    a, b = m.as_float(a), m.as_float(b)
+    z = m.add("mul", a, m.add("log", b))
+    z = m.add("where", binary(m, "eq", a, 0.0), m.scalar(0.0, F32), z)
+    z = m.add("where", m.add("ne", b, b), m.scalar(math.nan, F32), z)
+    return m.rule(z, (a, b), calls.XLOGY)
+
+
+@aten("logit")
+def _logit(m: Importer, x: Ref, eps: float | None = None) -> Ref:
+    """log(x / (1 - x)), x moved inside [eps, 1 - eps] first."""
+    x = m.as_float(x)
+    eps = None if eps is None or eps < 0 else eps
+    z = x
+    if eps is not None:
+        top = m.add("sub", m.scalar(1.0, F32), m.scalar(eps, F32))
+        z = m.add("minimum", m.add("maximum", x, m.scalar(eps, F32)), top)
+    y = m.add("log", m.add("div", z, m.add("sub", m.scalar(1.0, F32), z)))
+    return m.rule(y, (x,), calls.logit(eps))
 
 
 @aten("threshold")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.aten_conv import Ints, pad, per_axis
+from ree.compiler.gradients import calls
 from ree.compiler.importer import Importer, Refused, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import Dim, DType, TensorType
@@ -89,7 +90,8 @@ def _maxima(n: int) -> Callable[..., tuple[Ref, Callable[[], Ref]]]:
                 place = m.add("add", m.add("mul", place, m.scalar(have, DType.I64)), at)
             return place
 
-        return m.add("amax", windows, dim=axis, keepdim=False), places
+        y = m.add("amax", windows, dim=axis, keepdim=False)
+        return m.rule(y, (windows,), calls.first_of(axis)), places
 
     return f
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ree.compiler.gradients import calls
 from ree.compiler.importer import Importer, Refused, Scalar, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import Dim, DType, product
@@ -140,7 +141,16 @@ def _var(m: Importer, x: Ref, dim: Any = None, *args: Any, correction: Any = Non
 def _std(
     m: Importer, x: Ref, dim: Any = None, *, correction: Any = None, keepdim: bool = False
 ) -> Ref:
-    return m.add("sqrt", _variance(m, x, dim, correction, keepdim)[0])
+    var = _variance(m, x, dim, correction, keepdim)[0]
+    return m.rule(m.add("sqrt", var), (var,), calls.DEVIATION)
+
+
+@aten("std_mean.correction")
+def _std_mean(
+    m: Importer, x: Ref, dim: Any = None, *, correction: Any = None, keepdim: bool = False
+) -> tuple[Ref, Ref]:
+    var, mean = _variance(m, x, dim, correction, keepdim)
+    return m.rule(m.add("sqrt", var), (var,), calls.DEVIATION), mean
 
 
 @aten("var_mean.correction")
@@ -153,7 +163,17 @@ def _var_mean(
 @aten("linalg_vector_norm")
 def _vector_norm(m: Importer, x: Ref, ord: Scalar = 2, dim: Any = None, keepdim: bool = False, *,
                  dtype: Any = None) -> Ref:  # fmt: skip
-    dims, a = _axes(m, x, dim), m.add("abs", x)
+    """By the magnitudes: their squares' root, sum, extreme, count of others than 0, or power."""
+    y = _norm(m, x, ord, _axes(m, x, dim), keepdim)
+    if not all(isinstance(d, int) for d in m.type(x).shape):
+        return y  # no training step has symbols
+    rank = m.type(x).rank
+    axes = tuple(sorted({m.axis(d, rank) for d in _axes(m, x, dim)})) or tuple(range(rank))
+    return m.rule(y, (x,), calls.norm(float(ord), axes))
+
+
+def _norm(m: Importer, x: Ref, ord: Scalar, dims: tuple[int, ...], keepdim: bool) -> Ref:
+    a = m.add("abs", x)
     if ord == 2:
         return m.add("sqrt", m.reduce("sum", m.add("mul", x, x), dims, keepdim))
     if ord == 1:
@@ -182,9 +202,13 @@ def _shifted(m: Importer, x: Ref, dims: tuple[int, ...]) -> tuple[Ref, Ref]:
 @aten("logsumexp")
 def _logsumexp(m: Importer, x: Ref, dim: Any, keepdim: bool = False) -> Ref:
     dims = _axes(m, x, dim)
-    shifted, top = _shifted(m, m.as_float(x), dims)
+    x = m.as_float(x)
+    shifted, top = _shifted(m, x, dims)
     y = m.add("log", m.reduce("sum", m.add("exp", shifted), dims, keepdim))
-    return m.add("add", y, m.view(top, m.type(y).shape))
+    y = m.add("add", y, m.view(top, m.type(y).shape))
+    rank = m.type(x).rank
+    axes = tuple(sorted({m.axis(d, rank) for d in dims})) or tuple(range(rank))
+    return m.rule(y, (x,), calls.log_sum_exp(axes))
 
 
 @aten("log_softmax.int", "_log_softmax")
@@ -217,6 +241,24 @@ def _nll_loss(m: Importer, x: Ref, target: Ref, weight: Ref | None = None, reduc
         return each, m.scalar(0.0, F32)
     loss = each if not m.type(each).shape else m.reduce("sum", each, (), False)
     return (m.add("div", loss, total) if reduction == 1 else loss), total
+
+
+@aten("binary_cross_entropy")
+def _binary_cross_entropy(
+    m: Importer, x: Ref, target: Ref, weight: Ref | None = None, reduction: int = 1
+) -> Ref:
+    """(t - 1) * max(log1p(-x), -100) - t * max(log(x), -100), weighted, then mean or sum."""
+    floor = m.scalar(-100.0, F32)
+    no = m.add("maximum", m.add("log1p", m.add("neg", x)), floor)
+    yes = m.add("maximum", m.add("log", x), floor)
+    first = m.add("mul", m.add("sub", target, m.scalar(1.0, F32)), no)
+    each = m.add("sub", first, m.add("mul", target, yes))
+    each = m.rule(each, (x, target), calls.BINARY_CROSS_ENTROPY)
+    if weight is not None:
+        each = m.add("mul", each, weight)
+    return (
+        each if reduction == 0 else m.reduce("mean" if reduction == 1 else "sum", each, (), False)
+    )
 
 
 # norms over channels

@@ -16,7 +16,8 @@ KEEP = (
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "pad",
     "pixel_shuffle", "softplus", "baddbmm", "hardtanh", "hardswish", "hardsigmoid", "group_norm",
     "logsumexp", "elu", "roll", "one_hot", "take_along_dim", "tril", "triu", "select_scatter", "index_add",
-    "index_copy", "eye",
+    "index_copy", "eye", "log_sigmoid_forward", "_prelu_kernel", "sinc", "xlogy", "logit",
+    "binary_cross_entropy", "std.correction", "std_mean.correction", "celu",
 )  # fmt: skip
 
 

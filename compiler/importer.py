@@ -28,6 +28,8 @@ class Importer:
         self.random: tuple[Ref, Ref] | None = None  # seed and step, in a training step
         self.sites = 0  # random calls so far
         self.stopped: set[Ref] = set()  # values that count as constants when gradients are taken
+        # value -> what it is differentiated by, and its gradient rule, whatever it is made of
+        self.rules: dict[Ref, tuple[tuple[Ref, ...], Callable[..., Any]]] = {}
 
     def zeros(self, t: TensorType) -> Ref:
         zero = self.add("full", shape=t.shape, value=0.0, dtype=DType.F32)
@@ -54,6 +56,12 @@ class Importer:
         """x, through which no gradient flows."""
         self.stopped.add(x)
         return x
+
+    def rule(self, y: Ref, sources: tuple[Ref, ...], rule: Callable[..., Any]) -> Ref:
+        """y, just made, with a gradient rule of its own for these sources: torch differentiates the call
+        as one where a composition has other subgradients."""
+        self.rules[y] = (sources, rule)
+        return y
 
     def as_float(self, x: Ref) -> Ref:
         """x as f32."""

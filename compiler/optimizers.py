@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -25,11 +25,18 @@ from ree.kernels.types import DType
 F32 = DType.F32
 Shapes = Mapping[str, tuple[int, ...]]
 Refs = dict[str, Ref]
+GROUP_KEYS = ("lr", "weight_decay")
+_LARGEST = float(np.finfo(np.float32).max)
 
 
-def _check(name: str, value: float, ok: bool, want: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not ok:
-        raise InputError(f"{name}: expected {want}, got {value}")
+def _check(
+    name: str, value: Any, ok: Callable[[float], bool], want: str, kind: Any = (int, float)
+) -> None:
+    """InputError unless a number is of its kind, finite as float32 and in its range."""
+    good = isinstance(value, kind) and not isinstance(value, bool)
+    if not good or not abs(value) <= _LARGEST or not ok(value):
+        what = "a whole number, " if kind is int else ""
+        raise InputError(f"{name}: expected {what}{want}, got {str(value)[:40]}")
 
 
 class _Ops:
@@ -54,7 +61,7 @@ class Constant:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        _check("warmup", self.warmup, self.warmup >= 0, "0 or more")
+        _check("warmup", self.warmup, lambda v: v >= 0, "0 or more", int)
 
     def factor(self, op: _Ops, t: Ref) -> Ref | None:
         """What multiplies the rate at step t (f32, from 0); None for 1."""
@@ -73,7 +80,8 @@ class Linear(Constant):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check("steps", self.steps, self.steps > self.warmup, "more than warmup")
+        _check("steps", self.steps, lambda v: v > self.warmup, "more than warmup", int)
+        _check("final", self.final, lambda v: v >= 0, "0 or more")
 
     def factor(self, op: _Ops, t: Ref) -> Ref | None:
         decay = op("add", self.final, op("mul", 1 - self.final, self.shape(op, self._left(op, t))))
@@ -106,8 +114,8 @@ class Optimizer(ABC):
     """What all optimizers share.
 
     lr: learning rate; schedule multiplies it. clip_norm: greatest norm of all gradients together.
-    groups: (regular expression, overrides) pairs; the first that matches a parameter's name changes
-    its lr or weight_decay.
+    groups: (regular expression, overrides) pairs; the first that matches `parameter.NAME` (re.search) and
+    has the key changes its lr or weight_decay.
     """
 
     lr: float = 1e-3
@@ -118,19 +126,32 @@ class Optimizer(ABC):
     groups: Sequence[tuple[str, Mapping[str, float]]] = ()
 
     def __post_init__(self) -> None:
-        _check("lr", self.lr, self.lr >= 0, "0 or more")
-        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        _check("lr", self.lr, lambda v: v >= 0, "0 or more")
+        _check("weight_decay", self.weight_decay, lambda v: v >= 0, "0 or more")
         if self.clip_norm is not None:
-            _check("clip_norm", self.clip_norm, self.clip_norm > 0, "more than 0")
-        for pattern, change in self.groups:
-            unknown = set(change) - {"lr", "weight_decay"}
-            if unknown:
-                raise InputError(f"group '{pattern}': cannot change {sorted(unknown)[0]}",
-                                 "a group changes lr or weight_decay")  # fmt: skip
+            _check("clip_norm", self.clip_norm, lambda v: v > 0, "more than 0")
+        if not isinstance(self.schedule, Constant):
+            raise InputError("schedule: expected one of ree.optim's Constant, Linear, Cosine, "
+                             f"got {type(self.schedule).__name__}")  # fmt: skip
+        if not isinstance(self.groups, tuple | list):
+            raise InputError(
+                f"groups: expected a list of (pattern, settings), got {type(self.groups).__name__}"
+            )
+        for group in self.groups:
+            _check_group(group)
+
+    def check_groups(self, names: Iterable[str]) -> None:
+        """InputError, naming the pattern, where a group matches none of the states `parameter.NAME`."""
+        names = list(names)
+        for pattern, _ in self.groups:
+            if not any(re.search(pattern, name) for name in names):
+                shown = ", ".join(names[:8]) + (
+                    f" and {len(names) - 8} more" if len(names) > 8 else ""
+                )
+                raise InputError(f"group '{pattern}' matches no parameter", f"trained: {shown}")
 
     def setting(self, name: str, key: str) -> float:
-        """lr or weight_decay of a parameter, by its name in the model."""
-        name = name.removeprefix("parameter.")
+        """lr or weight_decay of a parameter, by the name of its state, `parameter.NAME`."""
         for pattern, change in self.groups:
             if re.search(pattern, name) and key in change:
                 return float(change[key])
@@ -171,6 +192,25 @@ class Optimizer(ABC):
         """The new value of one parameter."""
 
 
+def _check_group(group: Any) -> None:
+    if not isinstance(group, tuple | list) or len(group) != 2:
+        raise InputError(f"group: expected (pattern, settings), got {str(group)[:40]}")
+    pattern, change = group
+    if not isinstance(pattern, str):
+        raise InputError(f"group: expected a regular expression, got {str(pattern)[:40]}")
+    try:
+        re.compile(pattern)
+    except re.error as e:
+        raise InputError(f"group '{pattern[:40]}': not a regular expression: {e}") from e
+    if not isinstance(change, Mapping):
+        raise InputError(f"group '{pattern}': expected settings by name, got {str(change)[:40]}")
+    for key, value in change.items():
+        if key not in GROUP_KEYS:
+            raise InputError(f"group '{pattern}': cannot change {str(key)[:40]}",
+                             "a group changes lr or weight_decay")  # fmt: skip
+        _check(f"group '{pattern}': {key}", value, lambda v: v >= 0, "0 or more")
+
+
 def _clipped(op: _Ops, grads: Refs, limit: float) -> Refs:
     """Gradients times min(1, limit / (norm + 1e-6)); squares are summed by the sum rule in each
     gradient, then over gradients by name, ascending."""
@@ -195,7 +235,10 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check("momentum", self.momentum, self.momentum >= 0, "0 or more")
+        _check("momentum", self.momentum, lambda v: v >= 0, "0 or more")
+        _check("dampening", self.dampening, lambda v: True, "a finite number")
+        if not isinstance(self.nesterov, bool):
+            raise InputError(f"nesterov: expected True or False, got {str(self.nesterov)[:40]}")
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise InputError("nesterov: expected momentum and no dampening")
 
@@ -233,9 +276,11 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for i, b in enumerate(self.betas):
-            _check(f"betas[{i}]", b, 0 <= b < 1, "0 to below 1")
-        _check("eps", self.eps, self.eps >= 0, "0 or more")
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
+            raise InputError(f"betas: expected two numbers, got {str(self.betas)[:40]}")
+        for i, b in enumerate(self.betas):  # as float32: a beta that rounds to 1 divides by 0
+            _check(f"betas[{i}]", b, lambda v: v >= 0 and np.float32(v) < 1, "0 to below 1")
+        _check("eps", self.eps, lambda v: v >= 0, "0 or more")
 
     def slots(self, shapes: Shapes) -> dict[str, Array]:
         out: dict[str, Array] = {"beta1": np.ones((), np.float32), "beta2": np.ones((), np.float32)}

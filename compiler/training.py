@@ -158,6 +158,7 @@ class _Step:
         if not self.trained:
             raise CaptureError("no parameter is trainable", "see requires_grad_")
         self.trained.sort()
+        optimizer.check_groups(self.trained)
         shapes = {name: states[name].shape for name in self.trained}
         for name, value in optimizer.slots(shapes).items():
             states[OPTIMIZER + name] = value

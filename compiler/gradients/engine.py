@@ -58,11 +58,9 @@ class NoGradient(Exception):
 class Site:
     """One operator to be differentiated: its sources, results and the gradients of its results."""
 
-    def __init__(
-        self, m: Importer, node: Node, grads: Sequence[Ref | None], active: set[Ref]
-    ) -> None:
-        self.m, self.node, self.grads, self._active = m, node, tuple(grads), active
-        self.sources = node.sources
+    def __init__(self, m: Importer, node: Node, grads: Sequence[Ref | None]) -> None:
+        self.m, self.node, self.grads = m, node, tuple(grads)
+        self.sources = m.rules[node.value][0] if node.value in m.rules else node.sources
         self.attrs: dict[str, Any] = dict(node.attrs)
 
     @property
@@ -89,10 +87,6 @@ class Site:
 
     def dims(self, x: Ref) -> tuple[int, ...]:
         return self.m.type(x).dims
-
-    def is_constant(self, x: Ref) -> bool:
-        """Whether no gradient is asked for x."""
-        return x not in self._active
 
     def zeros(self, t: TensorType) -> Ref:
         value: Any = 0.0 if t.dtype in FLOATS else 0
@@ -122,14 +116,16 @@ def backward(m: Importer, loss: Ref, wanted: Sequence[Ref], start: int = 0) -> l
     """Gradients of a scalar f32 value with respect to sources; None where it does not depend on one.
 
     Nodes are appended to m's builder; `start` is the first node of the forward pass. Values in
-    `m.stopped` count as constants. NoGradient names the operator that cannot be differentiated.
+    `m.stopped` count as constants, those in `m.rules` have rules of their own. NoGradient names the
+    operator that cannot be differentiated.
     """
     nodes = m.builder.nodes[start:]
     active = set(wanted)
     for n in nodes:
-        if n.op in CONSTANT or n.value in m.stopped:
+        own = m.rules.get(n.value)
+        if (n.op in CONSTANT and own is None) or n.value in m.stopped:
             continue
-        if any(s in active for s in n.sources):
+        if any(s in active for s in (own[0] if own else n.sources)):
             active.update(
                 Ref(Kind.VALUE, n.first + i) for i, t in enumerate(n.results) if t.dtype in FLOATS
             )
@@ -139,17 +135,15 @@ def backward(m: Importer, loss: Ref, wanted: Sequence[Ref], start: int = 0) -> l
         results = [Ref(Kind.VALUE, n.first + i) for i in range(len(n.results))]
         if not any(r in found and r in active for r in results):
             continue
-        if not any(s in active for s in n.sources):
+        sources, rule = m.rules.get(n.value, (n.sources, RULES.get(n.op)))
+        if not any(s in active for s in sources):
             continue
         m.builder.origin = replace(n.origin, name=f"{n.origin.name}.grad")
-        rule = RULES.get(n.op)
         where = f"{n.op} at {n.origin.location or n.origin.name or 'unknown line'}"
         if rule is None:
             raise NoGradient(f"{where} has no gradient")
-        site = Site(
-            m, n, [_total(m, r, found.pop(r)) if r in found else None for r in results], active
-        )
-        for s, thunk in zip(n.sources, rule(site), strict=True):
+        site = Site(m, n, [_total(m, r, found.pop(r)) if r in found else None for r in results])
+        for s, thunk in zip(sources, rule(site), strict=True):
             if s not in active:
                 continue
             if thunk is None:

@@ -29,14 +29,9 @@ def _unary(name: str, factor: Part) -> None:
 
 
 def _choose(g: Site, a: Ref, b: Ref, first: str) -> Ref:
-    """dy where a wins; shared equally where both are alike, unless b is given from outside."""
-    keep = g.op(first, a, b)
-    zero: Ref | float = 0.0
-    if g.is_constant(b):
-        wins = g.op("logical_or", keep, g.op("eq", a, b))
-        return g.op("where", wins, g.dy, zero)
-    tie = g.op("where", g.op("eq", a, b), g.mul(g.dy, 0.5), zero)
-    return g.op("where", keep, g.dy, tie)
+    """dy where a wins; half where both are alike."""
+    tie = g.op("where", g.op("eq", a, b), g.mul(g.dy, 0.5), 0.0)
+    return g.op("where", g.op(first, a, b), g.dy, tie)
 
 
 pointwise("add", lambda g: g.dy, lambda g: g.dy)

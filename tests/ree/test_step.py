@@ -1,6 +1,7 @@
 """Training steps: the same bits however they run; losses that are not numbers; accumulation."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from ree import _core
 from ree.compiler import interp
 from ree.compiler.optimizers import Optimizer
-from ree.errors import CaptureError
+from ree.errors import CaptureError, InputError
 from ree.optim import SGD, Adam, AdamW, Cosine
 from ree.step import NonFiniteLoss, Step, compile_step
 
@@ -68,7 +69,10 @@ def images(t, b=6):
 def tiny(**how):
     torch.manual_seed(0)
     optimizer = AdamW(
-        1e-2, clip_norm=0.5, schedule=Cosine(2, 9), groups=[("^norm", {"weight_decay": 0.0})]
+        1e-2,
+        clip_norm=0.5,
+        schedule=Cosine(2, 9),
+        groups=[(r"^parameter\.norm", {"weight_decay": 0.0})],
     )
     return compile_step(Tiny(), cross_entropy, optimizer, tokens(0), seed=7, **how)
 
@@ -160,7 +164,7 @@ def test_updates_are_in_place(case):
     assert kept > 0.6 * runner.state_bytes
 
 
-def test_groups_match_the_models_own_names():
+def test_groups_match_the_names_of_the_states():
     def change(pattern):
         optimizer = SGD(0.5, groups=[(pattern, {"lr": 0.0})])
         step = compile_step(
@@ -174,8 +178,12 @@ def test_groups_match_the_models_own_names():
             if (a != b).any()
         ]
 
-    assert change("^weight$") == ["parameter.bias", "step"]
-    assert change("parameter") == ["parameter.bias", "parameter.weight", "step"]
+    assert change(r"^parameter\.weight$") == ["parameter.bias", "step"]
+    assert change("bias") == ["parameter.weight", "step"]
+    for pattern in ("^weight", "wieght"):
+        with pytest.raises(InputError, match=f"{re.escape(pattern)}.* matches no parameter") as e:
+            change(pattern)
+        assert "parameter.weight" in e.value.hint
 
 
 def test_a_saved_step_is_the_same_step(case, tmp_path):
