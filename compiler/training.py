@@ -6,12 +6,16 @@ that nothing of torch's backward formulas or optimizers is part of the program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ree.compiler import legal
 from ree.compiler.capture import export, import_nodes, to_array
@@ -41,6 +45,7 @@ class CapturedStep:
     weight_names: tuple[str, ...]
     initial: tuple[Array, ...]
     weights: tuple[Array, ...]
+    ignored: tuple[int, ...] = ()  # target values that a mean loss leaves out
 
 
 class _Loss(torch.nn.Module):  # type: ignore[misc]
@@ -70,7 +75,8 @@ def capture_step(
     by k. Raises CaptureError for a loss that is not one number, or a parameter without gradient.
     """
     parts = [_part(x, accumulate, 0) for x in batch]
-    program = export(_Loss(model, loss), tuple(parts), {}, None, inference=False)
+    with _cumulative_norms(model):
+        program = export(_Loss(model, loss), tuple(parts), {}, None, inference=False)
     s = _Step(program, model, optimizer, seed)
     inputs = [s.m.builder.input(_type_of(x)) for x in batch]
     s.forward_and_backward(
@@ -78,7 +84,51 @@ def capture_step(
     )
     graph = s.finish()
     return CapturedStep(graph, tuple(f"batch{i}" for i in range(len(batch))), s.state_names,
-                        s.weight_names, s.initial(), s.frozen())  # fmt: skip
+                        s.weight_names, s.initial(), s.frozen(), _ignored(program))  # fmt: skip
+
+
+@contextmanager
+def _cumulative_norms(model: torch.nn.Module) -> Iterator[None]:
+    """Batch norms with momentum=None, which weigh batch t by 1/t: torch reads t as a Python number; here
+    it stays a tensor."""
+    norms = [
+        m for m in model.modules()
+        if isinstance(m, _BatchNorm) and type(m).forward is _BatchNorm.forward
+        and m.momentum is None and m.training and m.num_batches_tracked is not None
+    ]  # fmt: skip
+    for m in norms:
+        m.forward = MethodType(_cumulative_norm, m)
+    try:
+        yield
+    finally:
+        for m in norms:
+            del m.forward
+
+
+def _cumulative_norm(self: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
+    self._check_input_dim(x)
+    self.num_batches_tracked.add_(1)
+    share = 1.0 / self.num_batches_tracked.to(torch.float32)
+    axes = [i for i in range(x.dim()) if i != 1]
+    variance, mean = torch.var_mean(x.detach().to(torch.float32), axes)
+    for old, new in ((self.running_mean, mean), (self.running_var, variance)):
+        old.copy_((old * (1.0 - share) + new * share).to(old.dtype))
+    y: torch.Tensor = F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+    return y
+
+
+def _ignored(program: torch.export.ExportedProgram) -> tuple[int, ...]:
+    """Integers that tensors are compared with for being others, where a number is divided by a count: the
+    ignore_index of mean losses, which torch.export takes apart."""
+    nodes = [n for n in program.graph.nodes if n.op == "call_function"]
+    counts = any(str(n.target) == "aten.div.Tensor" and isinstance(n.args[1], torch.fx.Node)
+                 and n.args[1].meta["val"].dim() == 0 for n in nodes)  # fmt: skip
+    found = {
+        n.args[1] for n in nodes if str(n.target) == "aten.ne.Scalar" and type(n.args[1]) is int
+    }
+    if not counts:
+        return ()
+    return tuple(sorted(found))
 
 
 def _type_of(x: torch.Tensor) -> TensorType:

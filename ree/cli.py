@@ -1,6 +1,7 @@
 """The command line: thin, stdout is data, stderr is talk.
 
-Exit codes: 0 success, 1 the check says no, 2 an error, 70 a fault of this program, 130 interrupted.
+Exit codes: 0 success, 1 the check says no, 2 an error, 70 a fault of this program, 130 interrupted (143 by
+SIGTERM).
 Heavy modules are imported inside commands, so that --help is fast.
 """
 
@@ -122,6 +123,14 @@ def parser() -> Parser:
     c.add_argument("--threads", type=int, metavar="N")
     c.add_argument("--isa", metavar="ISA", help="instruction set (default: the best there is)")
 
+    c = command(
+        "export", "write the model that a training run has made: its weights, or an artifact"
+    )
+    c.add_argument("run", metavar="RUN")
+    c.add_argument("-o", "--output", required=True, metavar="OUT.safetensors|OUT.ree")
+    c.add_argument("--script", metavar="TRAIN.py", help="for an artifact: model() and example_inputs() "
+                   "(default: the model called with the first tensor of the batch)")  # fmt: skip
+
     c = command("trace", "trace one step of a training run, every operator of it")
     c.add_argument("run", metavar="RUN")
     c.add_argument("--step", type=int, required=True, metavar="S")
@@ -220,7 +229,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_streams()
     try:
         return _main(argv)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
+        from ree.interrupts import Interrupted
+
+        if isinstance(e, Interrupted):
+            say(f"{e}; its state is kept: the same command with --resume goes on from there")
+            return 128 + e.number
         say("interrupted")
         return 130
     except SystemExit as e:  # argparse's

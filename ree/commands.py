@@ -359,6 +359,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "audit": audit_command,
     "conformance": conformance_command,
     "train": partial(_of_run, "train_command"),
+    "export": partial(_of_run, "export_command"),
     "trace": partial(_of_run, "trace_command"),
     **{x: partial(_later, "commands_dispute", f"{x}_command") for x in _DISPUTES},
     "job": partial(_later, "commands_job", "job_command"),

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ree import settings
 from ree.cli import DIFFERS, OK
 from ree.commands import explain, progress
 from ree.errors import EnvironmentError_, InputError, RunError
@@ -64,6 +65,8 @@ def train_command(args: argparse.Namespace) -> int:
 
     path, every = Path(args.output), args.checkpoint_every
     check_isa(args.isa)
+    if args.threads is not None:
+        settings.pool(args.threads)
     if not args.resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(f"'{path}' exists", "continue it with --resume, or choose another name")
     if args.resume and not path.exists():
@@ -87,7 +90,7 @@ def train_command(args: argparse.Namespace) -> int:
             step, file.batch, args.steps, run=path, resume=args.resume,
             checkpoint_every=CHECKPOINT_EVERY if every is None else every,
             keep_batches=not args.no_keep_batches, data=data, threads=args.threads, isa=args.isa,
-            progress=stepped,
+            progress=stepped, example=example,
         )  # fmt: skip
     assert result.history is not None  # a run has one
     for note in result.notes:
@@ -173,6 +176,19 @@ def script_batches(args: argparse.Namespace, *runs: RunReader) -> BatchSource | 
     return batch
 
 
+def refuse_random_batch(script: str, step: int) -> None:
+    """InputError where a batch that differs was drawn from torch's generator: then it says nothing about
+    the run."""
+    drawn = script_file(script).draws(step)
+    if drawn:
+        raise InputError(
+            f"step {step}: batch({step}) gives another batch here, which does not make the run false: it draws "
+            f"from torch's random generator ({', '.join(drawn)}), whose numbers depend on the processor and "
+            "its seed",
+            "verify the kept batches (leave out --script); ree.random gives the same batches everywhere",
+        )
+
+
 def script_file(path: str) -> TrainFile:
     """A TRAIN.py of which only batch() and data() are called."""
     from ree.train_file import TrainFile
@@ -198,6 +214,8 @@ def verify_run_command(args: argparse.Namespace) -> int:
         report = verify_run(run, chosen, batches=batches, threads=args.threads,
                             progress=lambda s: done(next(count), f"step {s}"))  # fmt: skip
     found = report.mismatch
+    if found is not None and found.batch and batches is not None:
+        refuse_random_batch(args.script, found.step)
     data: dict[str, Any] = {
         "same": report.same, "steps": run.steps, "chosen": list(report.chosen),
         "replayed": report.replayed, "commitment": run.history.commitment.hex(),
@@ -259,6 +277,45 @@ def inspect_run(path: str) -> dict[str, Any]:
         "keep_batches": m.keep_batches,
         "data": [asdict(f) for f in m.data],
     }
+
+
+def export_command(args: argparse.Namespace) -> int:
+    """The last checkpoint's parameters and buffers by torch's names, or the model compiled with them."""
+    from ree.trained import load_into, run_model, run_state
+
+    out = Path(args.output)
+    artifact = out.suffix == ".ree"
+    if not artifact and out.suffix != ".safetensors":
+        raise InputError(
+            f"output: expected a name that ends in .safetensors or .ree, got '{out.name[:80]}'"
+        )
+    if artifact and not args.script:
+        raise InputError("an artifact needs the model's code", "give it: --script TRAIN.py")
+    if not artifact and args.script:
+        raise InputError("--script is for an artifact", "weights need no code")
+    state, weights, step, program = run_state(Path(args.run))
+    if artifact:
+        module, inputs = run_model(Path(args.script), state)
+        load_into(state, module)
+        from ree.compilation import compile
+
+        with progress("compile"):
+            compile(module.eval(), inputs).save(out)
+    else:
+        from ree.files import atomic_file
+        from ree.tensor_file import write_tensors
+        from ree.trained import torch_tensors
+
+        with atomic_file(out) as temp:
+            write_tensors(
+                temp, torch_tensors(state) | weights, {"program": program, "step": str(step)}
+            )
+    emit(
+        args,
+        {"output": str(out), "step": step, "program": program},
+        [f"wrote {out}: the model after step {step}"],
+    )
+    return OK
 
 
 def trace_command(args: argparse.Namespace) -> int:

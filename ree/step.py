@@ -58,7 +58,7 @@ def compile_step(
     )
     outputs = (*(f"new.{n}" for n in c.state_names), "loss")
     names = Names(c.input_names, outputs, c.weight_names, c.state_names)
-    return Step(Program(c.graph, names, c.weights), c.initial)
+    return Step(Program(c.graph, names, c.weights), c.initial, accumulate, c.ignored)
 
 
 class Step:
@@ -68,11 +68,19 @@ class Step:
     `initial` is in the order of names.states.
     """
 
-    def __init__(self, program: Program, initial: Sequence[Array] = ()) -> None:
+    def __init__(
+        self,
+        program: Program,
+        initial: Sequence[Array] = (),
+        accumulate: int = 1,
+        ignored: tuple[int, ...] = (),
+    ) -> None:
         if not program.graph.states:
             raise ArtifactError("the artifact is not a training step")
         self.program = program
         self.initial = tuple(initial)
+        # target values that mean losses leave out, where a batch is cut into parts
+        self.accumulate, self.ignored = accumulate, ignored if accumulate > 1 else ()
         self._function: Program | None = None
 
     @property

@@ -69,6 +69,25 @@ class TrainFile:
         """The batch of a step."""
         return self.call("batch", step)
 
+    def draws(self, step: int) -> list[str]:
+        """Names of torch's random operators that batch(step) calls, sorted."""
+        import torch
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        found: set[str] = set()
+
+        class Seen(TorchDispatchMode):  # type: ignore[misc]
+            def __torch_dispatch__(
+                self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+            ) -> Any:
+                if torch.Tag.nondeterministic_seeded in func.tags:
+                    found.add(str(func).removeprefix("aten.").split(".")[0])
+                return func(*args, **(kwargs or {}))
+
+        with Seen():
+            self.batch(step)
+        return sorted(found)
+
     def data(self) -> list[DataFile]:
         """Digests of the files that the batches are made from."""
         if not callable(self.names.get("data")):

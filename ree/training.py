@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ree.errors import InputError, ReeError, RunError
+from ree.interrupts import Interrupted, deferred
 from ree.kernels.opdef import Array
 from ree.run_directory import DataFile, digest_of, manifest_of
 from ree.run_writer import RunWriter, create_run
@@ -43,6 +45,15 @@ class TrainResult:
         """State root after the last step."""
         return self.step.state_root(list(self.state.values()))
 
+    def load_into(self, module: Any) -> None:
+        """Copy trained parameters and buffers into a module of the same architecture, in place.
+
+        InputError, before anything is changed, for a name, shape or dtype that does not fit.
+        """
+        from ree.trained import load_into
+
+        load_into(self.state, module)
+
 
 def train(
     model: Any,
@@ -72,12 +83,27 @@ def train(
     """
     from ree.step import compile_step
 
-    compiled = compile_step(model, loss, optimizer, batch(1), seed=seed, accumulate=accumulate)
-    return run_steps(
-        compiled, batch, steps, run=run, resume=resume, checkpoint_every=checkpoint_every,
+    _check_options(steps, checkpoint_every, run, resume)
+    example = batch(1)
+    compiled = compile_step(model, loss, optimizer, example, seed=seed, accumulate=accumulate)
+    result = run_steps(
+        compiled, batch, steps, example=example, run=run, resume=resume, checkpoint_every=checkpoint_every,
         keep_batches=keep_batches, data=data_files(data), history=history, threads=threads,
         isa=isa, progress=progress,
     )  # fmt: skip
+    for note in result.notes:
+        warnings.warn(note, stacklevel=2)
+    return result
+
+
+def _check_options(
+    steps: int, checkpoint_every: int, run: str | os.PathLike[str] | None, resume: bool
+) -> None:
+    for name, number in (("steps", steps), ("checkpoint_every", checkpoint_every)):
+        if type(number) is not int or number < 1:
+            raise InputError(f"{name}: expected at least 1, got {str(number)[:40]}")
+    if resume and run is None:
+        raise InputError("resume: expected a run directory")
 
 
 def run_steps(
@@ -95,18 +121,19 @@ def run_steps(
     isa: str | None = None,
     progress: Progress | None = None,
     runner: StepRunner | None = None,
+    example: Any = None,
 ) -> TrainResult:
-    """As `train`, for a compiled step. runner: one to use instead of step.runner()."""
-    for name, number in (("steps", steps), ("checkpoint_every", checkpoint_every)):
-        if number < 1:
-            raise InputError(f"{name}: expected at least 1, got {number}")
-    if resume and run is None:
-        raise InputError("resume: expected a run directory")
+    """As `train`, for a compiled step. runner: one to use instead of step.runner(). example: what batch(1)
+    returned when the step was compiled; it is compared with the next call."""
+    _check_options(steps, checkpoint_every, run, resume)
+    runner = runner or step.runner(threads=threads, isa=isa)  # refuses bad options: no run yet
+    made_twice = _MadeTwice(step)
+    if example is not None:
+        made_twice.expect(1, digest_of(batch_arrays(step, example, 1)))
     writer = None if run is None else _writer(Path(run), step, resume, checkpoint_every,
                                               keep_batches, data, steps)  # fmt: skip
     held: AbstractContextManager[Any] = writer or nullcontext()
-    with held:
-        runner = runner or step.runner(threads=threads, isa=isa)
+    with held, deferred() as stopped:
         runner.load(writer.take_state() if writer else step.initial)
         records = writer.records if writer else []
         made = writer.history if writer else None
@@ -118,9 +145,15 @@ def run_steps(
         )
         losses = [r.loss_value for r in records]
         start = len(losses)
+        if start:  # a batch that goes on otherwise than the run did
+            made_twice.expect(1, records[0].batch)
+            made_twice.expect(start, records[-1].batch)
+            with _state_kept(writer, runner, start):
+                made_twice.see(start, batch_arrays(step, batch(start), start))
         for s in range(start + 1, steps + 1):
             with _state_kept(writer, runner, s):
                 arrays = batch_arrays(step, batch(s), s)
+                made_twice.see(s, arrays)
                 if writer is not None:
                     writer.keep_batch(s, arrays)
                 value = runner.run(arrays)
@@ -136,13 +169,61 @@ def run_steps(
                         writer.checkpoint(runner.state)
             if progress is not None:
                 progress(s, float(value))
+            if stopped:
+                if writer is not None:
+                    writer.checkpoint(runner.state)
+                    writer.finish()
+                raise Interrupted(stopped[0], s)
         state = dict(zip(step.names.states, runner.state, strict=True))
-        notes = []
+        notes = made_twice.notes
         if writer is not None:
             writer.checkpoint(runner.state)
             writer.finish()
-            notes = writer.notes
+            notes = writer.notes + notes
     return TrainResult(step, state, np.array(losses, np.float32), made, start, notes)
+
+
+class _MadeTwice:
+    """Notices a batch() that does not give the same tensors again, and targets that are ignored in parts."""
+
+    def __init__(self, step: Step) -> None:
+        self._step, self._expected, self.notes = step, dict[int, bytes](), list[str]()
+        self._ragged = False
+
+    def expect(self, s: int, digest: bytes) -> None:
+        """The digest of a batch as it was made before."""
+        if self._expected.setdefault(s, digest) != digest:
+            self._note(s)
+
+    def see(self, s: int, arrays: Sequence[Array]) -> None:
+        """A batch as it is made now."""
+        if s in self._expected and self._expected[s] != digest_of(arrays):
+            self._note(s)
+        if self._step.ignored and not self._ragged:
+            self._ragged = any(
+                _ragged(x, v, self._step.accumulate) for v in self._step.ignored for x in arrays
+            )
+            if self._ragged:
+                self.notes.append(
+                    f"step {s}: parts of the batch have different numbers of targets that count; accumulate "
+                    "averages the parts' mean losses, so targets of shorter parts weigh more"
+                )
+
+    def _note(self, s: int) -> None:
+        text = (f"batch({s}) gave other tensors when it was called again: it is no function of the step, or "
+                "draws from a random generator that differs between processors (see ree.random); a resumed "
+                "run goes on with other batches than a straight one, and verify --script will not "
+                "find them")  # fmt: skip
+        if not any(n.startswith("batch(") for n in self.notes):
+            self.notes.append(text)
+
+
+def _ragged(x: Array, ignored: int, parts: int) -> bool:
+    """Whether parts of an integer tensor hold different numbers of a value."""
+    if x.dtype.kind not in "iu" or not x.ndim:
+        return False
+    counts = [int((p == ignored).sum()) for p in np.split(x, parts)]
+    return len(set(counts)) > 1
 
 
 def _writer(
