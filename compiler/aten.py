@@ -19,6 +19,7 @@ from ree.compiler.ir import Ref
 from ree.kernels.types import (
     Dim,
     DType,
+    Sym,
     broadcast_shapes,
     product,
 )
@@ -126,10 +127,13 @@ def _clamp(m: Importer, x: Ref, min: Value | None = None, max: Value | None = No
         y = IMPORTERS["maximum"](m, y, min)
     if max is not None:
         y = IMPORTERS["minimum"](m, y, max)
-    if m.type(y).dtype is not DType.F32 or (min is None and max is None):
-        return y
-    x, *bounds = (m.as_float(b) if isinstance(b, Ref) else b for b in (x, min, max))
-    low, high = (b if b is None or isinstance(b, Ref) else float(b) for b in bounds)
+    if m.type(y).dtype is not DType.F32 or y == x or isinstance(min, Sym) or isinstance(max, Sym):
+        return y  # integers, nothing to do, or a symbolic bound, which no training step has
+
+    def bound(b: Ref | bool | int | float | None) -> Ref | float | None:
+        return b if b is None else m.as_float(b) if isinstance(b, Ref) else float(b)
+
+    x, low, high = m.as_float(x), bound(min), bound(max)
     tensors = tuple(b for b in (low, high) if isinstance(b, Ref))
     return m.rule(y, (x, *tensors), calls.clamp(low, high))
 

@@ -279,7 +279,7 @@ class Adam(Optimizer):
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise InputError(f"betas: expected two numbers, got {str(self.betas)[:40]}")
         for i, b in enumerate(self.betas):  # as float32: a beta that rounds to 1 divides by 0
-            _check(f"betas[{i}]", b, lambda v: v >= 0 and np.float32(v) < 1, "0 to below 1")
+            _check(f"betas[{i}]", b, lambda v: v >= 0 and bool(np.float32(v) < 1), "0 to below 1")
         _check("eps", self.eps, lambda v: v >= 0, "0 or more")
 
     def slots(self, shapes: Shapes) -> dict[str, Array]:

@@ -300,7 +300,7 @@ def export_command(args: argparse.Namespace) -> int:
         from ree.compilation import compile
 
         with progress("compile"):
-            compile(module.eval(), inputs).save(out)
+            compile(module.eval(), inputs).save(str(out))
     else:
         from ree.files import atomic_file
         from ree.tensor_file import write_tensors
