@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SHOWN = 4  # inputs and outputs in a repr
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """Outputs of a run, in the program's order, and its trace if one was asked for."""
 
@@ -38,7 +38,7 @@ class Result:
         return f"Result({shown}{more}, trace={self.trace!r})"
 
 
-@dataclass
+@dataclass(repr=False)
 class Names:
     """What the graph itself does not say: names of inputs, outputs and weights, how they nest."""
 
@@ -47,6 +47,12 @@ class Names:
     weights: tuple[str, ...]
     states: tuple[str, ...] = ()
     structure: Structure | None = None
+
+    def __repr__(self) -> str:
+        counts = (
+            f"{len(getattr(self, k))} {k}" for k in ("inputs", "outputs", "weights", "states")
+        )
+        return f"Names({', '.join(counts)})"
 
 
 def program_line(p: Program) -> str:

@@ -40,6 +40,10 @@ class TrainResult:
     resumed_from: int = 0
     notes: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        loss = f", loss {float(self.losses[-1]):.6g}" if len(self.losses) else ""
+        return f"TrainResult({len(self.losses)} steps, {len(self.state)} tensors{loss})"
+
     @property
     def root(self) -> bytes:
         """State root after the last step."""
