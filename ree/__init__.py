@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ree import optim
+    from ree import optim, random
     from ree.artifact import load
     from ree.compilation import compile
     from ree.errors import ReeError
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Program", "ReeError", "Result", "compile", "load", "load_trace", "optim", "train", "verify",
+    "Program", "ReeError", "Result", "compile", "load", "load_trace", "optim", "random", "train",
+    "verify",
 ]  # fmt: skip
 
 _HOMES = {
@@ -32,7 +33,7 @@ _HOMES = {
     "load_trace": "ree.trace_file", "Program": "ree.program", "Result": "ree.program",
     "ReeError": "ree.errors", "train": "ree.training",
 }  # fmt: skip
-_MODULES = ("optim",)
+_MODULES = ("optim", "random")
 
 
 def __getattr__(name: str) -> Any:

@@ -303,13 +303,12 @@ def export_command(args: argparse.Namespace) -> int:
             compile(module.eval(), inputs).save(str(out))
     else:
         from ree.files import atomic_file
-        from ree.tensor_file import write_tensors
+        from ree.tensor_file import write_tensors_to
         from ree.trained import torch_tensors
 
-        with atomic_file(out) as temp:
-            write_tensors(
-                temp, torch_tensors(state) | weights, {"program": program, "step": str(step)}
-            )
+        tensors = torch_tensors(state) | weights
+        with atomic_file(out) as f:
+            write_tensors_to(f, tensors, {"program": program, "step": str(step)})
     emit(
         args,
         {"output": str(out), "step": step, "program": program},
