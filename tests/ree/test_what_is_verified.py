@@ -68,7 +68,7 @@ def test_bfloat16_is_verified():
 
 
 def test_a_carried_tensor_that_is_not_committed_is_said_and_never_shown(tmp_path, capsys):
-    from ree.commands import read_trace_file, write_trace_file
+    from ree.trace_file import read_trace_file
 
     x = torch.ones(1, 2)
     p = ree.compile(nn.Linear(2, 2), (x,))
@@ -78,7 +78,7 @@ def test_a_carried_tensor_that_is_not_committed_is_said_and_never_shown(tmp_path
     file = read_trace_file(good)
     tensors = {k: np.array(v) for k, v in file.tensors.items()}
     tensors["output", 0][0, 0] = 1234.5
-    write_trace_file(bad, file.trace, tensors)
+    file.trace.save(bad, tensors)
     assert main(["diff", good, good]) == 0
     capsys.readouterr()
     assert main(["diff", good, bad]) == 1
