@@ -37,6 +37,7 @@ from ree.compiler import (  # noqa: F401  (they register importers)
 from ree.compiler.branches import LOOPS, import_branches, is_branch
 from ree.compiler.caches import caches_as_tuples
 from ree.compiler.decompositions import decompositions
+from ree.compiler.doubles import Double, concerns, fold
 from ree.compiler.hints import hint
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref
@@ -192,9 +193,12 @@ def _import(
             "return the new value instead of assigning it in place",
         )
     used = {n.name for n in graph.nodes if n.op == "placeholder" and n.users}
-    named = sorted((target, name) for name, target in {**buffers, **constants}.items()
-                   if name in used)  # fmt: skip
     data = {**dict(program.state_dict), **dict(program.constants)}
+    fixed = {**signature.inputs_to_buffers, **constants}
+    imp.env.update({name: Double(data[target]) for name, target in fixed.items()
+                    if data[target].dtype is torch.float64})  # fmt: skip
+    named = sorted((target, name) for name, target in {**buffers, **constants}.items()
+                   if name in used and name not in imp.env)  # fmt: skip
     weight_of: dict[str, Ref | Pair] = {}
     weights = []
     for target, name in named:
@@ -244,6 +248,8 @@ def import_nodes(
             )
         if isinstance(out, CONSTANTS):
             continue  # part of the structure
+        if isinstance(out, torch.fx.Node) and isinstance(imp.env[out.name], Double):
+            raise CaptureError("the model returns float64", "return float32: x.float()")
         if not isinstance(out, torch.fx.Node) or not isinstance(imp.env[out.name], Ref):
             raise CaptureError("the model returns something that is not a tensor")
         refs.append(imp.env[out.name])
@@ -322,6 +328,15 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
         return
     name = _target(node)
     widen = name not in MOVES
+    if name == "_assert_tensor_metadata":
+        return
+    if concerns(imp, node, name):
+        try:
+            imp.env[node.name] = fold(imp, node, name)
+        except (Refused, RuntimeError, TypeError) as e:
+            problems.append(f"{name} at {_origin(node).location or 'unknown line'}: {e}")
+            imp.env[node.name] = _zeros(imp, val, symbols)
+        return
 
     def resolve(a: Any) -> Any:
         if isinstance(a, torch.fx.Node):
