@@ -194,8 +194,8 @@ def _import(
         )
     used = {n.name for n in graph.nodes if n.op == "placeholder" and n.users}
     data = {**dict(program.state_dict), **dict(program.constants)}
-    fixed = {**signature.inputs_to_buffers, **constants}
-    imp.env.update({name: Double(data[target]) for name, target in fixed.items()
+    may_fold = {**signature.inputs_to_buffers, **constants}
+    imp.env.update({name: Double(data[target]) for name, target in may_fold.items()
                     if data[target].dtype is torch.float64})  # fmt: skip
     named = sorted((target, name) for name, target in {**buffers, **constants}.items()
                    if name in used and name not in imp.env)  # fmt: skip
