@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.aten_random import attention_with_dropout
+from ree.compiler.aten_reduce import matrix_product
 from ree.compiler.gradients import calls
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
 from ree.compiler.ir import Ref
@@ -215,7 +216,10 @@ def _nothing(m: Importer, *args: Any, **kwargs: Any) -> None:
 
 @aten("linear")
 def _linear(m: Importer, x: Ref, w: Ref, bias: Ref | None = None) -> Ref:
-    y = m.add("linear", x, w)
+    if m.type(x).dtype is DType.F32:
+        y = m.add("linear", x, w)
+    else:
+        y = _matmul(m, x, m.transpose(w, 0, 1) if m.type(w).rank == 2 else w)
     return y if bias is None else m.add("add", y, bias)
 
 
@@ -226,7 +230,7 @@ def _matmul(m: Importer, a: Ref, b: Ref) -> Ref:
         a = m.view(a, (1, *m.type(a).shape))
     if rb == 1:
         b = m.view(b, (*m.type(b).shape, 1))
-    y = m.add("matmul", a, b)
+    y = matrix_product(m, a, b)
     shape = list(m.type(y).shape)
     if rb == 1:
         shape.pop()

@@ -168,26 +168,6 @@ def _scatter_add(m: Importer, x: Ref, dim: int, index: Ref, src: Ref) -> Ref:
     return _scatter(m, "scatter_add", x, dim, index, src)
 
 
-@aten("scatter.reduce", "scatter.value_reduce")
-def _scatter_reduced(
-    m: Importer, x: Ref, dim: int, index: Ref, src: Ref | Scalar, *, reduce: str
-) -> Ref:
-    if reduce != "add":
-        raise Refused(f"scatter with reduce='{reduce}': expected 'add'")
-    return _scatter(m, "scatter_add", x, dim, index, src)
-
-
-@aten("scatter_reduce.two")
-def _scatter_reduce(
-    m: Importer, x: Ref, dim: int, index: Ref, src: Ref, reduce: str, *, include_self: bool = True
-) -> Ref:
-    if reduce != "sum":
-        raise Refused(f"scatter_reduce with reduce='{reduce}': expected 'sum'")
-    if not include_self:
-        x = _scatter(m, "scatter", x, dim, index, 0)
-    return _scatter(m, "scatter_add", x, dim, index, src)
-
-
 # index_put
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ree.compiler.importer import Importer, Refused, aten
+from ree.compiler.aten_scan import search
+from ree.compiler.importer import IMPORTERS, Importer, Refused, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType, Shape, product
 
@@ -122,3 +123,26 @@ def _randint(m: Importer, *args: Any, **ignored: Any) -> Ref:
         raise Refused(f"random integers of a range of {high - low}, at most 2^24")
     x = m.add("mul", uniform(m, tuple(size)), m.scalar(float(high - low), F32))
     return m.add("add", m.cast(m.add("floor", x), I64), m.scalar(low, I64))
+
+
+@aten("multinomial")
+def _multinomial(m: Importer, p: Ref, n: int, replacement: bool = False, **ignored: Any) -> Ref:
+    """n places of each row of weights, which must not be negative and not all zero.
+
+    With replacement: the first place whose running sum is above uniform * total, at most the first that
+    reaches the total. Without: the places of the n greatest weight / -log(1 - uniform), in that order; a
+    place without weight comes last.
+    """
+    *lead, size = m.type(p).shape
+    axis = len(lead)
+    if replacement:
+        sums = m.add("cumsum", p, dim=axis)
+        total = m.take(sums, axis, size - 1, size)
+        aim = m.add("mul", uniform(m, (*lead, n)), total)
+        last = search(m, sums, total, False)
+        return m.add("minimum", search(m, sums, aim, True), last)
+    chance = m.add("sub", m.scalar(1.0, F32), uniform(m, (*lead, size)))
+    wait = m.add("neg", m.add("log", chance))
+    none = m.add("le", p, m.scalar(0.0, F32))
+    keys = m.add("where", none, m.scalar(-1.0, F32), m.add("div", p, wait))
+    return m.take(IMPORTERS["argsort"](m, keys, axis, True), axis, 0, n)

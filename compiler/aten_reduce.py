@@ -358,18 +358,32 @@ def _group_norm(m: Importer, x: Ref, groups: int, w: Ref | None = None, b: Ref |
 # matrices
 
 
+def matrix_product(m: Importer, a: Ref, b: Ref) -> Ref:
+    """matmul of f32; of integers the sum of products, exact modulo 2^64 and so in any order."""
+    if m.type(a).dtype is F32:
+        return m.add("matmul", a, b)
+    (*lead_a, n, k), b = m.type(a).shape, m.transpose(b, m.type(b).rank - 2, m.type(b).rank - 1)
+    *lead_b, p, _ = m.type(b).shape
+    left, right = (
+        m.view(m.cast(a, I64), (*lead_a, n, 1, k)),
+        m.view(m.cast(b, I64), (*lead_b, 1, p, k)),
+    )
+    return sum_of(m, m.add("mul", left, right), (-1,), False)
+
+
 @aten("addmm", "baddbmm")
 def _addmm(m: Importer, c: Ref, a: Ref, b: Ref, *, beta: Scalar = 1, alpha: Scalar = 1) -> Ref:
-    return _with_addend(m, m.add("matmul", a, b), c, beta, alpha)
+    return _with_addend(m, matrix_product(m, a, b), c, beta, alpha)
 
 
 def _with_addend(m: Importer, y: Ref, c: Ref, beta: Scalar, alpha: Scalar) -> Ref:
     """alpha * y + beta * c; c is not read where beta is 0."""
+    dtype = m.type(y).dtype
     if alpha != 1:
-        y = m.add("mul", y, m.scalar(float(alpha), F32))
+        y = m.add("mul", y, m.scalar(alpha, dtype))
     if beta == 0:
         return y
-    return m.add("add", y, c if beta == 1 else m.add("mul", c, m.scalar(float(beta), F32)))
+    return m.add("add", y, c if beta == 1 else m.add("mul", c, m.scalar(beta, dtype)))
 
 
 @aten("addbmm")
@@ -377,11 +391,11 @@ def _addbmm(m: Importer, c: Ref, a: Ref, b: Ref, *, beta: Scalar = 1, alpha: Sca
     """The sum of a batch of products as one product, over batch and inner axis."""
     (batch, n, k), p = m.type(a).shape, m.type(b).shape[-1]
     wide = m.view(m.add("permute", a, dims=(1, 0, 2)), (n, batch * k))
-    y = m.add("matmul", wide, m.view(b, (batch * k, p)))
+    y = matrix_product(m, wide, m.view(b, (batch * k, p)))
     return _with_addend(m, y, c, beta, alpha)
 
 
 @aten("addmv")
 def _addmv(m: Importer, c: Ref, a: Ref, b: Ref, *, beta: Scalar = 1, alpha: Scalar = 1) -> Ref:
-    y = m.add("matmul", a, m.view(b, (*m.type(b).shape, 1)))
+    y = matrix_product(m, a, m.view(b, (*m.type(b).shape, 1)))
     return _with_addend(m, m.view(y, m.type(y).shape[:-1]), c, beta, alpha)

@@ -22,7 +22,9 @@ from torch.export.graph_signature import ConstantArgument
 from ree.compiler import (  # noqa: F401  (they register importers)
     aten,
     aten_conv,
+    aten_distance,
     aten_experts,
+    aten_grid,
     aten_index,
     aten_math,
     aten_moves,
@@ -31,6 +33,8 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     aten_random,
     aten_reduce,
     aten_resize,
+    aten_scan,
+    aten_segments,
     fourier,
     legal,
 )
