@@ -325,3 +325,26 @@ def _arange(
     n = max(n, 0) if isinstance(n, int) else n
     x = m.add("iota", n=n, start=start, step=step)
     return m.cast(x, dtype or DType.I64)
+
+
+@aten("linspace.Tensor_Tensor", "linspace.Tensor_Scalar", "linspace.Scalar_Tensor")
+def _linspace(
+    m: Importer, start: Value, end: Value, steps: int, *, dtype: DType | None = None, **ignored: Any
+) -> Ref:
+    """Floats: from the nearer end, by (end - start) / (steps - 1). Integers: both ends cut, then without
+    rounding and cut towards zero."""
+    kind = DType.F32 if dtype is None or dtype is DType.F32 else DType.I64
+    first, last = (m.cast(v, kind) if isinstance(v, Ref) else m.scalar(v, kind) for v in (start, end))
+    if steps < 2:
+        return m.add("expand", first, shape=(steps,))
+    at = m.add("iota", n=steps, start=0, step=1)
+    back = m.add("iota", n=steps, start=steps - 1, step=-1)
+    if kind is DType.I64:
+        sides = m.add("add", m.add("mul", first, back), m.add("mul", last, at))
+        return IMPORTERS["div.Tensor_mode"](  # type: ignore[no-any-return]
+            m, sides, steps - 1, rounding_mode="trunc"
+        )
+    step = m.add("div", m.add("sub", last, first), m.scalar(float(steps - 1), kind))
+    up = m.add("add", first, m.add("mul", step, m.as_float(at)))
+    down = m.add("sub", last, m.add("mul", step, m.as_float(back)))
+    return m.add("where", m.add("lt", at, m.scalar(steps // 2, DType.I64)), up, down)

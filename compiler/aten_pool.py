@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.aten_conv import Ints, pad, per_axis
+from ree.compiler.aten_reduce import sum_of
+from ree.compiler.aten_scan import lowest
 from ree.compiler.gradients import calls
-from ree.compiler.importer import Importer, Refused, aten
+from ree.compiler.importer import IMPORTERS, Importer, Refused, aten
 from ree.compiler.ir import Ref
+from ree.kernels.opdef import Array
 from ree.kernels.types import Dim, DType, TensorType
 
-MAX_CELLS = 64  # of an adaptive pooling whose windows differ
+MAX_CELLS = 64  # of an adaptive mean that is put together cell by cell
 
 
 # pooling over windows
@@ -58,6 +61,27 @@ def _room(
     return tuple(high)
 
 
+def _greatest(m: Importer, x: Ref, axis: int) -> tuple[Ref, Ref]:
+    """(the greatest element along an axis, where the first of them stands); integers by halves."""
+    if m.type(x).dtype is DType.F32:
+        return tuple(m.add(op, x, dim=axis, keepdim=False) for op in ("amax", "argmax"))  # type: ignore[return-value]
+    shape = m.type(x).shape
+    n = extent(shape[axis])
+    at = m.view(m.add("iota", n=n, start=0, step=1), (n, *(1,) * (len(shape) - 1 - axis)))
+    at = m.add("expand", at, shape=shape)
+    while n > 1:
+        half = (n + 1) // 2  # an odd middle is in both halves
+        (a, i), (b, j) = (
+            (m.take(x, axis, start, start + half), m.take(at, axis, start, start + half))
+            for start in (0, n - half)
+        )
+        first = m.add("where", m.add("eq", a, b), m.add("minimum", i, j), i)
+        at = m.add("where", m.add("gt", b, a), j, first)
+        x, n = m.add("maximum", a, b), half
+    out = (*shape[:axis], *shape[axis + 1 :])
+    return m.view(x, out), m.view(at, out)
+
+
 def _maxima(n: int) -> Callable[..., tuple[Ref, Callable[[], Ref]]]:
     """Maxima over windows, and how to find their places."""
 
@@ -65,18 +89,16 @@ def _maxima(n: int) -> Callable[..., tuple[Ref, Callable[[], Ref]]]:
         m: Importer, x: Ref, size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1,
         ceil_mode: bool = False,
     ) -> tuple[Ref, Callable[[], Ref]]:  # fmt: skip
-        if m.type(x).dtype is not DType.F32:
-            raise Refused(f"max_pool of {m.type(x).dtype.text}")
         size, padding, dilation = (per_axis(v, n) for v in (size, padding, dilation))
         step = per_axis(stride, n) if stride != () else size
         high = _room(m, x, size, step, padding, dilation, ceil_mode)
-        padded = pad(m, x, padding, high, float("-inf"))
+        padded = pad(m, x, padding, high, lowest(m.type(x).dtype))
         windows = _windows(m, padded, size, step, dilation)
         axis = m.type(windows).rank - n - 1
 
         def places() -> Ref:
             """Where the first of each stands among the elements of its channel."""
-            best = m.add("argmax", windows, dim=axis, keepdim=False)
+            best = _greatest(m, windows, axis)[1]
             place = m.scalar(0, DType.I64)
             for i, (have, out) in enumerate(
                 zip(m.type(x).shape[-n:], m.type(best).shape[-n:], strict=True)
@@ -90,8 +112,10 @@ def _maxima(n: int) -> Callable[..., tuple[Ref, Callable[[], Ref]]]:
                 place = m.add("add", m.add("mul", place, m.scalar(have, DType.I64)), at)
             return place
 
-        y = m.add("amax", windows, dim=axis, keepdim=False)
-        return m.rule(y, (windows,), calls.first_of(axis)), places
+        y = _greatest(m, windows, axis)[0]
+        if m.type(x).dtype is DType.F32:
+            y = m.rule(y, (windows,), calls.first_of(axis))
+        return y, places
 
     return f
 
@@ -115,7 +139,7 @@ def _avg_pool(n: int) -> Callable[..., Ref]:
     ) -> Ref:  # fmt: skip
         size, padding = per_axis(size, n), per_axis(padding, n)
         step = per_axis(stride, n) if stride != () else size
-        ones = (1,) * n
+        ones, whole = (1,) * n, m.type(x).dtype is DType.I64
         shape = m.type(x).shape[-n:]
         high = _room(m, x, size, step, padding, ones, ceil_mode)
         windows = _windows(m, pad(m, x, padding, high), size, step, ones)
@@ -123,10 +147,12 @@ def _avg_pool(n: int) -> Callable[..., Ref]:
         if divisor_override is None and (
             (not any(padding) or count_include_pad) and high == padding
         ):
+            if whole:
+                return _quotient(m, sum_of(m, windows, (axis,), False), m.scalar(prod(size), DType.I64))
             return m.add("mean", windows, dim=axis, keepdim=False)
-        total = m.add("sum", windows, dim=axis, keepdim=False)
+        total = sum_of(m, windows, (axis,), False)
         if divisor_override is not None:
-            return m.add("div", total, m.scalar(float(divisor_override), DType.F32))
+            return _quotient(m, total, m.scalar(divisor_override, m.type(total).dtype))
         # elements that count: those of x, or of x with its padding, that the window covers
         counts = np.ones((), np.int64)
         for i in range(n):
@@ -136,9 +162,16 @@ def _avg_pool(n: int) -> Callable[..., Ref]:
             if not count_include_pad:
                 low, end = np.maximum(low, 0), np.minimum(end, have)
             counts = counts[..., None] * (end - low)
-        return m.add("div", total, m.builder.const(counts.astype(np.float32)))
+        return _quotient(m, total, m.builder.const(counts.astype(m.type(total).dtype.numpy)))
 
     return f
+
+
+def _quotient(m: Importer, x: Ref, y: Ref) -> Ref:
+    """x / y, of integers cut towards zero."""
+    if m.type(x).dtype is DType.F32:
+        return m.add("div", x, y)
+    return IMPORTERS["div.Tensor_mode"](m, x, y, rounding_mode="trunc")  # type: ignore[no-any-return]
 
 
 aten("max_pool1d")(_max_pool(1))
@@ -195,9 +228,11 @@ def _cells(m: Importer, x: Ref, have: Ints, want: Ints) -> Ref:
     """Windows of different sizes: a mean for each cell, put side by side."""
     n = len(want)
     if prod(want) > MAX_CELLS:
-        raise Refused(
-            f"adaptive pooling of {have} to {want}: more than {MAX_CELLS} cells that differ"
-        )
+        windows, _, inside = _uneven(m, x, have, want)
+        windows = m.add("where", m.builder.const(inside), windows, m.scalar(0.0, DType.F32))
+        total = m.add("sum", windows, dim=m.type(x).rank - n, keepdim=False)
+        counts = inside.sum(axis=0, dtype=np.float32)
+        return m.add("div", total, m.builder.const(counts))
     lead = m.type(x).rank - n
 
     def along(y: Ref, i: int) -> Ref:
@@ -217,6 +252,57 @@ def _cells(m: Importer, x: Ref, have: Ints, want: Ints) -> Ref:
     return along(x, 0)
 
 
+def _uneven(m: Importer, x: Ref, have: Ints, want: Ints) -> tuple[Ref, Array, Array]:
+    """(windows [*lead, cells of a window, *want], the place of each cell in its channel, whether the cell
+    belongs to its window): all as large as the largest, filled with their last row and column."""
+    n, lead = len(want), m.type(x).rank - len(want)
+    places: Array = np.zeros((1,) * 2 * n, np.int64)
+    inside: Array = np.ones((1,) * 2 * n, bool)
+    for i, (h, w) in enumerate(zip(have, want, strict=True)):
+        cell = np.arange(w)
+        start, stop = cell * h // w, -(-(cell + 1) * h // w)
+        k = np.arange(max(stop - start))[:, None]
+        shape = [1] * 2 * n
+        shape[i], shape[n + i] = k.size, w
+        at = np.minimum(start + k, stop - 1).reshape(shape)
+        places, inside = places * h + at, inside & (start + k < stop).reshape(shape)
+    sizes = places.shape[:n]
+    places, inside = (v.reshape(prod(sizes), *want) for v in (places, inside))
+    shape = m.type(x).shape[:lead]
+    flat = m.view(x, (*shape, prod(have)))
+    flat = m.add("permute", flat, dims=(lead, *range(lead)))
+    windows = m.add("index", flat, m.builder.const(places))
+    order = (*range(n + 1, n + 1 + lead), *range(n + 1))
+    return m.add("permute", windows, dims=order), places, inside
+
+
+def _adaptive_max(n: int) -> Callable[..., tuple[Ref, Ref]]:
+    """Each cell's element at the place of its greatest, which gets its gradient, and that place."""
+
+    def f(m: Importer, x: Ref, size: Any) -> tuple[Ref, Ref]:
+        t = m.type(x)
+        lead = t.shape[: t.rank - n]
+        have, want = tuple(extent(d) for d in t.shape[-n:]), per_axis(size, n)
+        if 0 in have:
+            raise Refused("adaptive max pooling of an axis without elements")
+        if 0 in want:
+            return tuple(m.add("full", shape=(*lead, *want), value=0 if d is DType.I64 else 0.0, dtype=d)
+                         for d in (t.dtype, DType.I64))  # type: ignore[return-value]  # fmt: skip
+        windows, places, _ = _uneven(m, x, have, want)
+        best = _greatest(m, m.stop(windows), t.rank - n)[1]
+        cells = m.add("iota", n=prod(want), start=0, step=1)
+        at = m.add("mul", best, m.scalar(prod(want), DType.I64))
+        at = m.add("add", at, m.view(cells, want))
+        where = m.add("index", m.builder.const(places.reshape(-1)), at)
+        flat = m.view(where, (*lead, prod(want)))
+        y = m.add("gather", m.view(x, (*lead, prod(have))), flat, dim=len(lead))
+        return m.view(y, (*lead, *want)), where
+
+    return f
+
+
+aten("adaptive_max_pool2d")(_adaptive_max(2))
+aten("adaptive_max_pool3d")(_adaptive_max(3))
 aten("adaptive_avg_pool1d")(_adaptive(1))
 aten("adaptive_avg_pool2d", "_adaptive_avg_pool2d")(_adaptive(2))
 aten("adaptive_avg_pool3d", "_adaptive_avg_pool3d")(_adaptive(3))

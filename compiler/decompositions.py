@@ -18,6 +18,7 @@ KEEP = (
     "logsumexp", "elu", "roll", "one_hot", "take_along_dim", "tril", "triu", "select_scatter", "index_add",
     "index_copy", "eye", "log_sigmoid_forward", "_prelu_kernel", "sinc", "xlogy", "logit",
     "binary_cross_entropy", "std.correction", "std_mean.correction", "celu",
+    "linspace.Tensor_Tensor", "linspace.Tensor_Scalar", "linspace.Scalar_Tensor",
 )  # fmt: skip
 
 
