@@ -61,6 +61,12 @@ repeat_interleave reshape roll rot90 round rsqrt rsub scatter scatter_add select
 sign signbit sin slice slice_scatter softmax sort split split_with_sizes sqrt square squeeze stack std
 std_mean sub sum t take_along_dim tan tanh tensor_split tile topk transpose tril triu true_divide
 trunc unbind unflatten unfold unsqueeze var var_mean vdot view vsplit vstack where xlogy zeros_like
+bucketize cdist cummax cummin cumprod grid_sampler_2d grid_sampler_3d index_reduce.amax index_reduce.amin
+index_reduce.mean index_reduce.prod kthvalue linspace.tensor_overload logcumsumexp median mode nanmedian
+nn.functional.adaptive_avg_pool3d nn.functional.adaptive_max_pool1d nn.functional.adaptive_max_pool2d
+nn.functional.adaptive_max_pool3d nn.functional.avg_pool3d nn.functional.embedding_bag nn.functional.fold
+nn.functional.grid_sample nn.functional.max_pool3d nn.functional.pdist scatter_reduce.amax scatter_reduce.amin
+scatter_reduce.mean scatter_reduce.prod scatter_reduce.sum searchsorted
 """
 NAMES = _NAMES.split()
 

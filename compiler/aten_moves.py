@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, aten
+from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
 from ree.compiler.ir import Ref
 from ree.kernels.casts import WIDE
 from ree.kernels.types import Dim, DType, Sym, TensorType, broadcast_shapes, dim_min, product
@@ -334,7 +334,9 @@ def _linspace(
     """Floats: from the nearer end, by (end - start) / (steps - 1). Integers: both ends cut, then without
     rounding and cut towards zero."""
     kind = DType.F32 if dtype is None or dtype is DType.F32 else DType.I64
-    first, last = (m.cast(v, kind) if isinstance(v, Ref) else m.scalar(v, kind) for v in (start, end))
+    first, last = (
+        m.cast(v, kind) if isinstance(v, Ref) else m.scalar(v, kind) for v in (start, end)
+    )
     if steps < 2:
         return m.add("expand", first, shape=(steps,))
     at = m.add("iota", n=steps, start=0, step=1)

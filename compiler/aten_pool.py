@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ree.compiler.aten_conv import Ints, pad, per_axis
 from ree.compiler.aten_reduce import sum_of
@@ -148,7 +149,9 @@ def _avg_pool(n: int) -> Callable[..., Ref]:
             (not any(padding) or count_include_pad) and high == padding
         ):
             if whole:
-                return _quotient(m, sum_of(m, windows, (axis,), False), m.scalar(prod(size), DType.I64))
+                return _quotient(
+                    m, sum_of(m, windows, (axis,), False), m.scalar(prod(size), DType.I64)
+                )
             return m.add("mean", windows, dim=axis, keepdim=False)
         total = sum_of(m, windows, (axis,), False)
         if divisor_override is not None:
@@ -252,12 +255,14 @@ def _cells(m: Importer, x: Ref, have: Ints, want: Ints) -> Ref:
     return along(x, 0)
 
 
-def _uneven(m: Importer, x: Ref, have: Ints, want: Ints) -> tuple[Ref, Array, Array]:
+def _uneven(
+    m: Importer, x: Ref, have: Ints, want: Ints
+) -> tuple[Ref, Array, npt.NDArray[np.bool_]]:
     """(windows [*lead, cells of a window, *want], the place of each cell in its channel, whether the cell
     belongs to its window): all as large as the largest, filled with their last row and column."""
     n, lead = len(want), m.type(x).rank - len(want)
     places: Array = np.zeros((1,) * 2 * n, np.int64)
-    inside: Array = np.ones((1,) * 2 * n, bool)
+    inside: npt.NDArray[np.bool_] = np.ones((1,) * 2 * n, bool)
     for i, (h, w) in enumerate(zip(have, want, strict=True)):
         cell = np.arange(w)
         start, stop = cell * h // w, -(-(cell + 1) * h // w)
@@ -267,9 +272,8 @@ def _uneven(m: Importer, x: Ref, have: Ints, want: Ints) -> tuple[Ref, Array, Ar
         at = np.minimum(start + k, stop - 1).reshape(shape)
         places, inside = places * h + at, inside & (start + k < stop).reshape(shape)
     sizes = places.shape[:n]
-    places, inside = (v.reshape(prod(sizes), *want) for v in (places, inside))
-    shape = m.type(x).shape[:lead]
-    flat = m.view(x, (*shape, prod(have)))
+    places, inside = places.reshape(prod(sizes), *want), inside.reshape(prod(sizes), *want)
+    flat = m.view(x, (*m.type(x).shape[:lead], prod(have)))
     flat = m.add("permute", flat, dims=(lead, *range(lead)))
     windows = m.add("index", flat, m.builder.const(places))
     order = (*range(n + 1, n + 1 + lead), *range(n + 1))

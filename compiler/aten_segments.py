@@ -122,7 +122,11 @@ def scatter_reduce(
     y = reduced(m, reduce, x, axis, index, src, include_self)
     if m.random is None or t.dtype is not F32 or reduce == "prod":
         return y  # extremes need the rule of their gradient in a training step alone
-    return _shared(m, y, x, axis, index, src, include_self)
+    y = _shared(m, y, x, axis, index, src, include_self)
+    if include_self:
+        return y
+    touched = m.add("gt", _counts(m, x, axis, index), m.scalar(0.0, F32))
+    return m.add("where", touched, y, x)
 
 
 @aten("scatter_reduce.two")

@@ -46,7 +46,45 @@ FAMILIES = {
         "one axis": (conv(F.conv_transpose1d, stride=4, padding=2), (randn(2, 5, 6), randn(5, 3, 8))),
         "three axes": (conv(F.conv_transpose3d, stride=2), (randn(1, 2, 2, 3, 2), randn(2, 3, 2, 2, 2))),
     },
+    "places": {
+        "cumprod": (lambda x: torch.cumprod(x, 1), (randn(3, 7),)),
+        "cumprod with zeros": (lambda x: torch.cumprod(x.round(), 0), (randn(6, 3),)),
+        "cummax": (lambda x: torch.cummax(x, 1)[0], (randn(3, 9),)),
+        "cummax, ties": (lambda x: torch.cummax(x, 1)[0], (randn(3, 20).round(),)),
+        "cummin": (lambda x: torch.cummin(x, 0)[0], (randn(9, 2),)),
+        "logcumsumexp": (lambda x: torch.logcumsumexp(x, 1), (randn(3, 9),)),
+        "median": (lambda x: torch.median(x, 1)[0], (randn(3, 9),)),
+        "median of all, ties": (lambda x: torch.median(x), (randn(5, 9).round(),)),
+        "nanmedian": (lambda x: torch.nanmedian(x), (randn(5, 8),)),
+        "mode": (lambda x: torch.mode(x, 1)[0], (randn(4, 6).round(),)),
+        **{f"scatter_reduce {how} {own}": (
+            lambda x, i, y, how=how, own=own: x.scatter_reduce(0, i, y, how, include_self=own),
+            (randn(5, 3), ints(5, 9, 3), randn(9, 3))) for how in ("sum", "mean", "prod", "amax", "amin")
+           for own in (True, False)},
+        **{f"scatter_reduce {how}, ties": (
+            lambda x, i, y, how=how: x.scatter_reduce(0, i, y, how),
+            (randn(5, 3).round(), ints(5, 29, 3), randn(29, 3).round())) for how in ("amax", "amin")},
+        "index_reduce": (lambda x, i, y: x.index_reduce(1, i, y, "mean"),
+                         (randn(3, 4), ints(4, 7), randn(3, 7))),
+        **{f"embedding_bag {mode}": (lambda w, i, mode=mode: F.embedding_bag(i, w, mode=mode, padding_idx=2),
+                                     (randn(9, 4), ints(9, 3, 5))) for mode in ("sum", "mean", "max")},
+        "embedding_bag, weights": (lambda w, i, p: F.embedding_bag(i, w, mode="sum", per_sample_weights=p),
+                                   (randn(9, 4), ints(9, 3, 5), randn(3, 5))),
+        **{f"grid_sample {mode} {padding}": (
+            lambda x, g, mode=mode, padding=padding: F.grid_sample(x, g, mode, padding, False),
+            (randn(2, 2, 5, 6), randn(2, 3, 4, 2))) for mode in ("bilinear", "nearest", "bicubic")
+           for padding in ("zeros", "border", "reflection")},
+        "grid_sample, three axes": (lambda x, g: F.grid_sample(x, g, align_corners=True),
+                                    (randn(1, 2, 3, 4, 5), 0.7 * randn(1, 2, 3, 2, 3))),
+        **{f"cdist {p}": (lambda a, b, p=p: torch.cdist(a, b, p), (randn(4, 5), randn(3, 5)))
+           for p in (1.0, 2.0, 3.0, math.inf)},
+        "cdist of equal rows": (lambda a, b: torch.cdist(a, torch.cat((a, b))), (randn(4, 5), randn(3, 5))),
+        "pdist": (lambda a: F.pdist(a), (randn(6, 4),)),
+    },
     "pooling": {
+        "adaptive max": (lambda x: F.adaptive_max_pool2d(x, (5, 3)), (randn(2, 3, 8, 7),)),
+        "adaptive max, ties": (lambda x: F.adaptive_max_pool2d(x, (5, 3)), (randn(2, 3, 8, 7).round(),)),
+        "adaptive, many cells": (lambda x: F.adaptive_avg_pool2d(x, (9, 8)), (randn(1, 2, 12, 11),)),
         "max": (lambda x: F.max_pool2d(x, 2), (randn(2, 3, 8, 9),)),
         "max, overlapping": (lambda x: F.max_pool2d(x, 3, 2, 1), (randn(1, 4, 11, 12),)),
         "max, dilated": (lambda x: F.max_pool2d(x, (2, 3), 1, dilation=(3, 2)), (randn(1, 2, 9, 9),)),
