@@ -190,6 +190,12 @@ def _checked(m: Importer, index: Ref, size: Dim) -> Ref:
     return m.add("index", m.add("iota", n=size, start=0, step=1), index)
 
 
+def _from_start(m: Importer, index: Ref, size: Dim) -> Ref:
+    """The index, where torch takes none from the end; a negative one is an error."""
+    table = m.view(m.add("iota", n=size, start=0, step=1), (size, 1))
+    return m.view(m.add("embedding", table, index), m.type(index).shape)
+
+
 def _flat_index(m: Importer, indices: Sequence[Ref], sizes: Sequence[Dim], head: Shape) -> Ref:
     """One index vector into the axes merged, which have these sizes."""
     if len(indices) == 1:
@@ -248,7 +254,9 @@ def _along(op: str) -> Callable[..., Ref]:
             (src, a), _ = m.promote(src, alpha)
             src = m.add("mul", src, a)
         x, index, src = (_at_least_1d(m, v) for v in (x, index, m.cast(src, t.dtype)))
-        y = m.add(op, x, index, src, dim=m.axis(dim, t.rank))
+        axis = m.axis(dim, t.rank)
+        index = _from_start(m, m.cast(index, DType.I64), m.type(x).shape[axis])
+        y = m.add(op, x, index, src, dim=axis)
         return y if t.rank else m.view(y, ())
 
     return f

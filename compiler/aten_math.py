@@ -64,10 +64,16 @@ def _floor_divide(m: Importer, x: Value, y: Value) -> Ref:
 def _fmod(m: Importer, x: Ref, y: Value) -> Ref:
     """The remainder of magnitudes, with the sign of x."""
     (a, b), dtype = m.promote(x, y)
-    r = m.add("remainder", m.add("abs", a), m.add("abs", b))
-    negative = m.add("lt", a, m.scalar(0, dtype))
-    y = m.add("where", negative, m.add("neg", r), r)
-    return m.rule(y, (a, b), calls.FMOD) if dtype is F32 else y
+    zero = m.scalar(0, dtype)
+    negative = m.add("lt", a, zero)
+    if dtype is F32:
+        size = m.add("abs", b)
+        y = m.add("remainder", a, m.add("where", negative, m.add("neg", size), size))
+        return m.rule(y, (a, b), calls.FMOD)
+    r = m.add("remainder", a, b)  # a magnitude of the least integer would not be one
+    across = m.add("ne", negative, m.add("lt", b, zero))
+    across = m.add("logical_and", across, m.add("ne", r, zero))
+    return m.add("where", across, m.add("sub", r, b), r)
 
 
 @aten("div.Tensor_mode", "div.Scalar_mode")

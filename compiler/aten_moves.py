@@ -254,7 +254,7 @@ def _full(
 ) -> Ref:
     if dtype is None:
         kinds = {bool: DType.BOOL, int: DType.I64, float: DType.F32}
-        dtype = kinds[type(value)]
+        dtype = DType.I64 if isinstance(value, Sym) else kinds[type(value)]
     if dtype not in (DType.F32, DType.I64, DType.BOOL):
         raise Refused(f"dtype {dtype.text}")
     if isinstance(value, Sym):

@@ -63,8 +63,15 @@ def _index_select(m: Importer, x: Ref, dim: int, index: Ref) -> Ref:
     if m.type(x).rank == 0:
         return m.view(_index_select(m, m.view(x, (1,)), 0, index), ())
     axis = m.axis(dim, m.type(x).rank)
-    put = IMPORTERS["index.Tensor"]
-    return put(m, x, [None] * axis + [m.view(index, (product(m.type(index).shape),))])  # type: ignore[no-any-return]
+    order = (axis, *(i for i in range(m.type(x).rank) if i != axis))
+    shape = tuple(m.type(x).shape[i] for i in order)
+    count = product(m.type(index).shape)
+    table = m.view(m.add("permute", x, dims=order) if axis else x, (shape[0], product(shape[1:])))
+    # rows of a table, as embedding's: a negative index is out of range
+    y = m.add("embedding", table, m.view(m.cast(index, DType.I64), (count,)))
+    y = m.view(y, (count, *shape[1:]))
+    back = tuple(int(i) for i in np.argsort(order))
+    return m.add("permute", y, dims=back) if axis else y
 
 
 @aten("roll")

@@ -109,7 +109,9 @@ def _maxima(n: int) -> Callable[..., tuple[Ref, Callable[[], Ref]]]:
                 at = m.add("mul", at, m.scalar(dilation[i], DType.I64))
                 first = m.add("iota", n=out, start=-padding[i], step=step[i])
                 at = m.add("add", m.view(first, (out, *(1,) * (n - 1 - i))), at)
-                at = m.add("maximum", at, m.scalar(0, DType.I64))  # padding, if all is -inf
+                # padding, if all is -inf: the first place of the window that is inside
+                inside = m.add("remainder", at, m.scalar(dilation[i], DType.I64))
+                at = m.add("maximum", at, inside)
                 place = m.add("add", m.add("mul", place, m.scalar(have, DType.I64)), at)
             return place
 

@@ -31,7 +31,7 @@ def _pad(
     m: Importer, x: Ref, amounts: Any, mode: str = "constant", value: float | None = None
 ) -> Ref:
     if mode == "constant":
-        return _constant_pad(m, x, amounts, value or 0.0)  # type: ignore[no-any-return]
+        return _constant_pad(m, x, amounts, 0.0 if value is None else value)  # type: ignore[no-any-return]
     rank = m.type(x).rank
     for i in range(len(amounts) // 2):
         low, high = amounts[2 * i], amounts[2 * i + 1]

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -341,10 +341,14 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
             problems.append(f"{name} at {_origin(node).location or 'unknown line'}: {e}")
             imp.env[node.name] = _zeros(imp, val, symbols)
         return
+    half = _half_operand(node) if name.split(".")[0] in ROUNDS_NUMBERS else None
 
     def resolve(a: Any) -> Any:
         if isinstance(a, torch.fx.Node):
             x = imp.env[a.name]
+            near = a.meta.get("val")
+            if half is not None and isinstance(near, torch.Tensor) and near.dtype is torch.float32:
+                x = imp.cast(x, cast(DType, dtype_of(half)))  # of rank 0: it takes the other's type
             return _widened(imp, x) if widen else x
         if isinstance(a, list | tuple):
             return tuple(resolve(x) for x in a)
@@ -354,10 +358,14 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
             dtype = dtype_of(a)
             if dtype is None:
                 raise Refused(f"dtype {a}")
-            return WIDE.get(dtype, dtype)
+            return dtype if name in CASTS else WIDE.get(dtype, dtype)
+        if half is not None and isinstance(a, int | float):
+            return float(torch.tensor(a, dtype=half))
         return a
 
     try:
+        if name == "as_strided":
+            _laid_out(node.args[0])
         args = [resolve(a) for a in node.args]
         kwargs = {k: resolve(v) for k, v in node.kwargs.items()}
         call = _importer(name, has_pair(*args, *kwargs.values()))
@@ -386,6 +394,31 @@ MOVES = {
     "getitem", "<built-in function getitem>", "repeat", "clone", "alias", "detach", "contiguous",
     "lift_fresh_copy", "embedding", "index.Tensor", "gather",
 }  # fmt: skip
+
+
+CASTS = {"_to_copy", "to.dtype"}  # straight to the type asked for: i32 saturates, i64 would be cut
+
+# these round a number beside half precision to the tensor's type; others compute with it in float32
+ROUNDS_NUMBERS = {"eq", "ne", "lt", "le", "gt", "ge", "fmod", "remainder"}
+
+
+def _half_operand(node: torch.fx.Node) -> torch.dtype | None:
+    """The half type in which a call's operands meet, or None."""
+    vals = [a.meta.get("val") for a in node.args if isinstance(a, torch.fx.Node)]
+    dtypes = [t.dtype for t in vals if isinstance(t, torch.Tensor)]
+    ranked = [t.dtype for t in vals if isinstance(t, torch.Tensor) and t.dim()]
+    meet = ranked or dtypes
+    halves = {d for d in meet if d in (torch.float16, torch.bfloat16)}
+    floats = {d for d in meet if d.is_floating_point}
+    return halves.pop() if len(halves) == 1 and len(floats) == 1 else None
+
+
+def _laid_out(base: Any) -> None:
+    """as_strided reads the memory of its base: Refused unless that is its elements in order."""
+    val = base.meta.get("val")
+    symbolic = any(not isinstance(d, int) for d in val.shape)
+    if symbolic or not val.is_contiguous() or val.storage_offset() != 0:
+        raise Refused("as_strided of a tensor that is not contiguous from the start of its memory")
 
 
 def _widened(imp: Importer, x: Any) -> Any:

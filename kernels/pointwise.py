@@ -173,15 +173,15 @@ pointwise("ceil", 13, FLOAT1, rounding.ceil, "least integral value not below", "
 pointwise("trunc", 14, FLOAT1, rounding.trunc, "integral part", "exact")
 pointwise("sign", 15, NUMBER1, rounding.sign, "-1, 0 or 1; 0 for NaN", "exact")
 pointwise("floor_divide", 16, NUMBER2, rounding.floor_divide,
-          "floor(a / b), corrected by the sign of the remainder; integers: 0 if b is 0",
-          "exact below 2^24")  # fmt: skip
+          "the integer next to (a - remainder) / b; integers: 0 if b is 0",
+          "1.0 ulp")  # fmt: skip
 pointwise(
     "remainder",
     17,
     NUMBER2,
     rounding.remainder,
-    "fma(-floor(a / b), b, a), sign of b; integers: 0 if b is 0",
-    "exact where |a / b| < 2^24",
+    "the exact remainder of magnitudes, plus b if of the other sign; integers: 0 if b is 0",
+    "0.5 ulp",
 )
 pointwise("pow", 19, FLOAT2, pow_, "the float32 program pow", "1.0 ulp")
 pointwise("eq", 20, ANY2, eq, "a == b", "exact")

@@ -21,8 +21,10 @@ from ree.compiler.torch_types import dtype_of, to_numpy, to_torch
 from ree.errors import InputError, public
 from ree.executor import Executable
 from ree.kernels import opdef, registry  # noqa: F401  (operators)
+from ree.kernels.casts import cast_function, store
 from ree.kernels.numerics import canonical_nan
 from ree.kernels.opdef import Array
+from ree.kernels.scalar_numpy import evaluate as evaluate_scalar
 from ree.kernels.types import DType, TensorType, evaluate
 from ree.result import Names, Result, program_line, program_text
 from ree.traces.tensor import body_root, hash_from_root, tensor_hash
@@ -379,12 +381,29 @@ def array_of(
 def _converted(name: str, value: Any, a: Array, t: TensorType) -> Array:
     """Python's numbers as an array of another dtype; InputError for anything else."""
     if isinstance(value, bool | int | float | list | tuple) and a.dtype.kind in "bif":
-        return a.astype(t.dtype.numpy)
+        return _exactly(name, a, t)
     try:
         dtype = DType.of(a.dtype)
     except ValueError as e:
         raise InputError(f"input '{name}': expected {t}, got dtype {a.dtype}") from e
     raise InputError(f"input '{name}': expected dtype {t.dtype.text}, got {dtype.text}")
+
+
+def _exactly(name: str, a: Array, t: TensorType) -> Array:
+    """Python's numbers as t: rounded to a float type; InputError if an integer type cannot hold one."""
+    if t.dtype is DType.BF16:
+        with np.errstate(over="ignore"):
+            return store(
+                evaluate_scalar(cast_function(DType.F32, t.dtype), a.astype(np.float32)), t.dtype
+            )
+    with np.errstate(all="ignore"):
+        y = a.astype(t.dtype.numpy)
+        if t.dtype not in (DType.F32, DType.F16):
+            lost = np.nonzero((y.astype(a.dtype) != a).reshape(-1))[0]
+            if lost.size:
+                value = a.reshape(-1)[lost[0]]
+                raise InputError(f"input '{name}': expected {t}, got {value}, which it cannot hold")
+    return y
 
 
 __all__ = ["Names", "Program", "Result", "body_root", "hash_array"]
