@@ -27,7 +27,8 @@ def test_remainders_are_exact():
     b = torch.tensor([2 * math.pi, 1e-3, 6e-8, 2.0, 0.7, 2.0, INF])
     got = run(torch.fmod, a, b)
     want = [
-        math.fmod(x, y) if math.isfinite(x) else math.nan for x, y in zip(a.tolist(), b.tolist())
+        math.fmod(x, y) if math.isfinite(x) else math.nan
+        for x, y in zip(a.tolist(), b.tolist(), strict=True)
     ]
     assert np.array_equal(got.numpy(), np.float32(want), equal_nan=True)
     assert math.copysign(1, got[3]) == -1
