@@ -4,7 +4,11 @@
 #include <cstdint>
 #include <cstring>
 
+extern "C" int batch_reference(const char* function, const double* x, double* y, int n);
+
 namespace {
+
+constexpr int kBlock = 2048;
 
 struct Function {
   const char* name;
@@ -21,7 +25,8 @@ template <class R> R softplus(R x) {
   {#name, [](double x) { return std::name(x); }, [](long double x) { return std::name(x); }}
 const Function kFunctions[] = {
     REE_STD(exp), REE_STD(exp2), REE_STD(expm1), REE_STD(log), REE_STD(log2), REE_STD(log1p),
-    REE_STD(tanh), REE_STD(erf), REE_STD(sin), REE_STD(cos),
+    REE_STD(tanh), REE_STD(erf), REE_STD(sin), REE_STD(cos), REE_STD(tan), REE_STD(asin), REE_STD(acos),
+    REE_STD(atan), REE_STD(sinh), REE_STD(cosh), REE_STD(asinh), REE_STD(acosh), REE_STD(atanh), REE_STD(erfc),
     {"rsqrt", recip_sqrt<double>, recip_sqrt<long double>},
     {"sigmoid", logistic<double>, logistic<long double>},
     {"softplus", softplus<double>, softplus<long double>},
@@ -99,11 +104,19 @@ extern "C" {
 int compare(const char* name, uint32_t first, int64_t count, const float* y, Stats* stats) {
   for (const Function& fn : kFunctions) {
     if (std::strcmp(fn.name, name) != 0) continue;
-    for (int64_t i = 0; i < count; ++i) {
-      const uint32_t in = first + (uint32_t)i;
-      float x;
-      std::memcpy(&x, &in, sizeof x);
-      judge(fn.fast(x), y[i], in, *stats, [&] { return fn.exact(x); });
+    double x[kBlock], f[kBlock];
+    for (int64_t i = 0; i < count; i += kBlock) {
+      const int n = (int)(count - i < kBlock ? count - i : kBlock);
+      for (int j = 0; j < n; ++j) {
+        const uint32_t in = first + (uint32_t)(i + j);
+        float xj;
+        std::memcpy(&xj, &in, sizeof xj);
+        x[j] = xj;
+      }
+      if (!batch_reference(name, x, f, n))
+        for (int j = 0; j < n; ++j) f[j] = fn.fast(x[j]);
+      for (int j = 0; j < n; ++j)
+        judge(f[j], y[i + j], first + (uint32_t)(i + j), *stats, [&] { return fn.exact(x[j]); });
     }
     return 0;
   }

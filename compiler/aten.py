@@ -36,7 +36,8 @@ def _unary(op: str) -> Callable[..., Ref]:
 
 
 for _name in ("exp", "log", "tanh", "erf", "sin", "cos", "sqrt", "rsqrt", "sigmoid", "silu", "exp2",
-              "expm1", "log2", "log1p"):  # fmt: skip
+              "expm1", "log2", "log1p", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh",
+              "atanh", "erfc"):  # fmt: skip
     IMPORTERS[_name] = _unary(_name)
 
 

@@ -133,12 +133,6 @@ def _log10(m: Importer, x: Ref) -> Ref:
     return m.add("mul", m.add("log", m.as_float(x)), m.scalar(1 / math.log(10), F32))
 
 
-@aten("tan")
-def _tan(m: Importer, x: Ref) -> Ref:
-    x = m.as_float(x)
-    return m.add("div", m.add("sin", x), m.add("cos", x))
-
-
 # predicates
 
 

@@ -204,6 +204,8 @@ for _f, _code in [
     (fn.exp, 50), (fn.log, 51), (fn.tanh, 52), (fn.erf, 53), (fn.sin, 54), (fn.cos, 55),
     (fn.rsqrt, 56), (fn.sigmoid, 57), (fn.silu, 58), (fn.gelu, 59), (fn.gelu_tanh, 60),
     (fn.relu, 61), (fn.exp2, 62), (fn.expm1, 63), (fn.log2, 64), (fn.log1p, 65), (fn.softplus, 66),
+    (fn.tan, 90), (fn.asin, 91), (fn.acos, 92), (fn.atan, 93), (fn.sinh, 94), (fn.cosh, 95), (fn.asinh, 96),
+    (fn.acosh, 97), (fn.atanh, 98), (fn.erfc, 99),
 ]:  # fmt: skip
     _bound = f"{fn.BOUNDS[_f.name]} ulp" if _f.name in fn.BOUNDS else COMPOSED[_f.name]
     pointwise(_f.name, _code, FLOAT1, _f, f"the float32 program {_f.name}", _bound)

@@ -33,11 +33,13 @@ from ree.kernels.scalar_explog import (
     log1p,
     log2,
 )
-from ree.kernels.scalar_trig import cos, sin
+from ree.kernels.scalar_hyperbolic import acos, acosh, asin, asinh, atan, atanh, cosh, erfc, sinh
+from ree.kernels.scalar_trig import cos, sin, tan
 
 __all__ = [
-    "BOUNDS", "FUNCTIONS", "MEASURED", "cos", "erf", "exp", "exp2", "expm1", "gelu", "gelu_tanh", "log",
-    "log1p", "log2", "relu", "rsqrt", "sigmoid", "silu", "sin", "softplus", "tanh",
+    "BOUNDS", "FUNCTIONS", "MEASURED", "acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "erf",
+    "erfc", "exp", "exp2", "expm1", "gelu", "gelu_tanh", "log", "log1p", "log2", "relu", "rsqrt", "sigmoid",
+    "silu", "sin", "sinh", "softplus", "tan", "tanh",
 ]  # fmt: skip
 
 TANH = (0xBEAAAAA9, 0x3E08881D, 0xBD5CFB2A, 0x3CB25D08, 0xBC0C5C3E, 0x3B475DE6, 0xBA56226D,
@@ -122,15 +124,18 @@ FUNCTIONS: dict[str, Function] = {
     f.name: f
     for f in (
         exp, exp2, expm1, log, log2, log1p, tanh, erf, sin, cos, rsqrt, sigmoid, softplus, silu,
-        gelu, gelu_tanh, relu,
+        gelu, gelu_tanh, relu, tan, asin, acos, atan, sinh, cosh, asinh, acosh, atanh, erfc,
     )
 }  # fmt: skip
 # Largest |y - f| / ulp(f). benchmarks/exhaustive_scalar.py verifies it over all 2^32 inputs.
 BOUNDS = {
     "exp": 1.0, "exp2": 1.0, "expm1": 1.0, "log": 1.0, "log2": 1.0, "log1p": 1.0, "tanh": 1.0,
     "erf": 1.0, "sin": 1.0, "cos": 1.0, "rsqrt": 1.5, "sigmoid": 2.5, "softplus": 2.5,
+    "tan": 1.0, "asin": 1.0, "acos": 1.0, "atan": 1.0, "sinh": 1.0, "cosh": 1.0, "asinh": 1.0, "acosh": 1.0,
+    "atanh": 1.0, "erfc": 1.0,
 }  # fmt: skip
 # Measured so, with the result in benchmarks/results.
 MEASURED = (
     "exp", "log", "tanh", "erf", "sin", "cos", "rsqrt", "sigmoid", "exp2", "expm1", "log2", "log1p", "softplus",
+    "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erfc",
 )  # fmt: skip

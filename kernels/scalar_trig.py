@@ -63,8 +63,8 @@ def _reduce(a: Expr) -> tuple[Expr, Expr, Expr]:
     return quadrant, r, tail
 
 
-def _sin_cos(a: Expr) -> tuple[Expr, Expr, Expr]:
-    """(quadrant, sin r, cos r) for a >= 0."""
+def _parts(a: Expr) -> tuple[Expr, Expr, Expr, Expr, Expr]:
+    """(quadrant, r, s, h, w) with sin r = r + s and cos r = h + w, the second of each a tail, for a >= 0."""
     small = a < QUARTER_PI
     q, r, tail = _reduce(select(a < HALF, HALF, a))
     q, r, tail = select(small, const(0, U32), q), select(small, a, r), select(small, ZERO, tail)
@@ -73,9 +73,14 @@ def _sin_cos(a: Expr) -> tuple[Expr, Expr, Expr]:
     half = u * 0.5
     h = ONE - half
     low = (ONE - h) - half
-    s = r + fma(u * r, horner(u, SIN), h * tail)
-    c = h + fma(u * u, horner(u, COS), fma(-s, tail, low))
-    return q, s, c
+    s = fma(u * r, horner(u, SIN), h * tail)
+    return q, r, s, h, fma(u * u, horner(u, COS), fma(-(r + s), tail, low))
+
+
+def _sin_cos(a: Expr) -> tuple[Expr, Expr, Expr]:
+    """(quadrant, sin r, cos r) for a >= 0."""
+    q, r, s, h, w = _parts(a)
+    return q, r + s, h + w
 
 
 def _quarter(q: Expr, s: Expr, c: Expr, sign: Expr) -> Expr:
@@ -96,3 +101,19 @@ def cos(x: Expr) -> Expr:
     a = absolute(x)
     q, s, c = _sin_cos(a)
     return select(a < INF, _quarter(q + 1, s, c, const(0, U32)), NAN)
+
+
+@function("tan", F32)
+def tan(x: Expr) -> Expr:
+    """sin / cos of the reduced argument, or -cos / sin, with the tails of both."""
+    a = absolute(x)
+    q, r, t, h, w = _parts(a)
+    s, c = r + t, h + w
+    s_low, c_low = t - (s - r), w - (c - h)
+    odd = eq(q & 1, 1)
+    n, n_low = select(odd, -c, s), select(odd, -c_low, s_low)
+    d, d_low = select(odd, s, c), select(odd, s_low, c_low)
+    y = n / d
+    low = (fma(-y, d, n) + fma(-y, d_low, n_low)) / d
+    y = bitcast(bitcast(y + low, U32) ^ (bitcast(x, U32) & 0x80000000), F32)
+    return select(a < INF, select(eq(x, ZERO), x, y), NAN)

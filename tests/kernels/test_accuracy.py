@@ -31,6 +31,8 @@ UNARY = {
     "log2": torch.log2, "log1p": torch.log1p, "tanh": torch.tanh, "erf": torch.erf,
     "sin": torch.sin, "cos": torch.cos, "rsqrt": torch.rsqrt, "sigmoid": torch.sigmoid,
     "softplus": torch.nn.functional.softplus,
+    **{n: getattr(torch, n) for n in ("tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
+                                      "erfc")},
 }  # fmt: skip
 
 
@@ -39,6 +41,10 @@ def test_scalar_functions(op):
     x = np.concatenate([randn(50_000), 8 * randn(50_000), 1e-3 * randn(10_000)])
     if op in ("log", "log2", "rsqrt"):
         x = np.abs(x) + np.float32(1e-30)
+    if op in ("asin", "acos", "atanh"):
+        x = np.tanh(x)[np.abs(np.tanh(x)) < 1]
+    if op == "acosh":
+        x = 1 + np.abs(x)
     if op == "log1p":
         x = np.maximum(x, np.float32(-0.999))
     f = UNARY[op]
