@@ -34,39 +34,39 @@ HALVES = (torch.bfloat16, torch.float16)
 # relative to the greatest magnitude of the result; torch itself accumulates in another order
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 _NAMES = """
-abs add addmm addmv addbmm baddbmm addcdiv addcmul all amax amin any arange argmax argmin argsort as_strided
-atleast_1d atleast_2d bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor
-bmm broadcast_tensors broadcast_to cat ceil chunk clamp clamp_max clamp_min clone column_stack constant_pad_nd
-contiguous cos cumsum diag_embed diagonal diff div dot dsplit dstack einsum empty_like eq erf exp exp2 expand
-expand_as expm1 eye flatten flip fliplr flipud floor floor_divide fmod full full_like gather ge gt heaviside
-hsplit hstack index_add index_copy index_fill index_put index_select inner isfinite isinf isnan isneginf
-isposinf le lerp linalg.norm linalg.vector_norm linspace log log10 log1p log2 log_softmax logaddexp
-logical_and logical_not logical_or logical_xor logsumexp lt masked_fill matmul max
-max_pool2d_with_indices_backward maximum mean min minimum mm movedim msort mul mv narrow ne neg
-nn.functional.adaptive_avg_pool1d nn.functional.adaptive_avg_pool2d nn.functional.avg_pool1d
-nn.functional.avg_pool2d nn.functional.batch_norm nn.functional.celu nn.functional.conv1d nn.functional.conv2d
-nn.functional.conv_transpose1d nn.functional.conv_transpose2d nn.functional.cosine_similarity
-nn.functional.cross_entropy nn.functional.elu nn.functional.embedding nn.functional.gelu nn.functional.glu
-nn.functional.group_norm nn.functional.hardshrink nn.functional.hardsigmoid nn.functional.hardswish
-nn.functional.hardtanh nn.functional.interpolate nn.functional.l1_loss nn.functional.layer_norm
-nn.functional.leaky_relu nn.functional.linear nn.functional.logsigmoid nn.functional.max_pool1d
-nn.functional.max_pool2d nn.functional.mish nn.functional.mse_loss nn.functional.nll_loss
-nn.functional.normalize nn.functional.one_hot nn.functional.pad nn.functional.pixel_shuffle
-nn.functional.pixel_unshuffle nn.functional.prelu nn.functional.relu nn.functional.relu6
-nn.functional.rms_norm nn.functional.scaled_dot_product_attention nn.functional.selu nn.functional.silu
-nn.functional.smooth_l1_loss nn.functional.softmin nn.functional.softplus nn.functional.softsign
-nn.functional.tanhshrink nn.functional.threshold nn.functional.unfold nn.functional.upsample_bilinear
-nn.functional.upsample_nearest norm ones_like outer permute pow prod ravel reciprocal remainder repeat
-repeat_interleave reshape roll rot90 round rsqrt rsub scatter scatter_add select select_scatter sgn sigmoid
-sign signbit sin slice slice_scatter softmax sort split split_with_sizes sqrt square squeeze stack std
-std_mean sub sum t take_along_dim tan tanh tensor_split tile topk transpose tril triu true_divide
-trunc unbind unflatten unfold unsqueeze var var_mean vdot view vsplit vstack where xlogy zeros_like
-bucketize cdist cummax cummin cumprod grid_sampler_2d grid_sampler_3d index_reduce.amax index_reduce.amin
-index_reduce.mean index_reduce.prod kthvalue linspace.tensor_overload logcumsumexp median mode nanmedian
+abs acos acosh add addbmm addcdiv addcmul addmm addmv all amax amin any arange argmax argmin argsort as_strided
+asin asinh atan atan2 atanh atleast_1d atleast_2d baddbmm bitwise_and bitwise_left_shift bitwise_not bitwise_or
+bitwise_right_shift bitwise_xor bmm broadcast_tensors broadcast_to bucketize cat cdist ceil chunk clamp
+clamp_max clamp_min clone column_stack constant_pad_nd contiguous copysign cos cosh cummax cummin cumprod
+cumsum diag_embed diagonal diff div dot dsplit dstack einsum empty_like eq erf erfc exp exp2 expand expand_as
+expm1 eye flatten flip fliplr flipud floor floor_divide fmax fmin fmod full full_like gather ge grid_sampler_2d
+grid_sampler_3d gt heaviside hsplit hstack hypot index_add index_copy index_fill index_put index_reduce.amax
+index_reduce.amin index_reduce.mean index_reduce.prod index_select inner isfinite isinf isnan isneginf isposinf
+kthvalue le lerp linalg.norm linalg.vector_norm linspace linspace.tensor_overload log log10 log1p log2
+log_softmax logaddexp logaddexp2 logcumsumexp logical_and logical_not logical_or logical_xor logsumexp lt
+masked_fill matmul max max_pool2d_with_indices_backward maximum mean median min minimum mm mode movedim msort
+mul mv nanmedian narrow ne neg nn.functional.adaptive_avg_pool1d nn.functional.adaptive_avg_pool2d
 nn.functional.adaptive_avg_pool3d nn.functional.adaptive_max_pool1d nn.functional.adaptive_max_pool2d
-nn.functional.adaptive_max_pool3d nn.functional.avg_pool3d nn.functional.embedding_bag nn.functional.fold
-nn.functional.grid_sample nn.functional.max_pool3d nn.functional.pdist scatter_reduce.amax scatter_reduce.amin
-scatter_reduce.mean scatter_reduce.prod scatter_reduce.sum searchsorted
+nn.functional.adaptive_max_pool3d nn.functional.avg_pool1d nn.functional.avg_pool2d nn.functional.avg_pool3d
+nn.functional.batch_norm nn.functional.celu nn.functional.conv1d nn.functional.conv2d
+nn.functional.conv_transpose1d nn.functional.conv_transpose2d nn.functional.cosine_similarity
+nn.functional.cross_entropy nn.functional.elu nn.functional.embedding nn.functional.embedding_bag
+nn.functional.fold nn.functional.gelu nn.functional.glu nn.functional.grid_sample nn.functional.group_norm
+nn.functional.hardshrink nn.functional.hardsigmoid nn.functional.hardswish nn.functional.hardtanh
+nn.functional.interpolate nn.functional.l1_loss nn.functional.layer_norm nn.functional.leaky_relu
+nn.functional.linear nn.functional.logsigmoid nn.functional.max_pool1d nn.functional.max_pool2d
+nn.functional.max_pool3d nn.functional.mish nn.functional.mse_loss nn.functional.nll_loss
+nn.functional.normalize nn.functional.one_hot nn.functional.pad nn.functional.pdist nn.functional.pixel_shuffle
+nn.functional.pixel_unshuffle nn.functional.prelu nn.functional.relu nn.functional.relu6 nn.functional.rms_norm
+nn.functional.scaled_dot_product_attention nn.functional.selu nn.functional.silu nn.functional.smooth_l1_loss
+nn.functional.softmin nn.functional.softplus nn.functional.softsign nn.functional.tanhshrink
+nn.functional.threshold nn.functional.unfold nn.functional.upsample_bilinear nn.functional.upsample_nearest
+norm ones_like outer permute pow prod ravel reciprocal remainder repeat repeat_interleave reshape roll rot90
+round rsqrt rsub scatter scatter_add scatter_reduce.amax scatter_reduce.amin scatter_reduce.mean
+scatter_reduce.prod scatter_reduce.sum searchsorted select select_scatter sgn sigmoid sign signbit sin sinc
+sinh slice slice_scatter softmax sort split split_with_sizes sqrt square squeeze stack std std_mean sub sum t
+take_along_dim tan tanh tensor_split tile topk transpose tril triu true_divide trunc unbind unflatten unfold
+unsqueeze var var_mean vdot view vsplit vstack where xlogy zeros_like
 """
 NAMES = _NAMES.split()
 

@@ -33,6 +33,7 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     aten_random,
     aten_reduce,
     aten_resize,
+    aten_scalar,
     aten_scan,
     aten_segments,
     fourier,

@@ -15,6 +15,7 @@ from ree.kernels.scalar import (
     eq,
     fma,
     function,
+    ne,
     select,
     sqrt,
 )
@@ -237,3 +238,48 @@ def erfc(x: Expr) -> Expr:
     far = ((p + p_low) * power) * TWO_MINUS_64
     y = select(x < ZERO, TWO - far, far)
     return select(a < HALF, near, y)
+
+
+def negative(x: Expr) -> Expr:
+    """Whether the sign bit is set, of a NaN never."""
+    return (bitcast(x, I32) < 0) & eq(x, x)
+
+
+def atan2(y: Expr, x: Expr) -> Expr:
+    """atan of the lesser over the greater magnitude, from pi/2 and pi as the octant asks."""
+    a, b = absolute(y), absolute(x)
+    steep = b < a
+    n, d = select(steep, b, a), select(steep, a, b)
+    t = select(eq(n, d), select(eq(n, ZERO), ZERO, ONE), n / d)
+    r = atan(t)
+    r = select(steep, PIO2_HI - (r - PIO2_LO), r)
+    r = select(negative(x), TWO * PIO2_HI - (r - TWO * PIO2_LO), r)
+    return select(ne(x, x) | ne(y, y), NAN, with_sign(r, y))
+
+
+def hypot(x: Expr, y: Expr) -> Expr:
+    """sqrt(x^2 + y^2), scaled by 2^100 or 2^-64 where a square would leave the range; infinite if either is."""
+    a, b = absolute(x), absolute(y)
+    high = select(a < b, b, a)
+    up, down = high < bits(0x20000000), bits(0x5E000000) < high  # 2^-63, 2^61
+    there = select(up, const(2.0**100, F32), select(down, TWO_MINUS_64, ONE))
+    back = select(up, const(2.0**-100, F32), select(down, TWO_64, ONE))
+    p, q = a * there, b * there
+    return select(eq(a, INF) | eq(b, INF), INF, sqrt(fma(p, p, q * q)) * back)
+
+
+def copysign(x: Expr, y: Expr) -> Expr:
+    """The magnitude of x with the sign of y; a NaN counts as positive."""
+    a = absolute(x)
+    return select(negative(y), -a, a)
+
+
+def shift_left(x: Expr, n: Expr) -> Expr:
+    """x << n; 0 for counts outside [0, 63]."""
+    fits = (n >= 0) & (n <= 63)
+    return select(fits, x << select(fits, n, 0), 0)
+
+
+def shift_right(x: Expr, n: Expr) -> Expr:
+    """x >> n, arithmetic; by 63 for counts outside [0, 63]."""
+    return x >> select((n >= 0) & (n <= 63), n, 63)

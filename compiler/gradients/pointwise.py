@@ -96,6 +96,26 @@ _unary("sigmoid", lambda g: g.mul(g.y, g.op("sub", 1.0, g.y)))
 _unary("softplus", lambda g: g.op("sigmoid", g.x))
 
 
+def _square_sum(g: Site) -> Ref:
+    a, b = g.sources
+    return g.op("add", g.mul(a, a), g.mul(b, b))
+
+
+pointwise("atan2", lambda g: g.op("div", g.mul(g.dy, g.sources[1]), _square_sum(g)),
+          lambda g: g.op("neg", g.op("div", g.mul(g.dy, g.x), _square_sum(g))))  # fmt: skip
+pointwise("hypot", lambda g: g.mul(g.dy, g.op("div", g.x, g.y)),
+          lambda g: g.mul(g.dy, g.op("div", g.sources[1], g.y)))  # fmt: skip
+
+
+def _copysign(g: Site) -> Ref:
+    """dy with the sign that x got; 0 at 0."""
+    ratio = g.op("div", g.y, g.x)
+    return g.op("where", g.op("eq", g.x, 0.0), 0.0, g.mul(g.dy, ratio))
+
+
+pointwise("copysign", _copysign, None)
+
+
 def _silu(g: Site) -> Ref:
     s = g.op("sigmoid", g.x)
     return g.mul(s, g.op("add", 1.0, g.mul(g.x, g.op("sub", 1.0, s))))
@@ -135,5 +155,5 @@ def _cast(g: Site) -> Sequence[Thunk | None]:
 CONSTANT |= {
     "round", "floor", "ceil", "trunc", "sign", "floor_divide", "eq", "ne", "lt", "le", "gt", "ge",
     "logical_and", "logical_or", "logical_xor", "logical_not", "bitwise_and", "bitwise_or",
-    "bitwise_xor", "bitwise_not",
+    "bitwise_xor", "bitwise_not", "bitwise_left_shift", "bitwise_right_shift",
 }  # fmt: skip

@@ -109,6 +109,7 @@ F64 = {
     **{n: plain(getattr(torch, n)) for n in (
         "exp", "log", "tanh", "erf", "sin", "cos", "rsqrt", "sigmoid", "relu", "exp2", "expm1", "log2",
         "log1p", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erfc")},
+    "atan2": plain(torch.atan2), "hypot": plain(torch.hypot), "copysign": plain(torch.copysign),
     "silu": plain(F.silu), "gelu": plain(F.gelu), "softplus": plain(lambda x: F.softplus(x, 1, 1e9)),
     "gelu_tanh": plain(lambda x: F.gelu(x, approximate="tanh")),
     "linear": plain(F.linear), "matmul": plain(torch.matmul), "convolution": convolution,
