@@ -60,15 +60,6 @@ for _name, _aliases in (("bitwise_left_shift", ("__lshift__",)), ("bitwise_right
             IMPORTERS[f"{_spelling}.{_suffix}"] = _shift(_name)
 
 
-@aten("sinc", "special_sinc")
-def _sinc(m: Importer, x: Ref) -> Ref:
-    """sin(pi x) / (pi x), 1 at 0."""
-    x = m.as_float(x)
-    t = m.add("mul", x, m.scalar(math.pi, F32))
-    zero = m.add("eq", x, m.scalar(0.0, F32))
-    return m.add("where", zero, m.scalar(1.0, F32), m.add("div", m.add("sin", t), t))
-
-
 @aten("logaddexp2")
 def _logaddexp2(m: Importer, x: Ref, y: Ref) -> Ref:
     """The greater plus log2(1 + 2^-distance); equal infinities are themselves."""
