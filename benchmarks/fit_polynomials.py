@@ -78,7 +78,8 @@ def main() -> None:
                     else mp.mpf(1) / 24, list(range(4)), 1e-8, q * q, lambda u: u * u))  # fmt: skip
     third, sixth, quarter = mp.mpf(1) / 3, mp.mpf(1) / 6, 0.25
     for name, f, first, count, end in (
-        ("ATAN", mp.atan, -third, 6, quarter), ("ASIN", mp.asin, sixth, 6, quarter), ("SINH", mp.sinh, sixth, 4, 1.0),
+        ("ATAN", mp.atan, -third, 6, quarter), ("ASIN", mp.asin, sixth, 6, quarter),
+        ("SINH", mp.sinh, sixth, 4, 1.0),
         ("ASINH", mp.asinh, -sixth, 6, quarter), ("ATANH", mp.atanh, third, 7, quarter),
     ):  # fmt: skip
         show(name, *fit(lambda u, f=f, first=first: (f(mp.sqrt(u)) / mp.sqrt(u) - 1) / u if u > 1e-9 else first,
@@ -90,7 +91,8 @@ def main() -> None:
 
     show("ERFCX", *fit(erfcx, list(range(10)), -0.62, 0.70, lambda q: 1.0))
     show("ERF_HALF", *fit(lambda u: mp.erf(mp.sqrt(u)) / mp.sqrt(u) - 1 if u > 1e-12
-                          else 2 / mp.sqrt(mp.pi) - 1, list(range(5)), 1e-14, quarter, lambda u: u**0.5))  # fmt: skip
+                          else 2 / mp.sqrt(mp.pi) - 1, list(range(5)), 1e-14, quarter,
+                          lambda u: u**0.5))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Importers of further functions of one and two numbers, composed of the registry's operators in the order given."""
+"""Importers of further functions of one and two numbers, composed of the registry's operators."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ for _name in ("copysign.Tensor", "copysign.Scalar"):
 
 
 def _not_nan(order: str) -> Callable[..., Ref]:
-    """The greater or lesser operand; a NaN only if both are. The first of equals, which also takes the gradient."""
+    """The greater or lesser operand; a NaN only if both are. Of equals the first."""
 
     def f(m: Importer, x: Ref, y: Ref) -> Ref:
         (a, b), _ = m.promote(x, y)
@@ -54,7 +54,10 @@ def _shift(op: str) -> Callable[..., Ref]:
     return f
 
 
-for _name, _aliases in (("bitwise_left_shift", ("__lshift__",)), ("bitwise_right_shift", ("__rshift__",))):
+for _name, _aliases in (
+    ("bitwise_left_shift", ("__lshift__",)),
+    ("bitwise_right_shift", ("__rshift__",)),
+):
     for _spelling in (_name, *_aliases):
         for _suffix in ("Tensor", "Scalar", "Tensor_Scalar", "Scalar_Tensor"):
             IMPORTERS[f"{_spelling}.{_suffix}"] = _shift(_name)

@@ -200,12 +200,28 @@ pointwise("bitwise_or", 36, LONG2, _op("or"), "a or b, bit by bit", "exact")
 pointwise("bitwise_xor", 37, LONG2, _op("xor"), "a xor b, bit by bit", "exact")
 pointwise("bitwise_not", 38, [(DType.I64,)], _op("not"), "not a, bit by bit", "exact")
 pointwise("where", 34, [(DType.BOOL, d, d) for d in TYPES], select, "c ? a : b", "exact")
-pointwise("bitwise_left_shift", 100, LONG2, hyperbolic.shift_left, "a << b; 0 for b outside [0, 63]", "exact")
+pointwise(
+    "bitwise_left_shift",
+    100,
+    LONG2,
+    hyperbolic.shift_left,
+    "a << b; 0 for b outside [0, 63]",
+    "exact",
+)
 pointwise("bitwise_right_shift", 101, LONG2, hyperbolic.shift_right, "a >> b, by 63 for b outside [0, 63]",
           "exact")  # fmt: skip
-pointwise("atan2", 102, FLOAT2, hyperbolic.atan2, "angle of the point (b, a)", "2.0 ulp, on samples")
+pointwise(
+    "atan2", 102, FLOAT2, hyperbolic.atan2, "angle of the point (b, a)", "2.0 ulp, on samples"
+)
 pointwise("hypot", 103, FLOAT2, hyperbolic.hypot, "sqrt(a^2 + b^2)", "1.5 ulp, on samples")
-pointwise("copysign", 104, FLOAT2, hyperbolic.copysign, "|a| with the sign of b; a NaN counts as positive", "exact")
+pointwise(
+    "copysign",
+    104,
+    FLOAT2,
+    hyperbolic.copysign,
+    "|a| with the sign of b; a NaN counts as positive",
+    "exact",
+)
 
 for _f, _code in [
     (fn.exp, 50), (fn.log, 51), (fn.tanh, 52), (fn.erf, 53), (fn.sin, 54), (fn.cos, 55),

@@ -9,8 +9,8 @@ from ree.errors import ReeError
 from ree.kernels import registry  # noqa: F401  (registers operators)
 from ree.kernels.opdef import apply
 
-EDGES = torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 1e-40, -1e-40, 3e38, -3e38, torch.inf, -torch.inf,
-                      torch.nan])  # fmt: skip
+EDGES = torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 1e-40, -1e-40, 3e38, -3e38, torch.inf,
+                      -torch.inf, torch.nan])  # fmt: skip
 UNARY = ("tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erfc")
 
 
@@ -55,10 +55,15 @@ def test_a_nan_has_no_sign_to_copy():
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8])
 def test_shifts_by_any_count(dtype):
-    values = torch.tensor([0, 1, 2, 7, 100, 255, -1, -128, 2**31 - 1, -(2**31), 2**62, -(2**63)]).to(dtype)
+    values = torch.tensor(
+        [0, 1, 2, 7, 100, 255, -1, -128, 2**31 - 1, -(2**31), 2**62, -(2**63)]
+    ).to(dtype)
     counts = torch.tensor([0, 1, 5, 7, 8, 15, 31, 32, 63, 64, 100, -1, -128]).to(dtype)
     a, n = (t.reshape(-1) for t in torch.meshgrid(values, counts, indexing="ij"))
-    for f in (lambda a, n: (a << n, a >> n), lambda a, n: (a << 2, torch.bitwise_right_shift(a, 3))):
+    for f in (
+        lambda a, n: (a << n, a >> n),
+        lambda a, n: (a << 2, torch.bitwise_right_shift(a, 3)),
+    ):
         for got, want in zip(ree.compile(Apply(f), (a, n))(a, n), f(a, n), strict=True):
             assert got.dtype == want.dtype
             assert torch.equal(got, want)
@@ -71,11 +76,15 @@ def test_a_shift_of_floats_is_refused():
 
 def test_compositions():
     x, y = torch.randn(200).clamp(-3, 3), torch.randn(200)
-    x[:3], y[:3] = torch.tensor([torch.nan, 1.0, torch.inf]), torch.tensor([1.0, torch.nan, torch.inf])
+    x[:3], y[:3] = (
+        torch.tensor([torch.nan, 1.0, torch.inf]),
+        torch.tensor([1.0, torch.nan, torch.inf]),
+    )
 
     def f(x, y):
-        return (torch.fmax(x, y), torch.fmin(x, y), torch.sinc(x), torch.logaddexp2(x, y), torch.copysign(x, -2.0),
-                torch.copysign(y, y - 1), torch.atan2(x, y), torch.hypot(x, y))  # fmt: skip
+        floats = torch.fmax(x, y), torch.fmin(x, y), torch.sinc(x), torch.logaddexp2(x, y)
+        signs = torch.copysign(x, -2.0), torch.copysign(y, y - 1)
+        return *floats, *signs, torch.atan2(x, y), torch.hypot(x, y)
 
     for got, want in zip(ree.compile(Apply(f), (x, y))(x, y), f(x, y), strict=True):
         torch.testing.assert_close(got, want, rtol=2e-6, atol=2e-6, equal_nan=True)
