@@ -113,7 +113,7 @@ def _copysign(g: Site) -> Ref:
     return g.op("where", g.op("eq", g.x, 0.0), 0.0, g.mul(g.dy, ratio))
 
 
-pointwise("copysign", _copysign, None)
+pointwise("copysign", _copysign, lambda g: g.zeros(g.m.type(g.sources[1])))
 
 
 def _silu(g: Site) -> Ref:

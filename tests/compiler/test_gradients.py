@@ -52,9 +52,17 @@ def samples(op):
     rng = np.random.default_rng(11)
     other = ("wide", "signed-zero", "subnormal") + ("special",) * (op in SLOW)
     found = [s for s in opdef.get(op).samples() if smooth(op, s) and not s.name.endswith(other)]
-    if op in ("log", "log1p", "log2", "sqrt", "rsqrt", "pow", "div", "remainder"):
+    # where the samples hold few points of the domain
+    scale, start = {
+        **dict.fromkeys(
+            ("log", "log1p", "log2", "sqrt", "rsqrt", "pow", "div", "remainder"), (3, 0.1)
+        ),
+        **dict.fromkeys(("asin", "acos", "atanh"), (1.8, -0.9)),
+        "acosh": (3, 1.1),
+    }.get(op, (0, 0))
+    if scale:
         for shape in ((5, 7), (3, 1)):
-            x = tuple((rng.random(shape) * 3 + 0.1).astype(np.float32)
+            x = tuple((rng.random(shape) * scale + start).astype(np.float32)
                       for _ in next(iter(opdef.get(op).samples())).inputs)  # fmt: skip
             found.insert(0, opdef.Sample("positive", x, {}))
     return found[:SAMPLES]
