@@ -161,6 +161,9 @@ def parser() -> Parser:
     c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
     c.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1")
     c.add_argument("--port", type=int, default=8650, metavar="P", help="default 8650; 0 for any")
+    c.add_argument(
+        "--token", metavar="TOKEN|@FILE", help="answer only a referee that has this token"
+    )
     c.add_argument("--threads", type=int, metavar="N")
     c.add_argument("--fault", metavar="VALUE,ELEMENT,OPERATION[,FLIP]", help="for demonstrations: lie, with "
                    "FLIP (default 1) xored into the result of one operation, consistently")  # fmt: skip
@@ -174,6 +177,10 @@ def parser() -> Parser:
                 "1 it is refuted, 2 error")  # fmt: skip
     c.add_argument("--defender", required=True, type=str, metavar="URL")
     c.add_argument("--challenger", required=True, type=str, metavar="URL")
+    for who in ("defender", "challenger"):
+        c.add_argument(
+            f"--{who}-token", metavar="TOKEN|@FILE", help=f"what the {who} is served with"
+        )
     c.add_argument("--artifact", required=True, metavar="ART.ree|RUN")
     c.add_argument("-o", "--output", required=True, metavar="VERDICT", help="beside it, VERDICT.transcript "
                    "is what the same command resumes from")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ree.verde.verdict import Rules
 
 MAX_SECONDS = 10**8
+LEAST_TOKEN, MAX_TOKEN = 16, 256  # characters
 
 
 def _load(path: str) -> Program:
@@ -28,6 +30,22 @@ def _load(path: str) -> Program:
     from ree.run_directory import RunReader, is_run
 
     return RunReader(Path(path)).step.program if is_run(path) else load(path)
+
+
+def _token(option: str, text: str | None) -> str | None:
+    """A token from the command line, or from a file that @ names; InputError."""
+    if text is None:
+        return None
+    if text.startswith("@"):
+        try:
+            with open(text[1:], encoding="ascii") as f:
+                text = f.read(MAX_TOKEN + 2).strip()
+        except (OSError, ValueError) as e:
+            raise InputError(f"{option}: cannot read '{text[1:]}'") from e
+    if not LEAST_TOKEN <= len(text) <= MAX_TOKEN or not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", text):
+        raise InputError(f"{option}: expected {LEAST_TOKEN} to {MAX_TOKEN} letters, digits or ._~+/=-",
+                         "openssl rand -hex 16")  # fmt: skip
+    return text
 
 
 def party_command(args: argparse.Namespace) -> int:
@@ -44,6 +62,7 @@ def party_command(args: argparse.Namespace) -> int:
         raise InputError(f"--port: expected 0 to 65535, got {args.port}")
     if args.fault_row and not args.fault:
         raise InputError("--fault-row goes with --fault")
+    token = _token("--token", args.token)
     fault = parse_fault(args.fault, args.fault_row) if args.fault else None
     if is_run(args.artifact):
         if args.inputs or args.threads:
@@ -68,7 +87,7 @@ def party_command(args: argparse.Namespace) -> int:
             [f"serving {url}", f"commitment {commitment}"],
         )
 
-    serve(service, args.host, args.port, ready)
+    serve(service, args.host, args.port, ready, token)
     return OK
 
 
@@ -131,8 +150,10 @@ def dispute_command(args: argparse.Namespace) -> int:
         if not 0 < getattr(args, option) <= MAX_SECONDS:
             raise InputError(f"--{option.replace('_', '-')}: expected seconds above 0")
     transports = {
-        "defender": HttpTransport(args.defender),
-        "challenger": HttpTransport(args.challenger),
+        who: HttpTransport(
+            getattr(args, who), _token(f"--{who}-token", getattr(args, f"{who}_token"))
+        )
+        for who in PLAYERS
     }
     program = _load(args.artifact)
     out = Path(args.output)

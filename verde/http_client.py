@@ -16,12 +16,14 @@ from ree.verde.moves import Move, RunStatement, Statement
 from ree.verde.referee import Garbled, Silent
 
 CHUNK = 16 << 10
+# answers of a server that is busy, restarting or asked without its token: no answer of the party
+SILENCE = (401, 403, 408, 425, 429)
 
 
 class HttpTransport:
-    """A party at a URL: GET /statement, POST /move."""
+    """A party at a URL: GET /statement, POST /move; `token`: what it answers to."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         parts = urlsplit(url)
         try:
             port = parts.port
@@ -36,6 +38,9 @@ class HttpTransport:
             raise DisputeError(f"expected a URL such as http://127.0.0.1:8650, got '{url}'")
         self.url, self.host, self.port = url, parts.hostname, port
         self.secure, self.path = parts.scheme == "https", parts.path.rstrip("/")
+        self._headers = {"Content-Type": "application/json", "Connection": "close"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
 
     def terms(self, seconds: float) -> Terms:
         """What the party stands for; Silent, Garbled."""
@@ -61,8 +66,7 @@ class HttpTransport:
             timer = threading.Timer(deadline - time.monotonic(), _cut, (connection.sock,))
             timer.daemon = True
             timer.start()
-            connection.request(method, self.path + path, body, {"Content-Type": "application/json",
-                                                                "Connection": "close"})  # fmt: skip
+            connection.request(method, self.path + path, body, self._headers)
             response = connection.getresponse()
             data = self._body(response)
             if time.monotonic() >= deadline:
@@ -79,7 +83,10 @@ class HttpTransport:
             connection.close()
         if response.status != 200:
             text = data[:200].decode("ascii", "replace").splitlines()
-            raise Garbled(f"{self.url} answered {response.status}: {text[0] if text else ''}")
+            said = f"{self.url} answered {response.status}: {text[0] if text else ''}"
+            if response.status >= 500 or response.status in SILENCE:
+                raise Silent(said)
+            raise Garbled(said)
         return data
 
     def _body(self, response: http.client.HTTPResponse) -> bytes:

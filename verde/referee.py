@@ -22,7 +22,7 @@ RETRY = 0.2  # seconds between two attempts at a party that does not answer
 
 
 class Silent(Exception):
-    """A party that gave no answer; it may be restarting."""
+    """A party that gave no answer; it may be restarting, or its server too busy to ask it."""
 
 
 class Garbled(Exception):
