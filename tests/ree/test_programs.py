@@ -159,6 +159,49 @@ def test_attention_position_by_position_with_a_cache():
         equal(one, whole[:, :, t : t + 1])
 
 
+class Masked(torch.nn.Module):
+    def forward(self, q, k, v, mask):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def masked(q, k, v, mask):
+    args = (q, k, v, mask[None, None])
+    return ree.compile(Masked(), args)(*args)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [(128, 0, True), (0, 70, True), (256, 3, True), (64, 0, False), (129, 0, False)],
+)
+def test_padding_keeps_bits_if_it_moves_no_key_within_its_segment(left, right, same):
+    n = 150
+    generator = torch.Generator().manual_seed(5)
+    q, k, v = (torch.randn(1, 2, n, 16, generator=generator) for _ in range(3))
+    causal = torch.ones(n, n).bool().tril()
+    alone = masked(q, k, v, causal)
+    pads = [torch.randn(1, 2, p, 16, generator=generator) for p in (left, right)]
+    q, k, v = (torch.cat([pads[0], t, pads[1]], 2) for t in (q, k, v))
+    mask = torch.zeros(left + n + right, left + n + right).bool()
+    mask[left : left + n, left : left + n] = causal
+    padded = masked(q, k, v, mask)[:, :, left : left + n]
+    torch.testing.assert_close(padded, alone)
+    assert torch.equal(padded, alone) is same
+
+
+@pytest.mark.parametrize(("dropped", "same"), [(128, True), (127, False), (200, False)])  # fmt: skip
+def test_a_sliding_cache_keeps_bits_if_it_drops_whole_segments(dropped, same):
+    """The last query of 300 sees 100 keys, over a cut at 256; a cache may still have others."""
+    n, window = 300, 100
+    q, k, v = (
+        torch.randn(1, 2, n, 16, generator=torch.Generator().manual_seed(i)) for i in range(3)
+    )
+    seen = torch.arange(n)[None] >= n - window
+    whole = masked(q[:, :, -1:], k, v, seen)
+    step = masked(q[:, :, -1:], k[:, :, dropped:], v[:, :, dropped:], seen[:, dropped:])
+    torch.testing.assert_close(step, whole)
+    assert torch.equal(step, whole) is same
+
+
 class Special(torch.nn.Module):
     def forward(self, x, y):
         z = (x * y + x).exp() - y.abs().sqrt()
