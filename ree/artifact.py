@@ -18,7 +18,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
 from pathlib import Path
@@ -185,8 +185,10 @@ def _read(d: str, read: Callable[[str, int], bytes]) -> Program:
                                 f"{len(data[f])}", "the file is truncated or was replaced")  # fmt: skip
         _same(d, f"sha256 of {f}", entry["sha256"], hashlib.sha256(data[f]).hexdigest())
     large = _tensors(data.pop(CONSTANTS), CONSTANTS)
+    asked: set[str] = set()
 
     def constant(index: int, t: TensorType, digest: str) -> bytes:
+        asked.add(str(index))
         x = large.get(str(index))
         if x is None or array_type(x) != t:
             raise GraphError(f"constant @c{index} is missing or not {t}")
@@ -209,13 +211,18 @@ def _read(d: str, read: Callable[[str, int], bytes]) -> Program:
                              ("states", len(names.states), len(g.states))):  # fmt: skip
         if have != want:
             raise ArtifactError(f"artifact '{d}': expected {want} {what} names, got {have}")
+    if list(names.states) != sorted(names.states):
+        raise ArtifactError(f"artifact '{d}': expected states in the order of their names")
     if "structure" in manifest:
         try:
             names.structure = Structure.decode(manifest["structure"], len(g.inputs), len(g.outputs))
         except ValueError as e:
             raise ArtifactError(f"artifact '{d}': structure: {e}") from e
-    examples = {k: v for k, v in _tensors(data[EXAMPLES], EXAMPLES).items() if k in names.inputs}
+    examples = _tensors(data[EXAMPLES], EXAMPLES)
+    _no_more(d, EXAMPLES, examples, names.inputs)
+    _no_more(d, CONSTANTS, large, asked)
     program = Program(g, names, weights, examples)
+    _same(d, "contract", manifest["contract"], g.contract)
     _same(d, "program hash", manifest["program"], program.program_hash.hex())
     _same(d, "weights root", manifest["weights_root"], program.weights_root.hex())
     return program
@@ -287,9 +294,16 @@ def _tensors(data: bytes, name: str) -> dict[str, Array]:
         raise ArtifactError(f"{name}: {str(e)[:200]}") from e
 
 
+def _no_more(d: str, name: str, tensors: Mapping[str, Array], wanted: Iterable[str]) -> None:
+    odd = set(tensors) - set(wanted)
+    if odd:
+        raise ArtifactError(f"artifact '{d}': {name}: tensor {min(odd)[:200]!r} is of nothing")
+
+
 def _weights(g: Graph, names: Names, tensors: dict[str, Array], d: str) -> list[Array]:
     if list(names.weights) != sorted(names.weights) or len(names.weights) != len(g.weights):
         raise ArtifactError(f"artifact '{d}': weights do not match the graph")
+    _no_more(d, WEIGHTS, tensors, names.weights)
     out = []
     for name, t in zip(names.weights, g.weights, strict=True):
         x = tensors.get(name)

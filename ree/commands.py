@@ -224,6 +224,8 @@ def diff_command(args: argparse.Namespace) -> int:
              else f"differ: in tensors carried; both have root {left.trace.root.hex()}"]  # fmt: skip
     lines += [forged_line(f"left {what}") for what in forged_a]
     lines += [forged_line(f"right {what}") for what in forged_b]
+    if any(d.info or d.name for d in differences):
+        say("note: names and source lines are the files' own words; nothing proves them")
     if left.trace.level != right.trace.level:
         lines.append(f"levels: {left.trace.level}, {right.trace.level}")
     emit(args, data, lines + [x for d in differences for x in explain(d, "left", "right")])

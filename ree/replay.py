@@ -141,10 +141,9 @@ class Replayer:
         self.at = s
         state = state_root(self.hashes) != claim.state_root
         if not state and loss == claim.loss:
+            self.run.check_tensor_hashes(s, self.hashes)
             if s in self.run.checkpoints:
-                self.run.state(
-                    s
-                )  # a checkpoint is what its step claims, tensor by tensor; RunError
+                self.run.state(s)  # RunError unless it is what its step claims
             return None
         found = Mismatch(s, state, (claim.loss, loss) if loss != claim.loss else None)
         return self._located(found) if state else found
@@ -189,6 +188,7 @@ def verify_run(
     for s in chosen[:1] + chosen[-1:]:
         if not 1 <= s <= run.steps:
             raise InputError(f"steps: expected 1 to {run.steps}, got {s}")
+    run.check_losses()
     replayer = Replayer(run, batches, threads=threads, isa=isa)
     if 0 in run.checkpoints:
         run.state(0)  # S0 is what the commitment says it is

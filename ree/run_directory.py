@@ -28,6 +28,7 @@ import numpy as np
 
 from ree.errors import ReeError, RunError
 from ree.kernels.opdef import Array
+from ree.kernels.types import DType, TensorType
 from ree.program import hash_array
 from ree.tensor_file import read_tensors
 from ree.traces.encoding import DIGEST, sha256, u32, u64
@@ -41,6 +42,8 @@ MAGIC = "ree.run"
 VERSION = 1
 MANIFEST, PROGRAM, HISTORY, TENSORS = "manifest.json", "program", "history.bin", "tensors.bin"
 CHECKPOINTS, BATCHES, COMMITMENT, LOCK = "checkpoints", "batches", "commitment.json", "lock"
+LOSSES = "losses.csv"
+SEED = "seed"  # the state that holds it
 MAX_MANIFEST, MAX_HISTORY = 16 << 20, 1 << 30
 MAX_TEXT = 500
 _RECORD = struct.Struct(f">{DIGEST}s{DIGEST}sI4s")
@@ -179,6 +182,9 @@ class RunReader:
         """The step's program, checked against the manifest."""
         step = load_step(self.path / PROGRAM)
         m = self.manifest
+        if m.contract != step.graph.contract:
+            raise RunError(f"run '{self.path}': contract: the manifest has {m.contract}, "
+                           f"its program {step.graph.contract}")  # fmt: skip
         got = {"numeric_id": step.instance.numeric_id, "program": step.program_hash,
                "weights_root": step.weights_root, "instance": step.instance.digest}  # fmt: skip
         for name, digest in got.items():
@@ -188,6 +194,9 @@ class RunReader:
                 hint = "it was made by other numeric rules" if name == "numeric_id" else ""
                 raise RunError(f"run '{self.path}': {what}: the manifest has {want[:16]}..., "
                                f"its program {digest.hex()[:16]}...", hint)  # fmt: skip
+        types = dict(zip(step.names.states, step.graph.states, strict=True))
+        if types.get(SEED) != TensorType(DType.I64, ()):
+            raise RunError(f"run '{self.path}': its program has no state '{SEED}', an i64")
         return step
 
     def root_after(self, step: int) -> bytes:
@@ -201,17 +210,19 @@ class RunReader:
         names = self.step.names.states
         types = dict(zip(names, self.step.graph.states, strict=True))
         tensors, metadata = read_tensors(path, types)
-        program = metadata.get("program", self.manifest.program)
+        program = metadata.get("program", "none")
         if program != self.manifest.program:
-            raise RunError(f"'{path}' is from another program: {program[:16]}...")
+            raise RunError(f"'{path}' is from another program: {program[:16]!r}...")
+        if metadata.get("step") != str(step):
+            raise RunError(f"'{path}' says that it is of step {metadata.get('step', 'none')[:20]!r}")
         state = [tensors[n] for n in names]
         if state_root([hash_array(x) for x in state]) != self.root_after(step):
             raise RunError(
                 f"'{path}' does not have the state root of step {step}",
                 "the checkpoint or the history was altered after it was written",
             )
-        if step == 0 and int(tensors["seed"]) != self.manifest.seed:
-            raise RunError(f"run '{self.path}': the manifest's seed is not that of S0")  # fmt: skip
+        if int(tensors[SEED]) != self.manifest.seed:
+            raise RunError(f"run '{self.path}': the manifest's seed is not that of '{path.name}'")
         return state
 
     def nearest(self, step: int) -> int:
@@ -237,6 +248,28 @@ class RunReader:
 
     def tensor_hashes(self, step: int) -> list[bytes] | None:
         """Tensor hashes under a step's state root; None if they are not kept, or not its own."""
+        hashes = self._kept_hashes(step)
+        return hashes if hashes and state_root(hashes) == self.root_after(step) else None
+
+    def check_tensor_hashes(self, step: int, hashes: Sequence[bytes]) -> None:
+        """RunError if the run keeps other tensor hashes of a step than these."""
+        kept = self._kept_hashes(step)
+        if kept is not None and kept != list(hashes):
+            raise RunError(f"'{self.path / TENSORS}' does not have the tensor hashes of step {step}",
+                           "it was altered; without the file the run can be verified")  # fmt: skip
+
+    def check_losses(self) -> None:
+        """RunError if there is a table of losses that is not made of the history."""
+        path = self.path / LOSSES
+        if path.is_symlink() or path.exists():
+            want = losses_csv(self.records).encode()
+            got = read_bounded(path, MAX_HISTORY)
+            # a run that goes on writes it at its end
+            if not want.startswith(got) or not got.endswith(b"\n"):
+                raise RunError(f"'{path}' does not have the losses of the history",
+                               "it was altered; without the file the run can be verified")  # fmt: skip
+
+    def _kept_hashes(self, step: int) -> list[bytes] | None:
         n = len(self.step.names.states) * DIGEST
         path = self.path / TENSORS
         if step == 0 or path.is_symlink() or not path.is_file():
@@ -244,8 +277,7 @@ class RunReader:
         with open(path, "rb") as f:
             f.seek((step - 1) * n)
             raw = f.read(n)
-        hashes = [raw[i : i + DIGEST] for i in range(0, len(raw), DIGEST)]
-        return hashes if len(raw) == n and state_root(hashes) == self.root_after(step) else None
+        return [raw[i : i + DIGEST] for i in range(0, len(raw), DIGEST)]
 
     # reading
 
@@ -258,27 +290,32 @@ class RunReader:
             self.notes.append(f"history.bin: {rest} bytes of an unfinished record ignored")
         return records
 
-    def _seal(self) -> tuple[int, str] | None:
-        """(steps, commitment) of the last checkpoint's time, if there was one."""
+    def _seal(self) -> dict[str, Any] | None:
+        """Steps, roots and commitment of the last checkpoint's time, if there was one."""
         path = self.path / COMMITMENT
         if not path.exists():
             return None
         seal = _json(path)
         steps = seal.get("steps") if isinstance(seal, dict) else None
-        if type(steps) is not int or steps < 0 or not is_digest(seal.get("commitment")):
-            raise RunError(f"'{path}': expected steps and a commitment")
-        return steps, seal["commitment"]
+        roots = ("history_root", "batches_root", "commitment")
+        if (
+            type(steps) is not int or steps < 0 or set(seal) != {"steps", *roots}
+            or not all(is_digest(seal[k]) for k in roots)
+        ):  # fmt: skip
+            raise RunError(f"'{path}': expected steps, {', '.join(roots)}")
+        return dict(seal)
 
-    def _check_seal(self, seal: tuple[int, str] | None) -> None:
+    def _check_seal(self, seal: dict[str, Any] | None) -> None:
         if seal is None:
             return
-        steps, want = seal
+        steps = seal["steps"]
         if steps > self.steps:
             raise RunError(f"'{self.path / HISTORY}': expected {steps} records, got {self.steps}")
-        got = History(self.manifest.header(), self.records[:steps]).commitment.hex()
-        if got != want:
-            raise RunError(f"'{self.path / HISTORY}' or the manifest was altered: commitment.json has "
-                           f"{want[:16]}..., they give {got[:16]}...")  # fmt: skip
+        want = commitment_json(History(self.manifest.header(), self.records[:steps]))
+        for name, got in want.items():
+            if got != seal[name]:
+                raise RunError(f"'{self.path / HISTORY}' or the manifest was altered: {COMMITMENT} has "
+                               f"{name} {seal[name][:16]}..., they give {str(got)[:16]}...")  # fmt: skip
 
 
 def digest_of(batch: Sequence[Array]) -> bytes:
@@ -367,6 +404,16 @@ def _json(path: Path) -> Any:
         return strict_json(read_bounded(path, MAX_MANIFEST))
     except ValueError as e:
         raise RunError(f"'{path}' is not JSON") from e
+
+
+def commitment_json(history: History) -> dict[str, object]:
+    """Roots and commitment of a history, in hexadecimal."""
+    return {
+        "steps": history.steps,
+        "history_root": history.history_root.hex(),
+        "batches_root": history.batches_root.hex(),
+        "commitment": history.commitment.hex(),
+    }
 
 
 def losses_csv(records: Sequence[StepRecord]) -> str:

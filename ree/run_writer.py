@@ -25,6 +25,7 @@ from ree.run_directory import (
     COMMITMENT,
     HISTORY,
     LOCK,
+    LOSSES,
     MANIFEST,
     PROGRAM,
     RECORD_BYTES,
@@ -32,6 +33,7 @@ from ree.run_directory import (
     DataFile,
     Manifest,
     RunReader,
+    commitment_json,
     encode_record,
     losses_csv,
     manifest_of,
@@ -137,6 +139,8 @@ class RunWriter:
                     left.unlink()
             if self._sealed() > self.start:  # the checkpoint it belongs to is gone
                 (self.path / COMMITMENT).unlink()
+            if self.lost:  # of steps that are cut off
+                (self.path / LOSSES).unlink(missing_ok=True)
             for name, size in ((HISTORY, RECORD_BYTES), (TENSORS, hashes)):
                 fd = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
                 self._fds.append(fd)
@@ -190,9 +194,9 @@ class RunWriter:
             self._replace(COMMITMENT, json.dumps(commitment_json(self.history), indent=1) + "\n")
 
     def finish(self) -> None:
-        """Write losses.csv."""
-        with _writing(self.path / "losses.csv"):
-            self._replace("losses.csv", losses_csv(self.records))
+        """Write the table of losses."""
+        with _writing(self.path / LOSSES):
+            self._replace(LOSSES, losses_csv(self.records))
 
     def _replace(self, name: str, text: str) -> None:
         with replacing(self.path / name, follow=False) as f:
@@ -210,13 +214,3 @@ class RunWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def commitment_json(history: History) -> dict[str, object]:
-    """Roots and commitment of a history, in hexadecimal."""
-    return {
-        "steps": history.steps,
-        "history_root": history.history_root.hex(),
-        "batches_root": history.batches_root.hex(),
-        "commitment": history.commitment.hex(),
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ree.errors import TraceError, public
+from ree.program import fast_body_root
 from ree.traces.files import TraceFile, TraceFormatError, read_trace
 from ree.traces.trace import Trace
 
@@ -20,7 +21,7 @@ def read_trace_file(path: str | os.PathLike[str]) -> TraceFile:
     if not isinstance(path, str | os.PathLike):
         raise TraceError(f"trace: expected a path, got {type(path).__name__}")
     try:
-        return read_trace(path)
+        return read_trace(path, fast_body_root)
     except FileNotFoundError as e:
         raise TraceError(f"no trace at '{path}'") from e
     except TraceFormatError as e:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from ree.given import Path, inputs_of, program_of, trace_of
 from ree.program import Program, Result, fast_body_root
 from ree.traces.diff import Difference, Tensors, compare
 from ree.traces.files import TraceFile
+from ree.traces.format import StoredTensors
 from ree.traces.tensor import tensor_hash
-from ree.traces.trace import Trace
+from ree.traces.trace import Sidecar, Trace
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,11 @@ def verify(
     else:
         result = program.run(*given, **options)
     assert result.trace is not None  # a level was given
-    forged = tuple(_forged(trace, carried))
-    differences = compare(trace, result.trace, _sound(trace, carried), replayed_tensors(result))
-    return Report(not differences and not forged, result.trace, differences, forged)
+    sound, forged = committed(trace, carried)
+    claim = replace(trace, sidecar=Sidecar())  # names and source lines are those of the replay
+    differences = compare(claim, result.trace, sound, replayed_tensors(result))
+    same = trace.root == result.trace.root and not differences and not forged
+    return Report(same, result.trace, differences, forged)
 
 
 def replayed_tensors(result: Result) -> dict[tuple[str, int], Any]:
@@ -83,23 +86,28 @@ def as_array(x: Any) -> Any:
     return to_numpy(x) if type(x).__module__.startswith("torch") else np.asarray(x)
 
 
-def _matches(trace: Trace, key: tuple[str, int], x: Any) -> bool:
-    hashes = {"input": trace.inputs, "output": trace.outputs, "value": trace.values}[key[0]]
-    try:
-        return tensor_hash(x, body_root=fast_body_root) == hashes[key[1]]
-    except ValueError:
-        return False
-
-
 def committed(trace: Trace, tensors: Tensors) -> tuple[dict[tuple[str, int], Any], tuple[str, ...]]:
     """The carried tensors that are what a trace commits to, and the names of those that are not."""
-    return _sound(trace, tensors), tuple(_forged(trace, tensors))
+    sound: dict[tuple[str, int], Any] = {}
+    forged = []
+    for key in tensors:
+        try:
+            x = tensors[key]
+            checked = isinstance(tensors, StoredTensors) and tensors.trace == trace
+            ok = checked or _matches(trace, key, x)
+        except ValueError:
+            ok = False
+        if ok:
+            sound[key] = x
+        else:
+            forged.append(f"{key[0]} {key[1]}")
+    return sound, tuple(forged)
 
 
-def _forged(trace: Trace, tensors: Tensors) -> list[str]:
-    return [f"{kind} {i}" for (kind, i), x in tensors.items() if not _matches(trace, (kind, i), x)]
-
-
-def _sound(trace: Trace, tensors: Tensors) -> dict[tuple[str, int], Any]:
-    """The carried tensors that are what the trace commits to."""
-    return {k: x for k, x in tensors.items() if _matches(trace, k, x)}
+def _matches(trace: Trace, key: tuple[str, int], x: Any) -> bool:
+    """Whether a tensor has its hash; ValueError if it can have none."""
+    kind, index = key
+    hashes = {"input": trace.inputs, "output": trace.outputs, "value": trace.values}.get(kind, ())
+    return 0 <= index < len(hashes) and (
+        tensor_hash(x, body_root=fast_body_root) == hashes[index]
+    )

@@ -18,17 +18,17 @@ from ree.traces.format import (
     parse_header,
 )
 from ree.traces.replacing import replacing
-from ree.traces.tensor import Array
+from ree.traces.tensor import Array, BodyRoot, body_root
 from ree.traces.trace import Trace
 
 __all__ = ["TraceFile", "TraceFormatError", "check_values", "read_trace", "write_trace"]
 
 
-def read_trace(path: str | os.PathLike[str]) -> TraceFile:
-    """Read a trace file; tensors stay on disk until looked at.
+def read_trace(path: str | os.PathLike[str], body_root: BodyRoot = body_root) -> TraceFile:
+    """Read a trace file; tensors stay on disk until looked at, and are checked then.
 
     TraceFormatError if it is malformed (any size is checked before memory is taken), OSError if it
-    cannot be read. Tensors are unchecked: call `check_values` before trusting them.
+    cannot be read. body_root: what hashes the tensors.
     """
     with open(path, "rb") as f:
         size = os.fstat(f.fileno()).st_size
@@ -43,7 +43,7 @@ def read_trace(path: str | os.PathLike[str]) -> TraceFile:
         if layout.data:
             mapped = mmap.mmap(f.fileno(), layout.file_bytes, access=mmap.ACCESS_READ)
             data = memoryview(mapped)[layout.data_start :]
-    return TraceFile(trace, parse_data(entries, data))
+    return TraceFile(trace, parse_data(entries, data, trace, body_root))
 
 
 def write_trace(

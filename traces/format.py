@@ -5,7 +5,7 @@
 
 The checksum shows damage to what no hash covers; it authenticates nothing. The trace is left out of
 it, so that an altered digest is a different run, which verification names; data is bound by the
-tensor hashes (`check_values`), so that opening a file reads none of it.
+tensor hashes, so that opening a file reads none of it: a tensor is checked when it is looked at.
 """
 
 from __future__ import annotations
@@ -56,14 +56,44 @@ class Entry:
 class StoredTensors(Mapping[tuple[str, int], Array]):
     """Tensors of a file by ("input" | "output" | "value", index), read-only views of its bytes.
 
-    They are what the file says, not yet what the trace commits to: see `check_values`.
+    Each is hashed when it is first looked at: TraceFormatError unless it is the one that the trace
+    commits to. `unchecked` gives what the file says, whatever it is.
     """
 
-    def __init__(self, entries: Iterable[Entry], data: memoryview) -> None:
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        data: memoryview,
+        trace: Trace,
+        body_root: BodyRoot = body_root,
+    ) -> None:
         self.entries = {(e.kind, e.index): e for e in entries}
-        self._data = data
+        self.trace = trace
+        self._data, self._body_root = data, body_root
+        self._sound: set[tuple[str, int]] = set()
 
     def __getitem__(self, key: tuple[str, int]) -> Array:
+        x = self.unchecked(key)
+        if key not in self._sound:
+            self.check(key)
+            self._sound.add(key)
+        return x
+
+    def check(self, key: tuple[str, int], body_root: BodyRoot | None = None) -> None:
+        """TraceFormatError unless a tensor has the hash that the trace commits to."""
+        where = f"{key[0]} {key[1]}"
+        try:
+            got = tensor_hash(self.unchecked(key), body_root=body_root or self._body_root)
+        except ValueError as error:
+            raise TraceFormatError(f"{where}: {error}") from error
+        want = _hash_of(self.entries[key], self.trace)
+        if got != want:
+            raise TraceFormatError(
+                f"{where}: expected bytes with hash {want.hex()}, got {got.hex()}"
+            )
+
+    def unchecked(self, key: tuple[str, int]) -> Array:
+        """What the file holds; nothing says that it is what the trace commits to."""
         e = self.entries[key]
         if e.nbytes:
             raw = self._data[e.offset : e.offset + e.nbytes]
@@ -71,6 +101,9 @@ class StoredTensors(Mapping[tuple[str, int], Array]):
         empty = np.zeros(e.shape, e.dtype.numpy)  # NumPy takes no empty buffer
         empty.flags.writeable = False
         return empty
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.entries
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         return iter(self.entries)
@@ -201,14 +234,16 @@ def parse_head(raw: bytes, layout: Layout) -> tuple[Trace, tuple[Entry, ...]]:
     return trace, _parse_index(_Reader(r.take(layout.index)), trace, layout.data)
 
 
-def parse_data(entries: tuple[Entry, ...], data: memoryview) -> StoredTensors:
+def parse_data(
+    entries: tuple[Entry, ...], data: memoryview, trace: Trace, body_root: BodyRoot = body_root
+) -> StoredTensors:
     """Views of the data section; its padding must be zeros."""
     position = 0
     for e in entries:
         if any(data[position : e.offset]):
             raise TraceFormatError(f"padding before {e.kind} {e.index}: expected zeros")
         position = e.offset + e.nbytes
-    return StoredTensors(entries, data)
+    return StoredTensors(entries, data, trace, body_root)
 
 
 def parse_file(raw: bytes) -> TraceFile:
@@ -216,7 +251,7 @@ def parse_file(raw: bytes) -> TraceFile:
     layout = parse_header(raw[:HEADER_BYTES], len(raw))
     trace, entries = parse_head(raw[: layout.head_bytes], layout)
     check_gap(raw[layout.head_bytes : layout.data_start])
-    return TraceFile(trace, parse_data(entries, memoryview(raw)[layout.data_start :]))
+    return TraceFile(trace, parse_data(entries, memoryview(raw)[layout.data_start :], trace))
 
 
 def check_gap(gap: bytes) -> None:
@@ -228,16 +263,8 @@ def check_gap(gap: bytes) -> None:
 def check_values(file: TraceFile, body_root: BodyRoot = body_root) -> None:
     """Check every tensor the file carries against the trace; TraceFormatError for the first that
     does not have its hash."""
-    for (kind, index), e in file.tensors.entries.items():
-        try:
-            got = tensor_hash(file.tensors[kind, index], body_root=body_root)
-        except ValueError as error:
-            raise TraceFormatError(f"{kind} {index}: {error}") from error
-        want = _hash_of(e, file.trace)
-        if got != want:
-            raise TraceFormatError(
-                f"{kind} {index}: expected bytes with hash {want.hex()}, got {got.hex()}"
-            )
+    for key in file.tensors:
+        file.tensors.check(key, body_root)
 
 
 def _parse_trace(r: _Reader, sidecar: bytes) -> Trace:

@@ -315,7 +315,9 @@ def test_altered_history(runs, capsys):
     path.unlink()
     assert "regular file" in error(capsys, "verify", runs / "run")
     path.write_bytes(good)
-    (runs / "run" / "tensors.bin").write_bytes(b"x" * 50)  # a help for naming tensors, no more
+    (runs / "run" / "tensors.bin").write_bytes(b"x" * 50)
+    assert "tensor hashes of step 1" in error(capsys, "verify", runs / "run")
+    (runs / "run" / "tensors.bin").unlink()  # a help for naming tensors, no more
     assert main(["verify", str(runs / "run")]) == 0
 
 

@@ -15,6 +15,13 @@ import ree
 from ree.cli import main
 from ree.compiler.ir import Graph
 from ree.errors import EnvironmentError_
+from ree.verde.fault import Fault
+from ree.verde.party import Run, run_of
+from ree.verde.referee import NothingToDispute, Referee, check_terms
+from ree.verde.scope import INPUTS, OUTPUTS, VALUES
+from ree.verde.service import Local, make_service, service_of
+from ree.verde.transcript import Header, Transcript
+from ree.verde.verdict import Rules, check_verdict
 
 TRAIN = """
 import torch
@@ -88,21 +95,49 @@ def test_a_carried_tensor_that_is_not_committed_is_said_and_never_shown(tmp_path
     assert "output 0" in capsys.readouterr().out
 
 
-def test_a_false_value_behind_equal_outputs_is_disputed():
-    from dataclasses import replace
-
-    from ree.verde.referee import NothingToDispute, check_terms
-    from ree.verde.service import make_service
-
+def negative():
+    """A program whose outputs hide every small change of its first value."""
     m = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
     with torch.no_grad():
         m[0].bias.fill_(-9.0)
-    p = ree.compile(m, (torch.ones(1, 4),))
-    honest = make_service(p, p.examples).terms
-    false = replace(honest, commitment=bytes(32))
-    check_terms(false, honest)
+    return ree.compile(m, (torch.ones(1, 4),))
+
+
+def in_dispute(p, defender, challenger):
+    check_terms(defender.terms, challenger.terms)
+    transcript = Transcript(Header(defender.terms, challenger.terms, 60_000_000, 60_000_000))
+    ways = {"defender": Local(defender), "challenger": Local(challenger)}
+    verdict = Referee(Rules(p, defender.terms), transcript, ways).run()
+    assert check_verdict(verdict, p).follows
+    return verdict.winner, verdict.reason[:8]
+
+
+def test_a_false_value_behind_equal_outputs_loses():
+    p = negative()
+    honest = make_service(p, p.examples)
+    last = honest.party.run.scope.derivation(VALUES, 0, 1).count - 1
+    liar = make_service(p, p.examples, Fault(0, 1, last, 1 << 12))
+    assert liar.terms.statement == honest.terms.statement  # its outputs are the true ones
+    assert in_dispute(p, liar, honest) == ("challenger", "executed")
+    assert in_dispute(p, honest, liar) == ("defender", "executed")
     with pytest.raises(NothingToDispute):
-        check_terms(honest, honest)
+        check_terms(honest.terms, honest.terms)
+
+
+def test_a_false_value_that_contradicts_true_ones_loses():
+    """The defender commits to one false value among true ones, whatever would follow from it."""
+    p = negative()
+    run, instance = run_of(p, list(p.examples.values()))
+    honest = service_of(p, run, instance, {})
+    for v, x in run.values.items():
+        false = np.array(x)
+        false.reshape(-1).view(np.uint32)[1] ^= 1
+        lie = Run(run.graph, run.arrays[INPUTS], p.weights, {**run.values, v: false},
+                  outputs=run.arrays[OUTPUTS])  # fmt: skip
+        liar = service_of(p, lie, instance, {})
+        assert liar.terms.statement == honest.terms.statement
+        assert in_dispute(p, liar, honest)[0] == "challenger"
+        assert in_dispute(p, honest, liar)[0] == "defender"
 
 
 def test_exit_1_is_a_finding_alone(monkeypatch, capsys):
