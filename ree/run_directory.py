@@ -214,7 +214,9 @@ class RunReader:
         if program != self.manifest.program:
             raise RunError(f"'{path}' is from another program: {program[:16]!r}...")
         if metadata.get("step") != str(step):
-            raise RunError(f"'{path}' says that it is of step {metadata.get('step', 'none')[:20]!r}")
+            raise RunError(
+                f"'{path}' says that it is of step {metadata.get('step', 'none')[:20]!r}"
+            )
         state = [tensors[n] for n in names]
         if state_root([hash_array(x) for x in state]) != self.root_after(step):
             raise RunError(

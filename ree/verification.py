@@ -108,6 +108,4 @@ def _matches(trace: Trace, key: tuple[str, int], x: Any) -> bool:
     """Whether a tensor has its hash; ValueError if it can have none."""
     kind, index = key
     hashes = {"input": trace.inputs, "output": trace.outputs, "value": trace.values}.get(kind, ())
-    return 0 <= index < len(hashes) and (
-        tensor_hash(x, body_root=fast_body_root) == hashes[index]
-    )
+    return 0 <= index < len(hashes) and (tensor_hash(x, body_root=fast_body_root) == hashes[index])
