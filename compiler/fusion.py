@@ -7,6 +7,7 @@ runs. Fusing cannot change bits: no operation is reassociated or contracted acro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ree.compiler.ir import Graph, Kind, Node, Ref
@@ -50,14 +51,14 @@ def group(g: Graph, fuse: bool = True) -> list[Group]:
     copy. `g` must be bound."""
     groups: list[Group] = []
     home: dict[int, int] = {}  # value -> index of the group that makes it available
-    producers = g.producers()
+    base = bases(g)
     for n in g.nodes:
         form = opdef.get(n.op).form
         ready = max((home[s.index] for s in n.sources if s.kind is Kind.VALUE), default=-1)
         if form is Form.MOVE:
             home[n.first] = ready
             continue
-        if form is Form.POINTWISE and fuse and ready >= 0 and _joins(n, groups[ready], producers):
+        if form is Form.POINTWISE and fuse and ready >= 0 and _joins(n, groups[ready], base):
             groups[ready].nodes.append(n)
             home[n.first] = ready
             continue
@@ -67,7 +68,7 @@ def group(g: Graph, fuse: bool = True) -> list[Group]:
     return groups
 
 
-def _joins(n: Node, target: Group, producers: list[Node]) -> bool:
+def _joins(n: Node, target: Group, base: Callable[[Ref], Ref]) -> bool:
     first = target.nodes[0]
     form = opdef.get(first.op).form
     if form not in (Form.POINTWISE, Form.CONTRACTION) or len(target.nodes) >= MAX_GROUP:
@@ -81,11 +82,13 @@ def _joins(n: Node, target: Group, producers: list[Node]) -> bool:
     if len(trial.external()) > MAX_EXTERNAL:
         return False
     # a member read through a view would be read before it is complete
-    return not any(base(s, producers) in members for s in n.sources if s not in members)
+    return not any(base(s) in members for s in n.sources if s not in members)
 
 
-def base(ref: Ref, producers: list[Node]) -> Ref:
-    """What a chain of moves starts from."""
-    while ref.kind is Kind.VALUE and opdef.get(producers[ref.index].op).form is Form.MOVE:
-        ref = producers[ref.index].sources[0]
-    return ref
+def bases(g: Graph) -> Callable[[Ref], Ref]:
+    """What the chain of moves behind a source starts from, of any source; one walk finds them all."""
+    found: dict[Ref, Ref] = {}
+    for n in g.nodes:
+        if opdef.get(n.op).form is Form.MOVE:
+            found[n.value] = found.get(n.sources[0], n.sources[0])
+    return lambda ref: found.get(ref, ref)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ree.compiler.fusion import Group, base
+from collections import Counter
+
+from ree.compiler.fusion import Group, bases
 from ree.compiler.ir import Graph, Kind, Ref
 
 
@@ -14,7 +16,7 @@ def in_place_states(g: Graph, groups: list[Group]) -> frozenset[int]:
     group reads the old value at the place it writes, not through a view; no other output is the old
     value or a view of it. An unchanged state is one too.
     """
-    producers = g.producers()
+    producers, base, uses = g.producers(), bases(g), Counter(g.outputs)
     home = {n.first: i for i, grp in enumerate(groups) for n in grp.nodes}
     last: dict[int, int] = {}  # state -> last group that reads it
     elsewhere: dict[
@@ -23,7 +25,7 @@ def in_place_states(g: Graph, groups: list[Group]) -> frozenset[int]:
     for i, grp in enumerate(groups):
         for n in grp.nodes:
             for s in n.sources:
-                root = base(s, producers)
+                root = base(s)
                 if root.kind is not Kind.STATE:
                     continue
                 last[root.index] = max(last.get(root.index, -1), i)
@@ -37,19 +39,19 @@ def in_place_states(g: Graph, groups: list[Group]) -> frozenset[int]:
     n_states = len(g.states)
     loss = -1
     if len(g.outputs) > n_states:
-        ref = base(g.outputs[n_states], producers)
+        ref = base(g.outputs[n_states])
         loss = home.get(producers[ref.index].first, -1) if ref.kind is Kind.VALUE else -1
     copied = {
         root.index
         for i, ref in enumerate(g.outputs)
-        if (root := base(ref, producers)).kind is Kind.STATE and ref != Ref(Kind.STATE, i)
+        if (root := base(ref)).kind is Kind.STATE and ref != Ref(Kind.STATE, i)
     }  # outputs that are views of old values are copied when all else is done
     found = set()
     for i, ref in enumerate(g.outputs[:n_states]):
         if ref == Ref(Kind.STATE, i):
             found.add(i)
             continue
-        if ref.kind is not Kind.VALUE or g.outputs.count(ref) > 1 or i in copied:
+        if ref.kind is not Kind.VALUE or uses[ref] > 1 or i in copied:
             continue
         node = producers[ref.index]
         at = home.get(node.first, -1)

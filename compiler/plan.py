@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ree.compiler.fusion import Group, base, group
+import numpy as np
+
+from ree.compiler.fusion import Group, bases, group
 from ree.compiler.in_place import in_place_states
 from ree.compiler.ir import Graph, Kind, Ref, bound_node
 from ree.compiler.lowering import GroupPlanner
@@ -55,6 +57,7 @@ class Planner:
         self.tile_index: dict[TileSpec, int] = {}
         self.packed_index: dict[Packing, int] = {}
         self._placed: set[tuple[int, str]] = set()
+        self._first_output = {r: i for i, r in reversed(list(enumerate(g.outputs)))}
         self.origins: tuple[str, ...] = ()  # of the calls being planned
 
     def run(self) -> Recipe:
@@ -202,9 +205,9 @@ class Planner:
         self._placed.add((i, kind))
 
     def output_buffer(self, ref: Ref) -> Buffer | None:
-        if ref not in self.g.outputs:
+        i = self._first_output.get(ref)
+        if i is None:
             return None
-        i = self.g.outputs.index(ref)
         return Buffer("state" if i in self.recipe.in_place else "output", i)
 
     def _has_loss(self) -> bool:
@@ -218,11 +221,11 @@ class Planner:
         """The group that makes the first output behind the new states; -1 if none does."""
         if not self._has_loss():
             return -1
-        ref = base(self.g.outputs[len(self.g.states)], self.producers)
+        ref = bases(self.g)(self.g.outputs[len(self.g.states)])
         if ref.kind is not Kind.VALUE:
             return -1
-        node = self.producers[ref.index]
-        return next(i for i, grp in enumerate(groups) if node in grp.nodes)
+        first = self.producers[ref.index].first
+        return next(i for i, grp in enumerate(groups) if any(n.first == first for n in grp.nodes))
 
     def _assign(self) -> None:
         """Offsets of arena buffers: largest first, lowest gap not used by an overlapping life."""
@@ -235,22 +238,48 @@ class Planner:
                     i = r.slots[s].buffer.index
                     first.setdefault(i, step)
                     last[i] = step
+        order = sorted(first, key=lambda j: (-r.arena[j], j))
+        sizes = [r.arena[i] for i in order]
+        lives = None if self.keep else [(first[i], last[i]) for i in order]
         r.offsets = [0] * len(r.arena)
-        placed: list[int] = []
-        for i in sorted(first, key=lambda j: (-r.arena[j], j)):
-            taken = sorted(
-                (r.offsets[j], r.offsets[j] + r.arena[j])
-                for j in placed
-                if self.keep or not (last[j] < first[i] or last[i] < first[j])
-            )
-            at = 0
-            for lo, hi in taken:
-                if at + r.arena[i] <= lo:
-                    break
-                at = max(at, (hi + ALIGN - 1) // ALIGN * ALIGN)
+        for i, size, at in zip(order, sizes, first_fit(sizes, lives), strict=True):
             r.offsets[i] = at
-            r.arena_bytes = max(r.arena_bytes, at + r.arena[i])
-            placed.append(i)
+            r.arena_bytes = max(r.arena_bytes, at + size)
+
+
+def first_fit(
+    sizes: Sequence[int], lives: Sequence[tuple[int, int]] | None
+) -> list[int]:
+    """Aligned offsets of buffers, one after the other: each in the lowest gap that no earlier buffer takes
+    while it lives (first and last step; None: always)."""
+    offsets: list[int] = []
+    if lives is None:  # no gap is wider than what aligns the next one
+        end = 0
+        for size in sizes:
+            offsets.append(end)
+            end += _aligned(size)
+        return offsets
+    # of the buffers placed so far, by offset; one comparison of arrays finds those that are in the way
+    low, high, born, died = (np.empty(len(sizes), np.int64) for _ in range(4))
+    for n, (size, (first, last)) in enumerate(zip(sizes, lives, strict=True)):
+        taken = np.flatnonzero((died[:n] >= first) & (born[:n] <= last))
+        ends = np.maximum.accumulate(high[taken])
+        starts = np.concatenate(([0], ends[:-1])) if len(ends) else ends
+        fits = starts + size <= low[taken]
+        if fits.any():
+            at = int(starts[fits.argmax()])
+        else:
+            at = int(ends[-1]) if len(ends) else 0
+        offsets.append(at)
+        i = int(np.searchsorted(low[:n], at))
+        for known, new in ((low, at), (high, at + _aligned(size)), (born, first), (died, last)):
+            known[i + 1 : n + 1] = known[i:n].copy()
+            known[i] = new
+    return offsets
+
+
+def _aligned(n: int) -> int:
+    return (n + ALIGN - 1) // ALIGN * ALIGN
 
 
 def view_strides(

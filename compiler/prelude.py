@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ree.compiler.fusion import base
+from ree.compiler.fusion import bases
 from ree.compiler.ir import Builder, Graph, Kind, Node, Ref
 from ree.compiler.passes.canonical import drop_dead
 from ree.compiler.passes.rewrite import copy_node, rebuild, start, translate
@@ -31,13 +31,13 @@ def prelude(g: Graph) -> tuple[int, ...]:
         known.update(results)
         if any(s.kind is Kind.WEIGHT for s in n.sources) or values & from_weights:
             from_weights.update(results)
-    producers = g.producers()
+    producers, base = g.producers(), bases(g)
     read: set[int] = set()
     for n in g.nodes:
         if n.first in known:
             continue
         for s in n.sources:
-            root = base(s, producers)
+            root = base(s)
             if root.kind is Kind.VALUE and root.index in from_weights:
                 read.add(root.index)
     return tuple(sorted(v for v in read if opdef.get(producers[v].op).form is not Form.MOVE))
@@ -67,7 +67,7 @@ def without_prelude(g: Graph, values: tuple[int, ...]) -> Graph:
 
     def visit(b: Builder, n: Node, sources: tuple[Ref, ...]) -> tuple[Ref, ...]:
         results = range(n.first, n.first + len(n.results))
-        old = iter(copy_node(b, n, sources)) if any(v not in values for v in results) else iter(())
+        old = iter(copy_node(b, n, sources)) if any(v not in weights for v in results) else iter(())
         return tuple(weights[v] if v in weights else next(old) for v in results)
 
     weights = {v: Ref(Kind.WEIGHT, len(g.weights) + i) for i, v in enumerate(values)}

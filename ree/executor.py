@@ -44,7 +44,7 @@ class Executable:
             "packed": [p.ctypes.data for p in self._packed],
             "digest": [self._digests.ctypes.data],
         }
-        self._out_types = [graph.type_of(r) for r in graph.outputs]
+        self._out_types = list(map(graph.typer(), graph.outputs))
         self._table = [0] * len(recipe.slots)
         self._moving = []  # slots whose address changes from run to run
         self._in_arena = []

@@ -126,7 +126,7 @@ class GpuExecutable:
         self.graph, self.recipe, self.device = graph, recipe, device
         self._torch = torch
         self._types = {"input": list(graph.inputs),
-                       "output": [graph.type_of(r) for r in graph.outputs]}  # fmt: skip
+                       "output": list(map(graph.typer(), graph.outputs))}  # fmt: skip
         try:
             self._allocate(weights, packed, traced)
         except torch.OutOfMemoryError as e:

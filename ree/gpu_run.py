@@ -44,7 +44,7 @@ def run_on(
         outputs, digests, ends, kept = executable.run(inputs)
         made = None
         if trace is not None:
-            types = [executable.graph.type_of(r) for r in executable.graph.outputs]
+            types = list(map(executable.graph.typer(), executable.graph.outputs))
             types = [*executable.graph.inputs, *types]
             hashes = [tensor_hash_of(t, d) for t, d in zip(types, ends, strict=False)]
             n = len(inputs)

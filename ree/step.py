@@ -176,8 +176,8 @@ class StepRunner:
         nothing = np.zeros(0, np.float32)
         n = len(self._types)
         self._outputs = [
-            nothing if i in self._in_place else _empty(graph.type_of(r))
-            for i, r in enumerate(graph.outputs)
+            nothing if i in self._in_place else _empty(t)
+            for i, t in enumerate(map(graph.typer(), graph.outputs))
         ]
         self._loss = self._outputs[n]
         # false while a step overwrites the state, and after one that failed there
@@ -229,7 +229,7 @@ class StepRunner:
         arrays = step.batch(batch)
         recipe = plan(graph, panel=_core.panel(self._isa), hash_values=True, fuse=self._fuse)
         e = Executable(graph, recipe, self._isa, step.weights, step.program._packed)
-        outputs = [_empty(graph.type_of(r)) for r in graph.outputs]
+        outputs = [_empty(t) for t in map(graph.typer(), graph.outputs)]
         e.bind({"input": arrays, "output": outputs, "state": self.state})
         e.run_part(0, self._pool)
         e.run_part(1, self._pool)
