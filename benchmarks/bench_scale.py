@@ -1,7 +1,7 @@
 """Seconds that each part of a program's way takes at 20,000 nodes, and how they grow from half of them.
 
-Usage: bench_scale.py [nodes]. Prints a line per shape of graph and part: seconds, and the ratio to half the nodes
-(2 is linear, 4 is quadratic).
+Usage: bench_scale.py [nodes]. Prints a line per shape of graph and part: processor seconds, and the
+ratio to half the nodes (2 is linear, 4 is quadratic).
 """
 
 from __future__ import annotations
@@ -133,7 +133,10 @@ def main() -> None:
     for shape in SHAPES:
         half, whole = measure(shape, n // 2), measure(shape, n)
         for name, s in whole.items():
-            print(f"{shape.__name__:14} {name:13} {s:8.3f} s  x{s / max(half[name], 1e-9):.1f}", flush=True)
+            print(
+                f"{shape.__name__:14} {name:13} {s:8.3f} s  x{s / max(half[name], 1e-9):.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

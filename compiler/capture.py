@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import os
 import re
-import sys
-import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +44,7 @@ from ree.compiler.ir import Graph, Origin, Ref
 from ree.compiler.nesting import examples_of, structure_of
 from ree.compiler.pairs import COMPLEX64, PAIRED, Pair, has_pair, view_as_complex, zeros
 from ree.compiler.passes.canonical import canonicalise
+from ree.compiler.quiet import one_at_a_time, quiet
 from ree.compiler.structure import CONSTANTS, Structure
 from ree.compiler.torch_symbols import TorchSymbols
 from ree.compiler.torch_types import TORCH_NAMES, dtype_of, to_numpy
@@ -93,9 +89,9 @@ def export(
     inference: bool = True,
 ) -> torch.export.ExportedProgram:  # fmt: skip
     """The functional fx graph of a module, for inference or as the module stands; CaptureError."""
-    with _lock, _for_inference(module) if inference else contextlib.nullcontext():
+    with one_at_a_time(), _for_inference(module) if inference else contextlib.nullcontext():
         try:
-            with _quiet(), caches_as_tuples(module):
+            with quiet(), caches_as_tuples(module):
                 program = torch.export.export(
                     module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
                 )
@@ -122,59 +118,6 @@ def _for_inference(module: torch.nn.Module) -> Iterator[None]:
         module.train(was_training)
         for p, flag in flags:
             p.requires_grad_(flag)
-
-
-_lock = threading.RLock()  # torch.export keeps its modes in the process: one capture at a time
-
-
-class _Muted(io.TextIOBase):
-    """A stream that drops what one thread writes; what others write goes through."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream, self._thread = stream, threading.get_ident()
-
-    def write(self, text: str) -> int:
-        if threading.get_ident() == self._thread:
-            return len(text)
-        return int(self._stream.write(text))
-
-    def flush(self) -> None:
-        if threading.get_ident() != self._thread:
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's own account of a failed export: the error says it in one line. Only this thread
-    is quiet, and a stream that somebody replaced meanwhile stays replaced."""
-    me = threading.get_ident()
-
-    def heard(record: logging.LogRecord) -> bool:
-        return record.thread != me
-
-    muted = {n: _Muted(s) for n in ("stdout", "stderr") if (s := getattr(sys, n)) is not None}
-    handlers = [h for x in (logging.root, *logging.root.manager.loggerDict.values())
-                if isinstance(x, logging.Logger) for h in x.handlers]  # fmt: skip
-    last = logging.lastResort
-    handlers += [last] if last is not None else []
-    for name, stream in muted.items():
-        setattr(sys, name, stream)
-    for h in handlers:
-        h.addFilter(heard)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for h in handlers:
-            h.removeFilter(heard)
-        for name, stream in muted.items():
-            stream._thread = 0  # for whoever kept it
-            if getattr(sys, name) is stream:
-                setattr(sys, name, stream._stream)
 
 
 def _first_line(e: BaseException) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ree.compiler.ir import Graph, Node, Typer, bind_graph, bound_node
+from ree.compiler.text import print_attrs
 from ree.kernels import opdef
 from ree.kernels.index import IndexRule
 from ree.kernels.microcode import microcode_bytes
@@ -30,6 +31,7 @@ RECORD_BYTES = 240
 MAX_SOURCES = 4
 LOCAL = 5  # kind of a source that is a local of a row program; others: ir.Kind
 NO_DIGEST = bytes(32)
+Digests = dict[tuple[object, ...], bytes]  # by operator, types of the sources and attributes
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:
         raise ValueError(f"symbol {missing[0]} is not bound")
     bound = bind_graph(g, env)
     typer = bound.typer()
-    records = [r for n in bound.nodes for r in node_records(n, typer)]
+    known: Digests = {}
+    records = [r for n in bound.nodes for r in node_records(n, typer, known)]
     node_root = merkle_root(records)
     interface_root = merkle_root(interface_leaves(bound))
     nid = numeric_id()
@@ -104,31 +107,46 @@ def _encode_attr(v: AttrValue) -> bytes:
     return struct.pack(">q", v)
 
 
-def node_records(n: Node, typer: Typer) -> list[bytes]:
-    """One record per result:
+def node_records(n: Node, typer: Typer, known: Digests | None = None) -> list[bytes]:
+    """One record per result; known: digests of nodes like it, which are added to.
 
     opcode u16, result u8, sources u8, type (66), 4 x (kind u8, index u32) (20), padding (6),
     then the digests of index rule, attributes, microcode and row program (32 each), the row
     program's leaf count u64, and padding with zeros to RECORD_BYTES.
     """
-    return _records(bound_node(n, typer), [(s.kind, s.index) for s in n.sources])
+    refs = [(s.kind, s.index) for s in n.sources]
+    if known is None:
+        return _records(bound_node(n, typer), refs)
+    key = (n.op, tuple(typer(s) for s in n.sources), print_attrs(n))
+    if key not in known:
+        known[key] = _digests(bound_node(n, typer))
+    return _records_of(n.op, n.results, refs, known[key])
 
 
 def _records(b: Bound, refs: Sequence[tuple[int, int]]) -> list[bytes]:
     """The records of a bound operator whose sources are these kinds and indices."""
-    op = opdef.get(b.op)
+    return _records_of(b.op, b.outputs, refs, _digests(b))
+
+
+def _records_of(
+    name: str, results: Sequence[TensorType], refs: Sequence[tuple[int, int]], digests: bytes
+) -> list[bytes]:
     sources = b"".join(struct.pack(">BI", *r) for r in refs)
-    sources += bytes(5 * (MAX_SOURCES - len(refs)))
-    rule = sha256(encode_rule(op.index_rule(b))) if op.index_rule else NO_DIGEST
-    attrs = sha256(encode_attrs(sorted(b.attrs.items())))
-    code = _microcode_id(op, b)
-    sub, count = _sub_program(op, b)
-    out = []
-    for i, t in enumerate(b.outputs):
-        record = struct.pack(">HBB", op.opcode, i, len(refs)) + encode_type(t) + sources
-        record += bytes(6) + rule + attrs + code + sub + struct.pack(">Q", count)
+    sources += bytes(5 * (MAX_SOURCES - len(refs)) + 6)
+    opcode, out = opdef.get(name).opcode, []
+    for i, t in enumerate(results):
+        record = struct.pack(">HBB", opcode, i, len(refs)) + encode_type(t) + sources + digests
         out.append(record.ljust(RECORD_BYTES, b"\0"))
     return out
+
+
+def _digests(b: Bound) -> bytes:
+    """What a record says of a bound operator wherever it stands, behind its sources."""
+    op = opdef.get(b.op)
+    rule = sha256(encode_rule(op.index_rule(b))) if op.index_rule else NO_DIGEST
+    attrs = sha256(encode_attrs(sorted(b.attrs.items())))
+    sub, count = _sub_program(op, b)
+    return rule + attrs + _microcode_id(op, b) + sub + struct.pack(">Q", count)
 
 
 def _microcode_id(op: OpDef, b: Bound) -> bytes:

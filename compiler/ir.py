@@ -249,16 +249,21 @@ def _canonical(x: Array) -> Array:
 
 def bind_graph(graph: Graph, env: Mapping[str, Dim]) -> Graph:
     """The graph with symbols replaced and every result type inferred again."""
+    from ree.compiler.text import print_attrs
+
     values: list[TensorType] = []
     nodes = []
+    known: dict[tuple[object, ...], opdef.Bound] = {}  # most nodes of a large graph are alike
     inputs = tuple(t.bind(env) for t in graph.inputs)
     partial = Graph((), inputs, graph.weights, graph.consts, (), (), graph.contract, graph.states)
     for n in graph.nodes:
         types = [values[s.index] if s.kind is Kind.VALUE else partial.type_of(s) for s in n.sources]
-        b = opdef.bind(n.op, types, n.attr_map, env)
-        nodes.append(
-            Node(n.op, n.sources, tuple(sorted(b.attrs.items())), b.outputs, n.first, n.origin)
-        )
+        key = (n.op, tuple(types), print_attrs(n))
+        if key not in known:
+            known[key] = opdef.bind(n.op, types, n.attr_map, env)
+        b = known[key]
+        attrs = tuple(sorted(b.attrs.items())) if n.attrs else ()
+        nodes.append(Node(n.op, n.sources, attrs, b.outputs, n.first, n.origin))
         values.extend(b.outputs)
     left = tuple(s for s in graph.symbols if s.name not in env)
     return Graph(left, inputs, graph.weights, graph.consts, tuple(nodes), graph.outputs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ree.compiler.ir import Graph, Kind, Ref
+from ree.compiler.text import print_attrs
 from ree.kernels import opdef
 from ree.kernels.numerics import CONTRACT
 from ree.kernels.types import MAX_ELEMENTS, MAX_RANK, DType, TensorType, symbols_of
@@ -36,6 +37,7 @@ def check(g: Graph) -> None:
     for t in (*g.inputs, *g.weights, *g.states, *(c.type for c in g.consts)):
         _check_type(t, names)
     defined: list[TensorType] = []
+    known: dict[tuple[object, ...], tuple[TensorType, ...]] = {}  # most nodes are like others
     for n in g.nodes:
         where = f"%{n.first} = {n.op}"
         if n.op not in opdef.names():
@@ -47,10 +49,13 @@ def check(g: Graph) -> None:
             raise IllegalGraph(f"{where}: expected first value %{len(defined)}")
         if list(n.attrs) != sorted(n.attrs, key=lambda kv: kv[0]):
             raise IllegalGraph(f"{where}: attributes are not sorted")
-        try:
-            inferred = opdef.get(n.op).infer(types, n.attr_map)
-        except (ValueError, KeyError, TypeError, IndexError) as e:
-            raise IllegalGraph(f"{where}: {e}") from e
+        key = (n.op, tuple(types), print_attrs(n))
+        if key not in known:
+            try:
+                known[key] = opdef.get(n.op).infer(types, n.attr_map)
+            except (ValueError, KeyError, TypeError, IndexError) as e:
+                raise IllegalGraph(f"{where}: {e}") from e
+        inferred = known[key]
         if inferred != n.results:
             raise IllegalGraph(
                 f"{where}: expected results {', '.join(map(str, inferred))}, "

@@ -247,9 +247,7 @@ class Planner:
             r.arena_bytes = max(r.arena_bytes, at + size)
 
 
-def first_fit(
-    sizes: Sequence[int], lives: Sequence[tuple[int, int]] | None
-) -> list[int]:
+def first_fit(sizes: Sequence[int], lives: Sequence[tuple[int, int]] | None) -> list[int]:
     """Aligned offsets of buffers, one after the other: each in the lowest gap that no earlier buffer takes
     while it lives (first and last step; None: always)."""
     offsets: list[int] = []

@@ -12,6 +12,7 @@ from ree.kernels.types import MAX_RANK, Dim, DType, Shape, Sym, TensorType, pars
 
 MAX_TEXT = 64 << 20
 MAX_INLINE = 64  # bytes; larger constants are named by their digest and stored beside the text
+MAX_NESTED = 8  # tuples in tuples of an attribute
 ConstLoader = Callable[[int, TensorType, str], bytes]
 
 
@@ -40,10 +41,15 @@ def print_graph(g: Graph) -> str:
 def print_node(n: Node) -> str:
     """One node, one line."""
     left = ", ".join(f"%{n.first + i}" for i in range(len(n.results)))
-    attrs = ", ".join(f"{k}={print_attr(v)}" for k, v in n.attrs)
+    attrs = print_attrs(n)
     sources = ", ".join(map(str, n.sources))
     types = ", ".join(map(str, n.results))
     return f"{left} = {n.op}({sources})" + (f" {{{attrs}}}" if attrs else "") + f" : {types}"
+
+
+def print_attrs(n: Node) -> str:
+    """A node's attributes as in its line. It tells them apart where Python finds 0.0, -0.0 and False equal."""
+    return ", ".join(f"{k}={print_attr(v)}" for k, v in n.attrs)
 
 
 def print_attr(v: AttrValue) -> str:
@@ -172,7 +178,7 @@ class _Parser:
             raise self.fail(f"bad attribute '{text[:40]}'")
         return key, self.attr_value(value)
 
-    def attr_value(self, text: str) -> AttrValue:
+    def attr_value(self, text: str, nested: int = 0) -> AttrValue:
         if text in ("true", "false"):
             return text == "true"
         if re.fullmatch(r"f0x[0-9a-f]{8}", text):
@@ -180,7 +186,9 @@ class _Parser:
         if re.fullmatch(r'"[a-z_]{0,40}"', text):
             return text[1:-1]
         if text.startswith("(") and text.endswith(")"):
-            return tuple(self.attr_value(x) for x in _split(text[1:-1], ","))
+            if nested == MAX_NESTED:
+                raise self.fail(f"attribute nested over {MAX_NESTED} deep")
+            return tuple(self.attr_value(x, nested + 1) for x in _split(text[1:-1], ","))
         for d in DType:
             if d.text == text:
                 return d

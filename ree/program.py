@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -56,7 +55,7 @@ class Program:
         self._packed: dict[object, Any] = {}
         self._made: tuple[tuple[int, ...], list[Array]] | None = None
         self.on_device: dict[str, Any] = {}  # per GPU, kept by gpu_run
-        self.lock = threading.Lock()
+        self.lock = settings.ForkLock()
 
     @public
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:

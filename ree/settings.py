@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 
 from ree import _core
 from ree.errors import EnvironmentError_
@@ -42,17 +43,38 @@ def threads() -> int:
     return int(text)
 
 
-_pools: dict[int, _core.Pool] = {}
-_pools_lock = threading.Lock()
+class ForkLock:
+    """A lock that a child of fork finds free: the thread that held it is not there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        _locks.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+    def renew(self) -> None:
+        self._lock = threading.Lock()
+
+
+_locks: weakref.WeakSet[ForkLock] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """A lock that another thread held at the fork would never be free."""
-    global _pools_lock
-    _pools_lock = threading.Lock()
+    for lock in list(_locks):
+        lock.renew()
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+_pools: dict[int, _core.Pool] = {}
+_pools_lock = ForkLock()
 
 
 def pool(n: int | None = None) -> _core.Pool:

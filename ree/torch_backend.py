@@ -56,7 +56,7 @@ class _Compiled:
         self.replayed: list[Node] = []  # what torch does with it: views and sizes
         for x in self.results:
             if isinstance(x, Node):
-                self._need(x, set())
+                self._need(x)
         mine = {*self.places, *self.replayed}
         self.needs_program = any(
             n.op.startswith(("call", "get")) and n not in mine and not _named(n, SWITCHES)
@@ -66,16 +66,23 @@ class _Compiled:
         self.open = True  # whether dimensions may stay open
         self.states: list[_Weight] = []
 
-    def _need(self, node: Node, seen: set[Node]) -> None:
-        if node in seen or node in self.bases or node in self.replayed or node.op == "placeholder":
-            return
-        seen.add(node)
-        if not (_is_scalar(node) or _is_view(node)):
-            self.bases.append(node)
-            return
-        for x in node.all_input_nodes:
-            self._need(x, seen)
-        self.replayed.append(node)
+    def _need(self, node: Node) -> None:
+        """A node after all that it needs; a chain of views may be long."""
+        seen: set[Node] = set()
+        todo = [(node, False)]
+        while todo:
+            n, ready = todo.pop()
+            if ready:
+                self.replayed.append(n)
+                continue
+            if n in seen or n in self.bases or n in self.replayed or n.op == "placeholder":
+                continue
+            seen.add(n)
+            if not (_is_scalar(n) or _is_view(n)):
+                self.bases.append(n)
+                continue
+            todo.append((n, True))
+            todo += [(x, False) for x in reversed(n.all_input_nodes)]
 
     def __call__(self, *args: Any) -> list[Any]:
         if torch.is_grad_enabled() and any(

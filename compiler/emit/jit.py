@@ -6,6 +6,7 @@ happens to have, and without any flag that lets LLVM contract or reassociate.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from dataclasses import dataclass
@@ -13,6 +14,14 @@ from dataclasses import dataclass
 import llvmlite.binding as llvm
 
 _ready = False
+
+# one call into LLVM at a time, and a fork waits for it: a child would find its lock taken for ever
+_lock = llvm.ffi.lib._lock
+os.register_at_fork(
+    before=_lock.__enter__,
+    after_in_parent=lambda: _lock.__exit__(None, None, None),
+    after_in_child=lambda: _lock.__exit__(None, None, None),
+)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from ree.compiler import legal
 from ree.compiler.ir import Builder, Graph, Kind, Node, Ref, bound_node
 from ree.compiler.passes.rewrite import copy_node, rebuild, start, translate
+from ree.compiler.text import print_attrs
 from ree.kernels import opdef
 from ree.kernels.opdef import Bound, Form
 from ree.kernels.types import Sym, TensorType
@@ -44,7 +45,7 @@ def simplify(g: Graph) -> Graph:
                 sources = inner.sources
                 if b.type_of(sources[0]) == n.results[0]:
                     return (sources[0],)
-        key = (n.op, sources, n.attrs)
+        key = (n.op, sources, print_attrs(n))
         if key not in seen:
             folded = _fold(b, n, sources)
             seen[key] = folded if folded is not None else copy_node(b, n, sources)

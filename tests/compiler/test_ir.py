@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from ree.compiler import interp, legal
 from ree.compiler.fusion import group
 from ree.compiler.instance import RECORD_BYTES, make_instance, node_records
-from ree.compiler.ir import Builder, Const, Kind, Ref, Symbol
+from ree.compiler.ir import Builder, Const, Kind, Ref, Symbol, bind_graph
 from ree.compiler.passes.canonical import canonicalise
-from ree.compiler.plan import plan
+from ree.compiler.plan import first_fit, plan
+from ree.compiler.recipe import ALIGN
 from ree.compiler.text import GraphError, parse_graph, print_graph
 from ree.conformance import program_of
 from ree.kernels import registry  # noqa: F401
@@ -311,3 +312,86 @@ def test_generated_documents_are_up_to_date():
         assert (ROOT / "docs" / name).read_text() == make(), (
             f"run python benchmarks/docs.py ({name})"
         )
+
+
+def test_attributes_that_python_calls_equal_are_not_shared():
+    b = Builder()
+    x = b.input(TensorType(DType.F32, (2,)))
+    pads = [b.add("pad", x, low=(1,), high=(0,), value=v) for v in (0.0, -0.0, 0.0)]
+    g = canonicalise(b.finish(tuple(pads)))
+    assert len(g.nodes) == 2
+    made = [y.tobytes() for y in interp.run(g, [np.ones(2, np.float32)], [])]
+    assert made[0] == made[2] != made[1]
+    assert [n.attr_map["value"].hex() for n in bind_graph(g, {}).nodes] == ["0x0.0p+0", "-0x0.0p+0"]
+
+
+def test_attributes_nest_as_deep_as_the_limit():
+    text = print_graph(sample_graph(5))
+    assert "dims=(1,0,2)" in text
+    for depth in (9, 100_000):
+        nested = "(" * depth + ")" * depth
+        with pytest.raises(GraphError, match="nested over 8 deep"):
+            parse_graph(text.replace("dims=(1,0,2)", f"dims={nested}"))
+
+
+def plain_first_fit(sizes, lives):
+    """What `first_fit` gives, from its definition."""
+    offsets = []
+    for n, size in enumerate(sizes):
+        at = 0
+        taken = [
+            (offsets[m], offsets[m] + sizes[m])
+            for m in range(n)
+            if lives is None or (lives[m][1] >= lives[n][0] and lives[n][1] >= lives[m][0])
+        ]
+        for lo, hi in sorted(taken):
+            if at + size <= lo:
+                break
+            at = max(at, -(-hi // ALIGN) * ALIGN)
+        offsets.append(at)
+    return offsets
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 12), st.integers(0, 6)), max_size=24),
+       st.booleans())  # fmt: skip
+def test_buffers_lie_where_the_first_gap_is(buffers, always):
+    sizes = [size for size, _, _ in buffers]
+    lives = None if always else [(first, first + n) for _, first, n in buffers]
+    assert first_fit(sizes, lives) == plain_first_fit(sizes, lives)
+
+
+def test_large_graphs_are_bound_and_planned_in_linear_work(monkeypatch):
+    """Twice the nodes, at most about twice the calls: a chain, views that are all read, many outputs."""
+
+    def chain(b, x, n):
+        for _ in range(n):
+            x = b.add("neg", x)
+        return (x,)
+
+    def comb(b, x, n):
+        for _ in range(n):
+            x = b.add("permute", x, dims=(1, 0))
+            y = b.add("neg", x)
+        return (y,)
+
+    def outputs(b, x, n):
+        return tuple(b.add("mul", x, b.const(np.float32(i + 2))) for i in range(n))
+
+    for shape in (chain, comb, outputs):
+        counts = []
+        for n in (200, 400, 800):
+            b = Builder()
+            g = b.finish(shape(b, b.input(TensorType(DType.F32, (4, 4))), n))
+            calls = [0]
+
+            def count(frame, event, arg, calls=calls):
+                calls[0] += event == "call"
+
+            sys.setprofile(count)
+            try:
+                plan(make_instance(g, {}).graph, panel=8)
+                plan(g, panel=8, hash_values=True, keep_values=True)
+            finally:
+                sys.setprofile(None)
+            counts.append(calls[0])
+        assert counts[2] - counts[1] < 2.3 * (counts[1] - counts[0]), (shape.__name__, counts)

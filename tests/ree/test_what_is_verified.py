@@ -1,10 +1,7 @@
 """What verification covers: checkpoints, batches, carried tensors, values behind equal outputs."""
 
-import multiprocessing
-import os
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -197,53 +194,3 @@ def test_threads_that_cannot_start_are_an_error(monkeypatch):
     monkeypatch.setattr(_core, "Pool", refuse)
     with pytest.raises(EnvironmentError_, match="cannot start 777 threads"):
         settings.pool(777)
-
-
-def _child(p, x, queue):
-    queue.put(p(x).tolist())
-
-
-def test_a_forked_child_runs():
-    x = torch.ones(64, 64)
-    p = ree.compile(nn.Linear(64, 64), (x,))
-    want = p.run(x, threads=2).outputs[0].tolist()
-    pid = os.fork()
-    if not pid:  # and ends without os._exit's short cut through the pool's destructor
-        from ree import settings
-
-        ok = p.run(x, threads=2).outputs[0].tolist() == want
-        settings._pools.clear()
-        os._exit(0 if ok else 3)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    process = context.Process(target=_child, args=(p, x, queue))
-    process.start()
-    assert queue.get(timeout=60) == want
-    process.join(60)
-    assert os.waitpid(pid, 0)[1] == 0
-
-
-def test_threads_compile_one_after_another_and_others_are_heard(capsys):
-    net = nn.Sequential(nn.Linear(6, 5), nn.GELU()).eval()
-    found, done, said = [], threading.Event(), [0]
-
-    def work():
-        found.append(ree.compile(net, (torch.ones(4, 6),)).program_hash)
-
-    def talk():
-        while not done.wait(0.01):
-            print("tick")
-            said[0] += 1
-
-    talker = threading.Thread(target=talk)
-    talker.start()
-    workers = [threading.Thread(target=work) for _ in range(3)]
-    for w in workers:
-        w.start()
-    for w in workers:
-        w.join()
-    done.set()
-    talker.join()
-    assert len(found) == 3
-    assert len(set(found)) == 1
-    assert capsys.readouterr().out.count("tick") == said[0] > 0
