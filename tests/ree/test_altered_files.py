@@ -248,9 +248,9 @@ def test_members_of_an_artifacts_manifest(traced, tmp_path):
         shutil.copytree(traced / "m.ree", d)
         wrong = [*v[:-1], v[-1] + "2"] if isinstance(v, list) else altered(v)
         rewritten(d, **{k: wrong})
-        # the examples are by name, so one of them has no input any more
+        # the examples are by name, so one of them has no input any more; a structure must fit
         found = refused(d, "--trace", traced / "t")
-        assert found != (f"manifest.{k}" in free) or k == "inputs", k
+        assert found != (f"manifest.{k}" in free) or k in ("inputs", "structure"), k
 
 
 def test_files_of_an_artifact(traced, tmp_path):

@@ -271,8 +271,7 @@ def test_control_c_in_a_long_run(tmp_path):
     (tmp_path / "t.py").write_text(LONG)
     code, err, seconds = interrupted(["train", "t.py", "-o", "r", "--steps", "100000000"], tmp_path)
     assert (code, "Traceback" in err, seconds < 20) == (130, False, True), err
-    assert len(err.splitlines()) <= 3
-    assert "interrupted" in err
+    assert "--resume" in err.splitlines()[-1]  # the state after the last step is kept
 
 
 def test_control_c_in_a_compilation(tmp_path):
