@@ -56,9 +56,6 @@ class ForkLock:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def locked(self) -> bool:
-        return self._lock.locked()
-
     def renew(self) -> None:
         self._lock = threading.Lock()
 
