@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,8 +21,10 @@ from ree.kernels import opdef
 from ree.kernels.index import IndexRule
 from ree.kernels.microcode import microcode_bytes
 from ree.kernels.numerics import CANONICAL_NAN, CONTRACT, SEGMENT, SUM_BLOCK, SUM_LANES
-from ree.kernels.opdef import AttrValue, Bound, OpDef
+from ree.kernels.opdef import Bound, OpDef
 from ree.kernels.rowprogram import Affine, RowProgram
+from ree.kernels.schema import check_attrs
+from ree.kernels.schema import encode_attrs as schema_bytes
 from ree.kernels.types import MAX_RANK, DType, TensorType
 from ree.traces.merkle import merkle_root
 from ree.traces.tensor import tensor_hash
@@ -53,13 +55,14 @@ def sha256(*parts: bytes) -> bytes:
 
 @lru_cache(maxsize=1)
 def numeric_id() -> bytes:
-    """Identity of the numeric contract: its name, constants, and every operator's rule."""
+    """Identity of the numeric contract: its name, constants, and every operator's rule and attributes."""
     from ree.kernels import registry  # noqa: F401  (all operators)
 
     parts = [CONTRACT.encode(), struct.pack(">IIII", SEGMENT, SUM_BLOCK, SUM_LANES, CANONICAL_NAN)]
     for name in opdef.names():
         op = opdef.get(name)
-        parts.append(struct.pack(">H", op.opcode) + sha256(op.rule.encode()))
+        schema = "".join(f"\0{k} {a.text}" for k, a in op.closed_schema.items())
+        parts.append(struct.pack(">H", op.opcode) + sha256((op.rule + schema).encode()))
     return sha256(b"ree.numeric\0", *parts)
 
 
@@ -89,22 +92,11 @@ def encode_type(t: TensorType) -> bytes:
     return struct.pack(">BB8Q", t.dtype.code, t.rank, *dims)
 
 
-def encode_attrs(attrs: Iterable[tuple[str, AttrValue]]) -> bytes:
-    """Attribute values in the order of their names, 8 bytes big-endian for each: integers in two's
-    complement, floats as their 32 bits, dtypes by code; a tuple as its length, then its items."""
-    return b"".join(_encode_attr(v) for _, v in attrs)
-
-
-def _encode_attr(v: AttrValue) -> bytes:
-    if isinstance(v, tuple):
-        return struct.pack(">Q", len(v)) + b"".join(map(_encode_attr, v))
-    if isinstance(v, float):
-        return struct.pack(">If", 0, v)
-    if isinstance(v, DType):
-        return struct.pack(">Q", v.code)
-    if not isinstance(v, int):
-        raise ValueError(f"attribute {v!r} of a bound node is not a number")
-    return struct.pack(">q", v)
+def encode_attrs(b: Bound) -> bytes:
+    """The attributes of a bound operator as its schema lays them out; ValueError if they are others."""
+    schema = opdef.get(b.op).closed_schema
+    check_attrs(b.op, schema, b.attrs)
+    return schema_bytes(schema, b.attrs)
 
 
 def node_records(n: Node, typer: Typer, known: Digests | None = None) -> list[bytes]:
@@ -144,7 +136,7 @@ def _digests(b: Bound) -> bytes:
     """What a record says of a bound operator wherever it stands, behind its sources."""
     op = opdef.get(b.op)
     rule = sha256(encode_rule(op.index_rule(b))) if op.index_rule else NO_DIGEST
-    attrs = sha256(encode_attrs(sorted(b.attrs.items())))
+    attrs = sha256(encode_attrs(b))
     sub, count = _sub_program(op, b)
     return rule + attrs + _microcode_id(op, b) + sub + struct.pack(">Q", count)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ import numpy as np
 from ree.kernels import opdef
 from ree.kernels.numerics import CONTRACT
 from ree.kernels.opdef import Array, AttrValue
-from ree.kernels.types import Dim, DType, TensorType
+from ree.kernels.types import Dim, DType, TensorType, check_extents
 
 
 class Kind(enum.IntEnum):
@@ -228,6 +229,7 @@ class Builder:
         attrs: Mapping[str, AttrValue],
         origin: Origin | None = None,
     ) -> Node:
+        attrs = {k: math.nan if v != v else v for k, v in attrs.items()}  # NaNs become canonical
         results = opdef.get(op).infer([self.type_of(s) for s in sources], attrs)
         node = Node(op, sources, tuple(sorted(attrs.items())), results, len(self.values),
                     origin or self.origin)  # fmt: skip
@@ -255,6 +257,8 @@ def bind_graph(graph: Graph, env: Mapping[str, Dim]) -> Graph:
     nodes = []
     known: dict[tuple[object, ...], opdef.Bound] = {}  # most nodes of a large graph are alike
     inputs = tuple(t.bind(env) for t in graph.inputs)
+    for t in inputs:
+        check_extents(t)
     partial = Graph((), inputs, graph.weights, graph.consts, (), (), graph.contract, graph.states)
     for n in graph.nodes:
         types = [values[s.index] if s.kind is Kind.VALUE else partial.type_of(s) for s in n.sources]

@@ -6,7 +6,8 @@ from ree.compiler.ir import Graph, Kind, Ref
 from ree.compiler.text import print_attrs
 from ree.kernels import opdef
 from ree.kernels.numerics import CONTRACT
-from ree.kernels.types import MAX_ELEMENTS, MAX_RANK, DType, TensorType, symbols_of
+from ree.kernels.schema import check_attrs
+from ree.kernels.types import DType, TensorType, check_extents, symbols_of
 
 MAX_SOURCES = 4  # what a node record holds
 
@@ -20,8 +21,9 @@ def check(g: Graph) -> None:
 
     1. The contract is one this build knows. 2. Symbols are distinct, their ranges sane, and each is
     a bare dimension of some input. 3. Sources exist and precede their use. 4. Operators are
-    registered, have at most four sources, and their stated results are what the shape rule infers.
-    5. Ranks and static sizes are within limits. 6. Outputs exist. 7. Output i has the type of state i.
+    registered, have at most four sources and the attributes of their schema, and their stated results
+    are what the shape rule infers. 5. Ranks and static sizes are within limits. 6. Outputs exist.
+    7. Output i has the type of state i.
     """
     if g.contract != CONTRACT:
         raise IllegalGraph(f"numeric contract: expected {CONTRACT}, got {g.contract[:40]}")
@@ -47,14 +49,18 @@ def check(g: Graph) -> None:
         types = [_source_type(g, s, defined, where) for s in n.sources]
         if n.first != len(defined):
             raise IllegalGraph(f"{where}: expected first value %{len(defined)}")
-        if list(n.attrs) != sorted(n.attrs, key=lambda kv: kv[0]):
-            raise IllegalGraph(f"{where}: attributes are not sorted")
-        key = (n.op, tuple(types), print_attrs(n))
-        if key not in known:
-            try:
+        keys = [k for k, _ in n.attrs]
+        if keys != sorted(set(keys)):
+            raise IllegalGraph(f"{where}: attributes are not sorted, or one stands twice")
+        try:
+            check_attrs(
+                n.op, opdef.get(n.op).closed_schema, n.attr_map
+            )  # their text may look alike
+            key = (n.op, tuple(types), print_attrs(n))
+            if key not in known:
                 known[key] = opdef.get(n.op).infer(types, n.attr_map)
-            except (ValueError, KeyError, TypeError, IndexError) as e:
-                raise IllegalGraph(f"{where}: {e}") from e
+        except (ValueError, KeyError, TypeError, IndexError) as e:
+            raise IllegalGraph(f"{where}: {e}") from e
         inferred = known[key]
         if inferred != n.results:
             raise IllegalGraph(
@@ -84,16 +90,13 @@ def _source_type(g: Graph, ref: Ref, defined: list[TensorType], where: str) -> T
 
 
 def _check_type(t: TensorType, names: set[str]) -> None:
-    if t.rank > MAX_RANK:
-        raise IllegalGraph(f"{t}: rank at most {MAX_RANK}")
+    try:
+        check_extents(t)
+    except ValueError as e:
+        raise IllegalGraph(str(e)) from e
     for d in t.shape:
-        if isinstance(d, int):
-            if d < 0:
-                raise IllegalGraph(f"{t}: negative dimension")
-        elif symbols_of(d) - names:
+        if symbols_of(d) - names:
             raise IllegalGraph(f"{t}: undeclared symbol {min(symbols_of(d) - names)}")
-    if t.is_static and t.numel > MAX_ELEMENTS:
-        raise IllegalGraph(f"{t}: at most {MAX_ELEMENTS} elements")
 
 
 COMPUTE_DTYPES = (DType.F32, DType.I64, DType.BOOL)  # what operators of this contract compute on

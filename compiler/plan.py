@@ -25,6 +25,7 @@ from ree.kernels import opdef
 from ree.kernels.index import IndexRule, contiguous_strides
 from ree.kernels.opdef import Bound
 from ree.kernels.tilespec import TileSpec
+from ree.kernels.types import LARGEST
 
 
 def plan(
@@ -294,6 +295,11 @@ def view_strides(
     per_digit = [
         sum(c.coeffs[d] * s for c, s in zip(access.coords, steps, strict=True))
         for d in range(len(rule.out_digits))
+    ]
+    # the step of a digit that is always 0 is never taken; a chain of moves must not let it overflow
+    per_digit = [
+        0 if n < 2 and abs(s) > LARGEST else s
+        for n, s in zip(rule.out_digits, per_digit, strict=True)
     ]
     if tuple(rule.out_digits) == tuple(out):
         return tuple(per_digit)

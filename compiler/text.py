@@ -7,7 +7,9 @@ import struct
 from collections.abc import Callable
 
 from ree.compiler.ir import PREFIX, Const, Graph, Node, Ref, Symbol
+from ree.kernels import opdef, registry  # noqa: F401  (all operators)
 from ree.kernels.opdef import AttrValue
+from ree.kernels.schema import check_attrs
 from ree.kernels.types import MAX_RANK, Dim, DType, Shape, Sym, TensorType, parse_dim
 
 MAX_TEXT = 64 << 20
@@ -168,6 +170,10 @@ class _Parser:
         if left != ", ".join(f"%{first + i}" for i in range(len(results))):
             raise self.fail(f"expected results numbered from %{first}, got '{left[:40]}'")
         pairs = tuple(self.attr(a) for a in _split(attrs or "", ", "))
+        if len(dict(pairs)) != len(pairs):
+            raise self.fail(f"an attribute of {op} stands twice")
+        if op in opdef.names():
+            check_attrs(op, opdef.get(op).closed_schema, dict(pairs))
         refs = tuple(self.ref(r) for r in sources.split(", ")) if sources else ()
         self.nodes.append(Node(op, refs, pairs, results, first))
         self.values += len(results)

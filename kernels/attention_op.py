@@ -9,7 +9,6 @@ import numpy as np
 
 from ree.kernels.attention import attention
 from ree.kernels.index import IndexRule, access_by_dims, broadcast_access
-from ree.kernels.movement import dim_attr
 from ree.kernels.numerics import SEGMENT
 from ree.kernels.opdef import (
     Array,
@@ -26,6 +25,7 @@ from ree.kernels.opdef import (
 from ree.kernels.rowprogram import Affine, Local, RowBuilder, RowProgram
 from ree.kernels.samples import patterns
 from ree.kernels.scalar import f32_bits
+from ree.kernels.schema import FLAG, Attr, Kind, Schema
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
 RULE = (
@@ -54,10 +54,6 @@ def _infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
             raise ValueError(f"attention: expected a bool or f32 mask, got {mask}")
         if broadcast_shapes(mask.shape, scores) != scores:
             raise ValueError(f"attention: mask {mask} does not broadcast to {scores}")
-    if not isinstance(attrs["causal"], bool) or not isinstance(attrs["scale"], float):
-        raise ValueError("attention: expected bool causal and float scale")
-    for name in ("window", "q_offset"):
-        dim_attr(attrs, name)
     return (TensorType(DType.F32, (*q.shape[:3], v.shape[3])),)
 
 
@@ -243,8 +239,14 @@ def _samples() -> Iterator[Sample]:
             yield Sample(f"{seed}/{name}", (q, k, v, *extra), attrs(d, **more))  # type: ignore[arg-type]
 
 
+# positions and the keys of a window stay within 32 bits
+_NEAR = 2**30
+SCHEMA: Schema = {"causal": FLAG, "q_offset": Attr(Kind.DIM, -_NEAR, _NEAR), "scale": Attr(Kind.F32),
+                  "window": Attr(Kind.DIM, 0, _NEAR)}  # fmt: skip
+
+
 register(
     OpDef("attention", 344, Form.COMPOSITE, RULE, _infer, _cost, _samples,
           "2e-6 * max|v| * (1 + T/1024)", _reference, _index_rule, lower=_lower,
-          row_program=_row_program)
+          row_program=_row_program, schema=SCHEMA)
 )  # fmt: skip

@@ -41,6 +41,7 @@ from ree.kernels.scalar import (
     select,
 )
 from ree.kernels.scalar_numpy import evaluate
+from ree.kernels.schema import Attr, Kind
 from ree.kernels.types import DType, TensorType
 
 # the scalar type that a loaded element has, and that an element to be stored must have; f16 and bf16
@@ -174,5 +175,5 @@ register(
           "to f32, f16, bf16 to nearest even; f32 to integers toward zero, saturating at i64 or i32, "
           "NaN to 0; to narrower integers by wrapping; bool is != 0",
           _infer, lambda node: Cost(0, bytes_moved(node)), _samples, "0.5 ulp", _reference, index_rule,
-          _scalar)
+          _scalar, schema={"dtype": Attr(Kind.DTYPE)})
 )  # fmt: skip

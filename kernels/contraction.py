@@ -25,6 +25,7 @@ from ree.kernels.opdef import (
     register,
 )
 from ree.kernels.samples import patterns
+from ree.kernels.schema import NONE
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
 RULE = (
@@ -116,7 +117,7 @@ def _linear_samples() -> Iterator[Sample]:
 
 register(
     OpDef("linear", 200, Form.CONTRACTION, RULE, _linear_infer, _cost, _linear_samples, BOUND,
-          _linear_reference, _linear_rule, lower=_linear_lower)
+          _linear_reference, _linear_rule, lower=_linear_lower, schema=NONE)
 )  # fmt: skip
 
 
@@ -212,5 +213,5 @@ def _matmul_samples() -> Iterator[Sample]:
 
 register(
     OpDef("matmul", 201, Form.CONTRACTION, RULE, _matmul_infer, _cost, _matmul_samples, BOUND,
-          _matmul_reference, _matmul_rule, lower=_matmul_lower)
+          _matmul_reference, _matmul_rule, lower=_matmul_lower, schema=NONE)
 )  # fmt: skip

@@ -26,7 +26,8 @@ from ree.kernels.opdef import (
     register,
 )
 from ree.kernels.samples import patterns
-from ree.kernels.types import Dim, DType, TensorType, floordiv
+from ree.kernels.schema import Attr, Kind, Schema
+from ree.kernels.types import Dim, DType, TensorType, check_extents, floordiv
 
 # Taps outside x are executed: a finite weight times +0 cannot be seen in the total, but an infinite or
 # NaN weight makes it NaN.
@@ -34,6 +35,8 @@ RULE = (
     f"{CHAIN}; k runs over (input channel of the group, window position) row-major; a = x, read as +0 "
     "outside its bounds (the fma is executed there too), b = w"
 )
+
+MAX_PADDING = 2**16 - 1  # of an axis, on each side: padded images are made whole
 
 
 def windows(attrs: Attrs, name: str, n: int, low: int) -> tuple[int, ...]:
@@ -47,13 +50,12 @@ def windows(attrs: Attrs, name: str, n: int, low: int) -> tuple[int, ...]:
 def _infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     x, w = one(types, 2), types[1]
     groups = attrs["groups"]
+    assert isinstance(groups, int)  # by the schema
     if x.dtype is not DType.F32 or w.dtype is not DType.F32:
         raise ValueError(f"expected f32 sources, got {x} and {w}")
     if x.rank not in (3, 4, 5) or w.rank != x.rank:
         raise ValueError(f"convolution: {x} with {w}, expected ranks 3, 4 or 5 alike")
     n = x.rank - 2
-    if not isinstance(groups, int) or groups < 1:
-        raise ValueError(f"attribute groups: expected a positive integer, got {groups}")
     out_channels = w.shape[0]
     if x.shape[1] != w.shape[1] * groups or (
         isinstance(out_channels, int) and out_channels % groups
@@ -62,6 +64,8 @@ def _infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     stride, dilation = (windows(attrs, k, n, 1) for k in ("stride", "dilation"))
     padding = windows(attrs, "padding", n, 0)
     out: list[Dim] = []
+    padded = (d + 2 * p for d, p in zip(x.shape[2:], padding, strict=True))
+    check_extents(TensorType(x.dtype, (*x.shape[:2], *padded)))
     for i in range(n):
         room = x.shape[i + 2] + (2 * padding[i] - 1) - dilation[i] * (w.shape[i + 2] - 1)
         if isinstance(room, int) and room < 0:
@@ -134,6 +138,8 @@ def _lower(ctx: Lowering) -> None:
     def three(v: Sequence[int], fill: int) -> list[int]:
         return [fill] * (3 - len(v)) + list(v)
 
+    # the step of an axis with one position is never taken, and must not cost memory
+    stride = tuple(s if d > 1 else 1 for s, d in zip(stride, y.dims[2:], strict=True))
     tile, slots, params = ctx.epilogue(y.dims[0] * y.dims[1], prod(y.dims[2:]))
     ctx.emit("convolution", [w.slot, x.slot, y.slot, *slots],
              [x.dims[0], x.dims[1], *three(x.dims[2:], 1), y.dims[1], *three(y.dims[2:], 1),
@@ -179,7 +185,11 @@ def _samples() -> Iterator[Sample]:
     yield Sample("axes apart", (x, w), attrs)
 
 
+SCHEMA: Schema = {"dilation": Attr(Kind.INTS, 1), "groups": Attr(Kind.INT, 1),
+                  "padding": Attr(Kind.INTS, 0, MAX_PADDING), "stride": Attr(Kind.INTS, 1)}  # fmt: skip
+
+
 register(
     OpDef("convolution", 202, Form.CONTRACTION, RULE, _infer, _cost, _samples,
-          f"{BOUND}, K = channels of a group * window", _reference, _rule, lower=_lower)
+          f"{BOUND}, K = channels of a group * window", _reference, _rule, lower=_lower, schema=SCHEMA)
 )  # fmt: skip

@@ -26,6 +26,7 @@ from ree.kernels.opdef import (
     Sample,
     register,
 )
+from ree.kernels.schema import ALONG, NONE, WHOLE, Attr, Kind, check_element
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
 
@@ -68,7 +69,8 @@ def _embedding_samples() -> Iterator[Sample]:
 
 register(
     OpDef("embedding", 300, Form.GATHER, "row index[i] of the table", _embedding_infer, move_cost,
-          _embedding_samples, "exact", move_reference, _embedding_rule, lower=_embedding_lower)
+          _embedding_samples, "exact", move_reference, _embedding_rule, lower=_embedding_lower,
+          schema=NONE)
 )  # fmt: skip
 
 
@@ -132,7 +134,7 @@ def _index_samples() -> Iterator[Sample]:
 register(
     OpDef("index", 301, Form.GATHER, "leading axes read at index tensors, which broadcast",
           _index_infer, move_cost, _index_samples, "exact", move_reference, _index_rule,
-          lower=_index_lower)
+          lower=_index_lower, schema=NONE)
 )  # fmt: skip
 
 
@@ -183,7 +185,8 @@ def _gather_samples() -> Iterator[Sample]:
 
 register(
     OpDef("gather", 302, Form.GATHER, "one axis read at an index per element", _gather_infer,
-          move_cost, _gather_samples, "exact", move_reference, _gather_rule, lower=_gather_lower)
+          move_cost, _gather_samples, "exact", move_reference, _gather_rule, lower=_gather_lower,
+          schema=ALONG)
 )  # fmt: skip
 
 
@@ -192,8 +195,10 @@ register(
 
 def _full_infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     dtype = attrs["dtype"]
-    if types or not isinstance(dtype, DType):
-        raise ValueError("full: expected no sources and a dtype")
+    assert isinstance(dtype, DType)  # by the schema
+    if types:
+        raise ValueError("full: expected no sources")
+    check_element("full", attrs["value"], dtype)
     return (TensorType(dtype, shape_attr(attrs, "shape")),)
 
 
@@ -217,15 +222,14 @@ def _full_samples() -> Iterator[Sample]:
 
 register(
     OpDef("full", 320, Form.CREATE, "every element is the value", _full_infer, move_cost,
-          _full_samples, "exact", _full_reference, lower=_full_lower)
+          _full_samples, "exact", _full_reference, lower=_full_lower,
+          schema={"dtype": Attr(Kind.DTYPE), "shape": Attr(Kind.DIMS), "value": Attr(Kind.NUMBER)})
 )  # fmt: skip
 
 
 def _iota_infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     if types:
         raise ValueError("iota: expected no sources")
-    for name in ("start", "step"):
-        dim_attr(attrs, name)
     return (TensorType(DType.I64, (dim_attr(attrs, "n"),)),)
 
 
@@ -246,5 +250,6 @@ def _iota_samples() -> Iterator[Sample]:
 
 register(
     OpDef("iota", 321, Form.CREATE, "start + step * i, i64", _iota_infer, move_cost,
-          _iota_samples, "exact", _iota_reference, lower=_iota_lower)
+          _iota_samples, "exact", _iota_reference, lower=_iota_lower,
+          schema={"n": Attr(Kind.DIM), "start": WHOLE, "step": WHOLE})
 )  # fmt: skip

@@ -30,7 +30,8 @@ from ree.kernels.opdef import (
     bytes_moved,
     register,
 )
-from ree.kernels.types import Dim, Shape, Sym, TensorType, floordiv, product
+from ree.kernels.schema import ALONG, AXIS, Attr, Kind
+from ree.kernels.types import MAX_RANK, Dim, Shape, Sym, TensorType, floordiv, product
 
 
 def shape_attr(attrs: Attrs, name: str) -> Shape:
@@ -162,7 +163,7 @@ def _view_samples() -> Iterator[Sample]:
 
 register(
     OpDef("view", 260, Form.MOVE, "the same elements in row-major order", _view_infer, move_cost,
-          _view_samples, "exact", move_reference, _view_rule)
+          _view_samples, "exact", move_reference, _view_rule, schema={"shape": Attr(Kind.DIMS)})
 )  # fmt: skip
 
 
@@ -191,7 +192,8 @@ def _permute_samples() -> Iterator[Sample]:
 
 register(
     OpDef("permute", 261, Form.MOVE, "axes reordered", _permute_infer, move_cost,
-          _permute_samples, "exact", move_reference, _permute_rule)
+          _permute_samples, "exact", move_reference, _permute_rule,
+          schema={"dims": Attr(Kind.INTS, 0, MAX_RANK - 1)})
 )  # fmt: skip
 
 
@@ -220,7 +222,8 @@ def _expand_samples() -> Iterator[Sample]:
 
 register(
     OpDef("expand", 262, Form.MOVE, "axes of size 1 repeated", _expand_infer, move_cost,
-          _expand_samples, "exact", move_reference, _expand_rule)
+          _expand_samples, "exact", move_reference, _expand_rule,
+          schema={"shape": Attr(Kind.DIMS)})
 )  # fmt: skip
 
 
@@ -231,8 +234,7 @@ def _slice_infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType,
     x = one(types)
     axis = axis_attr(attrs, "dim", x.rank)
     start, stop, step = (dim_attr(attrs, k) for k in ("start", "stop", "step"))
-    if not isinstance(step, int) or step < 1:
-        raise ValueError(f"slice step: expected a positive integer, got {step}")
+    assert isinstance(step, int)  # by the schema
     size = x.shape[axis]
     if all(isinstance(d, int) for d in (start, stop, size)) and not (0 <= start <= stop <= size):  # type: ignore[operator]
         raise ValueError(f"slice [{start}:{stop}] of {x}: out of range")
@@ -258,7 +260,8 @@ def _slice_samples() -> Iterator[Sample]:
 
 register(
     OpDef("slice", 263, Form.MOVE, "elements start, start+step, ... of one axis", _slice_infer,
-          move_cost, _slice_samples, "exact", move_reference, _slice_rule)
+          move_cost, _slice_samples, "exact", move_reference, _slice_rule,
+          schema={"dim": AXIS, "start": Attr(Kind.DIM), "step": Attr(Kind.INT, 1), "stop": Attr(Kind.DIM)})
 )  # fmt: skip
 
 
@@ -312,5 +315,5 @@ def _cat_samples() -> Iterator[Sample]:
 
 register(
     OpDef("cat", 264, Form.GATHER, "sources side by side along one axis", _cat_infer, move_cost,
-          _cat_samples, "exact", move_reference, _cat_rule, lower=_cat_lower)
+          _cat_samples, "exact", move_reference, _cat_rule, lower=_cat_lower, schema=ALONG)
 )  # fmt: skip

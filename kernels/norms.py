@@ -8,7 +8,6 @@ from math import prod
 import numpy as np
 
 from ree.kernels.index import Access, IndexRule, access_by_dims
-from ree.kernels.movement import dim_attr
 from ree.kernels.numerics import F32, canonical_nan, max_last, tree_sum
 from ree.kernels.opdef import (
     Array,
@@ -28,6 +27,7 @@ from ree.kernels.samples import patterns
 from ree.kernels.scalar import f32_bits
 from ree.kernels.scalar_functions import FUNCTIONS
 from ree.kernels.scalar_numpy import evaluate
+from ree.kernels.schema import ALONG, FLAG, Attr, Kind
 from ree.kernels.types import DType, TensorType
 
 
@@ -69,7 +69,7 @@ def _softmax_infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTyp
     if len(types) != 1 or types[0].dtype is not DType.F32 or types[0].rank < 1:
         raise ValueError("softmax: expected one f32 source of rank 1 or more")
     x = types[0]
-    if dim_attr(attrs, "dim") != x.rank - 1:
+    if attrs["dim"] != x.rank - 1:
         raise ValueError(f"softmax: expected the last axis of {x}")
     return (x,)
 
@@ -104,7 +104,7 @@ register(
     OpDef("softmax", 341, Form.COMPOSITE, "m = max; p = exp(x - m); p / sum(p)", _softmax_infer,
           lambda node: Cost(20 * node.out.numel, bytes_moved(node)), _softmax_samples,
           "4 ulp + sum bound", lambda inputs, node: (softmax(np.asarray(inputs[0], np.float32)),),
-          _rule, lower=_softmax_lower, row_program=_softmax_row)
+          _rule, lower=_softmax_lower, row_program=_softmax_row, schema=ALONG)
 )  # fmt: skip
 
 
@@ -120,8 +120,6 @@ def _norm_infer(options: tuple[str, ...]) -> Infer:
         for t in types[1:]:
             if t != TensorType(DType.F32, x.shape[-1:]):
                 raise ValueError(f"expected f32[{x.shape[-1]}], got {t}")
-        if not isinstance(attrs["eps"], float):
-            raise ValueError("eps: expected a float")
         return (x,)
 
     return infer
@@ -209,11 +207,13 @@ register(
           "mean = sum/n; d = x - mean; r = 1/sqrt(sum(d*d)/n + eps); d*r [* w] [+ b]",
           _norm_infer(("weight", "bias")), lambda node: Cost(8 * node.out.numel, bytes_moved(node)),
           _norm_samples(("weight", "bias")), "1e-5 * (|y| + 1) at unit variance", _layer_norm,
-          _rule, lower=_norm_lower("layer_norm", ("weight", "bias")), row_program=_norm_row(True))
+          _rule, lower=_norm_lower("layer_norm", ("weight", "bias")), row_program=_norm_row(True),
+          schema={"bias": FLAG, "eps": Attr(Kind.F32), "weight": FLAG})
 )  # fmt: skip
 register(
     OpDef("rms_norm", 343, Form.COMPOSITE, "r = 1/sqrt(sum(x*x)/n + eps); (x*r) [* w]",
           _norm_infer(("weight",)), lambda node: Cost(5 * node.out.numel, bytes_moved(node)),
           _norm_samples(("weight",)), "6 ulp + sum bound", _rms_norm, _rule,
-          lower=_norm_lower("rms_norm", ("weight",)), row_program=_norm_row(False))
+          lower=_norm_lower("rms_norm", ("weight",)), row_program=_norm_row(False),
+          schema={"eps": Attr(Kind.F32), "weight": FLAG})
 )  # fmt: skip

@@ -17,12 +17,12 @@ import numpy.typing as npt
 from ree.kernels.index import IndexRule
 from ree.kernels.rowprogram import RowProgram
 from ree.kernels.scalar import Function
-from ree.kernels.types import Dim, DType, TensorType, evaluate
+from ree.kernels.schema import Attrs as Attrs
+from ree.kernels.schema import AttrValue as AttrValue
+from ree.kernels.schema import Schema, check_attrs
+from ree.kernels.types import Dim, DType, TensorType, check_extents, evaluate
 
 Array = npt.NDArray[np.generic]
-# float attributes are Python floats that are exactly float32
-AttrValue = bool | int | float | str | DType | Dim | tuple["AttrValue", ...]
-Attrs = Mapping[str, AttrValue]
 
 
 class Form(enum.Enum):
@@ -135,7 +135,8 @@ class OpDef:
     """An operator of the contract.
 
     name and opcode: identity, stable for ever. rule: the numeric rule in one line. infer: shape
-    rule, symbolic; raises ValueError. reference: slow meaning in NumPy. index_rule: see index.py.
+    rule, symbolic; raises ValueError, also for attributes that are not those of the schema and for
+    types beyond the limits. schema: the attributes. reference: slow meaning in NumPy. index_rule: see index.py.
     scalar: for pointwise operators, the function (may depend on dtypes and attributes). lower: emits
     csrc kernel calls (pointwise and move operators are lowered by the planner instead).
     row_program: for composites, one output element in primitive operators. bound: error against
@@ -155,6 +156,7 @@ class OpDef:
     scalar: Callable[[Sequence[DType], Attrs], Function] | None = None
     lower: Callable[[Lowering], None] | None = None
     row_program: Callable[[Bound], RowProgram] | None = None
+    schema: Schema | None = None
 
     def __post_init__(self) -> None:
         needed = {
@@ -165,10 +167,36 @@ class OpDef:
         }.get(self.form, ("reference", "index_rule", "lower"))
         missing = [f for f in needed if getattr(self, f) is None]
         missing += [f for f in ("rule", "bound") if not getattr(self, f)]
-        if missing:
+        schema = self.schema
+        if missing or schema is None:
+            missing += ["schema"] if schema is None else []
             raise TypeError(
                 f"operator '{self.name}' ({self.form.value}) lacks {', '.join(missing)}"
             )
+        if list(schema) != sorted(schema):
+            raise TypeError(f"operator '{self.name}': the schema's names are not in order")
+        object.__setattr__(self, "infer", _within_limits(self.name, schema, self.infer))
+
+    @property
+    def closed_schema(self) -> Schema:
+        """The attributes, all of them."""
+        assert self.schema is not None  # checked at registration
+        return self.schema
+
+
+def _within_limits(name: str, schema: Schema, infer: Infer) -> Infer:
+    """The shape rule, once attributes and types are known to be within their limits."""
+
+    def checked(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+        check_attrs(name, schema, attrs)
+        for t in types:
+            check_extents(t)
+        out = infer(types, attrs)
+        for t in out:
+            check_extents(t)
+        return out
+
+    return checked
 
 
 _BY_NAME: dict[str, OpDef] = {}

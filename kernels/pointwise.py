@@ -50,6 +50,7 @@ from ree.kernels.scalar import (
 )
 from ree.kernels.scalar_numpy import evaluate
 from ree.kernels.scalar_pow import pow_
+from ree.kernels.schema import NONE
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
 # what arithmetic is defined on; other types are storage, and cast (casts.py)
@@ -105,7 +106,7 @@ def pointwise(name: str, opcode: int, signatures: Sequence[Signature], build: Bu
 
     register(
         OpDef(name, opcode, Form.POINTWISE, rule, infer_with(signatures, scalar, name), cost,
-              lambda: _samples(signatures), bound, reference, index_rule, scalar)
+              lambda: _samples(signatures), bound, reference, index_rule, scalar, schema=NONE)
     )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from ree.kernels.opdef import (
     Sample,
     register,
 )
-from ree.kernels.types import DType, TensorType, floordiv
+from ree.kernels.schema import ALONG, AXIS, Attr, Kind, check_element
+from ree.kernels.types import LARGEST, DType, TensorType, floordiv
 
 # pad: a negative amount cuts
 
@@ -32,16 +33,10 @@ def _amounts(attrs: Attrs, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]
     return low, high  # type: ignore[return-value]
 
 
-def _is_of(value: AttrValue, dtype: DType) -> bool:
-    kind = {DType.BOOL: bool, DType.F32: float}.get(dtype, int)
-    return type(value) is kind
-
-
 def _pad_infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     x = one(types)
     low, high = _amounts(attrs, x.rank)
-    if not _is_of(attrs["value"], x.dtype):
-        raise ValueError(f"pad: value {attrs['value']!r} is not of {x.dtype.text}")
+    check_element("pad", attrs["value"], x.dtype)
     out = tuple(d + (a + b) for d, a, b in zip(x.shape, low, high, strict=True))
     if any(isinstance(d, int) and d < 0 for d in out):
         raise ValueError(f"pad: {x} has no room to be cut by {low} and {high}")
@@ -107,7 +102,9 @@ def _pad_samples() -> Iterator[Sample]:
 register(
     OpDef("pad", 303, Form.GATHER, "x inside its bounds, the value outside; a negative amount cuts",
           _pad_infer, move_cost, _pad_samples, "exact", _pad_reference, _pad_rule,
-          lower=_pad_lower)
+          lower=_pad_lower,
+          schema={"high": Attr(Kind.INTS, -LARGEST), "low": Attr(Kind.INTS, -LARGEST),
+                  "value": Attr(Kind.NUMBER)})
 )  # fmt: skip
 
 
@@ -117,9 +114,6 @@ register(
 def _window_ints(attrs: Attrs, rank: int) -> tuple[int, int, int, int]:
     axis = axis_attr(attrs, "dim", rank)
     size, step, dilation = (dim_attr(attrs, k) for k in ("size", "step", "dilation"))
-    for v in (size, step, dilation):
-        if not isinstance(v, int) or v < 1:
-            raise ValueError(f"window: expected a positive integer, got {v}")
     return axis, size, step, dilation  # type: ignore[return-value]
 
 
@@ -153,10 +147,12 @@ def _window_samples() -> Iterator[Sample]:
         yield Sample(f"{shape}@{dim}/{size},{step},{dilation}", (_array(shape),), attrs)
 
 
+_STEP = Attr(Kind.INT, 1)
 register(
     OpDef("window", 265, Form.MOVE,
           "windows of `size` elements, `dilation` apart, every `step` elements of one axis, as a last axis",
-          _window_infer, move_cost, _window_samples, "exact", move_reference, _window_rule)
+          _window_infer, move_cost, _window_samples, "exact", move_reference, _window_rule,
+          schema={"dilation": _STEP, "dim": AXIS, "size": _STEP, "step": _STEP})
 )  # fmt: skip
 
 
@@ -184,5 +180,5 @@ def _flip_samples() -> Iterator[Sample]:
 
 register(
     OpDef("flip", 266, Form.MOVE, "one axis reversed", _flip_infer, move_cost, _flip_samples,
-          "exact", move_reference, _flip_rule)
+          "exact", move_reference, _flip_rule, schema=ALONG)
 )  # fmt: skip

@@ -27,6 +27,7 @@ from ree.kernels.scalar import (
     param,
     select,
 )
+from ree.kernels.schema import Attr, Kind
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
 ROUNDS = 10
@@ -75,13 +76,11 @@ def uniform(site: int) -> Function:
 
 def _site(attrs: Attrs) -> int:
     site = attrs["site"]
-    if not isinstance(site, int) or isinstance(site, bool) or not 0 <= site <= MAX_SITE:
-        raise ValueError(f"attribute site: expected 0 to {MAX_SITE}, got {site}")
+    assert isinstance(site, int)  # by the schema
     return site
 
 
 def _infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    _site(attrs)
     if len(types) != 3 or any(t.dtype is not DType.I64 for t in types):
         raise ValueError("uniform: expected i64 element, seed and step")
     return (TensorType(DType.F32, broadcast_shapes(*(t.shape for t in types))),)
@@ -101,5 +100,5 @@ def _cost(node: Bound) -> Cost:
 
 register(
     OpDef("uniform", 330, Form.POINTWISE, RULE, _infer, _cost, _samples, "exact", reference, index_rule,
-          lambda dtypes, attrs: uniform(_site(attrs)))
+          lambda dtypes, attrs: uniform(_site(attrs)), schema={"site": Attr(Kind.INT, 0, MAX_SITE)})
 )  # fmt: skip

@@ -23,6 +23,7 @@ from ree.kernels.opdef import (
     register,
 )
 from ree.kernels.samples import patterns
+from ree.kernels.schema import ALONG
 from ree.kernels.types import DType, TensorType
 
 
@@ -90,5 +91,5 @@ register(
           "per 128 consecutive elements: s = +0, s = s + x ascending, out = total + s; "
           "then total = total + s; i64 exact",
           _infer, lambda node: Cost(2 * node.out.numel, bytes_moved(node)), _samples,
-          "(min(n,128) + ceil(n/128) + 1) * 2^-24 * sum|x|", _reference, _rule, lower=_lower)
+          "(min(n,128) + ceil(n/128) + 1) * 2^-24 * sum|x|", _reference, _rule, lower=_lower, schema=ALONG)
 )  # fmt: skip

@@ -30,6 +30,7 @@ from ree.kernels.opdef import (
     register,
 )
 from ree.kernels.samples import patterns
+from ree.kernels.schema import ALONG
 from ree.kernels.types import DType, TensorType
 
 Terms = list[tuple[int | None, int, int]]
@@ -161,5 +162,5 @@ for _name, _code, _add, _shared in (
               f"{_ADD if _add else _PUT}; {_SHARED if _shared else _WIDE}",
               _infer(_name, _add, _shared), _cost, _samples(_add, _shared),
               "updates * 2^-24 * sum|x|" if _add else "exact", _reference(_add, _shared),
-              _rule(_shared), lower=_lower(_add, _shared))
+              _rule(_shared), lower=_lower(_add, _shared), schema=ALONG)
     )  # fmt: skip

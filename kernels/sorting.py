@@ -24,14 +24,13 @@ from ree.kernels.opdef import (
     register,
 )
 from ree.kernels.samples import patterns
+from ree.kernels.schema import AXIS, FLAG
 from ree.kernels.types import DType, TensorType
 
 
 def _infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     x = one(types)
     axis_attr(attrs, "dim", x.rank)
-    if not isinstance(attrs["descending"], bool):
-        raise ValueError("attribute descending: expected true or false")
     if x.dtype not in (DType.F32, DType.I64):
         raise ValueError(f"sort: expected f32 or i64, got {x}")
     return (x, TensorType(DType.I64, x.shape))
@@ -97,5 +96,6 @@ register(
     OpDef("sort", 240, Form.SELECTION,
           "one axis in ascending or descending order; NaN greatest, -0 equal to +0, equal elements "
           "by original index in both orders; results: elements, i64 original indices",
-          _infer, _cost, _samples, "exact", _reference, _rule, lower=_lower)
+          _infer, _cost, _samples, "exact", _reference, _rule, lower=_lower,
+          schema={"descending": FLAG, "dim": AXIS})
 )  # fmt: skip

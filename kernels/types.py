@@ -268,7 +268,10 @@ def _from_ast(node: ast.expr) -> Dim:
 
 
 MAX_RANK = 8
-MAX_ELEMENTS = 2**31 - 1  # larger tensors are refused
+LARGEST = (
+    2**31 - 1
+)  # of a dimension, and of integers in attributes unless an operator says otherwise
+MAX_ELEMENTS = LARGEST  # larger tensors are refused
 
 Shape = tuple[Dim, ...]
 
@@ -316,6 +319,21 @@ class TensorType:
 
     def bind(self, env: Mapping[str, Dim]) -> TensorType:
         return TensorType(self.dtype, tuple(evaluate(d, env) for d in self.shape))
+
+
+def check_extents(t: TensorType) -> None:
+    """ValueError unless rank and known dimensions are within limits: no product of them overflows,
+    not even that of the strides of a tensor without elements."""
+    if t.rank > MAX_RANK:
+        raise ValueError(f"{t}: rank at most {MAX_RANK}")
+    extent = 1
+    for d in t.shape:
+        if isinstance(d, int):
+            if not 0 <= d <= LARGEST:
+                raise ValueError(f"{t}: expected dimensions of 0 to {LARGEST}")
+            extent *= max(d, 1)
+    if extent > MAX_ELEMENTS:
+        raise ValueError(f"{t}: at most {MAX_ELEMENTS} elements, dimensions of size 0 counted as 1")
 
 
 def product(dims: Iterable[Dim]) -> Dim:

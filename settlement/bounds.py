@@ -70,7 +70,7 @@ def _check(
         reads, blobs = reads * 2, blobs * 2
     own = 1 + RECORD_BYTES + LEAF_BYTES + STATEMENT + 64 + len(ways.encode())
     if b is not None:
-        own += len(encode_attrs(sorted(b.attrs.items())))
+        own += len(encode_attrs(b))
         own += len(rule_bytes(b)) if opdef.get(b.op).index_rule else 0
     code = len(microcode(b)) if b is not None and kind is Form.POINTWISE else 0
     prove = own + ENTRIES.get(kind, 0) * ENTRY + max(sum(reads), code + 3 * ENTRY if code else 0)

@@ -281,7 +281,7 @@ class Evidence:
         if ruled:
             out.append(rule_bytes(node))
         if attributes:
-            out.append(encode_attrs(sorted(node.attrs.items())))
+            out.append(encode_attrs(node))
         return out
 
     def _ways(self, s: State) -> Ways:

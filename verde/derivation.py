@@ -194,9 +194,10 @@ def execute(op: Operation, value: Callable[[Operand], int]) -> int:
         case Call(program, operands):
             return program.run([value(o) for o in operands])[-1]
         case Equal(o, other):
-            if value(o) != value(other):
+            found = value(o)  # once: each evaluation may take an opening
+            if found != value(other):
                 raise ValueError("two entries that must be equal are not")
-            return value(o)
+            return found
         case Witness():
             raise Undecidable("a witness is not computed")
 

@@ -238,7 +238,7 @@ class Party:
         None if nothing follows from its choice. shown, leaf: what there is of the first leaf."""
         d = self.game.derivation(s)
         if not isinstance(d, Sort):
-            return self._all_entries(s), None
+            return self.entries(s), None
         choice = Choice(d, self._sources(s))
         if leaf:
             index = int.from_bytes(leaf[: d.width], "little")
@@ -263,7 +263,7 @@ class Party:
             )
         if s.node.kind == "body":
             return self._tensors(s).body(s.tensor)
-        return MerkleTree(entry_leaves(self._all_entries(s), self.game.derivation(s).width))
+        return MerkleTree(entry_leaves(self.entries(s), self.game.derivation(s).width))
 
     # elements
 
@@ -298,7 +298,8 @@ class Party:
             return [self.run.of(self.run.graph.outputs[s.tensor])]
         return self.run.sources(s.tensor)
 
-    def _all_entries(self, s: State) -> list[int]:
+    def entries(self, s: State) -> list[int]:
+        """All entries of the derivation under dispute."""
         at = State(s.statement, owner=s.owner, tree=s.tree, tensor=s.tensor, element=s.element)
         return self._entries(
             s.owner, s.tree, s.tensor, s.element, at
@@ -314,11 +315,11 @@ class Party:
         return d.entries(sources)
 
     def _entry_leaf(self, s: State, i: int) -> bytes:
-        return entry_leaves(self._all_entries(s), self.game.derivation(s).width)[i]
+        return entry_leaves(self.entries(s), self.game.derivation(s).width)[i]
 
     def _derive(self, s: State) -> Derive:
         d = self.game.derivation(s)
-        leaves = entry_leaves(self._all_entries(s), d.width)
+        leaves = entry_leaves(self.entries(s), d.width)
         tree = MerkleTree(leaves)
         last = (d.count - 1) * d.width // LEAF_BYTES
         return Derive(tree.root(), EntryOpening(leaves[last], tree.prove(last)))
@@ -331,7 +332,7 @@ class Party:
 
     def _prove(self, s: State) -> Prove:
         d = self.game.derivation(s)
-        entries = self._all_entries(s)
+        entries = self.entries(s)
         leaves = entry_leaves(entries, d.width)
         tree = MerkleTree(leaves)
         out: list[Opening | EntryOpening] = []

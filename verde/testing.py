@@ -76,6 +76,23 @@ def program_of(op: str, sample: Sample) -> tuple[Program, Node]:
     return Program(b.finish(tuple(outs)), names, ()), node
 
 
+def along(op: str, n: int) -> Sample:
+    """A case of an operator along an axis of n elements, some of them equal."""
+    x, y = np.random.default_rng(n).standard_normal((2, n)).astype(np.float32)
+    x[:: max(n // 5, 1)] = 0.5
+    match op:
+        case "linear":
+            return Sample(f"{n}", (x[None], y[None]))
+        case "sort":
+            return Sample(f"{n}", (x,), {"dim": 0, "descending": bool(n & 1)})
+        case "cumsum":
+            return Sample(f"{n}", (x,), {"dim": 0})
+        case "scatter" | "scatter_add" | "index_put" | "index_add":
+            index = np.random.default_rng(1).integers(0, 3, n)
+            return Sample(f"{n}", (np.zeros(3, np.float32), index, x), {"dim": 0})
+    return Sample(f"{n}", (x,), {"dim": 0, "keepdim": False})
+
+
 def last_fault(scope: ProgramScope, value: int, element: int) -> Fault:
     """The lowest bit of an element is false, and so is the operation that makes it: this always shows."""
     if scope.row_program(VALUES, value) is None:
