@@ -17,6 +17,7 @@ import numpy as np
 from ree.kernels import opdef
 from ree.kernels.numerics import CONTRACT
 from ree.kernels.opdef import Array, AttrValue
+from ree.kernels.schema import check_attrs
 from ree.kernels.types import Dim, DType, TensorType, check_extents
 
 
@@ -262,6 +263,7 @@ def bind_graph(graph: Graph, env: Mapping[str, Dim]) -> Graph:
     partial = Graph((), inputs, graph.weights, graph.consts, (), (), graph.contract, graph.states)
     for n in graph.nodes:
         types = [values[s.index] if s.kind is Kind.VALUE else partial.type_of(s) for s in n.sources]
+        check_attrs(n.op, opdef.get(n.op).closed_schema, n.attr_map)  # their text may look alike
         key = (n.op, tuple(types), print_attrs(n))
         if key not in known:
             known[key] = opdef.bind(n.op, types, n.attr_map, env)
