@@ -42,6 +42,7 @@ from ree.compiler.hints import hint
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref
 from ree.compiler.nesting import examples_of, structure_of
+from ree.compiler.operand_types import meeting, taken
 from ree.compiler.pairs import COMPLEX64, PAIRED, Pair, has_pair, view_as_complex, zeros
 from ree.compiler.passes.canonical import canonicalise
 from ree.compiler.quiet import one_at_a_time, quiet
@@ -285,14 +286,15 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
             problems.append(f"{name} at {_origin(node).location or 'unknown line'}: {e}")
             imp.env[node.name] = _zeros(imp, val, symbols)
         return
-    half = _half_operand(node) if name.split(".")[0] in ROUNDS_NUMBERS else None
+    meet = meeting(node, name)
 
     def resolve(a: Any) -> Any:
         if isinstance(a, torch.fx.Node):
             x = imp.env[a.name]
             near = a.meta.get("val")
-            if half is not None and isinstance(near, torch.Tensor) and near.dtype is torch.float32:
-                x = imp.cast(x, cast(DType, dtype_of(half)))  # of rank 0: it takes the other's type
+            wide = near.dtype if isinstance(near, torch.Tensor) else None
+            if meet is not None and wide in (torch.float32, torch.int64):
+                x = imp.cast(x, cast(DType, dtype_of(meet)))  # of rank 0: it takes the other's type
             return _widened(imp, x) if widen else x
         if isinstance(a, list | tuple):
             return tuple(resolve(x) for x in a)
@@ -303,14 +305,13 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
             if dtype is None:
                 raise Refused(f"dtype {a}")
             return dtype if name in CASTS else WIDE.get(dtype, dtype)
-        if half is not None and isinstance(a, int | float):
-            return float(torch.tensor(a, dtype=half))
         return a
 
     try:
         if name == "as_strided":
             _laid_out(node.args[0])
-        args = [resolve(a) for a in node.args]
+        args = [taken(a, meet, name) if meet is not None and isinstance(a, int | float) else resolve(a)
+                for a in node.args]  # fmt: skip
         kwargs = {k: resolve(v) for k, v in node.kwargs.items()}
         call = _importer(name, has_pair(*args, *kwargs.values()))
         result = _narrowed(imp, call(imp, *args, **kwargs), val)
@@ -341,20 +342,6 @@ MOVES = {
 
 
 CASTS = {"_to_copy", "to.dtype"}  # straight to the type asked for: i32 saturates, i64 would be cut
-
-# these round a number beside half precision to the tensor's type; others compute with it in float32
-ROUNDS_NUMBERS = {"eq", "ne", "lt", "le", "gt", "ge", "fmod", "remainder"}
-
-
-def _half_operand(node: torch.fx.Node) -> torch.dtype | None:
-    """The half type in which a call's operands meet, or None."""
-    vals = [a.meta.get("val") for a in node.args if isinstance(a, torch.fx.Node)]
-    dtypes = [t.dtype for t in vals if isinstance(t, torch.Tensor)]
-    ranked = [t.dtype for t in vals if isinstance(t, torch.Tensor) and t.dim()]
-    meet = ranked or dtypes
-    halves = {d for d in meet if d in (torch.float16, torch.bfloat16)}
-    floats = {d for d in meet if d.is_floating_point}
-    return halves.pop() if len(halves) == 1 and len(floats) == 1 else None
 
 
 def _laid_out(base: Any) -> None:

@@ -73,3 +73,41 @@ def test_indices_that_torch_refuses():
         p(x, torch.tensor([0, -1]))
     with pytest.raises(UnsupportedError):
         run(lambda x: x.t().as_strided((3, 3), (3, 1)), x)
+
+
+BESIDE = {
+    "eq": lambda x, s: x == s,
+    "lt": lambda x, s: x < s,
+    "floor_divide": lambda x, s: x // s,
+    "of": lambda x, s: s // x,
+    "remainder": lambda x, s: x % s,
+    "fmod": torch.fmod,
+    "div": lambda x, s: torch.div(x, s, rounding_mode="trunc"),
+    "true": lambda x, s: x / s,
+    "add": lambda x, s: x + s,
+    "mul": lambda x, s: s * x,
+    "rank0": lambda x, s: x < torch.tensor(s),
+    "where": lambda x, s: torch.where(x > 3, x, s),
+    "clamp": lambda x, s: x.clamp(min=s),
+    "floating": lambda x, s: x // (s + 0.5),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int8, torch.uint8], ids=str)
+def test_integers_beside_narrow_ones(dtype):
+    """A number that the type cannot hold wraps, or is an error, where it does in torch."""
+    x = torch.tensor([1, 2, 5, 44, 127, torch.iinfo(dtype).max, -3]).to(dtype)
+    kept = []
+    for f in BESIDE.values():
+        for s in (300, -3, 2**31 + 7):
+            try:
+                want = f(x, s)
+            except RuntimeError:
+                with pytest.raises(UnsupportedError):
+                    run(lambda x, f=f, s=s: f(x, s), x)
+            else:
+                kept.append((f, s, want))
+    got = run(lambda x: tuple(f(x, s) for f, s, _ in kept), x)
+    for (_, s, want), y in zip(kept, got, strict=True):
+        assert y.dtype == want.dtype
+        assert torch.equal(y, want), s
