@@ -19,12 +19,14 @@ import numpy as np
 from ree.compiler.importer import Importer
 from ree.compiler.ir import Ref
 from ree.errors import InputError
+from ree.kernels import opdef
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType
 
 F32 = DType.F32
 Shapes = Mapping[str, tuple[int, ...]]
 Refs = dict[str, Ref]
+GRADIENT_NORM = "gradient_norm"
 GROUP_KEYS = ("lr", "weight_decay")
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -51,6 +53,13 @@ class _Ops:
         )
 
 
+def _number(op: str, *args: Any) -> Array:
+    """What an operator gives for numbers, by its reference."""
+    return opdef.apply(op, [np.asarray(x, np.float32) for x in args])[0]
+
+
+_Op = Callable[..., Any]  # _Ops in a graph, _number outside
+
 # schedules
 
 
@@ -63,7 +72,7 @@ class Constant:
     def __post_init__(self) -> None:
         _check("warmup", self.warmup, lambda v: v >= 0, "0 or more", int)
 
-    def factor(self, op: _Ops, t: Ref) -> Ref | None:
+    def factor(self, op: _Op, t: Any) -> Any:
         """What multiplies the rate at step t (f32, from 0); None for 1."""
         if not self.warmup:
             return None
@@ -83,17 +92,17 @@ class Linear(Constant):
         _check("steps", self.steps, lambda v: v > self.warmup, "more than warmup", int)
         _check("final", self.final, lambda v: v >= 0, "0 or more")
 
-    def factor(self, op: _Ops, t: Ref) -> Ref | None:
+    def factor(self, op: _Op, t: Any) -> Any:
         decay = op("add", self.final, op("mul", 1 - self.final, self.shape(op, self._left(op, t))))
         rise = super().factor(op, t)
         return decay if rise is None else op("mul", rise, decay)
 
-    def _left(self, op: _Ops, t: Ref) -> Ref:
+    def _left(self, op: _Op, t: Any) -> Any:
         """1 until the end of the warm-up, 0 from `steps` on."""
         done = op("div", op("sub", t, self.warmup), self.steps - self.warmup)
         return op("sub", 1.0, op("minimum", op("maximum", done, 0.0), 1.0))
 
-    def shape(self, op: _Ops, left: Ref) -> Ref:
+    def shape(self, op: _Op, left: Any) -> Any:
         return left
 
 
@@ -101,7 +110,7 @@ class Linear(Constant):
 class Cosine(Linear):
     """Linear warm-up, then half a cosine down to `final` of the rate at step `steps`."""
 
-    def shape(self, op: _Ops, left: Ref) -> Ref:
+    def shape(self, op: _Op, left: Any) -> Any:
         angle = op("mul", math.pi, op("sub", 1.0, left))
         return op("mul", 0.5, op("add", 1.0, op("cos", angle)))
 
@@ -115,7 +124,8 @@ class Optimizer(ABC):
 
     lr: learning rate; schedule multiplies it. clip_norm: greatest norm of all gradients together.
     groups: (regular expression, overrides) pairs; the first that matches `parameter.NAME` (re.search) and
-    has the key changes its lr or weight_decay.
+    has the key changes its lr or weight_decay. gradient_norm: keep the norm of all gradients, before
+    clipping, as the state `optimizer.gradient_norm`.
     """
 
     lr: float = 1e-3
@@ -124,6 +134,7 @@ class Optimizer(ABC):
     schedule: Constant = Constant()
     clip_norm: float | None = None
     groups: Sequence[tuple[str, Mapping[str, float]]] = ()
+    gradient_norm: bool = False
 
     def __post_init__(self) -> None:
         _check("lr", self.lr, lambda v: v >= 0, "0 or more")
@@ -139,6 +150,10 @@ class Optimizer(ABC):
             )
         for group in self.groups:
             _check_group(group)
+        if not isinstance(self.gradient_norm, bool):
+            raise InputError(
+                f"gradient_norm: expected True or False, got {str(self.gradient_norm)[:40]}"
+            )
 
     def check_groups(self, names: Iterable[str]) -> None:
         """InputError, naming the pattern, where a group matches none of the states `parameter.NAME`."""
@@ -157,6 +172,17 @@ class Optimizer(ABC):
                 return float(change[key])
         return float(getattr(self, key))
 
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 1, with the bits that the program computes; of
+        parameters whose group does not change it."""
+        factor = self.schedule.factor(_number, np.float32(step - 1))
+        return float(np.float32(self.lr) if factor is None else _number("mul", self.lr, factor))
+
+    def all_slots(self, shapes: Shapes) -> dict[str, Array]:
+        """`slots` and the norm of the gradients, if it is kept."""
+        norm = {GRADIENT_NORM: np.zeros((), np.float32)} if self.gradient_norm else {}
+        return {**self.slots(shapes), **norm}
+
     @abstractmethod
     def slots(self, shapes: Shapes) -> dict[str, Array]:
         """The optimizer's own state before the first step, by name."""
@@ -167,9 +193,13 @@ class Optimizer(ABC):
         """New parameters and new slots."""
         op = _Ops(m)
         t = m.cast(step, F32)
-        if self.clip_norm is not None:
-            grads = _clipped(op, grads, self.clip_norm)
         new_slots: Refs = {}
+        norm = _norm(op, grads) if self.gradient_norm or self.clip_norm is not None else None
+        if norm is not None and self.gradient_norm:
+            new_slots[GRADIENT_NORM] = norm
+        if norm is not None and self.clip_norm is not None:
+            clip = op("minimum", op("div", self.clip_norm, op("add", norm, 1e-6)), 1.0)
+            grads = {name: op("mul", g, clip) for name, g in grads.items()}
         common = self._common(op, slots, new_slots, t)
         factor = self.schedule.factor(op, t)
         rates: dict[float, Ref | float] = {}
@@ -211,17 +241,16 @@ def _check_group(group: Any) -> None:
         _check(f"group '{pattern}': {key}", value, lambda v: v >= 0, "0 or more")
 
 
-def _clipped(op: _Ops, grads: Refs, limit: float) -> Refs:
-    """Gradients times min(1, limit / (norm + 1e-6)); squares are summed by the sum rule in each
-    gradient, then over gradients by name, ascending."""
+def _norm(op: _Ops, grads: Refs) -> Ref:
+    """Norm of all gradients together; squares are summed by the sum rule in each gradient, then over
+    gradients by name, ascending."""
     total: Ref | None = None
     for g in grads.values():
         flat = op.m.view(g, (math.prod(op.m.type(g).dims),))
         part = op.m.add("sum", op("mul", flat, flat), dim=0, keepdim=False)
         total = part if total is None else op("add", total, part)
     assert total is not None
-    factor = op("minimum", op("div", limit, op("add", op("sqrt", total), 1e-6)), 1.0)
-    return {name: op("mul", g, factor) for name, g in grads.items()}
+    return op("sqrt", total)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ree.compiler import legal
 from ree.compiler.capture import export, import_nodes, to_array
+from ree.compiler.divisors import Divisors
 from ree.compiler.gradients import rules  # noqa: F401  (registers them)
 from ree.compiler.gradients.engine import NoGradient, backward
 from ree.compiler.importer import Importer
@@ -45,10 +46,10 @@ class CapturedStep:
     weight_names: tuple[str, ...]
     initial: tuple[Array, ...]
     weights: tuple[Array, ...]
-    ignored: tuple[int, ...] = ()  # target values that a mean loss leaves out
+    divisors: Divisors | None = None  # of the loss, where a batch is cut into parts
 
 
-class _Loss(torch.nn.Module):  # type: ignore[misc]
+class LossModule(torch.nn.Module):  # type: ignore[misc]
     """Model and loss as one module; its parameters are the model's."""
 
     def __init__(self, model: torch.nn.Module, loss: Callable[..., Any]) -> None:
@@ -76,15 +77,16 @@ def capture_step(
     """
     parts = [_part(x, accumulate, 0) for x in batch]
     with _cumulative_norms(model):
-        program = export(_Loss(model, loss), tuple(parts), {}, None, inference=False)
+        program = export(LossModule(model, loss), tuple(parts), {}, None, inference=False)
     s = _Step(program, model, optimizer, seed)
     inputs = [s.m.builder.input(_type_of(x)) for x in batch]
     s.forward_and_backward(
         [[_cut(s.m, x, accumulate, j) for x in inputs] for j in range(accumulate)]
     )
     graph = s.finish()
+    divisors = s.divisors() if accumulate > 1 else None
     return CapturedStep(graph, tuple(f"batch{i}" for i in range(len(batch))), s.state_names,
-                        s.weight_names, s.initial(), s.frozen(), _ignored(program))  # fmt: skip
+                        s.weight_names, s.initial(), s.frozen(), divisors)  # fmt: skip
 
 
 @contextmanager
@@ -115,20 +117,6 @@ def _cumulative_norm(self: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
         old.copy_((old * (1.0 - share) + new * share).to(old.dtype))
     y: torch.Tensor = F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
     return y
-
-
-def _ignored(program: torch.export.ExportedProgram) -> tuple[int, ...]:
-    """Integers that tensors are compared with for being others, where a number is divided by a count: the
-    ignore_index of mean losses, which torch.export takes apart."""
-    nodes = [n for n in program.graph.nodes if n.op == "call_function"]
-    counts = any(str(n.target) == "aten.div.Tensor" and isinstance(n.args[1], torch.fx.Node)
-                 and n.args[1].meta["val"].dim() == 0 for n in nodes)  # fmt: skip
-    found = {
-        n.args[1] for n in nodes if str(n.target) == "aten.ne.Scalar" and type(n.args[1]) is int
-    }
-    if not counts:
-        return ()
-    return tuple(sorted(found))
 
 
 def _type_of(x: torch.Tensor) -> TensorType:
@@ -210,7 +198,7 @@ class _Step:
         self.trained.sort()
         optimizer.check_groups(self.trained)
         shapes = {name: states[name].shape for name in self.trained}
-        for name, value in optimizer.slots(shapes).items():
+        for name, value in optimizer.all_slots(shapes).items():
             states[OPTIMIZER + name] = value
         states[SEED] = np.array(seed, np.int64)
         states[STEP] = np.array(0, np.int64)
@@ -237,6 +225,11 @@ class _Step:
 
     def frozen(self) -> tuple[Array, ...]:
         return tuple(self.weights.values())
+
+    def divisors(self) -> Divisors:
+        """What the loss divides by that follows from the batch alone."""
+        varying = {p for p, name in self.home.items() if name in self.states}
+        return Divisors(self.program, varying)
 
     def forward_and_backward(self, batches: Sequence[Sequence[Ref]]) -> None:
         """Losses and gradients of the parts of a batch, then the update."""

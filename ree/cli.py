@@ -117,6 +117,9 @@ def parser() -> Parser:
         metavar="K",
         help="steps (default 100); fixed when the run begins",
     )
+    c.add_argument("--validate-every", type=int, metavar="K", help="steps between losses of "
+                   "TRAIN.py's validation() batches (default 100)")  # fmt: skip
+    c.add_argument("--tensorboard", metavar="DIR", help="write TensorBoard files there")
     c.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint")
     c.add_argument("--no-keep-batches", action="store_true",
                    help="store digests of the batches only: verifying then needs --script")  # fmt: skip

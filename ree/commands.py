@@ -295,7 +295,10 @@ def inspect_command(args: argparse.Namespace) -> int:
             "tensors": len(file.tensors),
             "forged": list(committed(t, file.tensors)[1]),
         }
-    emit(args, data, [f"{k:13} {v}" for k, v in data.items()])
+    lines = [f"{k:13} {v}" for k, v in data.items() if k != "metrics"]
+    lines += [f"{k:13} {m['value']} at step {m['step']}, not verified"
+              for k, m in data.get("metrics", {}).items()]  # fmt: skip
+    emit(args, data, lines)
     return OK
 
 

@@ -16,6 +16,7 @@ from ree import settings
 from ree.cli import DIFFERS, OK
 from ree.commands import explain, progress
 from ree.errors import EnvironmentError_, InputError, RunError
+from ree.metrics_shown import last_metrics, plot_losses
 from ree.terminal import emit, printable, say
 
 if TYPE_CHECKING:
@@ -59,26 +60,46 @@ def bar(text: str, total: int) -> Iterator[Callable[[int, str], None]]:
 
 
 def train_command(args: argparse.Namespace) -> int:
+    from ree.event_files import EventFiles
     from ree.step import compile_step
     from ree.train_file import TrainFile
-    from ree.training import CHECKPOINT_EVERY, run_steps
+    from ree.training import CHECKPOINT_EVERY, VALIDATE_EVERY, run_steps
+    from ree.training_options import check_count, check_options, path_of
+    from ree.watching import Watch
 
     path, every = Path(args.output), args.checkpoint_every
     check_isa(args.isa)
     if args.threads is not None:
         settings.pool(args.threads)
+    check_options(args.steps, 1 if every is None else every, path, args.resume)
+    if args.validate_every is not None:
+        check_count("validate_every", args.validate_every)
+    if args.tensorboard is not None:
+        EventFiles(path_of("tensorboard", args.tensorboard))
     if not args.resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(f"'{path}' exists", "continue it with --resume, or choose another name")
     if args.resume and not path.exists():
         raise RunError(f"no run at '{path}'", "leave out --resume to begin one")
     with progress("load"):
         file = TrainFile(Path(args.script))
+        validates = callable(file.names.get("validation"))
+        if args.validate_every is not None and not validates:
+            raise InputError(f"--validate-every: '{args.script}' does not define validation()")
         model, optimizer, data = file.call("model"), file.call("optimizer"), file.data()
         example = file.batch(1)
     with progress("compile"):
         step = compile_step(model, file.names["loss"], optimizer, example, seed=file.seed,
                             accumulate=file.accumulate)  # fmt: skip
+        validation = None
+        if validates:
+            from ree.validation import Validation
+
+            validation = Validation(model, file.names["loss"], file.validation)
         model = None  # its tensors are in the step
+    watch = Watch(
+        step, validation, VALIDATE_EVERY if args.validate_every is None else args.validate_every,
+        tensorboard=args.tensorboard, threads=args.threads, isa=args.isa,
+    )  # fmt: skip
     times = []
     with bar("train", args.steps) as done:
 
@@ -90,20 +111,24 @@ def train_command(args: argparse.Namespace) -> int:
             step, file.batch, args.steps, run=path, resume=args.resume,
             checkpoint_every=CHECKPOINT_EVERY if every is None else every,
             keep_batches=not args.no_keep_batches, data=data, threads=args.threads, isa=args.isa,
-            progress=stepped, example=example,
+            progress=stepped, example=example, watch=watch,
         )  # fmt: skip
     assert result.history is not None  # a run has one
     for note in result.notes:
         say(f"note: {note}")
     # the first step waits for its kernels
     per_step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None
-    plotted = plot_losses(path / "loss.png", result.losses)
+    validated = {
+        s: m.validation_loss for s, m in result.metrics.items() if m.validation_loss is not None
+    }
+    plotted = plot_losses(path / "loss.png", result.losses, validated)
     h = result.history
     data_out = {
         "run": str(path), "steps": h.steps, "resumed_from": result.resumed_from,
         "loss": float(result.losses[-1]), "root": result.root.hex(),
         "history_root": h.history_root.hex(), "batches_root": h.batches_root.hex(),
         "commitment": h.commitment.hex(), "seconds_per_step": per_step, "plot": plotted,
+        "metrics": last_metrics(result.metrics),
     }  # fmt: skip
     each = "" if per_step is None else f", {1000 * per_step:.1f} ms each"
     resumed = f" from step {result.resumed_from}" if args.resume else ""
@@ -124,28 +149,6 @@ def check_isa(name: str | None) -> None:
         raise EnvironmentError_(
             f"isa: expected one of {', '.join(_core.isa_names())}, got '{name[:20]}'"
         )
-
-
-def plot_losses(path: Path, losses: Any) -> bool:
-    """A PNG of the losses; says so where matplotlib is missing."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        say(
-            "note: no loss.png without matplotlib (pip install 'ree-ml[plot]'); losses.csv has the losses"
-        )
-        return False
-    figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="step", ylabel="loss")
-    axes.plot(range(1, len(losses) + 1), losses, linewidth=1)
-    axes.grid(alpha=0.3)
-    try:
-        figure.savefig(path, format="png")
-    except OSError as e:
-        raise RunError(f"cannot write '{path}': {e.strerror or e}") from e
-    return True
 
 
 def open_run(path: str) -> RunReader:
@@ -254,9 +257,16 @@ def step_range(text: str | None, steps: int) -> range:
 
 def inspect_run(path: str) -> dict[str, Any]:
     """Facts about a run; reads the history, not the tensors."""
+    from ree.run_metrics import read_metrics
+
     run = open_run(path)
     m = run.manifest
     last: StepRecord | None = run.records[-1] if run.records else None
+    try:
+        metrics = read_metrics(run.path, run.steps)
+    except RunError as e:
+        metrics = {}
+        say(f"note: no metrics: {e.message}")
     return {
         "kind": "run",
         "steps": run.steps,
@@ -265,6 +275,7 @@ def inspect_run(path: str) -> dict[str, Any]:
         "batches_root": run.history.batches_root.hex(),
         "commitment": run.history.commitment.hex(),
         "loss": None if last is None else last.loss_value,
+        "metrics": last_metrics(metrics),
         "program": m.program,
         "instance": m.instance,
         "numeric_id": m.numeric_id,

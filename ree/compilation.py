@@ -41,7 +41,7 @@ def compile(
     else:
         args, kwargs = tuple(example_inputs), {}
     # the examples' memory layout must not become a condition on later inputs
-    args, kwargs = tree_map(_contiguous, (args, kwargs))
+    args, kwargs = tree_map(dense, (args, kwargs))
     captured = capture(module, args, kwargs, dynamic_shapes)
     given = zip(captured.input_names, captured.examples, strict=True)
     examples = {name: to_numpy(t.contiguous()) for name, t in given}
@@ -50,7 +50,8 @@ def compile(
     return Program(captured.graph, names, captured.weights, examples)
 
 
-def _contiguous(x: Any) -> Any:
+def dense(x: Any) -> Any:
+    """A tensor as a contiguous one, anything else as it is; UnsupportedError unless dense and real."""
     import torch
 
     if not isinstance(x, torch.Tensor):

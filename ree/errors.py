@@ -16,7 +16,8 @@ ReeError              one line for the user, exit code 2
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from ree.terminal import printable
@@ -95,21 +96,52 @@ class InternalError(ReeError):
     """A defect of REE: an error that no check foresaw; `__cause__` is the error itself."""
 
 
+class Foreign:
+    """A user's functions that are called inside ours; what they raise is handed on as it is."""
+
+    def __init__(self) -> None:
+        self._raised: list[BaseException] = []
+
+    def wrap(self, function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function, assigned=(), updated=())
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except Exception as e:
+                self._raised.append(e)
+                raise
+
+        return called
+
+    def raised(self, e: BaseException) -> bool:
+        """Whether one of the functions raised this very exception."""
+        return any(e is x for x in self._raised)
+
+
+@contextmanager
+def only_ree_errors(foreign: Foreign | None = None) -> Iterator[None]:
+    """What is raised inside leaves as a ReeError, but for what a user's functions raised."""
+    try:
+        yield
+    except (ReeError, MemoryError):
+        raise
+    except Exception as e:
+        if foreign is not None and foreign.raised(e):
+            raise
+        if isinstance(e, OSError):
+            raise ReeError(f"{e.filename or 'file'}: {e.strerror or e}") from e
+        raise InternalError(
+            f"unexpected {type(e).__name__}: {str(e)[:300]}",
+            "this is a defect of REE, or an argument that it should have refused; please report it",
+        ) from e
+
+
 def public(function: Callable[P, R]) -> Callable[P, R]:
     """A function of the public API: what it raises is a ReeError, whatever went wrong inside."""
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
+        with only_ree_errors():
             return function(*args, **kwargs)
-        except (ReeError, MemoryError):
-            raise
-        except OSError as e:
-            raise ReeError(f"{e.filename or 'file'}: {e.strerror or e}") from e
-        except Exception as e:
-            raise InternalError(
-                f"unexpected {type(e).__name__}: {str(e)[:300]}",
-                "this is a defect of REE, or an argument that it should have refused; please report it",
-            ) from e
 
     return guarded

@@ -7,6 +7,7 @@
     RUN/checkpoints/STEP.safetensors    S0, every K-th and the last state
     RUN/batches/STEP.safetensors        the batches
     RUN/commitment.json                 steps and roots up to the last checkpoint
+    RUN/metrics.csv                     learning rate, gradient norm, validation loss; not committed to
     RUN/lock                            held by the one writer
 
 Nothing in it is executed. A reader checks schema, sizes and digests; a record whose check fails is

@@ -39,6 +39,7 @@ from ree.run_directory import (
     manifest_of,
     step_file,
 )
+from ree.run_metrics import HEADER, METRICS, Metrics, encode_metrics, read_metrics
 from ree.tensor_file import write_tensors
 from ree.traces.encoding import DIGEST
 from ree.traces.history import History, StepRecord
@@ -79,6 +80,7 @@ def create_run(
                 (temp / name).mkdir()
             for name in (HISTORY, TENSORS, LOCK):
                 (temp / name).touch()
+            (temp / METRICS).write_text(HEADER)
             _write_state(temp, step, manifest, 0, step.initial)
             for f in temp.rglob("*"):
                 _sync(f)
@@ -141,11 +143,25 @@ class RunWriter:
                 (self.path / COMMITMENT).unlink()
             if self.lost:  # of steps that are cut off
                 (self.path / LOSSES).unlink(missing_ok=True)
+            self.metrics = self._kept_metrics()
             for name, size in ((HISTORY, RECORD_BYTES), (TENSORS, hashes)):
                 fd = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
                 self._fds.append(fd)
                 os.ftruncate(fd, self.start * size)
                 os.lseek(fd, 0, os.SEEK_END)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
+            self._fds.append(os.open(self.path / METRICS, flags))
+
+    def _kept_metrics(self) -> dict[int, Metrics]:
+        """Metrics of the steps that are kept, the file cut to them; none where it is damaged."""
+        try:
+            found = read_metrics(self.path, self.start)
+        except RunError as e:
+            if (self.path / METRICS).exists():  # older runs have none
+                self.notes.append(f"{e.message}; begun again")
+            found = {}
+        self._replace(METRICS, encode_metrics(found))
+        return found
 
     def _sealed(self) -> int:
         path = self.path / COMMITMENT
@@ -165,11 +181,15 @@ class RunWriter:
 
     def append(self, record: StepRecord, hashes: Sequence[bytes]) -> None:
         """Add the next step's record and the tensor hashes under its state root."""
-        history, tensors = self._fds
+        history, tensors, _ = self._fds
         self._append(tensors, TENSORS, b"".join(hashes))  # never fewer of these than records
         self._append(history, HISTORY, encode_record(self.history.steps + 1, record))
         self.history.append(record)
         self.records.append(record)
+
+    def append_metrics(self, step: int, metrics: Metrics) -> None:
+        """Add the metrics of a recorded step."""
+        self._append(self._fds[2], METRICS, metrics.row(step).encode())
 
     def _append(self, fd: int, name: str, row: bytes) -> None:
         with _writing(self.path / name):

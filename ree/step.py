@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from ree.kernels.types import TensorType
 from ree.optim import Optimizer
 from ree.program import Names, Program, array_of, hash_array, tensor_hash_of, value_infos
 from ree.traces.trace import Trace, make_trace, tensors_root
+
+if TYPE_CHECKING:
+    from ree.compiler.divisors import Divisors
 
 
 class NonFiniteLoss(ReeError):
@@ -43,22 +46,30 @@ def compile_step(
     """
     import torch
 
+    from ree.compilation import dense
     from ree.compiler.training import capture_step
 
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if not callable(loss):
+        raise InputError(f"loss: expected loss(model, batch), got {type(loss).__name__}")
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"optimizer: expected one of ree.optim, got {type(optimizer).__name__}")
     if not isinstance(example_batch, tuple | list) or not all(
         isinstance(x, torch.Tensor) for x in example_batch
     ):
         raise InputError("batch: expected a tuple of tensors")
-    if not -(2**63) <= seed < 2**63 or accumulate < 1:
-        raise InputError("expected a seed of 64 bits and accumulate of at least 1")
-    c = capture_step(
-        model, loss, optimizer, [x.contiguous() for x in example_batch], seed, accumulate
-    )
+    if type(seed) is not int or not -(2**63) <= seed < 2**63:
+        raise InputError(f"seed: expected a whole number of 64 bits, got {str(seed)[:40]}")
+    if type(accumulate) is not int or accumulate < 1:
+        raise InputError(f"accumulate: expected at least 1, got {str(accumulate)[:40]}")
+    batch = [dense(x) for x in example_batch]
+    c = capture_step(model, loss, optimizer, batch, seed, accumulate)
     outputs = (*(f"new.{n}" for n in c.state_names), "loss")
     names = Names(c.input_names, outputs, c.weight_names, c.state_names)
-    return Step(Program(c.graph, names, c.weights), c.initial, accumulate, c.ignored)
+    return Step(
+        Program(c.graph, names, c.weights), c.initial, accumulate, c.divisors, optimizer.rate
+    )
 
 
 class Step:
@@ -73,14 +84,16 @@ class Step:
         program: Program,
         initial: Sequence[Array] = (),
         accumulate: int = 1,
-        ignored: tuple[int, ...] = (),
+        divisors: Divisors | None = None,
+        rate: Callable[[int], float] | None = None,
     ) -> None:
         if not program.graph.states:
             raise ArtifactError("the artifact is not a training step")
         self.program = program
         self.initial = tuple(initial)
-        # target values that mean losses leave out, where a batch is cut into parts
-        self.accumulate, self.ignored = accumulate, ignored if accumulate > 1 else ()
+        self.accumulate = accumulate
+        # what the loss divides by, where a batch is cut into parts; learning rate of step 1, 2, ...
+        self.divisors, self.rate = divisors, rate
         self._function: Program | None = None
 
     @property

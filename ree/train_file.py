@@ -2,7 +2,7 @@
 
 model() -> torch.nn.Module        loss(model, batch) -> scalar tensor
 optimizer() -> ree.optim.AdamW, ...    batch(step) -> tuple of tensors, for step 1, 2, ...
-data() -> list of files the batches are made from, optional
+validation(step) -> a batch or a list of batches, data() -> list of files the batches are made from, optional
 seed, accumulate: numbers, optional
 """
 
@@ -68,6 +68,10 @@ class TrainFile:
     def batch(self, step: int) -> Any:
         """The batch of a step."""
         return self.call("batch", step)
+
+    def validation(self, step: int) -> Any:
+        """The validation batches of a step."""
+        return self.call("validation", step)
 
     def draws(self, step: int) -> list[str]:
         """Names of torch's random operators that batch(step) calls, sorted."""

@@ -6,25 +6,28 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ree.errors import InputError, ReeError, RunError
+from ree.errors import Foreign, InputError, ReeError, RunError, only_ree_errors
 from ree.interrupts import Interrupted, deferred
 from ree.kernels.opdef import Array
 from ree.run_directory import DataFile, digest_of, manifest_of
+from ree.run_metrics import Metrics
 from ree.run_writer import RunWriter, create_run
 from ree.state_hash import StateHasher, unchanged_states
 from ree.traces.history import History, StepRecord, state_root
+from ree.training_options import check_functions, check_options, path_of, paths_of
+from ree.watching import Callback, Watch
 
 if TYPE_CHECKING:
     from ree.step import Step, StepRunner
 
-CHECKPOINT_EVERY = 100
+CHECKPOINT_EVERY = VALIDATE_EVERY = 100
 Batch = Callable[[int], Any]  # step 1, 2, ... -> tuple of tensors; any step, in any order
 Progress = Callable[[int, float], None]  # after a step: its number, its loss
 
@@ -39,6 +42,7 @@ class TrainResult:
     history: History | None
     resumed_from: int = 0
     notes: list[str] = field(default_factory=list)
+    metrics: dict[int, Metrics] = field(default_factory=dict)  # by step
 
     def __repr__(self) -> str:
         loss = f", loss {float(self.losses[-1]):.6g}" if len(self.losses) else ""
@@ -77,37 +81,48 @@ def train(
     threads: int | None = None,
     isa: str | None = None,
     progress: Progress | None = None,
+    validate: Batch | None = None,
+    validate_every: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    tensorboard: str | os.PathLike[str] | None = None,
 ) -> TrainResult:
     """Train a torch module for steps 1 to `steps`, loss(model, batch(s)) in step s.
 
     run: directory for history, checkpoints and batches; resume continues what is there.
     data: files that the batches are made from; their digests are written down. history: False
     leaves out all hashing when there is no run directory. The module itself is not changed.
-    InputError, CaptureError, RunError.
+    validate: validate(s) gives a batch, or a list of batches of one shape, whose mean loss in evaluation
+    mode is written down every validate_every steps (default 100). callbacks: called after each step with
+    a StepInfo; one that returns True ends the run there. tensorboard: a directory for its files.
+    InputError, CaptureError, RunError, EnvironmentError_; what the given functions raise passes through.
     """
     from ree.step import compile_step
 
-    _check_options(steps, checkpoint_every, run, resume)
-    example = batch(1)
-    compiled = compile_step(model, loss, optimizer, example, seed=seed, accumulate=accumulate)
-    result = run_steps(
-        compiled, batch, steps, example=example, run=run, resume=resume, checkpoint_every=checkpoint_every,
-        keep_batches=keep_batches, data=data_files(data), history=history, threads=threads,
-        isa=isa, progress=progress,
-    )  # fmt: skip
+    foreign = Foreign()
+    with only_ree_errors(foreign):
+        check_options(steps, checkpoint_every, run, resume, keep_batches, history)
+        check_functions(loss, batch, progress, validate, validate_every, callbacks)
+        files = data_files(paths_of(data))
+        batch = foreign.wrap(batch)
+        example = batch(1)
+        compiled = compile_step(model, loss, optimizer, example, seed=seed, accumulate=accumulate)
+        validation = None
+        if validate is not None:
+            from ree.validation import Validation
+
+            validation = Validation(model, loss, foreign.wrap(validate))
+        watch = Watch(
+            compiled, validation, validate_every or VALIDATE_EVERY, [*map(foreign.wrap, callbacks)],
+            path_of("tensorboard", tensorboard), threads=threads, isa=isa,
+        )  # fmt: skip
+        result = run_steps(
+            compiled, batch, steps, example=example, run=run, resume=resume,
+            checkpoint_every=checkpoint_every, keep_batches=keep_batches, data=files, history=history,
+            threads=threads, isa=isa, progress=progress and foreign.wrap(progress), watch=watch,
+        )  # fmt: skip
     for note in result.notes:
         warnings.warn(note, stacklevel=2)
     return result
-
-
-def _check_options(
-    steps: int, checkpoint_every: int, run: str | os.PathLike[str] | None, resume: bool
-) -> None:
-    for name, number in (("steps", steps), ("checkpoint_every", checkpoint_every)):
-        if type(number) is not int or number < 1:
-            raise InputError(f"{name}: expected at least 1, got {str(number)[:40]}")
-    if resume and run is None:
-        raise InputError("resume: expected a run directory")
 
 
 def run_steps(
@@ -126,10 +141,12 @@ def run_steps(
     progress: Progress | None = None,
     runner: StepRunner | None = None,
     example: Any = None,
+    watch: Watch | None = None,
 ) -> TrainResult:
     """As `train`, for a compiled step. runner: one to use instead of step.runner(). example: what batch(1)
     returned when the step was compiled; it is compared with the next call."""
-    _check_options(steps, checkpoint_every, run, resume)
+    check_options(steps, checkpoint_every, run, resume, keep_batches, history)
+    watch = watch or Watch(step)
     runner = runner or step.runner(threads=threads, isa=isa)  # refuses bad options: no run yet
     made_twice = _MadeTwice(step)
     if example is not None:
@@ -137,7 +154,7 @@ def run_steps(
     writer = None if run is None else _writer(Path(run), step, resume, checkpoint_every,
                                               keep_batches, data, steps)  # fmt: skip
     held: AbstractContextManager[Any] = writer or nullcontext()
-    with held, deferred() as stopped:
+    with held, closing(watch), deferred() as stopped:
         runner.load(writer.take_state() if writer else step.initial)
         records = writer.records if writer else []
         made = writer.history if writer else None
@@ -149,12 +166,15 @@ def run_steps(
         )
         losses = [r.loss_value for r in records]
         start = len(losses)
+        watch.open(start, writer.metrics if writer else {})
         if start:  # a batch that goes on otherwise than the run did
             made_twice.expect(1, records[0].batch)
             made_twice.expect(start, records[-1].batch)
             with _state_kept(writer, runner, start):
                 made_twice.see(start, batch_arrays(step, batch(start), start))
         for s in range(start + 1, steps + 1):
+            if stopped:
+                break
             with _state_kept(writer, runner, s):
                 arrays = batch_arrays(step, batch(s), s)
                 made_twice.see(s, arrays)
@@ -169,22 +189,25 @@ def run_steps(
                     made.append(record)
                 else:
                     writer.append(record, hashes)
+            with _state_kept(writer, runner, s, after=True):
+                metrics = watch.see(s, runner)
+                if writer is not None:
+                    writer.append_metrics(s, metrics)  # before a checkpoint that resuming begins at
                     if s % writer.manifest.checkpoint_every == 0:
                         writer.checkpoint(runner.state)
-            if progress is not None:
-                progress(s, float(value))
-            if stopped:
-                if writer is not None:
-                    writer.checkpoint(runner.state)
-                    writer.finish()
-                raise Interrupted(stopped[0], s)
+                if progress is not None:
+                    progress(s, float(value))
+                if watch.tell(s, float(value), runner):
+                    break
         state = dict(zip(step.names.states, runner.state, strict=True))
         notes = made_twice.notes
         if writer is not None:
             writer.checkpoint(runner.state)
             writer.finish()
             notes = writer.notes + notes
-    return TrainResult(step, state, np.array(losses, np.float32), made, start, notes)
+        if stopped:
+            raise Interrupted(stopped[0], len(losses))
+    return TrainResult(step, state, np.array(losses, np.float32), made, start, notes, watch.metrics)
 
 
 class _MadeTwice:
@@ -203,10 +226,8 @@ class _MadeTwice:
         """A batch as it is made now."""
         if s in self._expected and self._expected[s] != digest_of(arrays):
             self._note(s)
-        if self._step.ignored and not self._ragged:
-            self._ragged = any(
-                _ragged(x, v, self._step.accumulate) for v in self._step.ignored for x in arrays
-            )
+        if self._step.divisors and not self._ragged:
+            self._ragged = self._step.divisors.differ(_parts(arrays, self._step.accumulate))
             if self._ragged:
                 self.notes.append(
                     f"step {s}: parts of the batch have different numbers of targets that count; accumulate "
@@ -222,12 +243,12 @@ class _MadeTwice:
             self.notes.append(text)
 
 
-def _ragged(x: Array, ignored: int, parts: int) -> bool:
-    """Whether parts of an integer tensor hold different numbers of a value."""
-    if x.dtype.kind not in "iu" or not x.ndim:
-        return False
-    counts = [int((p == ignored).sum()) for p in np.split(x, parts)]
-    return len(set(counts)) > 1
+def _parts(arrays: Sequence[Array], k: int) -> list[list[Any]]:
+    """A batch cut into k parts, as torch tensors."""
+    from ree.compiler.torch_types import to_torch
+
+    cut = [np.split(x, k) for x in arrays]
+    return [[to_torch(x[j]) for x in cut] for j in range(k)]
 
 
 def _writer(
@@ -262,9 +283,11 @@ def _writer(
 
 
 @contextmanager
-def _state_kept(writer: RunWriter | None, runner: StepRunner, s: int) -> Iterator[None]:
-    """Name the step that fails, and keep the state before it; a run can go on from there, or, where the
-    step had begun to overwrite the state, from the checkpoint before."""
+def _state_kept(
+    writer: RunWriter | None, runner: StepRunner, s: int, after: bool = False
+) -> Iterator[None]:
+    """Name the step that fails, and keep the state before it, or after it where what follows it fails. A run
+    can go on from there, or, where the step had begun to overwrite the state, from the checkpoint before."""
     try:
         yield
     except Exception as e:
@@ -275,7 +298,11 @@ def _state_kept(writer: RunWriter | None, runner: StepRunner, s: int) -> Iterato
                 kept.finish()
         if not isinstance(e, ReeError) or isinstance(e, RunError):
             raise
-        hint = f"the state before step {s} is kept in '{kept.path}'" if kept else e.hint
+        hint = (
+            f"the state {'after' if after else 'before'} step {s} is kept in '{kept.path}'"
+            if kept
+            else e.hint
+        )
         raise InputError(f"step {s}: {e.message}", hint) from e
 
 
