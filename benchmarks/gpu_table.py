@@ -72,8 +72,8 @@ def main() -> None:
         cost = opdef.get(node.op).cost(node)
         for target in TARGETS:
             for x in gpu.distinct(schedule(plan(graph, panel=PANEL))[0]):
-                for limit in x.registers:
-                    c = gpu.compile_launch(x, target, limit)
+                for y, limit in x.choices():
+                    c = gpu.compile_launch(y, target, limit)
                     r = gpu.audit_cuda(c)
                     if not r.spills:
                         break

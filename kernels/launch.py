@@ -7,13 +7,15 @@ until `table()` is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 SCRATCH = -2  # pseudo slot: memory for the launches of one call
 ERROR = -3  # pseudo slot: an i32 that a kernel sets to 1 on an index out of range
 PANEL = 128  # columns of a packed panel on a GPU
+# arguments that Triton makes no variants for: they say how much there is, not where it lies
+COUNTS = ("rows", "blocks", "segments")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,14 @@ class Launch:
     warps: int = 4
     stages: int = 2
     registers: tuple[int, ...] = (0,)  # limits a thread to try until nothing spills; 0 is none
+    otherwise: tuple[Launch, ...] = ()  # schedules with the same bits, to try while registers spill
+
+    def choices(self) -> Iterator[tuple[Launch, int]]:
+        """Schedules and limits of registers in the order in which they are tried; the first that does
+        not spill is the one that runs, and without one none does."""
+        for x in (self, *self.otherwise):
+            for limit in x.registers:
+                yield x, limit
 
     @property
     def name(self) -> str:
@@ -74,14 +84,14 @@ class KernelCall:
         **constants: Any,
     ) -> None:
         """Add a launch, unless its grid is empty."""
-        x, y, z = (*grid, 1, 1)[:3]
-        full = (x, y, z)
-        if 0 not in full:
-            self.launches.append(
-                Launch(
-                    kernel, full, tuple(args), tuple(constants.items()), warps, stages, registers
-                )
-            )
+        self.launch_first([launch(kernel, grid, args, warps=warps, stages=stages, registers=registers,
+                                  **constants)])  # fmt: skip
+
+    def launch_first(self, choices: Sequence[Launch]) -> None:
+        """Add the first of several schedules with the same bits that does not spill."""
+        first, *rest = choices
+        if 0 not in first.grid:
+            self.launches.append(replace(first, otherwise=tuple(rest)))
 
     def f32(self, i: int) -> Ptr:
         """Slot i of the call as float32; a null slot as any valid pointer, which is not read."""
@@ -92,6 +102,21 @@ class KernelCall:
         offset = self.scratch
         self.scratch += (nbytes + 255) // 256 * 256
         return Ptr(SCRATCH, dtype, offset)
+
+
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    args: Sequence[Ptr | int],
+    *,
+    warps: int = 4,
+    stages: int = 2,
+    registers: tuple[int, ...] = (0,),
+    **constants: Any,
+) -> Launch:
+    """A launch; a grid of fewer than three axes is filled with ones."""
+    x, y, z = (*grid, 1, 1)[:3]
+    return Launch(kernel, (x, y, z), tuple(args), tuple(constants.items()), warps, stages, registers)
 
 
 Schedule = Callable[[KernelCall], None]

@@ -12,7 +12,15 @@ from typing import Any
 
 from ree.kernels import triton_lib
 from ree.kernels.casts import SCALAR
-from ree.kernels.launch import KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
+from ree.kernels.launch import (
+    KernelCall,
+    Launch,
+    Ptr,
+    ceil_div,
+    gpu_kernel,
+    launch,
+    power_of_two,
+)
 from ree.kernels.scalar import param
 from ree.kernels.scalar_triton import lines
 from ree.kernels.tilespec import Operand, TileSpec
@@ -28,7 +36,7 @@ WIDEN = {DType.BOOL: " != 0", DType.I16: ".to(tl.int32)", DType.I8: ".to(tl.int3
 NARROW = {DType.BOOL: ".to(tl.int8)", DType.I16: ".to(tl.int16)", DType.I8: ".to(tl.int8)",
           DType.U8: ".to(tl.int8)", DType.F16: ".to(tl.uint16).to(tl.int16, bitcast=True)",
           DType.BF16: ".to(tl.uint16).to(tl.int16, bitcast=True)"}  # fmt: skip
-ELEMENTS = 1024  # of one program
+ELEMENTS = (1024, 512, 256, 128)  # of one program; fewer where a large group's values spill
 
 
 @dataclass(frozen=True)
@@ -153,13 +161,13 @@ def _tile(call: KernelCall) -> None:
     _, rows, cols, *params = call.params
     spec = call.tile
     code = tile_code(spec)
-    bc = min(power_of_two(cols), ELEMENTS)
-    br = ELEMENTS // bc
-    call.launch(
-        tile_kernel(code),
-        (ceil_div(rows, br) * ceil_div(cols, bc),),
-        [rows, cols, *tile_args(spec, call.slots, params)],
-        BR=br,
-        BC=bc,
-        WIDE=is_wide(spec, params, cols),
-    )
+    kernel, args = tile_kernel(code), tile_args(spec, call.slots, params)
+    wide = is_wide(spec, params, cols)
+
+    def of(elements: int) -> Launch:
+        bc = min(power_of_two(cols), elements)
+        br = elements // bc
+        return launch(kernel, (ceil_div(rows, br) * ceil_div(cols, bc),), [rows, cols, *args],
+                      BR=br, BC=bc, WIDE=wide)  # fmt: skip
+
+    call.launch_first([of(n) for n in ELEMENTS])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ree.kernels.launch import KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
+from ree.kernels.launch import COUNTS, KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
 from ree.kernels.numerics import SUM_BLOCK
 from ree.kernels.triton_lib import (
     canonical,
@@ -88,17 +88,17 @@ def row_pointers(x, row, rows, n, inner):
     return x + (safe // inner) * n * inner + safe % inner
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def sum_rows(x, y, rows, n, inner, MEAN: tl.constexpr, LEVELS: tl.constexpr, R: tl.constexpr):
     row = tl.program_id(0) * R + tl.arange(0, R)[:, None]
     live = row < rows
     total = row_sum(row_pointers(x, row, rows, n, inner), 0.0, n, inner, live, 0, LEVELS, R)
     if MEAN:
-        total = tl.div_rn(total, tl.zeros((R, 1), tl.float32) + n.to(tl.float32))
+        total = tl.div_rn(total, tl.full((R, 1), n, tl.int32).to(tl.float32))
     tl.store(y + row, canonical(total), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def sum_blocks(x, out, rows, n, inner, blocks, R: tl.constexpr):
     """out[row][block]: sums of blocks of 1024, for rows too long for one program."""
     row = tl.program_id(0) * R + tl.arange(0, R)[:, None]
@@ -109,16 +109,16 @@ def sum_blocks(x, out, rows, n, inner, blocks, R: tl.constexpr):
     tl.store(out + row.to(tl.int64) * blocks + block, part, mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def mean_of(x, n, rows, R: tl.constexpr):
     """x / n in place."""
     row = tl.program_id(0) * R + tl.arange(0, R)
     total = tl.load(x + row, mask=row < rows, other=0.0)
-    y = tl.div_rn(total, tl.zeros((R,), tl.float32) + n.to(tl.float32))
+    y = tl.div_rn(total, tl.full((R,), n, tl.int32).to(tl.float32))
     tl.store(x + row, canonical(y), mask=row < rows)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def select_rows(x, y, rows, n, inner, LEAST: tl.constexpr, C: tl.constexpr, R: tl.constexpr):
     """Maximum or, with LEAST, minimum of each row."""
     row = tl.program_id(0) * R + tl.arange(0, R)[:, None]
@@ -141,7 +141,7 @@ def select_rows(x, y, rows, n, inner, LEAST: tl.constexpr, C: tl.constexpr, R: t
     tl.store(y + row, canonical(out), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def argmax_rows(x, y, rows, n, inner, LEAST: tl.constexpr, C: tl.constexpr, R: tl.constexpr):
     """Lowest index of the greatest or least element: NaN before all, -0 equal to +0."""
     row = tl.program_id(0) * R + tl.arange(0, R)[:, None]
@@ -165,7 +165,7 @@ def argmax_rows(x, y, rows, n, inner, LEAST: tl.constexpr, C: tl.constexpr, R: t
     tl.store(y + row, where, mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def softmax(
     x, y, rows, n, sx, sy, LEVELS: tl.constexpr, C: tl.constexpr, R: tl.constexpr
 ):  # fmt: skip
@@ -182,7 +182,7 @@ def softmax(
         tl.store(y + row.to(tl.int64) * sy + at + column, canonical(out), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm(
     x, w, b, y, rows, n, sx, sy,
     EPS: tl.constexpr, CENTRE: tl.constexpr, WEIGHT: tl.constexpr, BIAS: tl.constexpr,
@@ -192,7 +192,7 @@ def norm(
     row = tl.program_id(0) * R + tl.arange(0, R)[:, None]
     live = row < rows
     p = x + tl.minimum(row, rows - 1).to(tl.int64) * sx
-    count = tl.zeros((R, 1), tl.float32) + n.to(tl.float32)
+    count = tl.full((R, 1), n, tl.int32).to(tl.float32)
     mean = tl.zeros((R, 1), tl.float32)
     if CENTRE:
         mean = tl.div_rn(row_sum(p, 0.0, n, 1, live, 0, LEVELS, R), count)
@@ -220,17 +220,19 @@ def levels(n: int) -> int:
     return 1 if n <= SUM_BLOCK else 2
 
 
-def rows_of(rows: int, inner: int = 1) -> int:
-    """Rows of one program: neighbours in memory when columns are summed. More elements a thread cost
-    five times the registers."""
-    return min(power_of_two(rows), 32 if inner > 1 else 4)
+def rows_of(rows: int, n: int, inner: int = 1) -> int:
+    """Rows of one program: neighbours in memory when columns are summed; one where the sum has several
+    levels, whose lanes would take 157 registers a thread for four rows and take 30 for one."""
+    if inner > 1:
+        return min(power_of_two(rows), 32)
+    return min(power_of_two(rows), 4) if levels(n) == 1 else 1
 
 
 @gpu_kernel("sum")
 def _sum(call: KernelCall) -> None:
     outer, n, inner, _, _, _, mode = call.params
     rows, x, y = outer * inner, call.f32(0), call.f32(1)
-    r = rows_of(rows, inner)
+    r = rows_of(rows, n, inner)
     split = n > 4 * SUM_BLOCK and ceil_div(rows, r) < 256
     count = n
     while split and count > SUM_BLOCK:
@@ -293,14 +295,14 @@ def _argmin(call: KernelCall) -> None:
 @gpu_kernel("softmax")
 def _softmax(call: KernelCall) -> None:
     rows, n, sx, sy = call.params
-    r = rows_of(rows)
+    r = rows_of(rows, n)
     call.launch(softmax, (ceil_div(rows, r),), [call.f32(0), call.f32(1), rows, n, sx, sy],
                 LEVELS=levels(n), C=min(power_of_two(n), 128), R=r)  # fmt: skip
 
 
 def _norm(call: KernelCall, w: int, b: int, centre: bool) -> None:
     rows, n, sx, sy, eps = call.params
-    r = rows_of(rows)
+    r = rows_of(rows, n)
     weight, bias = call.slots[w] >= 0, b >= 0 and call.slots[b] >= 0
     call.launch(
         norm,

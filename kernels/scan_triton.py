@@ -5,14 +5,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ree.kernels.launch import KernelCall, Ptr, ceil_div, gpu_kernel
+from ree.kernels.launch import COUNTS, KernelCall, Ptr, ceil_div, gpu_kernel
 from ree.kernels.numerics import SEGMENT
 from ree.kernels.triton_lib import canonical
 
 LANES = 128  # chains of one program
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def scan_segments(x, y, totals, rows, n, inner, segments, B: tl.constexpr):
     """y: running sums inside each segment; totals[row][segment]. A lane is one segment of a row."""
     lane = (tl.program_id(0) * B + tl.arange(0, B)).to(tl.int64)
@@ -27,7 +27,7 @@ def scan_segments(x, y, totals, rows, n, inner, segments, B: tl.constexpr):
     tl.store(totals + row * segments + segment, s, mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def scan_totals(totals, rows, segments, B: tl.constexpr):
     """totals[row][segment] becomes the total of the segments before it."""
     row = (tl.program_id(0) * B + tl.arange(0, B)).to(tl.int64)
@@ -39,7 +39,7 @@ def scan_totals(totals, rows, segments, B: tl.constexpr):
         total = total + s
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def scan_add(y, totals, rows, n, inner, segments, FLOAT: tl.constexpr, B: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     live = at < rows * n

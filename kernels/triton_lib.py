@@ -118,11 +118,18 @@ def maximum_(a, b):
 
 
 @triton.jit
+def _plus(a, b):
+    return a + b
+
+
+@triton.jit
 def halves_sum(x, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """[ROWS, WIDTH] -> [ROWS, WIDTH / 2]: element l plus element l + WIDTH / 2."""
-    pairs = tl.permute(tl.reshape(x, (ROWS, 2, WIDTH // 2)), (0, 2, 1))
-    low, high = tl.split(pairs)
-    return low + high
+    """[ROWS, WIDTH] -> [ROWS, WIDTH / 2]: element l plus element l + WIDTH / 2.
+
+    A reduction of two elements is one addition in any layout; with `tl.split` both must lie in one
+    thread, and the layout that Triton then spread over all folds held a whole row in each thread.
+    """
+    return tl.reduce(tl.reshape(x, (ROWS, 2, WIDTH // 2)), 1, _plus)
 
 
 @triton.jit
@@ -133,8 +140,7 @@ def lanes_sum(x, ROWS: tl.constexpr):
     x = halves_sum(x, ROWS, 16)
     x = halves_sum(x, ROWS, 8)
     x = halves_sum(x, ROWS, 4)
-    low, high = tl.split(x)
-    return low + high
+    return tl.reduce(x, 1, _plus)
 
 
 exp_ = jit_source(function_source(FUNCTIONS["exp"]), "exp_", globals())

@@ -162,22 +162,26 @@ class GpuExecutable:
             max([self._scratch_bytes, *(c.scratch for c in (*first, *last))])
         )
         self._checks = checks
-        self._bound = [
-            (x.kernel[x.grid], args := [self._argument(a) for a in x.args], self._options(x, args))
-            for x in (*_all(first), *self._launches, *_all(last))
-        ]
+        self._bound = []
+        for x in (*_all(first), *self._launches, *_all(last)):
+            args = [self._argument(a) for a in x.args]
+            y, options = self._choice(x, args)
+            self._bound.append((y.kernel[y.grid], args, options))
 
-    def _options(self, x: Launch, args: Sequence[Any]) -> dict[str, Any]:
-        """Options of a launch; of several register limits the first with which nothing spills."""
-        if self.device.type == "cuda" and len(x.registers) > 1:
-            for limit in x.registers:
-                options = x.options(limit)
-                with self._torch.cuda.device(self.device):
-                    made = x.kernel.warmup(*args, grid=x.grid, **options)
-                    made._init_handles()
-                if not made.n_spills:
-                    return options
-        return x.options()
+    def _choice(self, x: Launch, args: Sequence[Any]) -> tuple[Launch, dict[str, Any]]:
+        """The first schedule of a launch that does not spill, with its options. What spills is not run:
+        its machine code is not what the audit has passed."""
+        if self.device.type != "cuda":
+            return x, x.options()
+        for y, limit in x.choices():
+            options = y.options(limit)
+            with self._torch.cuda.device(self.device):
+                made = y.kernel.warmup(*args, grid=y.grid, **options)
+                made._init_handles()
+            if not made.n_spills:
+                return y, options
+        raise EnvironmentError_(f"kernel '{x.name}' spills registers on this GPU in every schedule",
+                                "report the model and the GPU; it runs on the CPU")  # fmt: skip
 
     def _bytes(self, nbytes: int) -> Any:
         self._wanted = max(nbytes, ALIGN)

@@ -83,9 +83,9 @@ def audit(launches: Iterable[Launch], name: str) -> list[KernelReport]:
     """One report a distinct kernel."""
     reports = []
     for x in distinct(launches):
-        # as the runtime does: the first limit of registers with which nothing spills
-        for limit in x.registers:
-            c = compile_launch(x, name, limit)
+        # as the runtime does: the first schedule and limit of registers with which nothing spills
+        for y, limit in x.choices():
+            c = compile_launch(y, name, limit)
             report = audit_cuda(c) if TARGETS[name][0] == "cuda" else audit_amd(c)
             if not report.spills:
                 break
@@ -97,15 +97,24 @@ def distinct(launches: Iterable[Launch]) -> list[Launch]:
     """Launches that compile to different kernels, first of each kind."""
     seen: dict[object, Launch] = {}
     for x in launches:
-        kinds = tuple(a.dtype if isinstance(a, Ptr) else _kind(a) for a in x.args)
-        key = (id(x.kernel), kinds, x.constants, x.warps, x.stages)
+        key = (id(x.kernel), variant(x), x.warps, x.stages)
         seen.setdefault(key, x)
     return list(seen.values())
 
 
-def _kind(n: int) -> object:
+def variant(x: Launch) -> tuple[object, ...]:
+    """What of a launch's arguments goes into the code of its kernel."""
+    kinds = tuple(
+        a.dtype if isinstance(a, Ptr) else _kind(a, p.do_not_specialize)
+        for a, p in zip(x.args, x.kernel.params, strict=False)
+    )
+    return (kinds, x.constants)
+
+
+def _kind(n: int, plain: bool) -> object:
     """What Triton specialises an integer argument on."""
-    return (n == 1, n % 16 == 0, -(2**31) <= n < 2**31)
+    wide = not -(2**31) <= n < 2**31
+    return wide if plain else (n == 1, n % 16 == 0, wide)
 
 
 def audit_cuda(c: Compiled) -> KernelReport:

@@ -1,0 +1,114 @@
+"""Every kernel that the schedules of sums, selections, norms, softmax, scans and sorts can choose, compiled and audited.
+
+    python benchmarks/gpu_space.py [--target sm_90 ...] [--sample N] [-o benchmarks/results/gpu_space.json]
+
+The shapes: 1 to 8,192 elements of a row, rows alone, few and many, columns, rows that lie apart, every flag.
+They lead to about a thousand different kernels, since a schedule depends on sizes by classes only. Nothing is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import random
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+from ree.compiler.audit import gpu
+from ree.kernels.launch import KernelCall, Launch, table
+
+TARGETS = ("sm_80", "sm_90", "sm_120")
+FEATURES = 8192
+EPS = 0x3727C5AC  # 1e-5
+NORM_ROWS = (1, 2, 3, 1000)
+OUTER, INNER = (1, 3, 16), (1, 2, 3, 16, 33)
+
+
+def calls() -> Iterator[tuple[str, KernelCall]]:
+    """(kernel name, call) over the space of shapes and flags."""
+    for n in range(1, FEATURES + 1):
+        for rows in NORM_ROWS:
+            for stride in (n, n + 1, n + 16 - n % 16):  # dense, unaligned, aligned
+                shape = [rows, n, stride, n]
+                yield "softmax", KernelCall([0, 1], shape)
+                for weight in (-1, 1):
+                    yield "rms_norm", KernelCall([0, weight, 3], [*shape, EPS])
+                    for bias in (-1, 2):
+                        yield "layer_norm", KernelCall([0, weight, bias, 3], [*shape, EPS])
+        for outer in OUTER:
+            for inner in INNER:
+                for mean in (0, 1):
+                    yield "sum", KernelCall([0, 1], [outer, n, inner, 0, 0, 0, mean])
+                for name in ("amax", "amin", "argmax", "argmin"):
+                    yield name, KernelCall([0, 1], [outer, n, inner])
+                for dtype in ("f32", "i64"):
+                    yield f"cumsum_{dtype}", KernelCall([0, 1], [outer, n, inner])
+                    for descending in (0, 1):
+                        sort = [outer, n, inner, descending]
+                        yield f"sort_{dtype}", KernelCall([0, 1, 2], sort)
+
+
+def launches() -> list[Launch]:
+    """The different kernels of the whole space."""
+    schedules, seen = table(), dict[object, Launch]()
+    for name, call in calls():
+        schedules[name](call)
+        for x in call.launches:
+            for y in (x, *x.otherwise):
+                seen.setdefault((y.name, gpu.variant(y), y.warps, y.stages), y)
+    return list(seen.values())
+
+
+def audit(target: str, sample: int | None) -> list[dict[str, object]]:
+    """A row for each kernel: what it is, its registers, and what the audit found."""
+    every = launches()
+    if sample is not None:
+        every = random.Random(sample).sample(every, min(sample, len(every)))
+    rows = []
+    for i, x in enumerate(every):
+        kinds, _ = gpu.variant(x)
+        row: dict[str, object] = {"target": target, "kernel": gpu.kernel_name(x), "arguments": str(kinds)}
+        try:
+            (r,) = gpu.audit([x], target)
+            row |= {"registers": r.registers, "spills": r.spills, "shared": r.shared,
+                    "findings": sorted({f.reason for f in r.findings})}  # fmt: skip
+        except Exception as e:  # Triton's compiler raises many unrelated types
+            row |= {"findings": [f"does not compile: {type(e).__name__}"]}
+        rows.append(row)
+        if row["findings"]:
+            print(f"FAIL {row}", file=sys.stderr, flush=True)
+        if i % 100 == 99:
+            print(f"{target}: {i + 1} of {len(every)}", file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--target", nargs="*", default=TARGETS, choices=TARGETS)
+    parser.add_argument("--sample", type=int, help="only so many kernels, drawn by this number")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("-o", "--output")
+    args = parser.parse_args()
+    context = multiprocessing.get_context("spawn")  # compilers hold threads, which a fork would lose
+    with ProcessPoolExecutor(args.workers, mp_context=context) as pool:
+        parts = pool.map(audit, args.target, [args.sample] * len(args.target))
+        rows = [r for part in parts for r in part]
+    bad = [r for r in rows if r["findings"]]
+    most = {t: max((int(str(r.get("registers", 0))) for r in rows if r["target"] == t), default=0)
+            for t in args.target}  # fmt: skip
+    report = {"triton": version("triton"), "note": "compiled and read, not run", "features": FEATURES,
+              "kernels": len(rows), "failed": len(bad), "most_registers": most, "rows": rows}  # fmt: skip
+    if args.output:
+        lines = ",\n".join(json.dumps(r) for r in rows)
+        head = json.dumps({k: v for k, v in report.items() if k != "rows"}, indent=1)[:-2]
+        Path(args.output).write_text(f'{head},\n "rows": [\n{lines}\n]}}\n')
+    print(f"{len(rows) - len(bad)} passed, {len(bad)} failed; registers at most {most}")
+    return 1 if bad or not rows else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
