@@ -1,9 +1,9 @@
-"""Every kernel that the schedules of sums, selections, norms, softmax, scans and sorts can choose, compiled and audited.
+"""Every kernel that sums, selections, norms, softmax, scans and sorts can choose, compiled and audited.
 
     python benchmarks/gpu_space.py [--target sm_90 ...] [--sample N] [-o benchmarks/results/gpu_space.json]
 
 The shapes: 1 to 8,192 elements of a row, rows alone, few and many, columns, rows that lie apart, every flag.
-They lead to about a thousand different kernels, since a schedule depends on sizes by classes only. Nothing is run.
+They lead to some thousand different kernels: a schedule depends on classes of sizes only. Nothing is run.
 """
 
 from __future__ import annotations
@@ -71,7 +71,11 @@ def audit(target: str, sample: int | None) -> list[dict[str, object]]:
     rows = []
     for i, x in enumerate(every):
         kinds, _ = gpu.variant(x)
-        row: dict[str, object] = {"target": target, "kernel": gpu.kernel_name(x), "arguments": str(kinds)}
+        row: dict[str, object] = {
+            "target": target,
+            "kernel": gpu.kernel_name(x),
+            "arguments": str(kinds),
+        }
         try:
             (r,) = gpu.audit([x], target)
             row |= {"registers": r.registers, "spills": r.spills, "shared": r.shared,
@@ -93,7 +97,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("-o", "--output")
     args = parser.parse_args()
-    context = multiprocessing.get_context("spawn")  # compilers hold threads, which a fork would lose
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # compilers hold threads, which a fork would lose
     with ProcessPoolExecutor(args.workers, mp_context=context) as pool:
         parts = pool.map(audit, args.target, [args.sample] * len(args.target))
         rows = [r for part in parts for r in part]

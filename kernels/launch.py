@@ -116,7 +116,9 @@ def launch(
 ) -> Launch:
     """A launch; a grid of fewer than three axes is filled with ones."""
     x, y, z = (*grid, 1, 1)[:3]
-    return Launch(kernel, (x, y, z), tuple(args), tuple(constants.items()), warps, stages, registers)
+    return Launch(
+        kernel, (x, y, z), tuple(args), tuple(constants.items()), warps, stages, registers
+    )
 
 
 Schedule = Callable[[KernelCall], None]
