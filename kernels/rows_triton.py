@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ree.kernels.launch import COUNTS, KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
+from ree.kernels.launch import COUNTS, KernelCall, Ptr, ceil_div, gpu_kernel
 from ree.kernels.numerics import SUM_BLOCK
 from ree.kernels.triton_lib import (
     canonical,
@@ -220,12 +220,20 @@ def levels(n: int) -> int:
     return 1 if n <= SUM_BLOCK else 2
 
 
+# Few sizes, so that every kernel there can be is compiled and audited ahead; what sticks out is masked.
+
+
 def rows_of(rows: int, n: int, inner: int = 1) -> int:
     """Rows of one program: neighbours in memory when columns are summed; one where the sum has several
     levels, whose lanes would take 157 registers a thread for four rows and take 30 for one."""
     if inner > 1:
-        return min(power_of_two(rows), 32)
-    return min(power_of_two(rows), 4) if levels(n) == 1 else 1
+        return 32
+    return 4 if rows > 1 and levels(n) == 1 else 1
+
+
+def columns_of(n: int) -> int:
+    """Elements of a row that a program of softmax or a norm writes at once."""
+    return 32 if n <= 32 else 128
 
 
 @gpu_kernel("sum")
@@ -251,16 +259,16 @@ def _sum(call: KernelCall) -> None:
 def _select(call: KernelCall, least: bool) -> None:
     outer, n, inner = call.params[:3]
     rows = outer * inner
-    r, c = _select_shape(rows, n, inner)
+    r, c = _select_shape(n, inner)
     call.launch(select_rows, (ceil_div(rows, r),), [call.f32(0), call.f32(1), rows, n, inner],
                 LEAST=least, C=c, R=r)  # fmt: skip
 
 
-def _select_shape(rows: int, n: int, inner: int) -> tuple[int, int]:
-    if inner > 1:
-        return min(power_of_two(rows), 32), min(power_of_two(n), 32)
-    c = min(power_of_two(n), 1024)
-    return max(1, min(power_of_two(rows), 1024 // c)), c
+def _select_shape(n: int, inner: int) -> tuple[int, int]:
+    """(rows, elements of each) that a program of a selection reads at once."""
+    if inner > 1 or n <= 32:
+        return 32, 32
+    return (4, 256) if n <= 256 else (1, 1024)
 
 
 @gpu_kernel("amax")
@@ -276,7 +284,7 @@ def _amin(call: KernelCall) -> None:
 def _arg(call: KernelCall, least: bool) -> None:
     outer, n, inner = call.params[:3]
     rows = outer * inner
-    r, c = _select_shape(rows, n, inner)
+    r, c = _select_shape(n, inner)
     call.launch(argmax_rows, (ceil_div(rows, r),),
                 [call.f32(0), Ptr(call.slots[1], "i64"), rows, n, inner],
                 LEAST=least, C=c, R=r)  # fmt: skip
@@ -297,7 +305,7 @@ def _softmax(call: KernelCall) -> None:
     rows, n, sx, sy = call.params
     r = rows_of(rows, n)
     call.launch(softmax, (ceil_div(rows, r),), [call.f32(0), call.f32(1), rows, n, sx, sy],
-                LEVELS=levels(n), C=min(power_of_two(n), 128), R=r)  # fmt: skip
+                LEVELS=levels(n), C=columns_of(n), R=r)  # fmt: skip
 
 
 def _norm(call: KernelCall, w: int, b: int, centre: bool) -> None:
@@ -309,7 +317,7 @@ def _norm(call: KernelCall, w: int, b: int, centre: bool) -> None:
         (ceil_div(rows, r),),
         [call.f32(0), call.f32(w), call.f32(max(b, 0)), call.f32(-1), rows, n, sx, sy],
         EPS=eps, CENTRE=centre, WEIGHT=weight, BIAS=bias,
-        LEVELS=levels(n), C=min(power_of_two(n), 128), R=r,
+        LEVELS=levels(n), C=columns_of(n), R=r,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ree.kernels.launch import KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
+from ree.kernels.launch import KernelCall, Ptr, ceil_div, gpu_kernel
 from ree.kernels.triton_lib import max_key
 
 
@@ -50,12 +50,12 @@ def sort_by_rank(
 
 def _sort(call: KernelCall, dtype: str) -> None:
     outer, n, inner, descending = call.params
-    b = min(power_of_two(n), 64)
+    b = 16 if n <= 16 else 64
     call.launch(
         sort_by_rank,
         (outer * inner * ceil_div(n, b),),
         [Ptr(call.slots[0], dtype), Ptr(call.slots[1], dtype), Ptr(call.slots[2], "i64"), n, inner],
-        FLOAT=dtype == "fp32", DESCENDING=bool(descending), B=b, C=min(power_of_two(n), 64),
+        FLOAT=dtype == "fp32", DESCENDING=bool(descending), B=b, C=b,
     )  # fmt: skip
 
 
