@@ -1,6 +1,6 @@
 """Every kernel that sums, selections, norms, softmax, scans and sorts can choose, compiled and audited.
 
-    python benchmarks/gpu_space.py [--target sm_90 ...] [--sample N] [-o benchmarks/results/gpu_space.json]
+    python benchmarks/gpu_space.py [--target sm_90 ...] [--sample N] [-o FILE] [--resume]
 
 The shapes: 1 to 8,192 elements of a row, rows alone, few and many, columns, rows that lie apart, every flag.
 They lead to some thousand different kernels: a schedule depends on classes of sizes only. Nothing is run.
@@ -26,6 +26,13 @@ FEATURES = 8192
 EPS = 0x3727C5AC  # 1e-5
 NORM_ROWS = (1, 2, 1000)
 OUTER, INNER = (1, 3, 16), (1, 3, 16)
+
+
+Row = dict[str, object]
+
+
+def key(row: Row) -> str:
+    return f"{row['target']} {row['kernel']} {row['arguments']}"
 
 
 def calls() -> Iterator[tuple[str, KernelCall]]:
@@ -63,7 +70,7 @@ def launches() -> list[Launch]:
     return list(seen.values())
 
 
-def audit(target: str, sample: int | None) -> list[dict[str, object]]:
+def audit(target: str, sample: int | None, known: dict[str, Row]) -> list[Row]:
     """A row for each kernel: what it is, its registers, and what the audit found."""
     every = launches()
     if sample is not None:
@@ -96,12 +103,20 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="only so many kernels, drawn by this number")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("-o", "--output")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what the output file says that passed"
+    )
     args = parser.parse_args()
+    known: dict[str, Row] = {}
+    if args.resume and args.output and Path(args.output).exists():
+        kept = json.loads(Path(args.output).read_text())["rows"]
+        known = {key(r): r for r in kept if not r["findings"]}
     context = multiprocessing.get_context(
         "spawn"
     )  # compilers hold threads, which a fork would lose
     with ProcessPoolExecutor(args.workers, mp_context=context) as pool:
-        parts = pool.map(audit, args.target, [args.sample] * len(args.target))
+        n = len(args.target)
+        parts = pool.map(audit, args.target, [args.sample] * n, [known] * n)
         rows = [r for part in parts for r in part]
     bad = [r for r in rows if r["findings"]]
     most = {t: max((int(str(r.get("registers", 0))) for r in rows if r["target"] == t), default=0)

@@ -241,7 +241,9 @@ def _sum(call: KernelCall) -> None:
     outer, n, inner, _, _, _, mode = call.params
     rows, x, y = outer * inner, call.f32(0), call.f32(1)
     r = rows_of(rows, n, inner)
-    split = n > 4 * SUM_BLOCK and ceil_div(rows, r) < 256
+    # blocks of their own for long rows that are few, and for long columns: the lanes of two levels of 32
+    # rows would spill
+    split = n > SUM_BLOCK and (inner > 1 or (n > 4 * SUM_BLOCK and ceil_div(rows, r) < 256))
     count = n
     while split and count > SUM_BLOCK:
         blocks = ceil_div(count, SUM_BLOCK)

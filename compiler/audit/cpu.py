@@ -95,7 +95,8 @@ _REGISTER = re.compile(r"%(?:[xyzt]?mm\d|st\b|k[0-7])")
 _X87 = re.compile(r"f(?!s$)[a-z]\w*")
 _ADDRESS = re.compile(r"\s*([0-9a-f]+):\s+")
 _LABEL = re.compile(r"(?:[0-9a-f]+ )?<?([^\s<>][^<>]*)>?:")
-_OUTSIDE = re.compile(r"<([^<>@+]+)@(?!@Base)|(?<![.\w])([A-Za-z_]\w*)@(?:GOT(?!OFF)|PLT)")
+# code before the first symbol is shown as an offset from the last entry of the linkage table: not outside
+_OUTSIDE = re.compile(r"<([^<>@+]+)@(?!@Base)[^<>+]*>|(?<![.\w])([A-Za-z_]\w*)@(?:GOT(?!OFF)|PLT)")
 
 
 def _any(patterns: Iterable[str]) -> re.Pattern[str]:
