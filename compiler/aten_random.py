@@ -16,8 +16,15 @@ F32, I64 = DType.F32, DType.I64
 def uniform(m: Importer, shape: Shape) -> Ref:
     """Uniform numbers in [0, 1), new ones at every call and every step."""
     if m.random is None:
-        raise Refused("random numbers exist in training steps alone; pass them in")
-    seed, step = m.random
+        raise Refused(
+            "random numbers exist in training steps alone; call model.eval() first, or pass them in"
+        )
+    return _drawn(m, shape, m.random)
+
+
+def _drawn(m: Importer, shape: Shape, source: tuple[Ref, Ref]) -> Ref:
+    """Numbers of the next site, from a seed and a step."""
+    seed, step = source
     elements = m.add("iota", n=product(shape), start=0, step=1)
     site, m.sites = m.sites, m.sites + 1
     return m.view(m.add("uniform", elements, seed, step, site=site), tuple(shape))
@@ -38,7 +45,15 @@ def _kept(m: Importer, x: Ref, p: float, shape: Shape) -> Ref:
     zero = m.scalar(0.0, F32)
     if p == 1:
         return m.add("mul", x, zero)
-    keep = m.add("ge", uniform(m, shape), m.scalar(p, F32))
+    source = m.random
+    if source is None:  # a module in training mode, compiled as it stands
+        source = m.scalar(0, I64), m.scalar(0, I64)
+        if not m.notes:
+            m.notes.append(
+                "the module is in training mode: its program drops the same elements in every run, from "
+                f"{m.builder.origin.location or 'an unknown line'} on; for none, call eval() first"
+            )
+    keep = m.add("ge", _drawn(m, shape, source), m.scalar(p, F32))
     return m.add("where", keep, m.add("mul", x, m.scalar(1 / (1 - p), F32)), zero)
 
 

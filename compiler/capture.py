@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.export.graph_signature import ConstantArgument
+from torch.export.graph_signature import ConstantArgument, OutputKind
 
 from ree.compiler import (  # noqa: F401  (they register importers)
     aten,
@@ -35,20 +34,20 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     legal,
 )
 from ree.compiler.branches import LOOPS, import_branches, is_branch
-from ree.compiler.caches import caches_as_tuples
-from ree.compiler.decompositions import decompositions
 from ree.compiler.doubles import Double, concerns, fold
-from ree.compiler.hints import hint
+from ree.compiler.export import MUTATIONS, Exported, export, without_gradients
+from ree.compiler.float_mode import clean_floats
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref
 from ree.compiler.nesting import examples_of, structure_of
 from ree.compiler.operand_types import meeting, taken
 from ree.compiler.pairs import COMPLEX64, PAIRED, Pair, has_pair, view_as_complex, zeros
 from ree.compiler.passes.canonical import canonicalise
-from ree.compiler.quiet import one_at_a_time, quiet
+from ree.compiler.quiet import one_at_a_time
 from ree.compiler.structure import CONSTANTS, Structure
 from ree.compiler.torch_symbols import TorchSymbols
 from ree.compiler.torch_types import TORCH_NAMES, dtype_of, to_numpy
+from ree.compiler.watch import INPUT, at, short
 from ree.errors import CaptureError, UnsupportedError
 from ree.kernels.casts import WIDE
 from ree.kernels.numerics import canonical_nan, is_f32
@@ -80,55 +79,19 @@ def capture(
     Raises CaptureError when torch.export fails, UnsupportedError when operators are missing.
     """
     args, kwargs = tuple(args), dict(kwargs or {})
-    program = export(module, args, kwargs, dynamic_shapes)
+    with one_at_a_time(), without_gradients(module):
+        exported = export(module, args, kwargs, dynamic_shapes)
+    program = exported.program
     structure = structure_of(program, module.forward)
-    return _import(program, structure, examples_of(args, kwargs, program.call_spec.in_spec))
+    examples = examples_of(args, kwargs, program.call_spec.in_spec)
+    return _import(exported, module.training, structure, examples)
 
 
-def export(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any,
-    inference: bool = True,
-) -> torch.export.ExportedProgram:  # fmt: skip
-    """The functional fx graph of a module, for inference or as the module stands; CaptureError."""
-    with one_at_a_time(), _for_inference(module) if inference else contextlib.nullcontext():
-        try:
-            with quiet(), caches_as_tuples(module):
-                program = torch.export.export(
-                    module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
-                )
-                return program.run_decompositions(decompositions())
-        except (
-            Exception
-        ) as e:  # torch.export raises many unrelated types for what a user's model does
-            raise CaptureError(
-                f"cannot capture the model as one graph: {_first_line(e)}", hint(e, module)
-            ) from e
-
-
-@contextmanager
-def _for_inference(module: torch.nn.Module) -> Iterator[None]:
-    was_training = module.training
-    flags = [(p, p.requires_grad) for p in module.parameters()]
-    try:
-        module.eval()
-        for p, _ in flags:
-            p.requires_grad_(False)
-        with torch.no_grad():
-            yield
-    finally:
-        module.train(was_training)
-        for p, flag in flags:
-            p.requires_grad_(flag)
-
-
-def _first_line(e: BaseException) -> str:
-    lines = [x.strip() for x in str(e).splitlines() if x.strip()]
-    return lines[0][:300] if lines else type(e).__name__
-
-
+@clean_floats
 def _import(
-    program: torch.export.ExportedProgram, structure: Structure, examples: Sequence[torch.Tensor]
+    exported: Exported, training: bool, structure: Structure, examples: Sequence[torch.Tensor]
 ) -> Captured:
+    program = exported.program
     signature, graph = program.graph_signature, program.graph
     fixed = {s.arg.name: s.arg.value for s in signature.input_specs
              if isinstance(s.arg, ConstantArgument)}  # fmt: skip
@@ -136,11 +99,6 @@ def _import(
     symbols = TorchSymbols(program)
     buffers = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = dict(signature.inputs_to_lifted_tensor_constants)
-    if signature.buffers_to_mutate or getattr(signature, "user_inputs_to_mutate", None):
-        raise CaptureError(
-            "the model mutates a buffer or an input",
-            "return the new value instead of assigning it in place",
-        )
     used = {n.name for n in graph.nodes if n.op == "placeholder" and n.users}
     data = {**dict(program.state_dict), **dict(program.constants)}
     may_fold = {**signature.inputs_to_buffers, **constants}
@@ -168,6 +126,17 @@ def _import(
                 )
                 input_names.append(node.name)
     refs = import_nodes(imp, program, symbols)
+    for spec in signature.output_specs:
+        if spec.kind in MUTATIONS:
+            what = spec.target if spec.kind is not OutputKind.USER_INPUT_MUTATION else INPUT
+            line = exported.changed.get(what, "")
+            raise CaptureError(
+                f"the model changes {MUTATIONS[spec.kind]} '{spec.target}' in place{at(line)}",
+                "the module is in training mode; call model.eval() first" if training
+                else "return the new value instead of assigning it",
+            )  # fmt: skip
+    for note in imp.notes:
+        warnings.warn(note, UserWarning, stacklevel=4)
     imp.builder.symbols = symbols.used()
     try:
         g = canonicalise(imp.builder.finish(tuple(refs)))
@@ -448,15 +417,7 @@ def _origin(node: torch.fx.Node) -> Origin:
         mine = [f for f in frames if "site-packages/torch/" not in f[0].replace(os.sep, "/")
                 and not f[0].startswith("<eval_with_key>")]  # fmt: skip
         path, line, _, code = (mine or frames)[-1]
-        location = f"{_short(path)}:{line}"
+        location = f"{short(path)}:{line}"
     stack = node.meta.get("nn_module_stack") or {}
     module = next(reversed(stack.values()))[0] if stack else ""
     return Origin(node.name, str(node.target), location, code.strip()[:200], str(module))
-
-
-def _short(path: str) -> str:
-    """A path that does not name this machine's folders: from the package, or the file alone."""
-    parts = path.replace(os.sep, "/").split("/")
-    if "site-packages" in parts:
-        return "/".join(parts[parts.index("site-packages") + 1 :])
-    return parts[-1]

@@ -26,6 +26,7 @@ class Importer:
         self.builder = Builder()
         self.env: dict[str, Any] = {}
         self.random: tuple[Ref, Ref] | None = None  # seed and step, in a training step
+        self.notes: list[str] = []  # what the user should hear
         self.sites = 0  # random calls so far
         self.stopped: set[Ref] = set()  # values that count as constants when gradients are taken
         # value -> what it is differentiated by, and its gradient rule, whatever it is made of

@@ -31,7 +31,7 @@ def to_numpy(t: Any) -> Array:
     """A dense torch tensor as an array; bfloat16 as uint16 bits. May share memory."""
     import torch
 
-    t = t.detach().cpu()
+    t = t.detach().cpu().resolve_neg()  # a conjugate's imaginary part is a view with a flag
     if t.dtype is torch.bfloat16:
         t = t.contiguous().view(torch.int16)
         return np.asarray(t.numpy().view(np.uint16))

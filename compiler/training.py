@@ -18,8 +18,10 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ree.compiler import legal
-from ree.compiler.capture import export, import_nodes, to_array
+from ree.compiler.capture import import_nodes, to_array
 from ree.compiler.divisors import Divisors
+from ree.compiler.export import MUTATIONS, Exported, export
+from ree.compiler.float_mode import clean_floats
 from ree.compiler.gradients import rules  # noqa: F401  (registers them)
 from ree.compiler.gradients.engine import NoGradient, backward
 from ree.compiler.importer import Importer
@@ -28,6 +30,7 @@ from ree.compiler.optimizers import Optimizer
 from ree.compiler.pairs import view_as_complex
 from ree.compiler.passes.canonical import canonicalise
 from ree.compiler.torch_types import dtype_of
+from ree.compiler.watch import INPUT, at, short
 from ree.errors import CaptureError, UnsupportedError
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
@@ -58,9 +61,15 @@ class LossModule(torch.nn.Module):  # type: ignore[misc]
         self._loss = loss
 
     def forward(self, *batch: torch.Tensor) -> Any:
-        return self._loss(self.model, batch)
+        loss = self._loss(self.model, batch)
+        if loss is None:
+            code = getattr(self._loss, "__code__", None)
+            line = f"{short(code.co_filename)}:{code.co_firstlineno}" if code else ""
+            raise CaptureError(f"loss(model, batch) returns None{at(line)}", "return the loss")
+        return loss
 
 
+@clean_floats
 def capture_step(
     model: torch.nn.Module,
     loss: Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], torch.Tensor],
@@ -77,8 +86,10 @@ def capture_step(
     """
     parts = [_part(x, accumulate, 0) for x in batch]
     with _cumulative_norms(model):
-        program = export(LossModule(model, loss), tuple(parts), {}, None, inference=False)
-    s = _Step(program, model, optimizer, seed)
+        exported = export(
+            LossModule(model, loss), tuple(parts), {}, gradients=True, model=model, functions=(loss,)
+        )
+    s = _Step(exported, model, optimizer, seed)
     inputs = [s.m.builder.input(_type_of(x)) for x in batch]
     s.forward_and_backward(
         [[_cut(s.m, x, accumulate, j) for x in inputs] for j in range(accumulate)]
@@ -146,14 +157,19 @@ class _Step:
     """Builds the graph of a step."""
 
     def __init__(
-        self, program: torch.export.ExportedProgram, model: torch.nn.Module, optimizer: Optimizer, seed: int
-    ) -> None:  # fmt: skip
+        self, exported: Exported, model: torch.nn.Module, optimizer: Optimizer, seed: int
+    ) -> None:
+        program = exported.program
         self.program, self.optimizer = program, optimizer
         signature = program.graph_signature
         data = {**dict(program.state_dict), **dict(program.constants)}
-        self.mutated = dict(signature.buffers_to_mutate)
-        if getattr(signature, "user_inputs_to_mutate", None):
-            raise CaptureError("the loss changes a batch in place", "make a new tensor instead")
+        # what the forward pass changes, in the order of the graph's first outputs
+        self.mutated = [s.target for s in signature.output_specs if s.kind in MUTATIONS]
+        if signature.user_inputs_to_mutate:
+            line = exported.changed.get(INPUT, "")
+            raise CaptureError(
+                f"the loss changes a batch in place{at(line)}", "make a new tensor instead"
+            )
         used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}
         places = {
             **signature.inputs_to_parameters, **signature.inputs_to_buffers,
@@ -174,14 +190,18 @@ class _Step:
             if id(tensor) in first:
                 self.home[placeholder] = first[id(tensor)]
                 continue
-            if tensor.is_complex() and (id(tensor) in trainable or target in self.mutated.values()):
+            if tensor.is_complex() and (id(tensor) in trainable or target in self.mutated):
                 raise UnsupportedError(f"'{name}' is complex and changes in training", (name,),
                                        "hold torch.view_as_real of it")  # fmt: skip
             if id(tensor) in trainable:
+                if target in self.mutated:
+                    raise CaptureError(f"parameter '{name}' is changed in the forward pass"
+                                       f"{at(exported.changed.get(name, ''))}",
+                                       "only tensors that are not trained can be")  # fmt: skip
                 full = PARAMETER + trainable[id(tensor)]
                 self.trained.append(full)
                 states[full] = to_array(tensor, name)
-            elif target in self.mutated.values():
+            elif target in self.mutated:
                 full = BUFFER + name
                 states[full] = to_array(tensor, name)
             else:
@@ -273,7 +293,7 @@ class _Step:
                     self.m.env[node.name] = given[node.name]
         outputs = import_nodes(self.m, self.program)
         n = len(self.mutated)
-        for (_, target), ref in zip(self.mutated.items(), outputs[:n], strict=True):
+        for target, ref in zip(self.mutated, outputs[:n], strict=True):
             name = BUFFER + target.removeprefix("model.")
             if name in self.now:
                 self.now[name] = ref

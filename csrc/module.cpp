@@ -3,10 +3,18 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
+
 #include "plan.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
+
+namespace {
+struct CleanFloatMode {
+  std::optional<ree::FloatMode> mode;
+};
+}  // namespace
 
 NB_MODULE(_core, m) {
   nb::class_<ree::Pool>(m, "Pool")
@@ -46,4 +54,8 @@ NB_MODULE(_core, m) {
     return ree::has_nan(pool, reinterpret_cast<const uint32_t*>(address), n);
   });
   m.def("float_mode_is_clean", &ree::FloatMode::is_clean);
+  nb::class_<CleanFloatMode>(m, "CleanFloatMode")
+      .def(nb::init<>())
+      .def("__enter__", [](CleanFloatMode& self) { self.mode.emplace(); })
+      .def("__exit__", [](CleanFloatMode& self, nb::args) { self.mode.reset(); });
 }

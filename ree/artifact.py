@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from ree.compiler import legal
+from ree.compiler.float_mode import clean_floats
 from ree.compiler.ir import Graph, Node, Origin
 from ree.compiler.structure import Structure
 from ree.compiler.text import MAX_INLINE, MAX_TEXT, GraphError, parse_graph, print_graph
@@ -137,6 +138,7 @@ def is_artifact(path: Path) -> bool:
 
 
 @public
+@clean_floats
 def load(path: str | PathLike[str]) -> Program:
     """The program of an artifact; ArtifactError if anything about it is not as it must be."""
     if not isinstance(path, str | PathLike):

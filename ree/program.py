@@ -12,6 +12,7 @@ import numpy as np
 
 from ree import _core, settings
 from ree.body_tree import BodyTree
+from ree.compiler.float_mode import clean_floats
 from ree.compiler.instance import Instance, make_instance
 from ree.compiler.ir import Graph, Kind, Node, Origin, Ref, users
 from ree.compiler.plan import plan
@@ -39,6 +40,7 @@ class Program:
     returns, holding tensors of the same kind. Nested inputs may also be given one by one, by name.
     """
 
+    @clean_floats
     def __init__(
         self,
         graph: Graph,
@@ -131,6 +133,7 @@ class Program:
         result = self._run_flat(values, **options)
         return replace(result, structure=self.names.structure)
 
+    @clean_floats
     def _run_flat(
         self,
         values: list[Any],
@@ -239,6 +242,7 @@ class Program:
 
     # execution
 
+    @clean_floats
     def instance(self, env: Mapping[str, int]) -> Instance:
         """The instance for bound symbols."""
         key = tuple(env[s.name] for s in self.graph.symbols)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ree import _core, settings
+from ree.compiler.float_mode import clean_floats
 from ree.compiler.instance import Instance
 from ree.compiler.ir import Graph
 from ree.compiler.plan import plan
@@ -179,6 +180,7 @@ class StepRunner:
     buffers that change places. `state` may be read between runs; it is not to be written to.
     """
 
+    @clean_floats
     def __init__(self, step: Step, pool: _core.Pool, isa: str, fuse: bool) -> None:
         self.step, self._pool, self._isa, self._fuse = step, pool, isa, fuse
         graph = step.instance.graph
@@ -214,6 +216,7 @@ class StepRunner:
             np.copyto(mine, x)
         self.intact = True
 
+    @clean_floats
     def run(self, batch: Sequence[Any]) -> np.float32:
         """One step; the loss. NonFiniteLoss, before the state changes, if it is NaN or infinite; InputError
         after a step that failed while it changed the state."""
@@ -236,6 +239,7 @@ class StepRunner:
         self.intact = True
         return loss
 
+    @clean_floats
     def trace(self, batch: Sequence[Any]) -> Trace:
         """The operator-level trace of a step from the current state, which does not change."""
         step, graph = self.step, self.step.instance.graph

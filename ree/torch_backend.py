@@ -162,7 +162,11 @@ class _Compiled:
         # the examples' memory layout must not become a condition on later inputs
         examples = [args[i].detach().contiguous() for i in self.inputs]
         shapes = opened and tuple(dict.fromkeys(dims, Dim.AUTO) for dims in opened)
-        got = capture(module, examples, {}, shapes)
+        try:
+            got = capture(module, examples, {}, shapes)
+        finally:
+            while REGIONS:  # capture failed inside them
+                _exit_autocast(REGIONS[-1])
         mine = {f"weight{j}": s.array for j, s in enumerate(self.states)}
         weights = [mine.get(name, w) for name, w in zip(got.weight_names, got.weights, strict=True)]
         return Program(
@@ -197,6 +201,8 @@ class _Compiled:
             if n.op in ("get_attr", "call_module"):
                 root[n.target] = operator.attrgetter(n.target)(self.gm)
             env[n] = g.node_copy(n, env.__getitem__)
+            if n.target in AUTOCAST:
+                env[n].target = AUTOCAST[n.target]
         g.output(tuple(env[n] for n in self.bases))
         module = GraphModule(root, g)
         module.eval()
@@ -267,6 +273,24 @@ def _sample(t: Any) -> Any:
 
 def _by_stride(t: Any) -> list[int]:
     return sorted(range(t.dim()), key=lambda d: -t.stride(d))
+
+
+def _enter_autocast(*values: Any) -> Any:
+    """Opens a region for torch.export, which does not do so by the call that torch.compile writes."""
+    device, dtype, enabled, cache = values
+    REGIONS.append(torch.autocast(device, dtype, enabled, cache))
+    REGIONS[-1].__enter__()
+    return REGIONS[-1]
+
+
+def _exit_autocast(region: Any) -> None:
+    REGIONS.remove(region)
+    region.__exit__(None, None, None)
+
+
+REGIONS: list[Any] = []  # open now; captures take turns
+AUTOCAST = {torch.amp.autocast_mode._enter_autocast: _enter_autocast,
+            torch.amp.autocast_mode._exit_autocast: _exit_autocast}  # fmt: skip
 
 
 def _accepts(program: Program, args: Sequence[Any], inputs: Iterable[int]) -> bool:

@@ -1,0 +1,121 @@
+"""A forward pass as the user wrote it, run by torch.export, with what it changes besides its results."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ree.compiler.python_state import ModuleState
+from ree.compiler.watch import Watch, at, flat, refuse_hooks
+from ree.errors import CaptureError
+
+FORWARD = __file__  # below its frame in a traceback is the user's forward pass
+
+
+@dataclass
+class Pass:
+    """What a forward pass changed in place, and the attributes that it assigned: their module, name, value
+    and line."""
+
+    lines: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, tuple[torch.nn.Module, str, Any, str]] = field(default_factory=dict)
+
+
+class Unset:
+    """Stands in an attribute whose value no forward pass may use before it assigns it."""
+
+
+def changing(what: str, line: str) -> CaptureError:
+    return CaptureError(f"'{what}' changes in the forward pass{at(line)}: a program has one value of it",
+                        "keep what changes in a buffer of the same shape: register_buffer")  # fmt: skip
+
+
+@contextmanager
+def settled(changed: Pass) -> Iterator[None]:
+    """The module as its next forward pass finds it: attributes with their new values, tensors unset."""
+    before = []
+    for module, name, value, _ in changed.attributes.values():
+        before.append((module.__dict__, name, module.__dict__.get(name, Unset)))
+        module.__dict__[name] = Unset() if isinstance(value, torch.Tensor) else value
+    try:
+        yield
+    finally:
+        for table, name, value in before:
+            if value is Unset:
+                table.pop(name, None)
+            else:
+                table[name] = value
+
+
+@contextmanager
+def followed(
+    root: torch.nn.Module, gradients: bool, model: torch.nn.Module | None = None,
+    functions: tuple[Callable[..., Any], ...] = (), allowed: Mapping[str, Any] | None = None,
+) -> Iterator[Pass]:  # fmt: skip
+    """While open, root.forward keeps to what a program can hold.
+
+    model: the part of root whose names the user knows; functions: those that forward calls; allowed: the
+    only attributes that may change. The module is left as it was. CaptureError names the line of what is
+    neither followed nor kept.
+    """
+    inner, pass_ = root.forward, Pass()
+    watched = model or root
+    if gradients:
+        refuse_hooks(watched)
+
+    @functools.wraps(inner)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        state = ModuleState(watched, *functions)
+        watch = Watch(watched, gradients, flat((args, kwargs)))
+        try:
+            with watch:
+                out = inner(*args, **kwargs)
+            if gradients:
+                for t in flat(out):
+                    watch.refuse_function(t)
+            for what, line in state.changes():
+                place = state.attribute(what)
+                if place is None or (allowed is not None and what not in allowed):
+                    raise changing(what, line)
+                pass_.attributes[what] = (*place, line)
+            for name, _, new in state.assigned_buffers():
+                watch.refuse_recomputed(name, new, state.line(name))
+            return _with_buffers(out, state, pass_.lines)
+        finally:
+            pass_.lines.update(watch.changed)
+            state.restore()
+
+    own = root.__dict__.get("forward")
+    root.__dict__["forward"] = forward
+    try:
+        yield pass_
+    finally:
+        del root.__dict__["forward"]
+        if own is not None:
+            root.__dict__["forward"] = own
+
+
+def _with_buffers(out: Any, state: ModuleState, lines: dict[str, str]) -> Any:
+    """`out`, after buffers that were assigned anew have their new values in place."""
+    assigned = list(state.assigned_buffers())
+    if not assigned:
+        return out
+    for name, old, new in assigned:
+        lines.setdefault(name, state.line(name))
+        if old.shape != new.shape or old.dtype is not new.dtype:
+            raise CaptureError(
+                f"buffer '{name}' is assigned another shape or type{at(lines[name])}: "
+                f"{list(old.shape)} {old.dtype} becomes {list(new.shape)} {new.dtype}"
+            )
+    with torch.no_grad():
+        # copies first: a value may be another buffer, and a result may be one
+        out = torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: t.clone(), out)
+        values = [new.detach().clone() for _, _, new in assigned]
+        for (_, old, _), value in zip(assigned, values, strict=True):
+            old.copy_(value)
+    return out

@@ -1,0 +1,290 @@
+"""Python state around a forward pass: attributes, lists, globals, closures, generators of random numbers.
+
+A program has one value of each of them; what a forward pass changes is therefore a state that the program
+does not have. Seen by comparing before and after; what cannot be seen is in docs/training.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import random
+import sys
+import textwrap
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from ree.compiler.watch import short
+
+PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+DEPTH, ITEMS = 4, 4096  # of containers that are looked through
+FUNCTIONS = 2000
+# kept by torch for itself
+TABLES = ("_parameters", "_buffers", "_modules")
+SKIPPED = {*TABLES, "forward"}
+LIBRARIES = {"torch", "numpy", "scipy", *sys.stdlib_module_names}
+
+
+class ModuleState:
+    """What a module and its submodules hold, to compare with later, and to put back."""
+
+    def __init__(self, module: torch.nn.Module, *functions: Callable[..., Any]) -> None:
+        self.module = module
+        self.modules = dict(module.named_modules(remove_duplicate=False))
+        self._attributes = {id(m): (m, dict(m.__dict__)) for m in self.modules.values()}
+        self._tables = {
+            id(m): tuple(dict(m.__dict__[k]) for k in TABLES) for m in self.modules.values()
+        }
+        self._copies: dict[int, tuple[Any, Any]] = {}  # containers as they were
+        self._kept: list[Any] = []  # so that no identity is used again
+        self._marked: set[int] = set()  # in the present pass
+        self.functions = functions
+        self._seen = dict(self._places())
+        self._random = _generators()
+
+    def changes(self) -> Iterator[tuple[str, str]]:
+        """(what, line) of everything that is no longer what it was, buffers that were assigned excepted."""
+        now = dict(self._places())
+        for name in sorted(self._seen.keys() | now.keys()):
+            if self._seen.get(name) != now.get(name):
+                yield name, self.line(name)
+        for name, m in self.modules.items():
+            dot = f"{name}." if name else ""
+            for old, key in zip(self._tables[id(m)], TABLES, strict=True):
+                table = m.__dict__[key]
+                for k in old.keys() | table.keys():
+                    replaced = key == "_buffers" and isinstance(old.get(k), torch.Tensor) \
+                        and isinstance(table.get(k), torch.Tensor)  # fmt: skip
+                    if old.get(k) is not table.get(k) and not replaced:
+                        yield dot + k, self.line(dot + k)
+        for name, state in _generators().items():
+            if state != self._random[name]:
+                yield f"the state of {name}", ""
+
+    def assigned_buffers(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+        """(name, as it was, as it is) of buffers that were assigned anew."""
+        done = set()
+        for name, m in self.modules.items():
+            if id(m) in done:
+                continue
+            done.add(id(m))
+            old = self._tables[id(m)][1]
+            for k, t in m._buffers.items():
+                was = old.get(k)
+                if isinstance(was, torch.Tensor) and isinstance(t, torch.Tensor) and was is not t:
+                    yield f"{name}.{k}" if name else k, was, t
+
+    def restore(self) -> None:
+        """Attributes, tables and containers as they were."""
+        for m, attributes in self._attributes.values():
+            for k in m.__dict__.keys() - attributes.keys():
+                del m.__dict__[k]
+            m.__dict__.update(attributes)
+            for key, old in zip(TABLES, self._tables[id(m)], strict=True):
+                if _identities(m.__dict__[key]) != _identities(old):
+                    m.__dict__[key].clear()
+                    m.__dict__[key].update(old)
+        for box, copy in self._copies.values():
+            if [*map(id, _flattened(box))] != [*map(id, _flattened(copy))]:
+                box.clear()
+                box.extend(copy) if isinstance(box, list | deque) else box.update(copy)
+
+    def _places(self) -> Iterator[tuple[str, Any]]:
+        done = set()
+        for name, m in self.modules.items():
+            if id(m) in done:
+                continue
+            done.add(id(m))
+            dot = f"{name}." if name else ""
+            for k, v in list(m.__dict__.items()):
+                if k not in SKIPPED:
+                    yield dot + k, self._mark(v, 0)
+        for where, v in _surroundings({type(m) for m in self.modules.values()}, self.functions):
+            yield where, self._mark(v, 0)
+        self._marked.clear()
+
+    def _mark(self, v: Any, depth: int) -> Any:
+        """Something that is equal as long as v is unchanged."""
+        if isinstance(v, PLAIN):
+            return type(v).__name__, repr(v)
+        self._kept.append(v)
+        if isinstance(v, torch.nn.Module) or id(v) in self._marked:
+            return id(v)
+        self._marked.add(id(v))
+        if isinstance(v, np.ndarray) and v.size <= ITEMS and not v.dtype.hasobject:
+            return id(v), v.tobytes()
+        if isinstance(v, random.Random | np.random.RandomState):
+            return id(v), repr(v.getstate() if isinstance(v, random.Random) else v.get_state())
+        if isinstance(v, np.random.Generator):
+            return id(v), repr(v.bit_generator.state)
+        if isinstance(v, torch.Generator):
+            with _disable_current_modes():
+                return id(v), bytes(v.get_state().numpy())
+        if isinstance(v, itertools.count):
+            return id(v), repr(v)
+        if depth < DEPTH and isinstance(v, list | tuple | dict | set | frozenset | deque):
+            if isinstance(v, list | dict | set | deque) and len(v) <= ITEMS:
+                self._copies.setdefault(id(v), (v, _contents(v)))
+            some = itertools.islice(_flattened(v), ITEMS)
+            return id(v), len(v), tuple([self._mark(x, depth + 1) for x in some])
+        if depth < DEPTH and _is_simple(v):
+            self._copies.setdefault(id(vars(v)), (vars(v), dict(vars(v))))
+            return id(v), tuple((k, self._mark(x, depth + 1)) for k, x in list(vars(v).items()))
+        return id(v)
+
+    def attribute(self, path: str) -> tuple[torch.nn.Module, str, Any] | None:
+        """(module, name, new value) of an attribute that now holds a number, a text or a tensor of its own."""
+        owner, _, name = path.rpartition(".")
+        m = self.modules.get(owner)
+        if m is None or name not in m.__dict__ or name in ("training", *TABLES):
+            return None
+        v = m.__dict__[name]
+        parts = v if isinstance(v, tuple) else (v,)
+        if isinstance(v, torch.Tensor) or all(isinstance(x, PLAIN) for x in parts):
+            return m, name, v
+        return None
+
+    def line(self, path: str) -> str:
+        """Where a class's code assigns an attribute, as far as its source says."""
+        name = path.split(" ")[0].rsplit(".", 1)
+        owner = self.modules.get(name[0] if len(name) > 1 else "")
+        return _assigned_at(type(owner), name[-1]) if owner is not None else ""
+
+
+def _contents(box: Any) -> Any:
+    """A copy by the type's own methods, which a subclass may have given effects."""
+    return dict(dict.items(box)) if isinstance(box, dict) else list(box)
+
+
+def _flattened(box: Any) -> Iterator[Any]:
+    return itertools.chain.from_iterable(dict.items(box)) if isinstance(box, dict) else iter(box)
+
+
+def _identities(table: dict[str, Any]) -> dict[str, int]:
+    return {k: id(v) for k, v in table.items()}
+
+
+def _is_simple(v: Any) -> bool:
+    """An object of the user's own class, whose attributes may change."""
+    library = (type(v).__module__ or "").split(".")[0] in LIBRARIES | {"builtins"}
+    return not library and not isinstance(v, type) and hasattr(v, "__dict__")
+
+
+def _generators() -> dict[str, Any]:
+    """The states of the global generators of random numbers."""
+    with _disable_current_modes():  # torch.export's, in which tensors have no data
+        drawn = bytes(torch.get_rng_state().numpy())
+    return {
+        "Python's random": random.getstate(),
+        "numpy.random": repr(np.random.get_state(legacy=True)),
+        "torch's generator": drawn,
+    }
+
+
+def _surroundings(
+    classes: Iterable[type], functions: Iterable[Callable[..., Any]]
+) -> Iterator[tuple[str, Any]]:
+    """Class attributes, and what the code of classes and functions reads from closures and globals."""
+    todo: list[Any] = list(functions)
+    for cls in sorted(classes, key=lambda c: f"{c.__module__}.{c.__qualname__}"):
+        for base in cls.__mro__:
+            if base.__module__.split(".")[0] in LIBRARIES | {"builtins"}:
+                continue
+            for k, v in list(vars(base).items()):
+                f = v.__func__ if isinstance(v, staticmethod | classmethod) else v
+                if isinstance(f, FunctionType):
+                    todo.append(f)
+                elif not k.startswith("__") and not callable(v) and not isinstance(v, property):
+                    yield f"{base.__name__}.{k} (of the class)", v
+    seen: set[int] = set()
+    while todo and len(seen) < FUNCTIONS:
+        f = todo.pop()
+        f = f.__func__ if isinstance(f, MethodType) else inspect.unwrap(f) if callable(f) else f
+        if not isinstance(f, FunctionType) or id(f) in seen:
+            continue
+        seen.add(id(f))
+        if (f.__module__ or "").split(".")[0] in LIBRARIES:
+            continue
+        closed = zip(f.__code__.co_freevars, f.__closure__ or (), strict=True)
+        values = [(f"{n} (closed over by {f.__name__})", c) for n, c in closed]
+        found = [(n, c.cell_contents) for n, c in values if _is_filled(c)]
+        found += [
+            (f"{n} (a default of {f.__name__})", v) for n, v in (f.__kwdefaults__ or {}).items()
+        ]
+        found += [(f"default {i} of {f.__name__}", v) for i, v in enumerate(f.__defaults__ or ())]
+        found += [
+            (f"{n} (a global)", f.__globals__[n]) for n in _names(f.__code__) if n in f.__globals__
+        ]
+        for name, v in found:
+            if isinstance(v, FunctionType | MethodType):
+                todo.append(v)
+            elif not isinstance(v, type | torch.nn.Module) and not inspect.ismodule(v):
+                yield name, v
+        todo += [v for v in vars(f).values() if isinstance(v, FunctionType)]
+        for k, v in vars(f).items():
+            if not isinstance(v, FunctionType):
+                yield f"{f.__name__}.{k} (of the function)", v
+
+
+def _names(code: CodeType) -> list[str]:
+    """Globals that a function's code, and the code inside it, may read."""
+    inner = [n for c in code.co_consts if isinstance(c, CodeType) for n in _names(c)]
+    return sorted({*code.co_names, *inner})
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _assigned_at(cls: type, name: str) -> str:
+    """file:line of the first place outside __init__ where a class assigns or changes self.NAME."""
+    for base in cls.__mro__:
+        if base.__module__.split(".")[0] in LIBRARIES | {"builtins"}:
+            continue
+        try:
+            lines, first = inspect.getsourcelines(base)
+            tree = ast.parse(textwrap.dedent("".join(lines)))
+            file = inspect.getsourcefile(base) or ""
+        except (OSError, TypeError, SyntaxError):
+            continue
+        forward = ""
+        for method in ast.walk(tree):
+            if not isinstance(method, ast.FunctionDef) or method.name == "__init__":
+                continue
+            if method.name == "forward":
+                forward = f"{short(file)}:{first + method.lineno - 1}"
+            for node in ast.walk(method):
+                if _changes(node, name):
+                    return f"{short(file)}:{first + node.lineno - 1}"  # type: ignore[attr-defined]
+        if forward:
+            return forward
+    return ""
+
+
+def _changes(node: ast.AST, name: str) -> bool:
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+        targets = [node.target]
+    elif isinstance(node, ast.Call):
+        f = node.func
+        if isinstance(f, ast.Name) and f.id == "setattr" and len(node.args) > 1:
+            return isinstance(node.args[1], ast.Constant) and node.args[1].value == name
+        return isinstance(f, ast.Attribute) and _is_attribute(f.value, name)
+    return any(_is_attribute(x, name) for t in targets for x in ast.walk(t))
+
+
+def _is_attribute(x: ast.AST, name: str) -> bool:
+    return isinstance(x, ast.Attribute) and x.attr == name

@@ -1,0 +1,79 @@
+"""What in torch can change a gradient or a state: honoured as torch does it, or refused with its line."""
+
+import copy
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+import ree
+from ree.errors import CaptureError
+from ree.optim import SGD
+
+_spec = importlib.util.spec_from_file_location(
+    "gradient_audit", Path(__file__).with_name("gradient_audit.py")
+)
+audit = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(audit)
+STEPS, RATE = 2, 0.1
+
+
+def batch(step):
+    return (torch.arange(20.0).reshape(5, 4).mul(0.7 + step).sin(),)
+
+
+def torchs(model, loss):
+    """Losses and state after plain steps of torch."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], RATE)
+    losses = []
+    for step in range(1, STEPS + 1):
+        optimizer.zero_grad()
+        value = loss(model, batch(step))
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    return losses, {k: v.detach() for k, v in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("what", "verdict", "loss", "make"), audit.AUDIT, ids=[r[0] for r in audit.AUDIT]
+)
+def test_row(what, verdict, loss, make):
+    model = make()
+    before = [(n, m.training) for n, m in model.named_modules()]
+    plain = {n: dict(m.__dict__) for n, m in model.named_modules()}
+
+    def whole(model, b):
+        return loss(model, b[0])
+
+    if verdict == "refused":
+        with pytest.raises(
+            CaptureError, match=r"\.py:\d+|'[\w.]+'|state of|\(a global\)|hook"
+        ) as e:
+            ree.train(model, whole, SGD(RATE), batch, STEPS, history=False)
+        assert "\n" not in e.value.message
+    else:
+        run = ree.train(model, whole, SGD(RATE), batch, STEPS, history=False)
+        losses, state = torchs(copy.deepcopy(make()), whole)
+        near = 2e-2 if what == "autocast" else 3e-5
+        torch.testing.assert_close(
+            torch.tensor(losses), torch.from_numpy(run.losses), rtol=near, atol=near
+        )
+        for name, value in run.state.items():
+            key = name.split(".", 1)[1] if name.startswith(("parameter.", "buffer.")) else None
+            if key is not None:
+                torch.testing.assert_close(
+                    torch.from_numpy(value.copy()), state[key], rtol=near, atol=near
+                )
+    assert [(n, m.training) for n, m in model.named_modules()] == before
+    for n, m in model.named_modules():
+        assert m.__dict__.keys() == plain[n].keys()
+        for t in [*m.__dict__.values(), *m._buffers.values(), *m._parameters.values()]:
+            assert not isinstance(t, torch.Tensor) or type(t) in (torch.Tensor, torch.nn.Parameter)
+
+
+def test_the_documentation_has_every_row():
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    for what, verdict, *_ in audit.AUDIT:
+        assert f"| {what} | {verdict} |" in text, what
