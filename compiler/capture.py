@@ -49,8 +49,8 @@ from ree.compiler.torch_symbols import TorchSymbols
 from ree.compiler.torch_types import TORCH_NAMES, dtype_of, to_numpy
 from ree.compiler.watch import INPUT, at, short
 from ree.errors import CaptureError, UnsupportedError
+from ree.kernels.canonical import canonical
 from ree.kernels.casts import WIDE
-from ree.kernels.numerics import canonical_nan, is_f32
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
 
@@ -390,7 +390,7 @@ def to_array(t: torch.Tensor, name: str) -> Array:
             f"weight '{name}' has dtype {t.dtype}", (name,), "convert the model with model.float()"
         )
     array = np.array(to_numpy(t.detach().contiguous()))
-    return canonical_nan(array) if is_f32(array) else array
+    return canonical(array)
 
 
 def _tensor_type(val: Any, name: str, symbols: TorchSymbols) -> TensorType:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ree.kernels import opdef
+from ree.kernels.canonical import canonical
 from ree.kernels.numerics import CONTRACT
 from ree.kernels.opdef import Array, AttrValue
 from ree.kernels.schema import check_attrs
@@ -100,7 +101,8 @@ class Const:
 
     @classmethod
     def of(cls, x: Array) -> Const:
-        x = np.ascontiguousarray(x).reshape(x.shape)
+        """The constant of an array, in canonical bits."""
+        x = canonical(np.ascontiguousarray(x).reshape(x.shape))
         return cls(TensorType(DType.of(x.dtype), x.shape), x.tobytes())
 
 
@@ -199,8 +201,8 @@ class Builder:
         return Ref(Kind.STATE, len(self.states) - 1)
 
     def const(self, x: Array | Const) -> Ref:
-        """A constant tensor; equal constants share one entry. Float NaNs become canonical."""
-        c = x if isinstance(x, Const) else Const.of(_canonical(np.asarray(x)))
+        """A constant tensor; equal constants share one entry."""
+        c = x if isinstance(x, Const) else Const.of(np.asarray(x))
         if c not in self._const_index:
             self._const_index[c] = Ref(Kind.CONST, len(self.consts))
             self.consts.append(c)
@@ -242,12 +244,6 @@ class Builder:
         return Graph(tuple(self.symbols), tuple(self.inputs), tuple(self.weights),
                      tuple(self.consts), tuple(self.nodes), outputs, self.contract,
                      tuple(self.states))  # fmt: skip
-
-
-def _canonical(x: Array) -> Array:
-    from ree.kernels.numerics import canonical_nan
-
-    return canonical_nan(np.asarray(x, np.float32)) if x.dtype == np.float32 else x
 
 
 def bind_graph(graph: Graph, env: Mapping[str, Dim]) -> Graph:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ree.compiler.ir import Graph, Kind, Ref
 from ree.compiler.text import print_attrs
 from ree.kernels import opdef
+from ree.kernels.canonical import is_canonical
 from ree.kernels.numerics import CONTRACT
 from ree.kernels.schema import check_attrs
 from ree.kernels.types import DType, TensorType, check_extents, symbols_of
@@ -22,7 +23,8 @@ def check(g: Graph) -> None:
     1. The contract is one this build knows. 2. Symbols are distinct, their ranges sane, and each is
     a bare dimension of some input. 3. Sources exist and precede their use. 4. Operators are
     registered, have at most four sources and the attributes of their schema, and their stated results
-    are what the shape rule infers. 5. Ranks and static sizes are within limits. 6. Outputs exist.
+    are what the shape rule infers. 5. Ranks and static sizes are within limits, constants
+    in canonical bits. 6. Outputs exist.
     7. Output i has the type of state i.
     """
     if g.contract != CONTRACT:
@@ -38,6 +40,9 @@ def check(g: Graph) -> None:
         raise IllegalGraph(f"symbol {min(names - bare)} is not a dimension of any input")
     for t in (*g.inputs, *g.weights, *g.states, *(c.type for c in g.consts)):
         _check_type(t, names)
+    for i, c in enumerate(g.consts):
+        if not is_canonical(c.array()):
+            raise IllegalGraph(f"constant @c{i}: its bits are not canonical")
     defined: list[TensorType] = []
     known: dict[tuple[object, ...], tuple[TensorType, ...]] = {}  # most nodes are like others
     for n in g.nodes:

@@ -24,8 +24,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
-
 from ree.compiler import legal
 from ree.compiler.float_mode import clean_floats
 from ree.compiler.ir import Graph, Node, Origin
@@ -33,8 +31,9 @@ from ree.compiler.structure import Structure
 from ree.compiler.text import MAX_INLINE, MAX_TEXT, GraphError, parse_graph, print_graph
 from ree.errors import ArtifactError, ReeError, public
 from ree.files import atomic_directory, opened_together
+from ree.kernels.canonical import is_canonical
 from ree.kernels.opdef import Array
-from ree.kernels.types import DType, TensorType
+from ree.kernels.types import TensorType
 from ree.program import Names, Program, hash_array
 from ree.tensor_file import MAX_NAME, METADATA, array_type, parse_tensors, write_tensors_to
 from ree.traces.strict_json import strict_json
@@ -314,12 +313,8 @@ def _weights(g: Graph, names: Names, tensors: dict[str, Array], d: str) -> list[
         have = f"{x.dtype}{list(x.shape)}"
         if x.dtype != t.dtype.numpy or x.shape != t.shape:
             raise ArtifactError(f"artifact '{d}': weight '{name}': expected {t}, got {have}")
-        if t.dtype is DType.F32:
-            bits = x.view(np.uint32)
-            if ((bits & 0x7FFFFFFF) > 0x7F800000).any() and (
-                bits[(bits & 0x7FFFFFFF) > 0x7F800000] != 0x7FC00000
-            ).any():
-                raise ArtifactError(f"artifact '{d}': weight '{name}': NaN is not canonical")
+        if not is_canonical(x):
+            raise ArtifactError(f"artifact '{d}': weight '{name}': its bits are not canonical")
         out.append(x)
     return out
 

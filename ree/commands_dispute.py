@@ -205,7 +205,7 @@ def verdict_command(args: argparse.Namespace) -> int:
 def _inputs_root(program: Program, path: str | None) -> bytes | None:
     """Root of the inputs of a file."""
     from ree.input_file import read_inputs
-    from ree.program import array_of, hash_array
+    from ree.program import hash_array
     from ree.traces.trace import tensors_root
 
     if path is None:
@@ -214,5 +214,5 @@ def _inputs_root(program: Program, path: str | None) -> bytes | None:
     missing = [n for n in program.names.inputs if n not in inputs]
     if missing:
         raise InputError(f"missing input '{missing[0]}'")
-    return tensors_root([hash_array(array_of(n, inputs[n], t))
-                         for n, t in zip(program.names.inputs, program.graph.inputs, strict=True)])  # fmt: skip
+    arrays = program.arrays([inputs[n] for n in program.names.inputs])
+    return tensors_root([hash_array(x) for x in arrays])

@@ -13,7 +13,7 @@ from ree.compiler.torch_types import dtype_of, to_torch
 from ree.errors import InputError
 from ree.gpu import GpuExecutable, find_device, out_of_memory
 from ree.kernels.launch import PANEL
-from ree.kernels.types import TensorType
+from ree.kernels.types import DType, TensorType
 from ree.program import Program, Result, array_of, tensor_hash_of
 
 KEPT = 16  # executables of one program and device
@@ -103,4 +103,9 @@ def _to_tensor(name: str, value: Any, t: TensorType, device: Any) -> Any:
         return to_torch(array_of(name, value, t)).to(device)
     if value.is_sparse or dtype_of(value.dtype) is not t.dtype:
         raise InputError(f"input '{name}': expected {t}, got {value.dtype}")
-    return value.detach().to(device).contiguous()
+    value = value.detach().to(device).contiguous()
+    if t.dtype in (DType.F16, DType.BF16) and bool(value.isnan().any()):
+        value = value.masked_fill(
+            value.isnan(), float("nan")
+        )  # f32 is made canonical by the recipe
+    return value

@@ -21,8 +21,8 @@ from ree.compiler.torch_types import dtype_of, to_numpy, to_torch
 from ree.errors import InputError, public
 from ree.executor import Executable
 from ree.kernels import opdef, registry  # noqa: F401  (operators)
+from ree.kernels.canonical import canonical
 from ree.kernels.casts import cast_function, store
-from ree.kernels.numerics import canonical_nan
 from ree.kernels.opdef import Array
 from ree.kernels.scalar_numpy import evaluate as evaluate_scalar
 from ree.kernels.types import DType, TensorType, evaluate
@@ -49,7 +49,7 @@ class Program:
         examples: Mapping[str, Array] | None = None,
     ) -> None:
         self.graph, self.names = graph, names
-        self.weights = list(weights)
+        self.weights = [canonical_array(np.asarray(w, order="C")) for w in weights]
         self.examples = dict(examples or {})
         self.program_hash = graph.program_hash()
         self._instances: dict[tuple[int, ...], Instance] = {}
@@ -178,6 +178,12 @@ class Program:
         return Result(tuple(to_torch(x) if as_torch else x for x in outputs), made, kept)
 
     # inputs
+
+    def arrays(self, values: Sequence[Any]) -> list[Array]:
+        """The inputs as everything that hashes or keeps them must have them: in canonical bits.
+        InputError for what does not fit."""
+        return [array_of(n, v, t)
+                for n, v, t in zip(self.names.inputs, values, self.graph.inputs, strict=True)]  # fmt: skip
 
     @cached_property
     def _scanned(self) -> frozenset[int]:
@@ -359,7 +365,8 @@ def origin_of(g: Graph, value: int) -> tuple[Node, Origin]:
 def array_of(
     name: str, value: Any, t: TensorType, pool: _core.Pool | None = None, scan: bool = True
 ) -> Array:
-    """A contiguous array of the input's dtype, NaNs canonical if `scan`; may be the caller's memory."""
+    """A contiguous array of the input's dtype in canonical bits, but f32 only if `scan`; may be the caller's
+    memory."""
     if type(value).__module__.startswith("torch"):
         if dtype_of(value.dtype) is None or str(value.layout) != "torch.strided":
             raise InputError(f"input '{name}': expected {t}, got {value.dtype}, {value.layout}")
@@ -374,11 +381,15 @@ def array_of(
         a = _converted(name, value, a, t)
     if not a.flags.c_contiguous:
         a = np.ascontiguousarray(a)
-    if scan and t.dtype is DType.F32:
-        address = a.__array_interface__["data"][0]  # quicker than a.ctypes.data
-        if _core.has_nan(pool or settings.pool(), address, a.size):
-            return canonical_nan(a)
-    return a
+    return canonical_array(a, pool) if scan or t.dtype is not DType.F32 else a
+
+
+def canonical_array(a: Array, pool: _core.Pool | None = None) -> Array:
+    """A contiguous array in canonical bits; itself if it has no others."""
+    if a.dtype != np.float32:
+        return canonical(a)
+    address = a.__array_interface__["data"][0]  # quicker than a.ctypes.data
+    return canonical(a) if _core.has_nan(pool or settings.pool(), address, a.size) else a
 
 
 def _converted(name: str, value: Any, a: Array, t: TensorType) -> Array:

@@ -15,6 +15,7 @@ from ree.compiler.ir import Graph
 from ree.compiler.plan import plan
 from ree.errors import ArtifactError, InputError, ReeError
 from ree.executor import Executable
+from ree.kernels.canonical import canonical
 from ree.kernels.opdef import Array
 from ree.kernels.types import TensorType
 from ree.optim import Optimizer
@@ -91,7 +92,7 @@ class Step:
         if not program.graph.states:
             raise ArtifactError("the artifact is not a training step")
         self.program = program
-        self.initial = tuple(initial)
+        self.initial = tuple(map(canonical, initial))
         self.accumulate = accumulate
         # what the loss divides by, where a batch is cut into parts; learning rate of step 1, 2, ...
         self.divisors, self.rate = divisors, rate
@@ -213,7 +214,7 @@ class StepRunner:
             if x.shape != t.dims or x.dtype != t.dtype.numpy:
                 raise InputError(f"state '{name}': expected {t}, got {x.dtype}{list(x.shape)}")
         for mine, x in zip(self.state, state, strict=True):
-            np.copyto(mine, x)
+            np.copyto(mine, canonical(x))
         self.intact = True
 
     @clean_floats

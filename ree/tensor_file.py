@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ree.errors import RunError
+from ree.kernels.canonical import is_canonical
 from ree.kernels.opdef import Array
 from ree.kernels.types import MAX_RANK, DType, TensorType
 from ree.traces.replacing import replacing
@@ -124,7 +125,11 @@ def read_tensors(
         raise RunError(f"cannot read '{path}': {e.strerror or e}") from e
     if data.size != want:
         raise RunError(f"'{path}' is truncated: expected {want} bytes of tensors, got {data.size}")
-    return {name: _view(data, t, offsets[name]) for name, t in types.items()}, metadata
+    tensors = {name: _view(data, t, offsets[name]) for name, t in types.items()}
+    for name, x in tensors.items():
+        if not is_canonical(x):
+            raise RunError(f"'{path}': tensor '{name[:200]}': its bits are not canonical")
+    return tensors, metadata
 
 
 def _check(path: Path, found: Mapping[str, TensorType], types: Mapping[str, TensorType]) -> None:

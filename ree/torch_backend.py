@@ -22,7 +22,7 @@ from torch.fx import Graph, GraphModule, Node
 from ree.compiler.capture import capture
 from ree.compiler.torch_types import dtype_of, to_numpy
 from ree.errors import CaptureError, InputError, ReeError, UnsupportedError
-from ree.kernels.numerics import canonical_nan, is_f32
+from ree.kernels.canonical import canonical
 from ree.program import Names, Program
 
 PROGRAMS = 16  # kept of one graph; the oldest goes first
@@ -244,7 +244,7 @@ class _Weight:
         """The data, once, however many programs use them."""
         if self._array is None:
             a = to_numpy(self.tensor.contiguous())
-            self._array = canonical_nan(a) if is_f32(a) else a
+            self._array = canonical(a)
         return self._array
 
     def still(self, t: Any) -> bool:

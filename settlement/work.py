@@ -29,8 +29,12 @@ def instance_bytes(instance: Instance) -> bytes:
 
 def instance_of(program: Program, inputs: Mapping[str, Array]) -> Instance:
     """The instance of a call. InputError if it has an operator that a contract cannot decide."""
-    arrays = [inputs[n] for n in program.names.inputs]
-    return decidable(program.instance(program.bind_symbols(arrays)))
+    return decidable(program.instance(program.bind_symbols(arrays_of(program, inputs))))
+
+
+def arrays_of(program: Program, inputs: Mapping[str, Array]) -> list[Array]:
+    """The inputs of a call in the program's order, as they are hashed and used."""
+    return program.arrays([inputs[n] for n in program.names.inputs])
 
 
 def decidable(instance: Instance) -> Instance:
@@ -44,7 +48,7 @@ def decidable(instance: Instance) -> Instance:
 
 def call_facts(program: Program, inputs: Mapping[str, Array]) -> OneRun:
     """Facts of a job over one call."""
-    hashes = [hash_array(inputs[n]) for n in program.names.inputs]
+    hashes = [hash_array(x) for x in arrays_of(program, inputs)]
     instance = instance_of(program, inputs)
     return OneRun(instance_bytes(instance), tensors_root(hashes), program.weights_root, ZERO)
 
@@ -58,7 +62,7 @@ def independent(program: Program, inputs: Mapping[str, Array]) -> Sequence[Calla
     """Two computations of a call's root of outputs that share little: the portable instruction set on one
     thread, unfused, and the best one fused on all threads."""
 
-    given = [inputs[n] for n in program.names.inputs]
+    given = arrays_of(program, inputs)
 
     def root(**how: Any) -> bytes:
         result = program.run(*given, **how)
@@ -74,4 +78,4 @@ def independent(program: Program, inputs: Mapping[str, Array]) -> Sequence[Calla
 def memory_run(program: Program, inputs: Mapping[str, Array]) -> tuple[Run, Instance]:
     """A call with every value kept, as a party needs it."""
     instance_of(program, inputs)  # refused before anything is executed
-    return run_of(program, [inputs[n] for n in program.names.inputs])
+    return run_of(program, arrays_of(program, inputs))

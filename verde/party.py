@@ -109,6 +109,7 @@ def run_of(
     program: Program, arrays: Sequence[Array], threads: int | None = None
 ) -> tuple[Run, Instance]:
     """One execution of a program on inputs, every value hashed and kept, and its instance."""
+    arrays = program.arrays(arrays)
     instance = program.instance(program.bind_symbols(arrays))
     result = program.run(*arrays, trace="ops", keep_values=True, threads=threads)
     return Run(instance.graph, arrays, program.weights, result.values, hashes=hashes_of(program, result),

@@ -13,7 +13,7 @@ import numpy as np
 from ree.compiler.instance import Instance
 from ree.errors import InputError, ReeError
 from ree.kernels.opdef import Array
-from ree.program import Program, array_of
+from ree.program import Program
 from ree.run_directory import RunReader
 from ree.traces.history import History
 from ree.training import loss_bits
@@ -126,8 +126,7 @@ def make_service(
     if missing or unknown:
         raise InputError(f"missing input '{missing[0]}'" if missing else f"unknown input '{unknown[0]}'",
                          f"inputs are {', '.join(program.names.inputs)}")  # fmt: skip
-    arrays = [array_of(n, inputs[n], t)
-              for n, t in zip(program.names.inputs, program.graph.inputs, strict=True)]  # fmt: skip
+    arrays = program.arrays([inputs[n] for n in program.names.inputs])
     env = program.bind_symbols(arrays)
     if program.graph.states:
         raise ReeError("a training step has no party: serve the run")
