@@ -29,7 +29,7 @@ def canonical(x: Array) -> Array:
     if d is DType.BOOL:
         return np.asarray(x.view(np.uint8) != 0)
     bits, _, nan = _FLOATS[d]
-    return np.asarray(np.where(odd, bits(nan), x.view(bits))).view(d.numpy)
+    return np.asarray(np.where(odd, np.array(nan, bits), x.view(bits))).view(d.numpy)
 
 
 def is_canonical(x: Array) -> bool:
