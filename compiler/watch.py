@@ -126,6 +126,8 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_dynamo_compiling():
+            return func(*args, **kwargs)  # torch.cond traces its branches, this mode with them
         given = list(flat((args, kwargs)))
         if self.gradients:
             if func == Tensor.data.__get__:
@@ -199,6 +201,8 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
         if not isinstance(node, BackwardCFunction):
             return
         cls = type(node)._forward_cls
+        if cls.__module__.startswith("torch._higher_order_ops."):
+            return  # torch.cond and its kin stay calls of the graph, which the importer judges
         where = at(self.functions.get(cls.__name__, "") or here())
         if cls is CheckpointFunction:
             raise CaptureError(
