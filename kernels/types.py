@@ -238,13 +238,17 @@ def symbols_of(d: Dim) -> set[str]:
     return names
 
 
+MAX_TERMS, MAX_DEGREE = 256, 16  # of a product of two polynomials
+
+
 def parse_dim(text: str) -> Dim:
-    """A dimension from its text; ValueError if it is malformed or over 1,000 characters."""
+    """A dimension from its text; ValueError if it is malformed, over 1,000 characters, or multiplied out it
+    would have over MAX_TERMS terms or a degree over MAX_DEGREE."""
     if len(text) > 1000:
         raise ValueError("dimension expression too long")
     try:
         return _from_ast(ast.parse(text, mode="eval").body)
-    except (SyntaxError, RecursionError, MemoryError) as e:
+    except (SyntaxError, RecursionError, MemoryError, ArithmeticError) as e:
         raise ValueError(f"malformed dimension '{text[:40]}'") from e
 
 
@@ -261,10 +265,19 @@ def _from_ast(node: ast.expr) -> Dim:
         case ast.BinOp(left=a, op=ast.Sub(), right=b):
             return _from_ast(a) - _from_ast(b)
         case ast.BinOp(left=a, op=ast.Mult(), right=b):
-            return _from_ast(a) * _from_ast(b)
+            return _product(_from_ast(a), _from_ast(b))
         case ast.Call(func=ast.Name(id=f), args=[a, b], keywords=[]) if f in _FUNCTIONS:
             return _FUNCTIONS[f](_from_ast(a), _from_ast(b))
     raise ValueError("malformed dimension")
+
+
+def _product(a: Dim, b: Dim) -> Dim:
+    """a * b where that is small; it is refused before it is multiplied out."""
+    left, right = list(_terms(a)), list(_terms(b))
+    degree = sum(max((len(m) for m, _ in x), default=0) for x in (left, right))
+    if len(left) * len(right) > MAX_TERMS or degree > MAX_DEGREE:
+        raise ValueError("dimension expression with too many terms")
+    return a * b
 
 
 MAX_RANK = 8

@@ -6,14 +6,15 @@ success. Salts come from the key and the job, so that nothing has to be remember
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ree.errors import ChainError
 from ree.settlement.clocks import CHALLENGER, DEFENDER, Clocks
 from ree.settlement.evidence import PHASES
 from ree.settlement.node import Node, Receipt, checksum
+from ree.settlement.policy import Policy
 from ree.settlement.terms import (
     Facts,
     Terms,
@@ -29,6 +30,7 @@ ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
 PENDING, OPENED, CLOSED = 1, 2, 3
 DEFENDER_WON, CHALLENGER_WON = 3, 4  # what the Court keeps of a dispute that is decided
 FINAL, VOID = 2**256 - 1, 2**256 - 2
+SETTLED = 64  # blocks that a reorganisation may move an event back, at most
 DESCENTS = (PHASES[Phase.REVEAL], PHASES[Phase.PICK])
 
 
@@ -96,10 +98,33 @@ def agree(*computations: Callable[[], bytes]) -> Agreed:
     return Agreed(roots[0])
 
 
-class Court:
-    """The Court at an address, on a node. `since`: the block to look for events from."""
+@dataclass
+class _Log:
+    """Events of some topics, each with its block; `last` and `mark`: the newest block read, and its hash."""
 
-    def __init__(self, node: Node, address: str, since: int = 0) -> None:
+    first: int
+    found: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
+    last: int = -1
+    mark: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.last = self.first - 1
+
+
+def _topic(value: Any) -> bytes:
+    """An indexed argument, a hash or an address, as a topic."""
+    raw = bytes(value) if isinstance(value, bytes) else bytes.fromhex(value[2:])
+    return raw.rjust(32, b"\0")
+
+
+class Court:
+    """The Court at an address, on a node. `since`: the block to look for events from. `policy`: on which terms
+    money is put; without one on all, by a caller who knows them."""
+
+    def __init__(
+        self, node: Node, address: str, since: int = 0, policy: Policy | None = None
+    ) -> None:
+        self.policy = policy
         self.node, self.address, self.since = node, checksum(address), since
         self._court = node.contract("court", address)
         try:
@@ -108,8 +133,8 @@ class Court:
             raise ChainError(f"no Court at {self.address}: {e.message}") from e
         self._referee = node.contract("referee", self.referee)
         self._events = node.topics(self._court)
-        self._log: list[tuple[str, Mapping[str, Any]]] = []
-        self._seen: tuple[int, bytes | None] = (since - 1, None)  # newest block read, and its hash
+        self._logs: dict[tuple[Any, ...], _Log] = {}  # by topics
+        self._born: dict[bytes, int] = {}  # blocks of jobs and disputes
 
     # what the chain says
 
@@ -122,31 +147,45 @@ class Court:
         return self.node.view(lambda: getattr(self._referee.functions, function)(*args))
 
     def events(self, name: str, **arguments: Any) -> list[Mapping[str, Any]]:
-        """Arguments of events by name and value, oldest first. A block is read once, unless the chain has
-        been reorganised."""
-        self._read()
-        found = [args for n, args in self._log if n == name]
+        """Arguments of events by name and value, oldest first. The node is asked for these alone, however many
+        others there are, and a block is read once unless the chain has been reorganised."""
+        topic, event = next((t, e) for t, e in self._events.items() if e.event_name == name)
+        indexed = [i["name"] for i in event.abi["inputs"] if i["indexed"]]
+        topics = [topic, *[_topic(arguments[i]) if i in arguments else None for i in indexed]]
+        while topics[-1] is None:
+            topics.pop()
+        log = self._logs.setdefault(tuple(topics), _Log(self._first(arguments)))
+        found = [a for _, a in self._read(log, topics, event)]
         return [a for a in found if all(a[k] == v for k, v in arguments.items())]
 
-    def _read(self) -> None:
-        node = self.node
-        last, mark = self._seen
-        if mark is not None and node.block(last) != mark:
-            self._log.clear()
-            last, self._seen = self.since - 1, (self.since - 1, None)
-        newest = node.newest
-        if newest > last:
-            mark, logs = node.block(newest), node.logs(self.address, last + 1, newest)
+    def _first(self, arguments: Mapping[str, Any]) -> int:
+        """The block to look from: nothing about a job or a dispute is older than itself."""
+        for name in ("dispute", "job"):
+            if name in arguments and (at := self._born.get(bytes(arguments[name]))) is not None:
+                return max(self.since, at - SETTLED)
+        return self.since
+
+    def _read(
+        self, log: _Log, topics: list[Any], event: Any
+    ) -> list[tuple[int, Mapping[str, Any]]]:
+        """Events with topics, and their blocks."""
+        node, (newest, mark) = self.node, self.node.head()
+        if (newest, mark) == (log.last, log.mark):
+            return log.found
+        if log.mark and node.block(log.last) != log.mark:
+            log.found, log.last, log.mark = [], log.first - 1, b""
+        if newest > log.last:
+            logs = node.logs(self.address, topics, log.last + 1, newest)
             if node.block(newest) != mark:
                 raise ChainError("the chain is being reorganised; try again")
-            self._log += node.ask(lambda: list(self._decoded(logs)))
-            self._seen = newest, mark
-
-    def _decoded(self, logs: list[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for log in logs:
-            event = self._events.get(bytes(log["topics"][0]))
-            if event is not None:
-                yield event.event_name, event.process_log(log)["args"]
+            new = node.ask(
+                lambda: [(int(x["blockNumber"]), event.process_log(x)["args"]) for x in logs]
+            )
+            log.found, log.last, log.mark = [*log.found, *new], newest, mark
+            for at, a in new:
+                if event.event_name in ("Posted", "Opened"):
+                    self._born[bytes(a["dispute" if event.event_name == "Opened" else "job"])] = at
+        return log.found
 
     def posting(self, job: bytes) -> tuple[Terms, bytes, str]:
         """Terms, facts and data of a posted job."""
@@ -181,6 +220,11 @@ class Court:
 
     def credit(self, token: str, account: str | None = None) -> int:
         return int(self.call("credits", checksum(token), checksum(account or self.node.account)))
+
+    def _accepts(self, terms: Terms) -> None:
+        """ChainError if the policy refuses terms: before every bond."""
+        if self.policy is not None:
+            self.policy.check(terms, self.node.now)
 
     # what one does; None: it was done before
 
@@ -219,7 +263,13 @@ class Court:
         has = int(self.node.view(lambda: coin.functions.balanceOf(account)))
         if has < missing:
             raise ChainError(f"needs {missing} more of token {checksum(token)}, has {has}")
-        self.node.send("approve", coin.functions.approve(self.address, missing))
+        left = int(self.node.view(lambda: coin.functions.allowance(account, self.address)))
+        if (
+            0 < left < missing
+        ):  # of a process that died here: some tokens refuse to change it but to 0
+            self.node.send("approve", coin.functions.approve(self.address, 0))
+        if left < missing:
+            self.node.send("approve", coin.functions.approve(self.address, missing))
         return self._do(lambda: self.credit(token) >= credit, "deposit", checksum(token), missing)
 
     def withdraw(self, token: str) -> Receipt | None:
@@ -231,6 +281,7 @@ class Court:
         """Offer a job; its name."""
         if terms.facts != facts_digest(facts):
             raise ChainError("the terms are not about these facts")
+        self._accepts(terms)
         job = terms.id(self.node.chain_id, self.address)
         self._bond(lambda: self.status(job) != 0, terms.token, terms.reward * terms.payees,
                    "post", _terms(terms), facts.encode(), data)  # fmt: skip
@@ -240,6 +291,8 @@ class Court:
         """Become a provider of a job whose root is known to this party."""
         assert isinstance(agreed, Agreed)  # the bond is at stake from here on
         terms, me = self.posting(job)[0], self.node.account
+        if self.claim(job, me).status < ACCEPTED:
+            self._accepts(terms)
         return self._bond(lambda: self.claim(job, me).status >= ACCEPTED, terms.token,
                           terms.provider_bond, "accept", _terms(terms))  # fmt: skip
 
@@ -264,6 +317,8 @@ class Court:
             raise ChainError(f"{claim.provider} has not revealed a root")
         if claim.digest == agreed.root:
             raise ChainError(f"nothing to dispute: {claim.provider} claims the same root")
+        if not self.challenge_status(job, provider):
+            self._accepts(terms)
         return self._bond(lambda: self.challenge_status(job, provider) != 0, terms.token,
                           terms.challenger_bond, "challenge", _terms(terms),
                           self._challenge(job, provider))  # fmt: skip

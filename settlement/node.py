@@ -16,8 +16,10 @@ from ree.settlement.keys import Key
 
 TIMEOUT = 30.0  # seconds for an answer of the node
 MAX_ANSWER = 64 << 20  # bytes of it
-RANGE = 5_000  # blocks that one question for logs spans: nodes limit it
+RANGE = 1 << 20  # blocks that one question for logs spans at most; nodes limit it, or the answer
 MINED = 180.0  # seconds until a transaction must be in a block
+POLL = 0.1  # seconds between two looks for it
+PATIENCE = 1  # blocks that a transaction may miss before it offers more
 GAS_CAP = 1 << 24  # of a transaction, EIP-7825
 BIDS = 16  # a replacement must offer more each time
 NOBODY = "0x" + "00" * 20
@@ -48,6 +50,7 @@ class Node:
         """gas: limit of a transaction, where the node shall not estimate it."""
         self.web3, self.key, self.gas = web3, key, gas
         self.receipts: list[Receipt] = []
+        self._span = RANGE
 
     @classmethod
     def connect(cls, url: str, key: Key | None = None) -> Node:
@@ -90,6 +93,11 @@ class Node:
         """Number of the latest block."""
         return int(self.ask(lambda: self.web3.eth.block_number))
 
+    def head(self) -> tuple[int, bytes]:
+        """Number and hash of the latest block."""
+        block = self.ask(lambda: self.web3.eth.get_block("latest"))
+        return int(block["number"]), bytes(block["hash"])
+
     def block(self, number: int) -> bytes:
         """Hash of a block; empty if there is none."""
         from web3.exceptions import BlockNotFound
@@ -101,13 +109,23 @@ class Node:
         except Exception as e:
             raise ChainError(_line(e)) from e
 
-    def logs(self, address: str, first: int, last: int) -> list[Any]:
-        """Logs of a contract in a range of blocks, both ends included, RANGE blocks a question."""
+    def logs(self, address: str, topics: list[Any], first: int, last: int) -> list[Any]:
+        """Logs of a contract with topics in a range of blocks, both ends included: in one question, or in as
+        many as the node needs, each of half the blocks. ChainError if it does not answer about one block."""
         out: list[Any] = []
-        for start in range(max(first, 0), last + 1, RANGE):
-            end = min(start + RANGE - 1, last)
-            asked = {"address": address, "fromBlock": start, "toBlock": end}
-            out += self.ask(partial(self.web3.eth.get_logs, asked))
+        start = max(first, 0)
+        while start <= last:
+            end = min(start + self._span - 1, last)
+            asked = {"address": address, "topics": topics, "fromBlock": start, "toBlock": end}
+            try:
+                out += self.ask(partial(self.web3.eth.get_logs, asked))
+            except ChainError as e:
+                if end == start or "(ConnectionError)" in e.message:
+                    raise
+                self._span = (end - start + 1) // 2
+            else:
+                start = end + 1
+                self._span = min(2 * self._span, RANGE)
         return out
 
     def topics(self, contract: Any) -> dict[bytes, Any]:
@@ -139,8 +157,7 @@ class Node:
         assert key is not None  # `account` has looked
 
         def go() -> Receipt:
-            sent = self._submit(call, sender, key)
-            found = self.web3.eth.wait_for_transaction_receipt(sent, timeout=MINED)
+            found = self._included(*self._submit(call, sender, key), key)
             if found["status"] != 1:
                 raise ChainError(f"{what}: the transaction failed")
             self.created = found["contractAddress"]
@@ -151,9 +168,42 @@ class Node:
         self.receipts.append(receipt)
         return receipt
 
-    def _submit(self, call: Any, sender: str, key: Key) -> bytes:
-        """Hash of the signed transaction, once the node has it. One of this account that still waits for a
-        block, from before a restart, is waited for or outbid."""
+    def _included(self, sent: bytes, tx: dict[str, Any], key: Key) -> Any:
+        """Receipt of a transaction that the node has. While blocks come without it, it offers more."""
+        from web3.exceptions import TransactionNotFound
+
+        eth, hashes, end = self.web3.eth, [sent], time.monotonic() + MINED
+        seen: int | None = None
+        while True:
+            for h in hashes:
+                try:
+                    return eth.get_transaction_receipt(h)
+                except TransactionNotFound:
+                    pass
+            block = eth.get_block("latest")
+            number, base = int(block["number"]), int(block.get("baseFeePerGas") or 0)
+            if seen is None:
+                seen = number
+            cheap = base > tx.get("maxFeePerGas", tx.get("gasPrice", base))
+            if number > seen + PATIENCE or (cheap and number > seen):
+                seen = number
+                raised = {k: tx[k] * 5 // 4 + 1 for k in FEES if k in tx}
+                if "maxFeePerGas" in raised:
+                    least = 2 * base + raised["maxPriorityFeePerGas"]
+                    raised["maxFeePerGas"] = max(raised["maxFeePerGas"], least)
+                tx.update(raised)
+                try:
+                    hashes.append(bytes(eth.send_raw_transaction(key.sign(tx))))
+                except Exception as e:  # it may be in a block by now, or wait at this price
+                    if "insufficient" in str(e).lower():
+                        raise
+            if time.monotonic() > end:
+                raise ChainError(f"the transaction is in no block after {MINED:.0f} s")
+            time.sleep(POLL)
+
+    def _submit(self, call: Any, sender: str, key: Key) -> tuple[bytes, dict[str, Any]]:
+        """Hash of the signed transaction, once the node has it, and what was signed. One of this account that
+        still waits for a block, from before a restart, is waited for or outbid."""
         from eth_utils.crypto import keccak
 
         eth = self.web3.eth
@@ -172,10 +222,10 @@ class Node:
         for _ in range(BIDS):
             raw = key.sign(tx)
             try:
-                return bytes(eth.send_raw_transaction(raw))
+                return bytes(eth.send_raw_transaction(raw)), tx
             except Exception as e:
                 if re.search("already (known|imported)", str(e)):
-                    return bytes(keccak(raw))
+                    return bytes(keccak(raw)), tx
                 if "underpriced" not in str(e):
                     raise
                 tx.update({k: v * 5 // 4 + 1 for k, v in tx.items() if k in FEES})
@@ -235,8 +285,6 @@ def _line(e: Exception) -> str:
     text = " ".join(str(e).split())
     if isinstance(e, requests.exceptions.RequestException):
         return f"the node does not answer ({type(e).__name__})"
-    if type(e).__name__ == "TimeExhausted":
-        return f"the transaction is in no block after {MINED:.0f} s"
     reason = re.search(r"(court|bank|mock|referee|merkle|token): [a-z ,^0-9]+", text)
     if reason:
         return f"the chain refuses: {reason[0]}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from ree.errors import ChainError
@@ -25,7 +26,9 @@ from ree.settlement.clocks import DEFENDER
 from ree.settlement.node import Receipt
 from ree.settlement.terms import UNREAD, OneRun, decode_facts, state_name
 
-LEAST_GRACE = 60  # seconds of a move that a provider insists on
+MOST = 64  # transactions of a tick
+RESERVE = 60  # seconds by which a bond at stake goes before what is only to be gained
+FAR = 2**64  # no deadline
 
 
 class Player(Protocol):
@@ -93,6 +96,15 @@ class Position:
         return bytes(self.court.rules("begin_run", statement, raw[156:] + root))
 
 
+@dataclass(frozen=True)
+class Task:
+    """Something that may be done now; `key`: what it is, `by`: its deadline, a timestamp."""
+
+    key: tuple[object, ...]
+    by: int
+    do: Callable[[], object]
+
+
 class Watcher:
     """Plays what is due of one account in one job. `agreed` is the root that it stands for; with `player`
     it answers disputes; with `challenge` it challenges every other root."""
@@ -111,30 +123,98 @@ class Watcher:
         self.challenges, self.confronts, self.say = challenge, True, say
         self.terms = court.posting(job)[0]
         self.position = Position(court, job)
+        self._told: set[bytes] = set()  # disputes that are lost by our clock
 
     def tick(self) -> int:
-        """Do everything that is due now; how many transactions that took."""
-        court, before = self.court, len(self.court.node.receipts)
-        status = court.status(self.job)
-        if status in (FINAL, VOID):
-            if status == FINAL:
-                self._collect()
+        """Do what is due now, the earliest deadline first, at most MOST transactions; how many that took.
+        What fails stops nothing else; ChainError if something failed and nothing was done."""
+        court, before, failed = self.court, len(self.court.node.receipts), list[str]()
+
+        def count() -> int:
             return len(court.node.receipts) - before
-        now, t = court.node.now, self.terms
-        mine = court.claim(self.job, court.node.account)
+
+        status = court.status(self.job)
+        if status == FINAL:
+            self._try(failed, self._collect)
+        if status not in (FINAL, VOID):
+            self._do_due(failed, count)
+            t, now = self.terms, court.node.now
+            if now > t.open_until and court.status(self.job) == 1 and not self._differ():
+                self._try(failed, self._finalise, "finalise")
+        if failed and not count():
+            more = f"; and {len(failed) - 1} more" if len(failed) > 1 else ""
+            raise ChainError(failed[0] + more)
+        for text in failed:
+            self.say(f"note: {text}")
+        return count()
+
+    def _finalise(self) -> None:
+        self._did("finalise", self.court.finalise(self.job))
+        self._collect()
+
+    def _do_due(self, failed: list[str], count: Callable[[], int]) -> None:
+        tried: set[tuple[object, ...]] = set()
+        tasks = self._due(failed)
+        while tasks and count() < MOST:
+            task = min(tasks, key=lambda t: t.by)
+            tried.add(task.key)
+            sent = count()
+            self._try(failed, partial(self._perform, task), str(task.key[0]))
+            # a transaction takes a block, in which the others have moved
+            left = self._due(failed) if count() > sent else tasks
+            tasks = [t for t in left if t.key not in tried]
+
+    def _perform(self, task: Task) -> None:
+        receipt = task.do()
+        if receipt is not None:
+            self._did(str(task.key[0]), receipt)
+
+    def _try(self, failed: list[str], do: Callable[[], object], what: str = "collect") -> None:
+        """Do something; whatever is wrong with it is written down and no more."""
+        try:
+            do()
+        except ChainError as e:
+            failed.append(e.message)
+        except Exception as e:  # of one dispute: a player that fails there must answer the others
+            failed.append(f"{what}: {type(e).__name__}: {e}"[:300])
+
+    def _due(self, failed: list[str]) -> list[Task]:
+        """What may be done now, in no order."""
+        court, t, me = self.court, self.terms, self.court.node.account
+        now, mine, job = court.node.now, court.claim(self.job, me), self.job
+        out: list[Task] = []
         if mine.status == COMMITTED and t.commit_until < now <= t.reveal_until:
-            self._did("reveal", court.reveal(self.job, self.agreed.root))
-        if self.challenges and now > t.reveal_until:
-            self._challenge(now)
-        for d in court.disputes(self.job):
-            if not d.decided:
-                self._answer(d, now)
-        if now > t.reveal_until and mine.status == REVEALED and self.confronts:
-            self._confront()
-        if now > t.open_until and court.status(self.job) == 1 and not self._differ():
-            self._did("finalise", court.finalise(self.job))
-            self._collect()
-        return len(court.node.receipts) - before
+            root = self.agreed.root
+            out.append(
+                Task(("reveal",), t.reveal_until - RESERVE, partial(court.reveal, job, root))
+            )
+        for e in court.events("Opened", job=job):
+            self._try(failed, partial(self._in_dispute, bytes(e["dispute"]), now, out), "dispute")
+        if now <= t.reveal_until:
+            return out
+        if self.challenges and now <= t.open_until:
+            out += self._challenges(now)
+        if mine.status == REVEALED and self.confronts:
+            out += [Task(("confront", p), t.open_until, partial(court.confront, job, p, me))
+                    for p in self._wrong()]  # fmt: skip
+        return out
+
+    def _in_dispute(self, name: bytes, now: int, out: list[Task]) -> None:
+        """The move that is due in a dispute, or the end of its player's time."""
+        d, me = self.court.dispute(name), self.court.node.account
+        if d.decided:
+            return
+        key, deadline = (name, d.clocks.round), d.clocks.deadline()
+        act = partial(self._answer, d, now)
+        if d.player != me:
+            # between others, what holds up the job's end
+            if now > deadline and (d.other == me or now > self.terms.open_until):
+                out.append(Task(("timeout", *key), FAR, act))
+        elif now <= deadline:
+            out.append(Task(("answer", *key), deadline - RESERVE, act))
+        elif name not in self._told:
+            self._told.add(name)
+            self.say(f"note: dispute {name.hex()[:16]}: our time has run out")
 
     def run(self, until: Callable[[], bool], pause: float = 2.0) -> None:
         """Tick until a condition holds, pausing between blocks (seconds). A node that does not answer, or
@@ -162,31 +242,25 @@ class Watcher:
         return [c.provider for c in self.court.claims(self.job)
                 if c.status == REVEALED and c.digest != self.agreed.root and c.provider != me]  # fmt: skip
 
-    def _challenge(self, now: int) -> None:
-        court, t = self.court, self.terms
-        for provider in self._wrong() if now <= t.challenge_until else []:
-            self._did("challenge", court.challenge(self.job, provider, self.agreed))
-        if t.challenge_until < now <= t.open_until:
-            for c in court.claims(self.job):
-                if court.challenge_status(self.job, c.provider) == PENDING:
-                    self._did("open", court.open_challenge(self.job, c.provider))
+    def _challenges(self, now: int) -> list[Task]:
+        """Challenges to commit to, or to open."""
+        court, t, job = self.court, self.terms, self.job
+        if now <= t.challenge_until:
+            return [Task(("challenge", p), t.challenge_until, partial(court.challenge, job, p, self.agreed))
+                    for p in self._wrong() if not court.challenge_status(job, p)]  # fmt: skip
+        return [Task(("open", c.provider), t.open_until - RESERVE,
+                     partial(court.open_challenge, job, c.provider))
+                for c in court.claims(job) if court.challenge_status(job, c.provider) == PENDING]  # fmt: skip
 
     def _answer(self, d: Dispute, now: int) -> None:
-        me = self.court.node.account
-        if d.player == me:
-            standing = self.position.of(d)
-            move = self.player.move(standing)
+        """Make the move that is due, or end a dispute whose player is late."""
+        standing = self.position.of(d)
+        if d.player == self.court.node.account:
             role = "defender" if d.turn == DEFENDER else "challenger"
-            receipt = self.court.respond(d, standing.state, move)
+            receipt = self.court.respond(d, standing.state, self.player.move(standing))
             self._did(f"move {d.clocks.round + 1} as {role}", receipt)
-        elif d.other == me and now > d.clocks.deadline():
-            self._did("timeout", self.court.timeout(d, self.position.of(d).state))
-
-    def _confront(self) -> None:
-        """A provider meets every root that is not its own."""
-        me = self.court.node.account
-        for provider in self._wrong():
-            self._did("confront", self.court.confront(self.job, provider, me))
+        elif now > d.clocks.deadline():
+            self._did("timeout", self.court.timeout(d, standing.state))
 
     def _differ(self) -> bool:
         return len({c.digest for c in self.court.claims(self.job) if c.status == REVEALED}) > 1
@@ -197,9 +271,18 @@ class Watcher:
 
 
 def collect_won(court: Court, job: bytes) -> list[Receipt | None]:
-    """Collect what one has won in the disputes of a job that is final."""
+    """Collect what one has won in the disputes of a job that is final. ChainError, after all others, where that
+    fails."""
     me = court.node.account
     decided = [d for d in court.disputes(job) if not d.paid]
     won = [d for d in decided
            if me == {DEFENDER_WON: d.defender, CHALLENGER_WON: d.challenger}.get(d.turn)]  # fmt: skip
-    return [court.collect(job, d.id) for d in won]
+    out, failed = list[Receipt | None](), list[ChainError]()
+    for d in won:
+        try:
+            out.append(court.collect(job, d.id))
+        except ChainError as e:
+            failed.append(e)
+    if failed:
+        raise failed[0]
+    return out

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,24 @@ def test_dimensions_are_canonical_and_evaluate(tree, s0, s1):
     env = {"s0": s0, "s1": s1}
     assert evaluate(d, env) == value(tree, env)
     assert parse_dim(str(d)) == d
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*".join(["(" + "+".join(f"s{i}" for i in range(8)) + ")"] * 12),
+        "*".join(["(s0+1)"] * 142),
+        "*".join(["(s0+s1)"] * 111),
+        "*".join(["(max(s0,s1)+min(s0,s1)+mod(s0,s1))"] * 20),
+        "floordiv(1,0)",
+        "mod(s0,0*2)*mod(1,1-1)",
+    ],
+)
+def test_a_dimension_is_refused_before_it_is_multiplied_out(text):
+    begin = time.process_time()
+    with pytest.raises(ValueError, match="dimension"):
+        parse_dim(text)
+    assert time.process_time() - begin < 1
 
 
 def test_legality():

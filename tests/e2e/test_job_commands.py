@@ -103,6 +103,8 @@ def run(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         key = desk.key(role)
         options = {"rpc": desk.url, "key": str(key), "court": desk.address, **other}
         flags = [x for k, v in options.items() for x in (f"--{k}", v)]
+        if action in ("post", "accept", "challenge", "respond"):
+            flags.append("--allow-short-windows")
         got = main(["job", action, *args, *flags, "--since", str(desk.since), "--json"])
         streams = capsys.readouterr()
         assert got == code, streams.err

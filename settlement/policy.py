@@ -1,0 +1,65 @@
+"""Which terms this party puts money on: time enough for whoever is honest, and an end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ree.errors import ChainError
+from ree.settlement.terms import DEADLINES, Terms
+
+MOVES = 16  # of one side in a dispute, at most; measured: 25 of both
+HOUR, DAY = 3600, 86_400
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What terms must give, in seconds. block: between two blocks. censorship: for how long a transaction may
+    be kept out of the chain, an outage of the sequencer included. work: to compute the run again. move: that
+    any move has at least. longest: until the last window ends, and of a clock. docs/decisions.md says why."""
+
+    block: int = 12
+    censorship: int = HOUR
+    work: float = 0.0
+    move: int = 300
+    longest: int = 90 * DAY
+
+    def refusals(self, terms: Terms, now: int) -> list[str]:
+        """What is wrong with terms for who bonds at a time, a timestamp. Windows that have begun count not."""
+        out = []
+        for before, name in pairwise(DEADLINES):
+            begin, end = getattr(terms, before), getattr(terms, name)
+            if begin >= now and end - begin < self.censorship:
+                out.append(
+                    _less(name.removesuffix("_until") + " window", end - begin, self.censorship)
+                )
+        clock = self.censorship + MOVES * self.block + round(self.work)
+        if terms.clock < clock:
+            out.append(_less("clock", terms.clock, clock))
+        if terms.grace < self.move:
+            out.append(_less("grace", terms.grace, self.move))
+        for what, seconds in (
+            ("the last window ends", terms.open_until - now),
+            ("clock", terms.clock),
+        ):
+            if seconds > self.longest:
+                has, most = seconds / DAY, self.longest / DAY
+                out.append(
+                    f"{what}: {has:,.0f} days, expected {most:,.0f} at most: bonds would be locked"
+                )
+        return out
+
+    def check(self, terms: Terms, now: int) -> None:
+        """ChainError for terms that are refused."""
+        if found := self.refusals(terms, now):
+            more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+            raise ChainError(f"the job's terms are refused: {found[0]}{more}",
+                             "on a chain for development, --allow-short-windows")  # fmt: skip
+
+
+# blocks come when they are asked for and nobody censors; what nobody can ever meet is refused still
+DEVELOPMENT = Policy(block=1, censorship=60, move=60)
+
+
+def _less(what: str, has: int, least: int) -> str:
+    return f"{what} of {has:,} s, expected {least:,} s at least"
