@@ -64,4 +64,4 @@ def one_line(call: Callable[[], object], text: str) -> None:
 
     with pytest.raises(ChainError, match=text) as e:
         call()
-    assert "\n" not in str(e.value)
+    assert "\n" not in e.value.message
