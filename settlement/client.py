@@ -264,9 +264,8 @@ class Court:
         if has < missing:
             raise ChainError(f"needs {missing} more of token {checksum(token)}, has {has}")
         left = int(self.node.view(lambda: coin.functions.allowance(account, self.address)))
-        if (
-            0 < left < missing
-        ):  # of a process that died here: some tokens refuse to change it but to 0
+        # left by a process that died here: some tokens refuse to change it but to 0
+        if 0 < left < missing:
             self.node.send("approve", coin.functions.approve(self.address, 0))
         if left < missing:
             self.node.send("approve", coin.functions.approve(self.address, missing))

@@ -10,6 +10,7 @@ from ree.settlement.terms import DEADLINES, Terms
 
 MOVES = 16  # of one side in a dispute, at most; measured: 25 of both
 HOUR, DAY = 3600, 86_400
+LEAST_GRACE = 300  # seconds of a move that a party insists on
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Policy:
     block: int = 12
     censorship: int = HOUR
     work: float = 0.0
-    move: int = 300
+    move: int = LEAST_GRACE
     longest: int = 90 * DAY
 
     def refusals(self, terms: Terms, now: int) -> list[str]:

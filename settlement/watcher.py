@@ -24,10 +24,11 @@ from ree.settlement.client import (
 )
 from ree.settlement.clocks import DEFENDER
 from ree.settlement.node import Receipt
+from ree.settlement.policy import LEAST_GRACE
 from ree.settlement.terms import UNREAD, OneRun, decode_facts, state_name
 
 MOST = 64  # transactions of a tick
-RESERVE = 60  # seconds by which a bond at stake goes before what is only to be gained
+RESERVE = LEAST_GRACE // 5  # seconds by which a bond at stake goes before what is only to be gained
 FAR = 2**64  # no deadline
 
 
