@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ree.compiler.aten_math import binary
+from ree.compiler.gradients import calls
 from ree.compiler.importer import Importer, Refused, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType, broadcast_shapes
@@ -39,12 +40,12 @@ def _norm(m: Importer, d: Ref, p: float) -> Ref:
         return m.add("sum", m.cast(binary(m, "ne", d, 0.0), F32), dim=axis, keepdim=False)
     if p == 2:
         return _root(m, m.add("sum", m.add("mul", d, d), dim=axis, keepdim=False))
-    d = m.add("abs", d)
+    size = m.add("abs", d)
     if p == 1:
-        return m.add("sum", d, dim=axis, keepdim=False)
+        return m.add("sum", size, dim=axis, keepdim=False)
     if p == math.inf:
-        return m.add("amax", d, dim=axis, keepdim=False)
-    return _power(m, m.add("sum", _power(m, d, p), dim=axis, keepdim=False), 1 / p)
+        return m.rule(m.add("amax", size, dim=axis, keepdim=False), (d,), calls.farthest)
+    return _power(m, m.add("sum", _power(m, size, p), dim=axis, keepdim=False), 1 / p)
 
 
 def _by_product(m: Importer, a: Ref, b: Ref) -> Ref:

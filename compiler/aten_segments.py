@@ -11,9 +11,10 @@ import math
 
 from ree.compiler.aten_index import _at_least_1d, _scatter, _sort
 from ree.compiler.aten_scan import Parts, highest, length, lowest, scan, search
+from ree.compiler.gradients import calls
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, aten
 from ree.compiler.ir import Ref
-from ree.kernels.types import DType
+from ree.kernels.types import Dim, DType
 
 F32, I64, BOOL = DType.F32, DType.I64, DType.BOOL
 OPERATORS = {"prod": "mul", "amax": "maximum", "amin": "minimum"}
@@ -165,13 +166,24 @@ def _index_reduce(
 SUM, MEAN, MAX = range(3)
 
 
+def _first(m: Importer, hit: Ref, counts: Ref, bag: Ref, bags: Dim) -> Ref:
+    """Which row is the first of its bag that is a maximum, for each column."""
+    n, width = m.type(hit).shape
+    at = m.view(m.add("iota", n=n, start=0, step=1), (n, 1))
+    none = m.scalar(highest(I64), I64)
+    place = m.add("where", m.add("logical_and", hit, counts), at, none)
+    start = m.add("expand", none, shape=(bags, width))
+    first = scatter_reduce(m, start, 0, bag, place, "amin", False)
+    return m.add("eq", at, m.add("gather", first, bag, dim=0))
+
+
 def _embedding_bag(
     m: Importer, table: Ref, indices: Ref, offsets: Ref, scale_grad_by_freq: bool = False, mode: int = SUM,
     sparse: bool = False, per_sample_weights: Ref | None = None, include_last_offset: bool = False,
     padding_idx: int = -1,
 ) -> tuple[Ref, ...]:  # fmt: skip
     """(bags, and as torch: the bag of each index, the size of each bag, places of maxima). The maximum of a
-    bag is amax, and its gradient is shared among equal ones."""
+    bag is amax; its gradient goes to the first of equal ones."""
     if scale_grad_by_freq and m.random is not None:
         raise Refused("embedding_bag with scale_grad_by_freq: gradients are not scaled")
     indices, offsets = m.cast(indices, I64), m.cast(offsets, I64)
@@ -199,6 +211,9 @@ def _embedding_bag(
         wide = m.add("expand", m.view(bag, (n, 1)), shape=(n, width))
         y = scatter_reduce(m, zeros, 0, wide, rows, "amax", False)
         y = m.add("where", m.add("gt", size, m.scalar(0.0, F32)), y, m.scalar(0.0, F32))
+        if m.random is not None:
+            first = _first(m, m.add("eq", rows, m.add("index", y, bag)), counts, wide, bags)
+            y = m.rule(y, (rows,), calls.chosen(first, bag))
     else:
         rows = m.add("where", counts, rows, m.scalar(0.0, F32))
         y = m.add("index_add", zeros, bag, rows, dim=0)

@@ -15,6 +15,7 @@ from torch.export.graph_signature import ConstantArgument, OutputKind
 
 from ree.compiler import (  # noqa: F401  (they register importers)
     aten,
+    aten_calls,
     aten_conv,
     aten_distance,
     aten_experts,

@@ -218,3 +218,20 @@ def log_sum_exp(axes: tuple[int, ...]) -> Rule:
         return g.mul(dy, g.op("exp", g.op("sub", g.x, y)))
 
     return lambda g: [lambda: f(g)]
+
+
+def chosen(rows: Ref, bag: Ref) -> Rule:
+    """The maximum of each bag of rows: dy of its bag to the row that is chosen for a column."""
+    return lambda g: [lambda: g.op("where", rows, g.m.add("index", g.dy, bag), 0.0)]
+
+
+def farthest(g: Site) -> Sequence[Thunk | None]:
+    """cdist with p = inf, over the last axis: the whole of dy to each of the greatest differences."""
+
+    def f() -> Ref:
+        shape = (*g.dims(g.y), 1)
+        dy, y = g.m.view(g.dy, shape), g.m.view(g.y, shape)
+        each = g.mul(g.op("sign", g.x), dy)
+        return g.op("where", g.op("eq", g.op("abs", g.x), y), each, 0.0)
+
+    return [f]

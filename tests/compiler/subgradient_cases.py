@@ -30,6 +30,12 @@ def at(x, **functions):
     return {name: (f, (x,)) for name, f in functions.items()}
 
 
+def bag(x):
+    """The maxima of three bags whose equal rows are not neighbours, the last with padding."""
+    rows, starts = torch.tensor([2, 0, 1, 3, 1, 1, 2, 0]), torch.tensor([0, 3, 5])
+    return F.embedding_bag(rows, x, starts, mode="max", padding_idx=1)
+
+
 FAMILIES = {
     "corners": at(
         LINE, relu=F.relu, relu6=F.relu6, hardtanh=F.hardtanh, hardtanh_wide=lambda x: F.hardtanh(x, -2, 3),
@@ -84,7 +90,9 @@ FAMILIES = {
              min_dim=lambda x: x.min(1)[0], sort=lambda x: torch.sort(x, dim=1, stable=True)[0],
              aminmax=lambda x: x.aminmax(dim=1)[0]),
         **at(FINITE_TIES, max=torch.max, min=torch.min, amax_all=lambda x: x.amax(),
-             pool_1d=lambda x: F.max_pool1d(x[None], 2), cumsum=lambda x: x.cumsum(1)),
+             pool_1d=lambda x: F.max_pool1d(x[None], 2), cumsum=lambda x: x.cumsum(1), bag=bag),
+        "farthest": (lambda x, y: torch.cdist(x, y, INF), (ROWS, OTHER_ROWS)),
+        **at(ROWS, farthest_pairs=lambda x: F.pdist(x, INF)),
         **at(IMAGES, pool=lambda x: F.max_pool2d(x, 2), pool_overlapping=lambda x: F.max_pool2d(x, 3, 1, 1),
              pool_dilated=lambda x: F.max_pool2d(x, 2, 1, dilation=2),
              pool_indices=lambda x: F.max_pool2d(x, 2, return_indices=True)[0],

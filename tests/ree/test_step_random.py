@@ -125,3 +125,50 @@ def test_random_numbers_have_their_distributions():
     assert 0.999 < stats[4] < 1
     assert stats[5] == pytest.approx(4, abs=0.05)
     assert stats[6:] == [2, 6]
+
+
+class Drawn(nn.Module):
+    """Puts which places were drawn, of each row of weights and each draw, in its parameter's gradient."""
+
+    def __init__(self, rows, draws, size, replacement):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(rows, draws, size))
+        self.replacement = replacement
+
+    def forward(self, weights):
+        _, draws, size = self.w.shape
+        places = torch.multinomial(weights, draws, self.replacement)
+        return (self.w * (places[..., None] == torch.arange(size))).sum()
+
+
+def drawn(weights, rows, draws, replacement):
+    """Places [rows, draws], drawn from the same weights in every row."""
+    batch = (torch.tensor(weights).expand(rows, -1).contiguous(),)
+    model = Drawn(rows, draws, len(weights), replacement)
+    step = compile_step(model, lambda m, b: m(b[0]), SGD(1.0), batch)
+    runner = step.runner()
+    runner.run(batch)
+    hits = -np.asarray(runner.state[step.names.states.index("parameter.w")])
+    assert (hits.sum(2) == 1).all()  # one place for each draw
+    return hits.argmax(2)
+
+
+WEIGHTS = [3.0, 0.0, 1.0, 4.0, 0.0]
+
+
+def test_multinomial_with_replacement_follows_its_weights():
+    places = drawn(WEIGHTS, 500, 8, True)
+    share = np.bincount(places.reshape(-1), minlength=5) / places.size
+    assert share == pytest.approx([3 / 8, 0, 1 / 8, 4 / 8, 0], abs=0.03)
+    assert share[1] == share[4] == 0
+
+
+def test_multinomial_without_replacement_draws_in_turn():
+    places = drawn(WEIGHTS, 2000, 4, False)
+    assert all(len(set(row)) == 4 for row in places.tolist())
+    first = np.bincount(places[:, 0], minlength=5) / 2000
+    assert first == pytest.approx([3 / 8, 0, 1 / 8, 4 / 8, 0], abs=0.045)
+    second = places[places[:, 0] == 3, 1]  # what is left after place 3
+    share = np.bincount(second, minlength=5) / len(second)
+    assert share == pytest.approx([3 / 4, 0, 1 / 4, 0, 0], abs=0.06)
+    assert set(places[:, 3]) <= {1, 4}  # without weight, so last
