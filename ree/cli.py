@@ -215,6 +215,8 @@ def parser() -> Parser:
     c.add_argument("--provider", metavar="ADDRESS", help="of challenge: whose claim")
     c.add_argument("--allow-short-windows", action="store_true",
                    help="on a chain for development: terms that leave no time for censorship")  # fmt: skip
+    c.add_argument("--dry-run", action="store_true", help="of accept: show what a dispute would need and what "
+                   "there is; bond nothing")  # fmt: skip
     c.add_argument("--watch", action="store_true", help="of respond: play until the job is over")
     c.add_argument("--since", type=int, default=0, metavar="BLOCK",
                    help="look for events from this block (default 0)")  # fmt: skip

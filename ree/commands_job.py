@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,13 @@ from ree.terminal import emit, say, tell
 from ree.traces.strict_json import strict_json
 
 if TYPE_CHECKING:
+    from ree.compiler.instance import Instance
     from ree.settlement.client import Agreed, Court
+    from ree.settlement.gate import Need
     from ree.settlement.terms import Facts, Terms
     from ree.settlement.watcher import Player
+    from ree.verde.party import Party
+    from ree.verde.run_party import RunParty
 
 MAX_TERMS = 64 << 10  # bytes
 WINDOWS = ("accept", "commit", "reveal", "challenge", "open")  # seconds each, in a file of terms
@@ -33,7 +38,12 @@ class Subject:
 
     facts: Facts
     computations: tuple[Callable[[], bytes], ...]  # of the root, independent of each other
-    player: Callable[[], Player]
+    party: Callable[[], tuple[Party | RunParty, Instance]]
+
+    def player(self) -> Player:
+        from ree.settlement.player import VerdePlayer
+
+        return VerdePlayer(*self.party())
 
 
 def job_command(args: argparse.Namespace) -> int:
@@ -74,7 +84,6 @@ def _subject(args: argparse.Namespace) -> Subject:
 def _of_call(path: str, inputs: str | None) -> Subject:
     from ree.artifact import load
     from ree.given import named_inputs
-    from ree.settlement.player import VerdePlayer
     from ree.settlement.work import call_facts, independent, memory_run
     from ree.verde.party import Party
 
@@ -84,18 +93,19 @@ def _of_call(path: str, inputs: str | None) -> Subject:
     if missing:
         raise InputError(f"missing input '{missing[0]}'")
 
-    def player() -> Player:
+    @lru_cache(maxsize=1)  # the gate's party is the one that answers
+    def party() -> tuple[Party, Instance]:
         run, instance = memory_run(program, given)
-        return VerdePlayer(Party(run, instance.digest), instance)
+        return Party(run, instance.digest), instance
 
-    return Subject(call_facts(program, given), tuple(independent(program, given)), player)
+    return Subject(call_facts(program, given), tuple(independent(program, given)), party)
 
 
 def _of_run(path: str) -> Subject:
     from ree.replay import verify_run
     from ree.run_directory import RunReader
-    from ree.settlement.player import VerdePlayer
-    from ree.settlement.work import decidable, run_facts
+    from ree.settlement.gate import admit
+    from ree.settlement.work import run_facts
     from ree.verde.moves import RunStatement
     from ree.verde.run_party import RunParty
     from ree.verde.service import run_service
@@ -103,7 +113,7 @@ def _of_run(path: str) -> Subject:
     reader, party = RunReader(Path(path)), run_service(path).party
     assert isinstance(party, RunParty)  # of a run
     assert isinstance(party.statement, RunStatement)
-    instance = decidable(reader.step.instance)
+    instance = admit(reader.step.instance)
 
     def replayed() -> bytes:
         if not verify_run(reader, isa="portable", threads=1).same:
@@ -112,7 +122,7 @@ def _of_run(path: str) -> Subject:
 
     statement = party.statement
     return Subject(run_facts(instance, statement), (lambda: statement.history, replayed),
-                   lambda: VerdePlayer(party, instance))  # fmt: skip
+                   lambda: (party, instance))  # fmt: skip
 
 
 def _agreed(args: argparse.Namespace, court: Court) -> tuple[Subject, Agreed]:
@@ -130,6 +140,23 @@ def _agreed(args: argparse.Namespace, court: Court) -> tuple[Subject, Agreed]:
     return subject, agreed
 
 
+def _gate(court: Court, subject: Subject, terms: Terms, tokens: int) -> list[Need]:
+    """What a dispute under these terms needs, and what there is. ChainError if something is not enough."""
+    from ree.settlement.gate import Need, require, table
+
+    move = 0
+    if court.policy is not None:
+        move = court.policy.move
+        if tokens:  # a bond: the cheap question first
+            court.policy.check(terms, court.node.now)
+    party, instance = subject.party()
+    money = Need("tokens", tokens, court.funds(terms.token), f"of token {terms.token}")
+    with progress("rehearse"):
+        rows = table(instance, terms, party, money, move)
+    require(rows)
+    return rows
+
+
 def _job(args: argparse.Namespace) -> bytes:
     try:
         job = bytes.fromhex((args.job or "").removeprefix("0x"))
@@ -145,6 +172,7 @@ def _post(args: argparse.Namespace, court: Court) -> dict[str, Any]:
         raise InputError("job post needs --terms")
     subject = _subject(args)
     terms, data = read_terms(args.terms, court, subject.facts)
+    _gate(court, subject, terms, terms.reward * terms.payees)
     return {"job": court.post(terms, subject.facts, data).hex()}
 
 
@@ -175,13 +203,22 @@ def read_terms(path: str, court: Court, facts: Facts) -> tuple[Terms, str]:
 
 
 def _accept(args: argparse.Namespace, court: Court) -> dict[str, Any]:
-    _, agreed = _agreed(args, court)
+    subject, agreed = _agreed(args, court)
+    terms = court.posting(_job(args))[0]
+    rows = _gate(court, subject, terms, 0 if _accepted(args, court) else terms.provider_bond)
+    if args.dry_run:
+        return {"root": agreed.root.hex(), **{r.what: r.line for r in rows}}
     court.accept(_job(args), agreed)
     return {"root": agreed.root.hex()}
 
 
+def _accepted(args: argparse.Namespace, court: Court) -> bool:
+    return court.claim(_job(args), court.node.account).status > 0
+
+
 def _commit(args: argparse.Namespace, court: Court) -> dict[str, Any]:
-    _, agreed = _agreed(args, court)
+    subject, agreed = _agreed(args, court)
+    _gate(court, subject, court.posting(_job(args))[0], 0)
     court.commit(_job(args), agreed)
     return {"root": agreed.root.hex()}
 
@@ -195,8 +232,11 @@ def _reveal(args: argparse.Namespace, court: Court) -> dict[str, Any]:
 def _challenge(args: argparse.Namespace, court: Court) -> dict[str, Any]:
     if not args.provider:
         raise InputError("job challenge needs --provider")
-    job, (_, agreed) = _job(args), _agreed(args, court)
-    if court.node.now <= court.posting(job)[0].challenge_until:
+    job, (subject, agreed) = _job(args), _agreed(args, court)
+    terms = court.posting(job)[0]
+    if court.node.now <= terms.challenge_until:
+        pending = court.challenge_status(job, args.provider) != 0
+        _gate(court, subject, terms, 0 if pending else terms.challenger_bond)
         court.challenge(job, args.provider, agreed)
     else:
         court.open_challenge(job, args.provider)
@@ -207,6 +247,8 @@ def _respond(args: argparse.Namespace, court: Court) -> dict[str, Any]:
     from ree.settlement.watcher import Watcher
 
     subject, agreed = _agreed(args, court)
+    if args.provider:  # it challenges whoever claims another root
+        _gate(court, subject, court.posting(_job(args))[0], 0)
     watcher = Watcher(
         court, _job(args), agreed, subject.player(), challenge=bool(args.provider), say=say
     )

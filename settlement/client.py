@@ -226,6 +226,12 @@ class Court:
         if self.policy is not None:
             self.policy.check(terms, self.node.now)
 
+    def funds(self, token: str) -> int:
+        """One's credit and the tokens that could be deposited."""
+        account, coin = self.node.account, self.node.contract("token", checksum(token))
+        has = int(self.node.view(lambda: coin.functions.balanceOf(account)))
+        return has + self.credit(token)
+
     # what one does; None: it was done before
 
     def _do(self, done: Callable[[], bool], function: str, *args: Any) -> Receipt | None:

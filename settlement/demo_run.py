@@ -15,8 +15,9 @@ from ree.errors import EnvironmentError_
 from ree.kernels import opdef
 from ree.settlement.client import Agreed, agree
 from ree.settlement.demo import Side, Stage, Told, finish
+from ree.settlement.gate import admit
 from ree.settlement.player import VerdePlayer
-from ree.settlement.work import decidable, run_facts
+from ree.settlement.work import run_facts
 from ree.step import Step
 from ree.verde.fault import Fault, Vanished
 from ree.verde.scope import VALUES
@@ -90,7 +91,7 @@ def run_dispute(
     begin = time.perf_counter()
     say(f"train {STEPS} steps twice, independently")
     true, other = true_runs()
-    instance, honest = decidable(true.step.instance), true.party()
+    instance, honest = admit(true.step.instance), true.party()
     agreed = agree(lambda: honest.statement.history, lambda: other.party().statement.history)
     lie, about = false(true), {}
     if lie.lie is not None:

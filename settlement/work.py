@@ -8,10 +8,9 @@ from typing import Any
 
 from ree import _core, settings
 from ree.compiler.instance import Instance
-from ree.errors import InputError
 from ree.kernels.opdef import Array
 from ree.program import Program, hash_array
-from ree.settlement.decidable import obstacles
+from ree.settlement.gate import admit
 from ree.settlement.terms import OneRun, TrainingRun
 from ree.traces.encoding import ZERO
 from ree.traces.trace import tensors_root
@@ -28,22 +27,13 @@ def instance_bytes(instance: Instance) -> bytes:
 
 
 def instance_of(program: Program, inputs: Mapping[str, Array]) -> Instance:
-    """The instance of a call. InputError if it has an operator that a contract cannot decide."""
-    return decidable(program.instance(program.bind_symbols(arrays_of(program, inputs))))
+    """The instance of a call; InputError if it does not pass the gate."""
+    return admit(program.instance(program.bind_symbols(arrays_of(program, inputs))))
 
 
 def arrays_of(program: Program, inputs: Mapping[str, Array]) -> list[Array]:
     """The inputs of a call in the program's order, as they are hashed and used."""
     return program.arrays([inputs[n] for n in program.names.inputs])
-
-
-def decidable(instance: Instance) -> Instance:
-    """The instance. InputError if it has an operator that a contract cannot decide."""
-    found = obstacles(instance.graph)
-    if found:
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        raise InputError(f"no contract can decide this program: {found[0]}{more}")
-    return instance
 
 
 def call_facts(program: Program, inputs: Mapping[str, Array]) -> OneRun:

@@ -168,14 +168,14 @@ class Party:
                 return self._pick(s)
             case Phase.TENSOR:
                 assert s.node is not None
-                tensors, i = self._tensors(s), s.node.index
+                tensors, i = self.tensors(s), s.node.index
                 is_move = self.game.scope(s).is_move(s.tree, i)
                 return Tensor(tensors.hashes[i], ZERO if is_move else tensors.body(i).root())
             case Phase.BODY:
                 assert s.node is not None
-                return Leaf(self._tensors(s).leaf(s.tensor, s.node.index))
+                return Leaf(self.tensors(s).leaf(s.tensor, s.node.index))
             case Phase.ELEMENT:
-                mine = self._tensors(s).leaf(s.tensor, s.leaf_index)
+                mine = self.tensors(s).leaf(s.tensor, s.leaf_index)
                 size = self.game.scope(s).type(s.tree, s.tensor).dtype.size
                 return Point(first_difference(s.leaf, mine, size))
             case Phase.DERIVE:
@@ -252,18 +252,17 @@ class Party:
             index = named
         return choice.entries(index), choice.false_entry(index)
 
-    def _tensors(self, s: State) -> Tensors:
+    def tensors(self, s: State) -> Tensors:
+        """One's own tensors of the tree under dispute."""
         return self._rows(s.owner) if s.owner else self.committed[s.tree]
 
     def _tree(self, s: State) -> MerkleTree | BodyTree:
         """One's own tree of the node under dispute."""
         assert s.node is not None
         if s.node.kind == "tensors":
-            return (
-                self._outputs.tree if s.tree == OUTPUTS and not s.owner else self._tensors(s).tree
-            )
+            return self._outputs.tree if s.tree == OUTPUTS and not s.owner else self.tensors(s).tree
         if s.node.kind == "body":
-            return self._tensors(s).body(s.tensor)
+            return self.tensors(s).body(s.tensor)
         return MerkleTree(entry_leaves(self.entries(s), self.game.derivation(s).width))
 
     # elements

@@ -124,6 +124,13 @@ def test_a_job_from_the_command_line(desk: Desk, run: Run) -> None:
     chain, what = desk.chain, desk.what
     job = run("poster", "post", *what, "--terms", str(desk.terms))["job"]
     start = chain.now
+    before = desk.money()
+    dry = run("alice", "accept", job, *what, "--dry-run")
+    assert dry["transactions"] == []
+    assert desk.money() == before
+    assert dry["tokens"].startswith("needs 4,000 of token")
+    assert {"memory", "time of a move", "root"} < set(dry)
+    assert any(k.startswith("answers") for k in dry)
     assert run("alice", "accept", job, *what)["transactions"]
     assert run("alice", "accept", job, *what)["transactions"] == []
     root = run("alice", "commit", job, *what)["root"]
@@ -263,8 +270,17 @@ def test_an_account_without_money(desk: Desk, job: str, wrong: Wrong, tmp_path: 
     from ree.settlement.keys import Key
 
     desk.chain.account("dave")  # has ether, but no tokens
-    for need, action, *args in ((4000, "accept", job), (1000, "post", "--terms", str(desk.terms))):
-        wrong(f"needs {need} more of token {desk.token}, has 0", "dave", action, *args, *desk.what)
+    for need, action, *args in (
+        ("4,000", "accept", job),
+        ("1,000", "post", "--terms", str(desk.terms)),
+    ):
+        wrong(
+            f"nothing was bonded: tokens needs {need} of token {desk.token}, has 0",
+            "dave",
+            action,
+            *args,
+            *desk.what,
+        )
     poor, deployer = tmp_path / "poor", desk.chain.account("deployer")  # has tokens, but no ether
     poor.touch(0o600)
     poor.write_text("07" * 32)

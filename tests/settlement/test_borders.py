@@ -11,7 +11,7 @@ from ree.settlement.evidence import Evidence
 from ree.settlement.testing.referee import step
 from ree.verde.game import Game
 from ree.verde.party import Party, run_of
-from ree.verde.rehearsal import prove
+from ree.verde.rehearsal import in_values, prove, shown
 from ree.verde.scope import VALUES
 from ree.verde.testing import along, program_of
 
@@ -27,5 +27,6 @@ def test_the_contracts_agree_at_the_borders(op, n):
     run, instance = run_of(program, sample.inputs)
     party, size = Party(run, instance.digest), run.scope.type(VALUES, 0).numel
     evidence = Evidence(Game(run.scope), instance)
-    for i, end in prove(party, partial(step, evidence), 0, size - 1):
+    at = shown(party, in_values(party), 0, size - 1)
+    for i, end in prove(party, partial(step, evidence), at):
         assert end.winner == "defender", (op, n, i, end.reason)

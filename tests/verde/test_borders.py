@@ -3,7 +3,7 @@
 import pytest
 
 from ree.verde.party import Party, run_of
-from ree.verde.rehearsal import prove
+from ree.verde.rehearsal import in_values, prove, shown
 from ree.verde.scope import VALUES
 from ree.verde.testing import along, program_of
 
@@ -22,6 +22,7 @@ def test_the_honest_defender_answers_every_pointer(op, n):
     for tensor in range(len(node.results)):
         size = run.scope.type(VALUES, tensor).numel
         for element in sorted({0, size // 2, size - 1}):
+            at = shown(party, in_values(party), tensor, element)
             every = range(run.scope.derivation(VALUES, tensor, element).count)
-            for i, end in prove(party, party.game.apply, tensor, element, every):
+            for i, end in prove(party, party.game.apply, at, every):
                 assert end.winner == "defender", (tensor, element, i, end.reason)

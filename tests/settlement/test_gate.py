@@ -1,0 +1,131 @@
+"""Nothing is bonded on a program that the contracts, this machine or this party could not answer for."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("vyper", reason="needs the extra settlement")
+pytest.importorskip("pyrevm", reason="needs the extra settlement")
+
+from ree.compiler.ir import Builder
+from ree.errors import ChainError, InputError
+from ree.kernels.types import DType, TensorType
+from ree.program import Names, Program
+from ree.settlement import gate
+from ree.settlement.work import call_facts, memory_run
+from ree.verde.moves import Prove
+from ree.verde.party import Party
+from ree.verde.rehearsal import rehearse
+
+TERMS = SimpleNamespace(grace=60)
+PLENTY = gate.Need("tokens", 1, 1, "units")
+
+
+def program_of(build):
+    b = Builder()
+    outs = tuple(build(b, b.input(TensorType(DType.F32, (4, 3)))))
+    return Program(b.finish(outs), Names(("x",), tuple(f"y{i}" for i in range(len(outs))), ()), ())
+
+
+def thirteen_moves(b, x):
+    y = b.add("neg", x)
+    for _ in range(13):
+        y = b.add("permute", y, dims=(1, 0))
+    return [b.add("neg", y)]
+
+
+def constant(b, x):
+    return [b.add("neg", x), b.const(np.ones((4, 3), np.float32))]
+
+
+def layers(b, x):
+    for _ in range(3):
+        x = b.add("softmax", b.add("permute", b.add("add", x, x), dims=(1, 0)), dim=1)
+        x = b.add("permute", x, dims=(1, 0))
+    y = b.add_node("sort", (x,), {"dim": 1, "descending": True})
+    return [y.value, b.add("sum", x, dim=0, keepdim=False)]
+
+
+GIVEN = {"x": np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)}
+
+
+def party():
+    run, instance = memory_run(program_of(layers), GIVEN)
+    return Party(run, instance.digest), instance
+
+
+@pytest.mark.parametrize(("build", "why"), [(thirteen_moves, "13 moves"), (constant, "a constant")])
+def test_what_cannot_be_decided_has_no_facts_and_no_party(build, why):
+    p = program_of(build)
+    for ask in (call_facts, memory_run):
+        with pytest.raises(InputError, match=f"no contract can decide this program: .*{why}"):
+            ask(p, GIVEN)
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_the_number(monkeypatch):
+    p, need = program_of(layers), gate.memory(program_of(layers).instance({}))
+    assert need.met
+    monkeypatch.setattr(gate, "available", lambda: need.needed)
+    call_facts(p, GIVEN)
+    monkeypatch.setattr(gate, "available", lambda: need.needed - 1)
+    with pytest.raises(
+        InputError, match=rf"cannot be answered: memory needs {need.needed:,} bytes"
+    ):
+        call_facts(p, GIVEN)
+
+
+def test_an_honest_party_passes_and_kinds_are_played_once():
+    honest, instance = party()
+    rows = gate.table(instance, TERMS, honest, PLENTY, 60)
+    gate.require(rows)
+    assert len(rows) == 4
+    played = [what for what, _ in rehearse(honest, honest.game.apply)]
+    assert len(played) == len(set(played))
+    heads = {what.split(" of ")[-1] for what in played}
+    # layers after the first are alike
+    assert heads == {"add %0", "softmax %2", "add %4", "sort %12", "sort %13", "sum %14"}
+
+
+@pytest.mark.parametrize("row", ["tokens", "time of a move"])
+def test_too_little_is_named_with_the_numbers(row):
+    honest, instance = party()
+    money = gate.Need("tokens", 5, 4, "units") if row == "tokens" else PLENTY
+    rows = gate.table(
+        instance, SimpleNamespace(grace=59 if row != "tokens" else 60), honest, money, 60
+    )
+    with pytest.raises(ChainError, match=rf"nothing was bonded: {row} needs (5|60) .*, has (4|59)"):
+        gate.require(rows)
+    assert not any(r.what.startswith("answers") for r in rows)
+
+
+def test_a_party_that_cannot_answer_is_found():
+    class Forgets(Party):
+        def move(self, s):
+            m = super().move(s)
+            return replace(m, openings=m.openings[:-1]) if isinstance(m, Prove) else m
+
+    honest, instance = party()
+    with pytest.raises(ChainError, match="in rehearsal there is no answer: "):
+        gate.rehearsed(Forgets(honest.run, instance.digest), instance, TERMS)
+
+
+def test_a_party_that_computes_otherwise_is_found():
+    class Wrong(Party):
+        def derived(self, s, d, sources):
+            entries = super().derived(s, d, sources)
+            return [entries[0] ^ 1, *entries[1:]]
+
+    honest, instance = party()
+    with pytest.raises(ChainError, match=r"in rehearsal a pointer at .* wins: executed"):
+        gate.rehearsed(Wrong(honest.run, instance.digest), instance, TERMS)
+
+
+def test_an_answer_that_takes_too_long_is_found(monkeypatch):
+    honest, instance = party()
+    ticks = iter(range(0, 10**6, 16))
+    monkeypatch.setattr(gate.time, "monotonic", lambda: next(ticks))
+    rows = gate.rehearsed(honest, instance, TERMS)
+    with pytest.raises(ChainError, match=r"answers \(\d+\) needs 16 s each, has 15"):
+        gate.require(rows)
