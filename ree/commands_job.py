@@ -145,10 +145,9 @@ def _gate(court: Court, subject: Subject, terms: Terms, tokens: int) -> list[Nee
     from ree.settlement.gate import Need, require, table
 
     move = 0
-    if court.policy is not None:
+    if court.policy is not None and tokens:  # afterwards the terms are what they are
         move = court.policy.move
-        if tokens:  # a bond: the cheap question first
-            court.policy.check(terms, court.node.now)
+        court.policy.check(terms, court.node.now)  # the cheap question first
     party, instance = subject.party()
     money = Need("tokens", tokens, court.funds(terms.token), f"of token {terms.token}")
     with progress("rehearse"):
