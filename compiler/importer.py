@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,9 @@ class Importer:
         return self.builder.type_of(x)
 
     def add(self, op: str, *sources: Ref, **attrs: Any) -> Ref:
-        return self.builder.add(op, *sources, **attrs)
+        """Append an operator; a Python float among its attributes is rounded once, to float32."""
+        rounded = {k: _f32(v) if isinstance(v, float) else v for k, v in attrs.items()}
+        return self.builder.add(op, *sources, **rounded)
 
     def scalar(self, v: Scalar | Sym, dtype: DType) -> Ref:
         """A rank-0 constant of dtype; a symbolic integer becomes a `full` node."""
@@ -146,6 +149,11 @@ class Importer:
         if keepdim:
             y = self.view(y, tuple(1 if i in axes else t.shape[i] for i in range(t.rank)))
         return y
+
+
+def _f32(v: float) -> float:
+    with np.errstate(over="ignore"):
+        return math.nan if math.isnan(v) else float(np.float32(v))
 
 
 class _Importers(dict[str, Callable[..., Any]]):

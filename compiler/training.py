@@ -87,7 +87,12 @@ def capture_step(
     parts = [_part(x, accumulate, 0) for x in batch]
     with _cumulative_norms(model):
         exported = export(
-            LossModule(model, loss), tuple(parts), {}, gradients=True, model=model, functions=(loss,)
+            LossModule(model, loss),
+            tuple(parts),
+            {},
+            gradients=True,
+            model=model,
+            functions=(loss,),
         )
     s = _Step(exported, model, optimizer, seed)
     inputs = [s.m.builder.input(_type_of(x)) for x in batch]

@@ -111,3 +111,20 @@ def test_integers_beside_narrow_ones(dtype):
     for (_, s, want), y in zip(kept, got, strict=True):
         assert y.dtype == want.dtype
         assert torch.equal(y, want), s
+
+
+def test_numbers_of_an_operator_are_rounded_once():
+    """A float attribute that no float32 equals: padding, slopes, thresholds, eps."""
+
+    def f(x):
+        padded = F.pad(x, (1, 0), value=0.1), F.pad(x, (0, 1), value=math.nan)
+        return (
+            *padded,
+            F.leaky_relu(x, 0.1),
+            F.threshold(x, 0.3, -0.7),
+            F.layer_norm(x, (4,), eps=1e-3),
+        )
+
+    x = torch.tensor([[1.5, -2.0, 0.2, 0.3]])
+    for got, want in zip(run(f, x), f(x), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=0, equal_nan=True)

@@ -189,11 +189,11 @@ def test_bad_models(tmp_path, capsys, source, message):
 
 
 def test_unsupported_operators_are_all_listed_with_their_lines(tmp_path, capsys):
-    source = MODEL.replace(".softmax(-1)", ".softmax(-1).cumprod(-1).erfinv().cumprod(0)")
+    source = MODEL.replace(".softmax(-1)", ".softmax(-1).i0().erfinv().i0()")
     (tmp_path / "model.py").write_text(source)
     text = fails(capsys, "compile", tmp_path / "model.py", "-o", tmp_path / "o.ree")
     assert "2 operator(s) are not supported" in text
-    assert "  cumprod at model.py:9" in text
+    assert "  i0 at model.py:9" in text
     assert "  erfinv at model.py:9" in text
 
 
@@ -290,7 +290,7 @@ def test_huge_sizes_are_refused_before_memory_is_taken(copy, capsys):
     huge = graph.replace("f32[3,8]", "f32[9999999999,8]").replace("f32[3,16]", "f32[9999999999,16]")
     huge = huge.replace("f32[3,4]", "f32[9999999999,4]")
     reseal(copy / "m.ree", "graph.txt", huge.encode())
-    assert "elements" in fails(capsys, "run", copy / "m.ree")
+    assert "expected dimensions of 0 to" in fails(capsys, "run", copy / "m.ree")
 
 
 def test_a_full_disk_leaves_the_old_file_intact(art, capsys, tmp_path):
