@@ -283,8 +283,8 @@ def main() -> int:
             args.output.write_text(json.dumps(report(results, earlier), indent=1) + "\n")
 
     run(args.names or NAMES, args.samples, say, done)
-    total = report(results)
-    del total["operators"]
+    total = report(results, earlier)
+    del total["operators"], total["earlier"], total["missing"]
     print(total, file=sys.stderr)
     return 1 if total["failed"] else 0
 

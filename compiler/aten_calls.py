@@ -11,7 +11,7 @@ import numpy as np
 from ree.compiler.aten_math import binary
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, aten
 from ree.compiler.ir import Ref
-from ree.kernels.types import DType, product
+from ree.kernels.types import DType, broadcast_shapes, product
 
 F32, I64, BOOL = DType.F32, DType.I64, DType.BOOL
 MAX_INDICES = 1 << 20  # of a triangle; they are a constant of the program
@@ -103,8 +103,9 @@ def _put(m: Importer, x: Ref, index: Ref, source: Ref, accumulate: bool = False)
 @aten("masked_scatter")
 def _masked_scatter(m: Importer, x: Ref, mask: Ref, source: Ref) -> Ref:
     """Where the mask holds, the source's elements in order; too few of them are an index out of bounds."""
-    shape = m.type(x).shape
+    shape = broadcast_shapes(m.type(x).shape, m.type(mask).shape)
     mask = m.view(m.add("expand", mask, shape=shape), (product(shape),))
+    x = m.add("expand", x, shape=shape)
     count = m.add("cumsum", m.cast(mask, I64), dim=0)
     one = m.scalar(1, I64)
     at = m.add("where", mask, m.add("sub", count, one), m.scalar(0, I64))

@@ -31,6 +31,7 @@ CALLS = {
     "put that adds": (lambda x, r: x.put(torch.tensor([3, 3]), r[:2], accumulate=True), "x row"),
     "masked_scatter": (lambda x, y: x.masked_scatter(x > 0, y), "x y"),
     "masked_scatter by a row": (lambda x, r, y: x.masked_scatter(r > 0, y), "x row y"),
+    "masked_scatter into a row": (lambda r, x, y: r.masked_scatter(x > 0, y), "row x y"),
     "masked_scatter of integers": (lambda i, r: i.masked_scatter(r > 0, i + 90), "whole row"),
     "hamming": (lambda r: r * torch.hamming_window(6), "row"),
     "hamming with numbers": (lambda r: r * torch.hamming_window(6, False, 0.6, 0.3), "row"),
