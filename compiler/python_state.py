@@ -29,6 +29,7 @@ FUNCTIONS = 2000
 # kept by torch for itself
 TABLES = ("_parameters", "_buffers", "_modules")
 SKIPPED = {*TABLES, "forward"}
+RECURRENT = {"_flat_weights", "_flat_weight_refs"}  # of nn.RNNBase: the same parameters in a list
 LIBRARIES = {"torch", "numpy", "scipy", *sys.stdlib_module_names}
 
 
@@ -37,7 +38,9 @@ class ModuleState:
 
     def __init__(self, module: torch.nn.Module, *functions: Callable[..., Any]) -> None:
         self.module = module
-        self.modules = dict(module.named_modules(remove_duplicate=False))
+        # a scripted module runs no Python: what it holds are its tensors, which torch.export follows
+        self.modules = {name: m for name, m in module.named_modules(remove_duplicate=False)
+                        if not isinstance(m, torch.jit.ScriptModule)}  # fmt: skip
         self._attributes = {id(m): (m, dict(m.__dict__)) for m in self.modules.values()}
         self._tables = {
             id(m): tuple(dict(m.__dict__[k]) for k in TABLES) for m in self.modules.values()
@@ -103,8 +106,9 @@ class ModuleState:
                 continue
             done.add(id(m))
             dot = f"{name}." if name else ""
+            own = RECURRENT if isinstance(m, torch.nn.RNNBase) else ()
             for k, v in list(m.__dict__.items()):
-                if k not in SKIPPED:
+                if k not in SKIPPED and k not in own:
                     yield dot + k, self._mark(v, 0)
         for where, v in _surroundings({type(m) for m in self.modules.values()}, self.functions):
             yield where, self._mark(v, 0)

@@ -252,8 +252,12 @@ def batch(step):
 
 def interrupted(command, cwd):
     """Exit code, stderr and seconds after Ctrl-C, which comes once the command has begun."""
-    process = subprocess.Popen([sys.executable, "-P", "-m", "ree.cli", *command], cwd=cwd, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "ree.cli", *command], cwd=cwd, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # a job in the background ignores Ctrl-C, and so would what it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     killer = threading.Timer(240, process.kill)
     killer.start()
     try:
