@@ -93,6 +93,55 @@ def main() -> None:
     show("ERF_HALF", *fit(lambda u: mp.erf(mp.sqrt(u)) / mp.sqrt(u) - 1 if u > 1e-12
                           else 2 / mp.sqrt(mp.pi) - 1, list(range(5)), 1e-14, quarter,
                           lambda u: u**0.5))  # fmt: skip
+    special()
+
+
+def special() -> None:
+    """kernels/scalar_special.py."""
+
+    def middle(s: mp.mpf) -> mp.mpf:
+        tail = mp.exp(-s * s)
+        c = mp.log(tail / (1 + mp.sqrt(1 - tail)))
+        return 1 - mp.findroot(lambda y: mp.log(mp.erfc(y)) - c, s * mp.mpf("0.93")) / s
+
+    show("ERFINV_SMALL", *fit(lambda u: mp.erfinv(mp.sqrt(u)) / mp.sqrt(u) - 1 if u > 1e-12
+                              else mp.sqrt(mp.pi) / 2 - 1, list(range(7)), 1e-14, 0.25,
+                              lambda u: 1.0))  # fmt: skip
+    for name, lo, hi, centre in (
+        ("ERFINV_MIDDLE", 0.535, 2.001, 1.25),
+        ("ERFINV_LARGE", 1.999, 3.995, 3.0),
+    ):
+        show(name, *fit(lambda t, c=centre: middle(t + c), list(range(9)), lo - centre, hi - centre,
+                        lambda t: 1.0))  # fmt: skip
+    root = mp.findroot(mp.digamma, 1.46)
+    show("DIGAMMA", *fit(lambda t: mp.digamma(t + root) / t, list(range(14)), 1 - float(root) - 1e-7,
+                         3 - float(root), lambda t: 1.0))  # fmt: skip
+
+    def far(u: mp.mpf) -> mp.mpf:
+        z = 1 / mp.sqrt(u)
+        return (mp.log(z) - 1 / (2 * z) - mp.digamma(z)) / u if u > 1e-7 else mp.mpf(1) / 12
+
+    show("DIGAMMA_FAR", *fit(far, list(range(4)), 1e-10, 1 / 9, lambda u: u))
+    for name, at, lo, hi, count in (
+        ("LGAMMA_ONE", 1, -0.5, 0.5, 12),
+        ("LGAMMA_TWO", 2, -0.5, 1.0, 9),
+    ):
+        slope = mp.digamma(at)
+        near = mp.mpf(float(np.float32(float(slope))))
+
+        def f(t: mp.mpf, at: int = at, slope: mp.mpf = slope, near: mp.mpf = near) -> mp.mpf:
+            if abs(t) < 1e-6:
+                return mp.psi(1, at) / 2 + (slope - near) / t
+            return (mp.loggamma(at + t) / t - near) / t
+
+        show(name, *fit(f, list(range(count)), lo, hi, abs))
+
+    def stirling(u: mp.mpf) -> mp.mpf:
+        z = 1 / mp.sqrt(u)
+        rest = mp.loggamma(z) - (z - 0.5) * (mp.log(z) - 1) - (mp.log(2 * mp.pi) - 1) / 2
+        return rest * z if u > 1e-7 else mp.mpf(1) / 12
+
+    show("STIRLING", *fit(stirling, list(range(3)), 1e-10, 1 / 9, lambda u: u**0.5))
 
 
 if __name__ == "__main__":

@@ -40,12 +40,12 @@ argmin argsort as_strided asin asinh atan atan2 atanh atleast_1d atleast_2d badd
 bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor block_diag bmm broadcast_tensors
 broadcast_to bucketize cartesian_prod cat cdist ceil chunk clamp clamp_max clamp_min clone column_stack
 constant_pad_nd contiguous copysign cos cosh count_nonzero cross cummax cummin cumprod cumsum
-cumulative_trapezoid deg2rad diag diag_embed diagflat diagonal diagonal_copy diff dist div dot dsplit dstack
-einsum empty_like eq erf erfc exp exp2 expand expand_as expm1 eye flatten flip fliplr flipud floor
-floor_divide fmax fmin fmod frac full full_like gather ge gradient grid_sampler_2d grid_sampler_3d gt
+cumulative_trapezoid deg2rad diag diag_embed diagflat diagonal diagonal_copy diff digamma dist div dot dsplit
+dstack einsum empty_like eq erf erfc erfinv exp exp2 expand expand_as expm1 eye flatten flip fliplr flipud
+floor floor_divide fmax fmin fmod frac full full_like gather ge gradient grid_sampler_2d grid_sampler_3d gt
 heaviside hsplit hstack hypot index_add index_copy index_fill index_put index_reduce.amax index_reduce.amin
 index_reduce.mean index_reduce.prod index_select inner isclose isfinite isin isinf isnan isneginf isposinf
-isreal kron kthvalue ldexp le lerp linalg.cross linalg.diagonal linalg.matrix_norm linalg.matrix_power
+isreal kron kthvalue ldexp le lerp lgamma linalg.cross linalg.diagonal linalg.matrix_norm linalg.matrix_power
 linalg.multi_dot linalg.norm linalg.vander linalg.vecdot linalg.vector_norm linspace linspace.tensor_overload
 log log10 log1p log2 log_softmax logaddexp logaddexp2 logcumsumexp logical_and logical_not logical_or
 logical_xor logit logspace logsumexp lt masked_fill masked_scatter matmul max max_pool2d_with_indices_backward

@@ -37,7 +37,7 @@ def _unary(op: str) -> Callable[..., Ref]:
 
 for _name in ("exp", "log", "tanh", "erf", "sin", "cos", "sqrt", "rsqrt", "sigmoid", "silu", "exp2",
               "expm1", "log2", "log1p", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh",
-              "atanh", "erfc"):  # fmt: skip
+              "atanh", "erfc", "erfinv", "lgamma", "digamma"):  # fmt: skip
     IMPORTERS[_name] = _unary(_name)
 
 

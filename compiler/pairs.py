@@ -201,21 +201,27 @@ def _as_it_is(m: Importer, z: Pair) -> Pair:
 
 @paired("abs")
 def magnitude(m: Importer, z: Pair) -> Ref:
-    """The larger part times sqrt(1 + (smaller / larger)^2); where the smaller is +0, the larger."""
-    a, b = m.add("abs", z.real), m.add("abs", z.imag)
-    large, small = m.add("maximum", a, b), m.add("minimum", a, b)
-    ratio = m.add("div", small, large)
-    one = m.scalar(1.0, F32)
-    size = m.add("mul", large, m.add("sqrt", m.add("add", one, m.add("mul", ratio, ratio))))
-    plain = m.add("logical_or", m.add("eq", small, m.scalar(0.0, F32)),
-                  m.add("eq", large, m.scalar(math.inf, F32)))  # fmt: skip
-    return m.add("where", plain, large, size)
+    """hypot of the parts; its gradient at 0 is 0, as torch has it for complex numbers."""
+
+    def slopes(g: Any) -> list[Callable[[], Ref]]:
+        def part(x: Ref) -> Ref:
+            ratio = g.op("div", x, g.y)
+            return g.mul(g.dy, g.op("where", g.op("eq", g.y, 0.0), 0.0, ratio))  # type: ignore[no-any-return]
+
+        return [lambda: part(z.real), lambda: part(z.imag)]
+
+    return m.rule(m.add("hypot", z.real, z.imag), tuple(z), slopes)
 
 
 @paired("angle")
-def _angle(m: Importer, z: Pair) -> Ref:
-    if "atan2" not in IMPORTERS:
-        raise Refused("the angle of complex numbers")
+def _angle(m: Importer, z: Pair | Ref) -> Ref:
+    """Of a real number 0 or pi; NaN of NaN."""
+    if isinstance(z, Ref):
+        x = m.as_float(z)
+        flat = m.add(
+            "where", m.add("lt", x, m.scalar(0.0, F32)), m.scalar(math.pi, F32), m.scalar(0.0, F32)
+        )
+        return m.stop(m.add("where", m.add("ne", x, x), x, flat))
     return IMPORTERS["atan2"](m, z.imag, z.real)  # type: ignore[no-any-return]
 
 

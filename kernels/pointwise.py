@@ -157,6 +157,9 @@ COMPOSED = {
     "gelu": "8 * 2^-24 * |x|",
     "gelu_tanh": "8 * 2^-24 * |x|",
     "relu": "exact",
+    "erfinv": "1.0 ulp, on samples",
+    "lgamma": "4 ulp above -1/2, below 4 * 2^-24 * (1 + abs(y) + abs(lgamma(-x))), on samples",
+    "digamma": "4 ulp for positive x, else 4 * 2^-24 * (1 + abs(y) + abs(digamma(1 - x))), on samples",
 }
 
 pointwise("add", 1, NUMBER2, _op("add"), "a + b", HALF)
@@ -230,6 +233,7 @@ for _f, _code in [
     (fn.relu, 61), (fn.exp2, 62), (fn.expm1, 63), (fn.log2, 64), (fn.log1p, 65), (fn.softplus, 66),
     (fn.tan, 90), (fn.asin, 91), (fn.acos, 92), (fn.atan, 93), (fn.sinh, 94), (fn.cosh, 95), (fn.asinh, 96),
     (fn.acosh, 97), (fn.atanh, 98), (fn.erfc, 99),
+    (fn.erfinv, 106), (fn.lgamma, 107), (fn.digamma, 108),
 ]:  # fmt: skip
     _bound = f"{fn.BOUNDS[_f.name]} ulp" if _f.name in fn.BOUNDS else COMPOSED[_f.name]
     _bound += ", on samples" if _f.name in fn.BOUNDS and _f.name not in fn.MEASURED else ""

@@ -34,11 +34,13 @@ from ree.kernels.scalar_explog import (
     log2,
 )
 from ree.kernels.scalar_hyperbolic import acos, acosh, asin, asinh, atan, atanh, cosh, erfc, sinh
+from ree.kernels.scalar_special import digamma, erfinv, lgamma
 from ree.kernels.scalar_trig import cos, sin, tan
 
 __all__ = [
-    "BOUNDS", "FUNCTIONS", "MEASURED", "acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "erf",
-    "erfc", "exp", "exp2", "expm1", "gelu", "gelu_tanh", "log", "log1p", "log2", "relu", "rsqrt", "sigmoid",
+    "BOUNDS", "FUNCTIONS", "MEASURED", "acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh",
+    "digamma", "erf", "erfc", "erfinv",
+    "exp", "exp2", "expm1", "gelu", "gelu_tanh", "lgamma", "log", "log1p", "log2", "relu", "rsqrt", "sigmoid",
     "silu", "sin", "sinh", "softplus", "tan", "tanh",
 ]  # fmt: skip
 
@@ -125,6 +127,7 @@ FUNCTIONS: dict[str, Function] = {
     for f in (
         exp, exp2, expm1, log, log2, log1p, tanh, erf, sin, cos, rsqrt, sigmoid, softplus, silu,
         gelu, gelu_tanh, relu, tan, asin, acos, atan, sinh, cosh, asinh, acosh, atanh, erfc,
+        erfinv, lgamma, digamma,
     )
 }  # fmt: skip
 # Largest |y - f| / ulp(f). benchmarks/exhaustive_scalar.py verifies it over all 2^32 inputs; of functions
@@ -138,4 +141,5 @@ BOUNDS = {
 # Measured so, with the result in benchmarks/results.
 MEASURED = (
     "exp", "log", "tanh", "erf", "sin", "cos", "rsqrt", "sigmoid", "exp2", "expm1", "log2", "log1p", "softplus",
+    "tan",
 )  # fmt: skip

@@ -63,18 +63,23 @@ def _reduce(a: Expr) -> tuple[Expr, Expr, Expr]:
     return quadrant, r, tail
 
 
-def _parts(a: Expr) -> tuple[Expr, Expr, Expr, Expr, Expr]:
-    """(quadrant, r, s, h, w) with sin r = r + s and cos r = h + w, the second of each a tail, for a >= 0."""
-    small = a < QUARTER_PI
-    q, r, tail = _reduce(select(a < HALF, HALF, a))
-    q, r, tail = select(small, const(0, U32), q), select(small, a, r), select(small, ZERO, tail)
+def near_parts(r: Expr, tail: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+    """(r, s, h, w) with sin(r + tail) = r + s and cos(r + tail) = h + w, for |r| up to pi/4."""
     u = r * r
     # h = 1 - u/2, split exactly; tail enters by the derivatives: cos r, about h, and -sin r
     half = u * 0.5
     h = ONE - half
     low = (ONE - h) - half
     s = fma(u * r, horner(u, SIN), h * tail)
-    return q, r, s, h, fma(u * u, horner(u, COS), fma(-(r + s), tail, low))
+    return r, s, h, fma(u * u, horner(u, COS), fma(-(r + s), tail, low))
+
+
+def _parts(a: Expr) -> tuple[Expr, Expr, Expr, Expr, Expr]:
+    """(quadrant, r, s, h, w) with sin r = r + s and cos r = h + w, the second of each a tail, for a >= 0."""
+    small = a < QUARTER_PI
+    q, r, tail = _reduce(select(a < HALF, HALF, a))
+    q, r, tail = select(small, const(0, U32), q), select(small, a, r), select(small, ZERO, tail)
+    return q, *near_parts(r, tail)
 
 
 def _sin_cos(a: Expr) -> tuple[Expr, Expr, Expr]:

@@ -108,7 +108,8 @@ F64 = {
     "remainder": plain(torch.remainder), "pow": plain(torch.pow), "where": plain(torch.where),
     **{n: plain(getattr(torch, n)) for n in (
         "exp", "log", "tanh", "erf", "sin", "cos", "rsqrt", "sigmoid", "relu", "exp2", "expm1", "log2",
-        "log1p", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erfc")},
+        "log1p", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erfc", "erfinv",
+        "lgamma")},
     "atan2": plain(torch.atan2), "hypot": plain(torch.hypot), "copysign": plain(torch.copysign),
     "silu": plain(F.silu), "gelu": plain(F.gelu), "softplus": plain(lambda x: F.softplus(x, 1, 1e9)),
     "gelu_tanh": plain(lambda x: F.gelu(x, approximate="tanh")),

@@ -7,8 +7,12 @@ import torch
 from torch import nn
 
 import ree
-from ree.compiler import fourier
+from ree.compiler import fourier, interp
+from ree.compiler.gradients.engine import backward
+from ree.compiler.importer import Importer
+from ree.compiler.pairs import Pair, magnitude
 from ree.errors import CaptureError, UnsupportedError
+from ree.kernels.types import DType, TensorType
 from ree.optim import SGD
 from ree.step import compile_step
 
@@ -71,6 +75,34 @@ def test_magnitude_at_the_ends():
     y = torch.tensor([0.0, 1e38, 1e-40, 4.0, 1.0, 1.0])
     have = ree.compile(Of(lambda x, y: pair(x, y).abs()), (x, y))(x, y)
     torch.testing.assert_close(have, torch.hypot(x, y), rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_angle_and_logarithm():
+    parts = [torch.tensor([0.0, -0.0, 1.0, -1.0, -3.0, 1e-30, 2e38, -2e38]),
+             torch.tensor([1.0, -2.0, 0.0, -0.0, 4.0, -1e-30, 1e38, 2e38])]  # fmt: skip
+    check(lambda x, y: torch.angle(pair(x, y)), *parts)
+    check(lambda x, y: torch.view_as_real(torch.log(pair(x, y))), *parts)
+
+
+def test_the_angle_of_a_real_number():
+    x = torch.tensor([0.0, -0.0, 1.0, -2.0, torch.inf, -torch.inf, torch.nan])
+    torch.testing.assert_close(
+        ree.compile(Of(torch.angle), (x,))(x), torch.angle(x), equal_nan=True
+    )
+    n = torch.tensor([-3, 0, 4])
+    torch.testing.assert_close(ree.compile(Of(torch.angle), (n,))(n), torch.angle(n))
+
+
+def test_the_gradient_of_a_magnitude_is_zero_at_zero():
+    m = Importer()
+    x, y = (m.builder.input(TensorType(DType.F32, (3,))) for _ in range(2))
+    found = backward(m, m.reduce("sum", magnitude(m, Pair(x, y)), (), False), [x, y])
+    at = [np.array([0.0, 3.0, -1.0], np.float32), np.array([0.0, 4.0, 0.0], np.float32)]
+    have = interp.outputs(m.builder.finish(tuple(found)), at, ())
+    z = torch.complex(*map(torch.from_numpy, at)).requires_grad_()
+    z.abs().sum().backward()
+    np.testing.assert_allclose(have[0], z.grad.real.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(have[1], z.grad.imag.numpy(), rtol=1e-6)
 
 
 def test_rotary_phases():

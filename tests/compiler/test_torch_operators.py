@@ -269,10 +269,10 @@ def test_a_refusal_is_one_item():
 
 def test_a_place_in_source_that_cannot_be_read():
     scope = {"torch": torch}
-    exec(compile("def forward(t):\n    return torch.kron(t, t).erfinv()", "made", "exec"), scope)
+    exec(compile("def forward(t):\n    return torch.kron(t, t).i0()", "made", "exec"), scope)
     with pytest.raises(UnsupportedError) as e:
         ree.compile(Apply(scope["forward"]), x())
-    assert e.value.items == ("erfinv at made:2",)
+    assert e.value.items == ("i0 at made:2",)
 
 
 def test_inputs_that_are_not_dense():

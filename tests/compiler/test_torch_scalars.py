@@ -11,7 +11,8 @@ from ree.kernels.opdef import apply
 
 EDGES = torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 1e-40, -1e-40, 3e38, -3e38, torch.inf,
                       -torch.inf, torch.nan])  # fmt: skip
-UNARY = ("tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erfc")
+UNARY = ("tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erfc", "erfinv", "lgamma",
+         "digamma")  # fmt: skip
 
 
 class Apply(torch.nn.Module):
@@ -37,6 +38,39 @@ def same_special(got, want):
 def test_special_values_of(name):
     got = torch.from_numpy(apply(name, [EDGES.numpy()])[0])
     same_special(got, getattr(torch, name)(EDGES.double()).float())
+
+
+def _off(name, x):
+    """|error| in units of 2^-24 of what the operator's bound is relative to."""
+    got, at = apply(name, [x])[0].astype(np.float64), torch.from_numpy(x.astype(np.float64))
+    want = getattr(torch, name)(at).numpy()
+    size = np.exp2(np.floor(np.log2(np.abs(want))) + 1)
+    if name != "erfinv":
+        other = torch.lgamma(-at) if name == "lgamma" else torch.digamma(1 - at)
+        size = np.where(x < 0, 1 + np.abs(want) + np.abs(other.numpy()), size)
+    return np.abs(got - want) / size * 2.0**24
+
+
+@pytest.mark.parametrize(("name", "bound"), [("erfinv", 1), ("lgamma", 4), ("digamma", 4)])
+def test_bound_of(name, bound):
+    rng = np.random.default_rng(5)
+    x = rng.uniform(-1, 1, 50_000).astype(np.float32)
+    x = np.concatenate([x, 1 - x[:1000] ** 6, x[:5000] * np.float32(1e-9)])
+    if name != "erfinv":
+        x = np.concatenate([x, 4 * x, 30 * x, 1e6 * x, 1e20 * np.abs(x)])
+    x = x[(np.abs(x) != 1) & ((x > 0) | (x != np.rint(x)))].astype(np.float32)
+    assert _off(name, x).max() <= bound
+
+
+def test_digamma_is_not_trained():
+    from ree.compiler.gradients.engine import NoGradient, backward
+    from ree.compiler.importer import Importer
+    from ree.kernels.types import DType, TensorType
+
+    m = Importer()
+    x = m.builder.input(TensorType(DType.F32, (3,)))
+    with pytest.raises(NoGradient, match=r"digamma .* has no gradient"):
+        backward(m, m.reduce("sum", m.add("digamma", x), (), False), [x])
 
 
 @pytest.mark.parametrize("name", ["atan2", "hypot"])
