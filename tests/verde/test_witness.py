@@ -18,7 +18,7 @@ class Chooser(Liar):
     """A liar about an element of a sort who commits to given entries."""
 
     def __init__(self, run, value, element, entries, instance):
-        self.fault, self.entries = Fault(value, element, 0), entries
+        self.fault, self.false = Fault(value, element, 0), entries
         x = run.values[value]
         Party.__init__(
             self, recompute(run, value, with_bits(x, element, entries[-1])), instance.digest
@@ -26,7 +26,7 @@ class Chooser(Liar):
 
     def derived(self, s, d, sources):
         if (s.tree, s.tensor, s.element) == (VALUES, self.fault.value, self.fault.element):
-            return list(self.entries)
+            return list(self.false)
         return super().derived(s, d, sources)
 
 
