@@ -349,7 +349,7 @@ def _zeros(imp: Importer, val: Any, symbols: TorchSymbols) -> Any:
         if val.dtype is torch.complex64:
             return zeros(imp, tuple(symbols.dim(d) for d in val.shape))
         return imp.zeros(_tensor_type(val, "", symbols))
-    except (CaptureError, AttributeError):
+    except (CaptureError, AttributeError, ValueError):  # a type that we lack, or beyond the limits
         return imp.zeros(TensorType(DType.F32, ()))
 
 

@@ -258,11 +258,12 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
 
     def _stop_statistics(self, given: list[Tensor], touched: list[Tensor]) -> None:
         """What a call writes beside its result, running means and variances, carries no gradient."""
-        if any(t.requires_grad for t in given):
+        stopped = [t for t in touched if t.is_floating_point() and not t.requires_grad]
+        # a region without gradients costs torch.export a pass over the graph: not for nothing
+        if stopped and any(t.requires_grad for t in given):
             with torch.no_grad():
-                for t in touched:
-                    if t.is_floating_point() and not t.requires_grad:
-                        t.copy_(t.detach())
+                for t in stopped:
+                    t.copy_(t.detach())
 
     def _note(self, t: Tensor) -> None:
         name = self.stores.get(_store(t))

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ree.kernels.canonical import canonical
 from ree.kernels.opdef import (
     Array,
     Attrs,
@@ -166,6 +167,7 @@ def _samples() -> Iterator[Sample]:
             n = np.random.default_rng(5).integers(low, high, (5, 29), endpoint=True)
             n[0, :3] = (low, high, 0)
             x = n.astype(d.numpy)
+        x = canonical(x)
         for to in DType:
             yield Sample(f"{d.text}->{to.text}", (x,), {"dtype": to})
 

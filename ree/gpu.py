@@ -95,7 +95,6 @@ def _interpret() -> None:
 
     if "ree.kernels.triton_lib" not in sys.modules:
         os.environ["TRITON_INTERPRET"] = "1"
-        interpreter.interpret_language()
     from ree.kernels import triton_lib
 
     if type(triton_lib.canonical).__name__ != "InterpretedFunction":
@@ -103,6 +102,7 @@ def _interpret() -> None:
             "device interpret: kernels are compiled already in this process",
             "set TRITON_INTERPRET=1 before the first use of a GPU device",
         )
+    interpreter.interpret_language()
     interpreter.install()
 
 
