@@ -32,15 +32,25 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 def check_replaceable(path: Path, is_ours: Callable[[Path], bool], what: str) -> Path:
     """Where links lead; ReeError unless nothing is there, an empty directory, or what is ours."""
+    refused = ReeError(f"will not overwrite '{path}': it is not {what}")
+    if not path.name:
+        raise refused
     try:
-        target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        if not path.name or os.path.lexists(target):
-            empty = target.is_dir() and not any(target.iterdir())
-            if not path.name or not (empty or is_ours(target)):
-                raise ReeError(f"will not overwrite '{path}': it is not {what}")
+        for _ in range(TRIES):
+            target = Path(os.path.realpath(path)) if path.is_symlink() else path
+            try:
+                seen = os.lstat(target)
+            except FileNotFoundError:
+                return target
+            with suppress(FileNotFoundError):
+                if (target.is_dir() and not any(target.iterdir())) or is_ours(target):
+                    return target
+                if os.path.samestat(seen, os.lstat(target)):
+                    raise refused
+            # another writer took it away meanwhile
     except (OSError, ValueError) as e:
         raise ReeError(f"cannot write '{path}': {getattr(e, 'strerror', None) or e}") from e
-    return target
+    raise ReeError(f"cannot write '{path}': it is replaced all the time")
 
 
 @contextmanager
@@ -96,8 +106,10 @@ def _put(temp: Path, target: Path, check: Callable[[], object]) -> None:
             try:
                 os.rename(temp, target)
             except OSError:
-                with suppress(OSError):
+                try:
                     os.rename(old, target)
+                except OSError:  # another writer's has the name, and stands for this one too
+                    shutil.rmtree(old, ignore_errors=True)
                 continue
             os.rename(old, temp)
             return

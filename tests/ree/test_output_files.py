@@ -166,7 +166,8 @@ def test_readers_and_writers_never_see_half_an_artifact(here, monkeypatch, excha
             try:
                 read.add(ree.load("m.ree").weights_root)
             except ReeError as e:
-                if exchange or "no artifact" not in str(e):
+                # without an exchange the name is free for a moment
+                if exchange or ("no artifact" not in str(e) and "No such file" not in str(e)):
                     errors.append(e)
 
     two[0].save("m.ree")
