@@ -9,12 +9,16 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import os
 import random
 import sys
 import textwrap
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import CodeType, FunctionType, MethodType
+from contextlib import suppress
+from operator import length_hint
+from types import CodeType, FunctionType, GeneratorType, MethodType
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ from ree.compiler.watch import short
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 DEPTH, ITEMS = 4, 4096  # of containers that are looked through
 FUNCTIONS = 2000
+ENVIRONMENT = "the environment"
 # kept by torch for itself
 TABLES = ("_parameters", "_buffers", "_modules")
 SKIPPED = {*TABLES, "forward"}
@@ -69,7 +74,7 @@ class ModuleState:
                         yield dot + k, self.line(dot + k)
         for name, state in _generators().items():
             if state != self._random[name]:
-                yield f"the state of {name}", ""
+                yield name if name == ENVIRONMENT else f"the state of {name}", ""
 
     def assigned_buffers(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
         """(name, as it was, as it is) of buffers that were assigned anew."""
@@ -131,8 +136,12 @@ class ModuleState:
         if isinstance(v, torch.Generator):
             with _disable_current_modes():
                 return id(v), bytes(v.get_state().numpy())
-        if isinstance(v, itertools.count):
-            return id(v), repr(v)
+        if isinstance(v, bytearray | array):
+            return id(v), bytes(v)
+        if isinstance(v, GeneratorType):
+            return id(v), v.gi_frame and v.gi_frame.f_lasti
+        if isinstance(v, Iterator) and type(v).__module__ in ("builtins", "itertools"):
+            return id(v), _position(v)
         if depth < DEPTH and isinstance(v, list | tuple | dict | set | frozenset | deque):
             if isinstance(v, list | dict | set | deque) and len(v) <= ITEMS:
                 self._copies.setdefault(id(v), (v, _contents(v)))
@@ -162,6 +171,18 @@ class ModuleState:
         return _assigned_at(type(owner), name[-1]) if owner is not None else ""
 
 
+def _position(v: Any) -> Any:
+    """How far an iterator of Python's own has come, as far as it tells."""
+    if isinstance(v, tuple):
+        return tuple(map(_position, v))
+    if not isinstance(v, Iterator):
+        return repr(v) if isinstance(v, PLAIN) else type(v)
+    left = length_hint(v, -1)
+    with suppress(TypeError):  # a file, for one
+        return left if left >= 0 else _position(v.__reduce__()[1:])  # type: ignore[index]
+    return None
+
+
 def _contents(box: Any) -> Any:
     """A copy by the type's own methods, which a subclass may have given effects."""
     return dict(dict.items(box)) if isinstance(box, dict) else list(box)
@@ -182,13 +203,14 @@ def _is_simple(v: Any) -> bool:
 
 
 def _generators() -> dict[str, Any]:
-    """The states of the global generators of random numbers."""
+    """The states of the global generators of random numbers, and the environment."""
     with _disable_current_modes():  # torch.export's, in which tensors have no data
         drawn = bytes(torch.get_rng_state().numpy())
     return {
         "Python's random": random.getstate(),
         "numpy.random": repr(np.random.get_state(legacy=True)),
         "torch's generator": drawn,
+        ENVIRONMENT: dict(os.environ),
     }
 
 
