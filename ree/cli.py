@@ -157,10 +157,13 @@ def parser() -> Parser:
     c.add_argument("-o", "--output", metavar="REPORT.json", help="write the report here")
 
     c = command(
-        "party", "serve a party to disputes: it runs an artifact and stands for what came out"
+        "party",
+        "serve a party to disputes: it runs an artifact and stands for what came out; or show its key",
     )
-    c.add_argument("action", choices=("serve",))
-    c.add_argument("artifact", metavar="ART.ree")
+    c.add_argument("action", choices=("serve", "key"))
+    c.add_argument("artifact", nargs="?", metavar="ART.ree", help="of serve")
+    c.add_argument("--key", metavar="FILE", help="that it signs with, made if it is missing; default: "
+                   "party.key in ~/.config/ree")  # fmt: skip
     c.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
     c.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1")
     c.add_argument("--port", type=int, default=8650, metavar="P", help="default 8650; 0 for any")
@@ -198,6 +201,10 @@ def parser() -> Parser:
     c.add_argument("verdict", metavar="VERDICT")
     c.add_argument("--artifact", required=True, metavar="ART.ree|RUN")
     c.add_argument("--inputs", metavar="IN.safetensors", help="check that it is about these inputs")
+    for who in ("defender", "challenger"):
+        c.add_argument(
+            f"--{who}-key", metavar="KEY", help=f"check that the {who}'s moves are signed with it"
+        )
 
     c = command("job", "a job on a chain: offer it, provide, challenge, answer, collect")
     c.add_argument("action", choices=("post", "accept", "commit", "reveal", "challenge", "respond", "claim",

@@ -53,29 +53,40 @@ def party_command(args: argparse.Namespace) -> int:
     from ree.given import named_inputs
     from ree.run_directory import is_run
     from ree.verde.service import make_service, parse_fault, run_service
+    from ree.verde.signing import default_path, load_signer
 
+    if args.action == "key":
+        if args.artifact:
+            raise InputError("'ree party key' takes no artifact", "name a file with --key")
+        key = load_signer(args.key or default_path()).key.hex()
+        emit(args, {"key": key}, [key])
+        return OK
     try:
         from ree.verde.server import serve
     except ImportError as e:
         raise EnvironmentError_(f"a party needs {e.name}", "pip install 'ree-ml[dispute]'") from e
+    if not args.artifact:
+        raise InputError("what is served? expected an artifact or a run")
     if not 0 <= args.port < 1 << 16:
         raise InputError(f"--port: expected 0 to 65535, got {args.port}")
     if args.fault_row and not args.fault:
         raise InputError("--fault-row goes with --fault")
     token = _token("--token", args.token)
+    signer = load_signer(args.key or default_path())
     fault = parse_fault(args.fault, args.fault_row) if args.fault else None
     if is_run(args.artifact):
         if args.inputs or args.threads:
             raise InputError("a run is served without --inputs and --threads")
         if (fault is None) != (args.fault_step is None):
             raise InputError("of a run, --fault goes with --fault-step")
-        service = run_service(args.artifact, fault, args.fault_step or 0)
+        service = run_service(args.artifact, fault, args.fault_step or 0, signer)
     else:
         if args.fault_step is not None:
             raise InputError("--fault-step is of a run")
         program = _load(args.artifact)
         with progress("run"):
-            service = make_service(program, named_inputs(program, args.inputs), fault, args.threads)
+            given = named_inputs(program, args.inputs)
+            service = make_service(program, given, fault, args.threads, signer)
     commitment = service.terms.commitment.hex()
     if fault is not None:
         say("this party lies: a fault is planted")
@@ -83,8 +94,8 @@ def party_command(args: argparse.Namespace) -> int:
     def ready(url: str) -> None:
         emit(
             args,
-            {"url": url, "commitment": commitment},
-            [f"serving {url}", f"commitment {commitment}"],
+            {"url": url, "commitment": commitment, "key": signer.key.hex()},
+            [f"serving {url}", f"commitment {commitment}", f"key {signer.key.hex()}"],
         )
 
     serve(service, args.host, args.port, ready, token)
@@ -195,10 +206,18 @@ def verdict_command(args: argparse.Namespace) -> int:
     else:
         found = check_verdict(verdict, program, _inputs_root(program, args.inputs))
         follows, text = found.follows, found.text
+    keys = {"defender": verdict.terms.key.hex(),
+            "challenger": verdict.challenger.key.hex() if verdict.challenger else ""}  # fmt: skip
+    for who, key in keys.items():
+        expected = getattr(args, f"{who}_key")
+        if expected and follows and expected.lower() != key:
+            follows, text = False, f"the {who}'s key is not {expected}"
     data = {"follows": follows, "winner": verdict.winner, "reason": verdict.reason, "finding": text,
-            "moves": len(verdict.moves), "commitment": verdict.terms.commitment.hex()}  # fmt: skip
+            "moves": len(verdict.moves), "commitment": verdict.terms.commitment.hex(),
+            "keys": keys}  # fmt: skip
     emit(args, data, [f"{'follows' if follows else 'does not follow'}: {text}",
-                      f"defender's commitment {data['commitment']}"])  # fmt: skip
+                      f"defender's commitment {data['commitment']}",
+                      *(f"{who}'s key {key or 'none'}" for who, key in keys.items())])  # fmt: skip
     return OK if follows else DIFFERS
 
 

@@ -152,6 +152,20 @@ def opened_together(directory: Path, names: tuple[str, ...]) -> Iterator[Mapping
     raise ReeError(f"'{directory}' is replaced all the time")
 
 
+def read_private(path: str | os.PathLike[str], limit: int, error: type[ReeError]) -> bytes:
+    """A secret of at most `limit` bytes from a file that only its owner may read; `error` otherwise."""
+    try:
+        with open(path, "rb") as f:
+            if os.fstat(f.fileno()).st_mode & 0o077:
+                raise error(f"'{path}' can be read by others", f"chmod 600 {path}")
+            raw = f.read(limit + 1)
+    except OSError as e:
+        raise error(f"cannot read '{path}': {e.strerror or e}") from e
+    if len(raw) > limit:
+        raise error(f"'{path}' is no key: over {limit} bytes")
+    return raw
+
+
 def _regular(directory: int, name: str) -> BinaryIO:
     # a pipe without a writer would block
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -6,10 +6,10 @@ import hashlib
 import hmac
 import os
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from ree.errors import ChainError
+from ree.files import read_private
 from ree.traces.strict_json import strict_json
 
 MAX_KEY_FILE = 64 << 10  # bytes
@@ -52,14 +52,7 @@ def load_key(path: str | None) -> Key:
         if not text:
             raise ChainError("no key", "name a file with --key, or set REE_KEY")
         return _from_hex(text, "REE_KEY")
-    file = Path(path)
-    with file.open("rb") as f:
-        if os.fstat(f.fileno()).st_mode & 0o077:
-            raise ChainError(f"'{path}' can be read by others", f"chmod 600 {path}")
-        raw = f.read(MAX_KEY_FILE + 1)
-    if len(raw) > MAX_KEY_FILE:
-        raise ChainError(f"'{path}' is no key: over {MAX_KEY_FILE} bytes")
-    text = raw.decode(errors="replace").strip()
+    text = read_private(path, MAX_KEY_FILE, ChainError).decode(errors="replace").strip()
     if text.startswith("{"):
         return _from_keystore(text, path)
     return _from_hex(text, f"'{path}'")

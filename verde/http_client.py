@@ -11,8 +11,15 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from ree.errors import DisputeError
-from ree.verde.messages import MAX_MESSAGE, MessageError, Terms, decode_terms, encode_request
-from ree.verde.moves import Move, RunStatement, Statement
+from ree.verde.messages import (
+    MAX_ANSWER,
+    Dispute,
+    MessageError,
+    Signed,
+    Terms,
+    decode_terms,
+    encode_request,
+)
 from ree.verde.referee import Garbled, Silent
 
 CHUNK = 16 << 10
@@ -49,11 +56,9 @@ class HttpTransport:
         except MessageError as e:
             raise Garbled(str(e)) from e
 
-    def ask(
-        self, statement: Statement | RunStatement, moves: Sequence[Move], seconds: float
-    ) -> bytes:
+    def ask(self, dispute: Dispute, moves: Sequence[Signed], seconds: float) -> bytes:
         """The party's answer within `seconds`; Silent, Garbled."""
-        return self._call("POST", "/move", encode_request(statement, moves), seconds)
+        return self._call("POST", "/move", encode_request(dispute, moves), seconds)
 
     def _call(self, method: str, path: str, body: bytes | None, seconds: float) -> bytes:
         deadline = time.monotonic() + seconds
@@ -94,8 +99,8 @@ class HttpTransport:
         data = bytearray()
         while piece := response.read1(CHUNK):
             data += piece
-            if len(data) > MAX_MESSAGE:
-                raise Garbled(f"{self.url} answered more than {MAX_MESSAGE} bytes")
+            if len(data) > MAX_ANSWER:
+                raise Garbled(f"{self.url} answered more than {MAX_ANSWER} bytes")
         if response.length:  # it ended before what it announced
             raise http.client.IncompleteRead(b"", response.length)
         return bytes(data)

@@ -34,6 +34,7 @@ from ree.verde.moves import (
 )
 
 MAX_MESSAGE = 256 << 10  # bytes of any move: a prove with 16 openings of the deepest trees
+MAX_ANSWER = MAX_MESSAGE + 1024  # with its signature
 MAX_REQUEST = 8 << 20  # bytes of a statement with the moves so far
 MAX_MOVES = 4096
 MAX_PROOF = 64  # digests: trees have at most 2^40 leaves
@@ -124,6 +125,7 @@ def _record(cls: type, **codecs: Codec) -> Codec:
 
 
 DIGEST = _bytes_of(32)
+OPTIONAL_SIGNATURE = _or_nothing(_bytes_of(64))
 LEAF = _bytes_of(LEAF_BYTES)
 INDEX = _number(MAX_INDEX)
 PROOF = _list_of(DIGEST, MAX_PROOF)
@@ -251,13 +253,30 @@ def decode_move(data: bytes) -> Move:
 @dataclass(frozen=True)
 class Terms:
     """What a party stands for, and the program it ran. `symbols`: sizes that its inputs bind, by name.
-    `commitment`: root of its trace of every value; of a run, the run's commitment, and its seed mod 2^64."""
+    `commitment`: root of its trace of every value; of a run, the run's commitment, and its seed mod 2^64.
+    `key`: that its moves are signed with; `signature`: by that key, of the rest. Both may be empty."""
 
     statement: Statement | RunStatement
     program: bytes
     symbols: tuple[tuple[str, int], ...]
     commitment: bytes
     seed: int = 0
+    key: bytes = b""
+    signature: bytes = b""
+
+
+class Dispute(NamedTuple):
+    """Who stands for what."""
+
+    defender: Terms
+    challenger: Terms
+
+
+class Signed(NamedTuple):
+    """A move, and its player's signature; empty if there is none."""
+
+    move: Move
+    signature: bytes = b""
 
 
 def _decode_symbols(x: Any, at: str) -> tuple[tuple[str, int], ...]:
@@ -268,7 +287,12 @@ def _decode_symbols(x: Any, at: str) -> tuple[tuple[str, int], ...]:
 
 SYMBOLS = Codec(lambda x: {name: INDEX.encode(size) for name, size in x}, _decode_symbols)
 TERMS = _record(Terms, statement=STATEMENT, program=DIGEST, symbols=SYMBOLS, commitment=DIGEST,
-                seed=_number(1 << 64))  # fmt: skip
+                seed=_number(1 << 64), key=_or_nothing(DIGEST), signature=OPTIONAL_SIGNATURE)  # fmt: skip
+OPTIONAL_TERMS = Codec(
+    lambda x: None if x is None else TERMS.encode(x),
+    lambda x, at: None if x is None else TERMS.decode(x, at),
+)
+SIGNATURES = _list_of(OPTIONAL_SIGNATURE, MAX_MOVES)
 
 
 def encode_terms(terms: Terms) -> bytes:
@@ -284,18 +308,42 @@ def decode_terms(data: bytes) -> Terms:
     return terms
 
 
-def encode_request(statement: Statement | RunStatement, moves: Sequence[Move]) -> bytes:
+def encode_signed(signed: Signed) -> bytes:
+    """What a party answers when asked for a move."""
+    return canonical({"kind": "signed", "v": VERSION, **_SIGNED.encode(signed)})
+
+
+def decode_signed(data: bytes) -> Signed:
+    """The inverse of `encode_signed`; MessageError."""
+    value = parse(data, MAX_ANSWER, "answer")
+    envelope(value, ("signed",), "answer")
+    signed: Signed = _SIGNED.decode(
+        {k: v for k, v in value.items() if k not in ("kind", "v")}, "answer"
+    )
+    return signed
+
+
+def encode_request(dispute: Dispute, moves: Sequence[Signed]) -> bytes:
     """What a party is asked: the dispute so far."""
-    return canonical({"kind": "request", "v": VERSION, "statement": STATEMENT.encode(statement),
-                      "moves": [move_value(m) for m in moves]})  # fmt: skip
+    both = {name: TERMS.encode(t) for name, t in dispute._asdict().items()}
+    return canonical({"kind": "request", "v": VERSION, **both, "moves": [move_value(m.move) for m in moves],
+                      "signatures": SIGNATURES.encode([m.signature for m in moves])})  # fmt: skip
 
 
-def decode_request(data: bytes) -> tuple[Statement | RunStatement, list[Move]]:
+def decode_request(data: bytes) -> tuple[Dispute, list[Signed]]:
     """The inverse of `encode_request`; MessageError."""
     value = parse(data, MAX_REQUEST, "request")
     envelope(value, ("request",), "request")
-    fields(value, ("kind", "v", "statement", "moves"), "request")
-    return STATEMENT.decode(value["statement"], "statement"), moves_of(value["moves"])
+    fields(value, ("kind", "v", "defender", "challenger", "moves", "signatures"), "request")
+    dispute = Dispute(TERMS.decode(value["defender"], "defender"),
+                      TERMS.decode(value["challenger"], "challenger"))  # fmt: skip
+    moves, signatures = (
+        moves_of(value["moves"]),
+        SIGNATURES.decode(value["signatures"], "signatures"),
+    )
+    if len(moves) != len(signatures):
+        raise MessageError(f"signatures: expected {len(moves)}")
+    return dispute, [Signed(*x) for x in zip(moves, signatures, strict=True)]
 
 
 def moves_of(value: Any) -> list[Move]:
@@ -306,3 +354,5 @@ def moves_of(value: Any) -> list[Move]:
 
 
 _known_move = lru_cache(maxsize=64)(decode_move)  # a request repeats the moves of the one before
+_MOVE = Codec(move_value, lambda x, at: decode_move(canonical(x)))
+_SIGNED = _record(Signed, move=_MOVE, signature=OPTIONAL_SIGNATURE)

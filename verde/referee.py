@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from ree.errors import DisputeError
-from ree.verde.messages import MessageError, Terms, decode_move
-from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
+from ree.verde.messages import Dispute, MessageError, Signed, Terms, decode_signed
+from ree.verde.moves import IllegalMove, Phase, RunStatement, State, Statement
+from ree.verde.signing import Unsigned, after, begin, history_of
 from ree.verde.transcript import Record, Transcript
 from ree.verde.verdict import Rules, Verdict
 
@@ -35,10 +36,8 @@ class Transport(Protocol):
     def terms(self, seconds: float) -> Terms:
         """What the party stands for; Silent, Garbled, MessageError."""
 
-    def ask(
-        self, statement: Statement | RunStatement, moves: Sequence[Move], seconds: float
-    ) -> bytes:
-        """The party's answer, a message, within `seconds`; Silent, Garbled."""
+    def ask(self, dispute: Dispute, moves: Sequence[Signed], seconds: float) -> bytes:
+        """The party's answer, a signed message, within `seconds`; Silent, Garbled."""
 
 
 class NothingToDispute(DisputeError):
@@ -65,7 +64,11 @@ def difference(a: Statement | RunStatement, b: Statement | RunStatement) -> str:
 
 
 def check_terms(defender: Terms, challenger: Terms) -> None:
-    """DisputeError unless the two differ in their results or values, and in nothing else."""
+    """DisputeError unless both have signed and differ in their results or values, and in nothing else."""
+    try:
+        begin(Dispute(defender, challenger))
+    except Unsigned as e:
+        raise DisputeError(str(e)) from e
     for name in ("program", "symbols", "seed"):
         a, b = getattr(defender, name), getattr(challenger, name)
         if a != b:
@@ -102,10 +105,15 @@ class Referee:
     ) -> None:
         self.rules, self.transcript, self.transports = rules, transcript, dict(transports)
         self.clock, self.sleep = clock, sleep
+        self.dispute = transcript.header.dispute
         try:
-            self.state = rules.replay(transcript.moves)
-        except IllegalMove as e:
+            states = rules.states(transcript.moves)
+            self.history = history_of(
+                self.dispute, [s.player for s in states[:-1]], transcript.signed
+            )
+        except (IllegalMove, Unsigned) as e:
             raise DisputeError(f"the transcript holds an illegal move: {e}") from e
+        self.state = states[-1]
         if any(r.final for r in transcript.records) and self.state.phase is not Phase.OVER:
             self.state = rules.game.timeout(self.state)
 
@@ -113,10 +121,9 @@ class Referee:
         """Play to the end."""
         while self.state.phase is not Phase.OVER:
             self.turn()
-        s = self.state
-        return Verdict(
-            self.transcript.header.defender, tuple(self.transcript.moves), s.winner, s.reason
-        )
+        s, t = self.state, self.transcript
+        return Verdict(self.dispute.defender, tuple(t.moves), s.winner, s.reason, self.dispute.challenger,
+                       tuple(m.signature for m in t.signed))  # fmt: skip
 
     def _allowance(self, player: str) -> float:
         """Seconds that a player has left for this move."""
@@ -147,7 +154,7 @@ class Referee:
                 remaining = left - (self.clock() - start)
                 if remaining > 0:
                     answer = self.transports[player].ask(
-                        self.transcript.header.defender.statement, self.transcript.moves, remaining
+                        self.dispute, self.transcript.signed, remaining
                     )
                 break
             except Silent as e:
@@ -161,24 +168,25 @@ class Referee:
             return self._late(player, used, text or "its time is up")
         if answer:
             try:
-                move = decode_move(answer)
-                after = self.rules.apply(self.state, move)
-            except (MessageError, IllegalMove) as e:
+                given = decode_signed(answer)
+                history = after(self.dispute, self.history, player, given)
+                state = self.rules.apply(self.state, given.move)
+            except (MessageError, Unsigned, IllegalMove) as e:
                 text = str(e)
             else:
-                self.transcript.append(Record(player, _micro(used), move))
-                self.state = after
-                return after
+                self.transcript.append(Record(player, _micro(used), *given))
+                self.state, self.history = state, history
+                return state
         if self._garbage() + 1 >= MAX_GARBAGE:
             return self._late(player, used, f"{MAX_GARBAGE} answers that are no move: {text}")
         self.transcript.append(
-            Record(player, _micro(used), None, f"no move: {text or 'empty'}"[:300])
+            Record(player, _micro(used), text=f"no move: {text or 'empty'}"[:300])
         )
         return self.state
 
     def _late(self, player: str, used: float, text: str) -> State:
         self.transcript.append(
-            Record(player, _micro(used), None, f"loses its turn: {text}"[:300], True)
+            Record(player, _micro(used), text=f"loses its turn: {text}"[:300], final=True)
         )
         self.state = self.rules.game.timeout(self.state)
         return self.state

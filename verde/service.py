@@ -19,12 +19,20 @@ from ree.traces.history import History
 from ree.training import loss_bits
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.game import Game
-from ree.verde.messages import MessageError, Terms, decode_request, encode_move
+from ree.verde.messages import (
+    Dispute,
+    MessageError,
+    Signed,
+    Terms,
+    decode_request,
+    encode_signed,
+)
 from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
 from ree.verde.party import Party, Run, run_of
 from ree.verde.referee import Garbled, difference
 from ree.verde.run_party import RunParty, step_run
 from ree.verde.scope import ROW, VALUES, ProgramScope
+from ree.verde.signing import Signer, Unsigned, history_of, process_signer
 from ree.verde.verdict import Rules, commitment_of
 
 
@@ -46,10 +54,14 @@ class Player(Protocol):
 
 
 class Service:
-    """Answers for one party, for its own statement as defender or against another's."""
+    """Answers for one party, for its own statement as defender or against another's. It signs no move after
+    one that the other, or itself, has not signed: what it signs, anyone may show."""
 
-    def __init__(self, program: Program, party: Player, terms: Terms) -> None:
-        self.party, self.terms = party, terms
+    def __init__(
+        self, program: Program, party: Player, terms: Terms, signer: Signer | None = None
+    ) -> None:
+        self.party, self.signer = party, signer or process_signer()
+        self.terms = self.signer.terms(terms)
         Rules(program, terms)  # the commitment is made of the terms
         self.game = party.game
         self._lock = threading.Lock()  # a party computes one answer at a time
@@ -58,29 +70,48 @@ class Service:
         ] = []  # of the last dispute; nothing follows from it
 
     def answer(self, request: bytes) -> bytes:
-        """The move that is due after a dispute's moves so far; MessageError, Refused."""
-        statement, moves = decode_request(request)
-        return encode_move(self.move(statement, moves))
+        """The signed move that is due after a dispute's moves so far; MessageError, Refused."""
+        return encode_signed(self.respond(*decode_request(request)))
+
+    def respond(self, dispute: Dispute, moves: Sequence[Signed]) -> Signed:
+        """The move that is due, signed; Refused unless all that came before it is signed too."""
+        if self.terms not in dispute:
+            raise Refused("this party does not stand for those terms")
+        bare = [m.move for m in moves]
+        with self._lock:
+            states = self._due(dispute.defender.statement, bare)
+            *players, player = (s.player for s in states)
+            if getattr(dispute, player) != self.terms:
+                raise Refused(f"this party is not the {player}")
+            try:
+                history = history_of(dispute, players, moves)
+            except Unsigned as e:
+                raise Refused(str(e)) from e
+            return self.signer.move(player, history, self.party.move(states[-1]))
 
     def move(self, statement: Statement | RunStatement, moves: Sequence[Move]) -> Move:
-        """The move that is due; Refused."""
+        """The move that is due, which this says to nobody else; Refused."""
+        with self._lock:
+            return self.party.move(self._due(statement, moves)[-1])
+
+    def _due(self, statement: Statement | RunStatement, moves: Sequence[Move]) -> list[State]:
+        """The states of a dispute in which this party may have to move; Refused."""
         mine = self.terms.statement
         found = difference(statement, mine)
         if found:
             raise Refused(f"the dispute is about another {found}")
-        with self._lock:
-            try:
-                s = self._state(statement, moves)
-            except IllegalMove as e:
-                raise Refused(f"not a dispute: {e}") from e
-            if s.phase is Phase.OVER:
-                raise Refused("the dispute is decided")
-            if s.player == "defender" and statement != mine:
-                raise Refused("this party does not stand for that statement")
-            return self.party.move(s)
+        try:
+            states = self._states(statement, moves)
+        except IllegalMove as e:
+            raise Refused(f"not a dispute: {e}") from e
+        if states[-1].phase is Phase.OVER:
+            raise Refused("the dispute is decided")
+        if states[-1].player == "defender" and statement != mine:
+            raise Refused("this party does not stand for that statement")
+        return states
 
-    def _state(self, statement: Statement | RunStatement, moves: Sequence[Move]) -> State:
-        """The state after some moves; those that the last answer was about are not played again."""
+    def _states(self, statement: Statement | RunStatement, moves: Sequence[Move]) -> list[State]:
+        """The states before and after each move; those that the last answer was about are not played again."""
         first = self.game.begin(statement)
         if not self._known or self._known[0][1] != first:
             self._known = [(None, first)]
@@ -92,7 +123,7 @@ class Service:
         del self._known[same + 1 :]
         for m in moves[same:]:
             self._known.append((m, self.game.apply(self._known[-1][1], m)))
-        return self._known[-1][1]
+        return [s for _, s in self._known]
 
 
 class Local:
@@ -104,11 +135,9 @@ class Local:
     def terms(self, seconds: float) -> Terms:
         return self.service.terms
 
-    def ask(
-        self, statement: Statement | RunStatement, moves: Sequence[Move], seconds: float
-    ) -> bytes:
+    def ask(self, dispute: Dispute, moves: Sequence[Signed], seconds: float) -> bytes:
         try:
-            return encode_move(self.service.move(statement, moves))
+            return encode_signed(self.service.respond(dispute, moves))
         except (Refused, MessageError) as e:
             raise Garbled(str(e)) from e
 
@@ -118,6 +147,7 @@ def make_service(
     inputs: Mapping[str, Any],
     fault: Fault | None = None,
     threads: int | None = None,
+    signer: Signer | None = None,
 ) -> Service:
     """Run a program on inputs and stand for what came out, or for a lie. InputError where inputs or
     fault do not fit."""
@@ -131,7 +161,7 @@ def make_service(
     if program.graph.states:
         raise ReeError("a training step has no party: serve the run")
     run, instance = run_of(program, arrays, threads)
-    return service_of(program, run, instance, env, fault)
+    return service_of(program, run, instance, env, fault, signer)
 
 
 def service_of(
@@ -140,12 +170,13 @@ def service_of(
     instance: Instance,
     symbols: Mapping[str, int],
     fault: Fault | None = None,
+    signer: Signer | None = None,
 ) -> Service:
     """Stand for a run in memory, or for a lie about it; InputError where the fault does not fit."""
     party = _party(run, instance.digest, fault)
     bare = Terms(party.statement, program.program_hash, tuple(sorted(symbols.items())), bytes(32))
     terms = replace(bare, commitment=commitment_of(instance, bare, party.committed[VALUES].root))
-    return Service(program, party, terms)
+    return Service(program, party, terms, signer)
 
 
 def _party(run: Run, instance: bytes, fault: Fault | None) -> Party:
@@ -161,7 +192,9 @@ def _party(run: Run, instance: bytes, fault: Fault | None) -> Party:
         ) from e
 
 
-def run_service(path: str | Path, fault: Fault | None = None, at: int = 0) -> Service:
+def run_service(
+    path: str | Path, fault: Fault | None = None, at: int = 0, signer: Signer | None = None
+) -> Service:
     """Stand for a training run on disk; steps are made again from its checkpoints and kept batches. With a
     fault, lie in step `at` and go on from there. RunError where the run is not as it must be, InputError where
     the fault does not fit."""
@@ -196,7 +229,7 @@ def run_service(path: str | Path, fault: Fault | None = None, at: int = 0) -> Se
     party = RunParty(step, header.initial_root, records, replay)
     terms = Terms(party.statement, step.program_hash, (), History(header, records).commitment,
                   header.seed % 2**64)  # fmt: skip
-    return Service(step.program, party, terms)
+    return Service(step.program, party, terms, signer)
 
 
 def check_fault(scope: ProgramScope, f: Fault) -> None:

@@ -17,8 +17,11 @@ from ree.errors import DisputeError
 from ree.files import atomic_file
 from ree.verde.messages import (
     MAX_MESSAGE,
+    OPTIONAL_SIGNATURE,
     TERMS,
+    Dispute,
     MessageError,
+    Signed,
     Terms,
     canonical,
     encode_move,
@@ -45,6 +48,10 @@ class Header:
     limit: int
     move_limit: int
 
+    @property
+    def dispute(self) -> Dispute:
+        return Dispute(self.defender, self.challenger)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -54,6 +61,7 @@ class Record:
     player: str
     time: int
     move: Move | None = None
+    signature: bytes = b""
     text: str = ""
     final: bool = False
 
@@ -68,7 +76,11 @@ class Transcript:
 
     @property
     def moves(self) -> list[Move]:
-        return [r.move for r in self.records if r.move is not None]
+        return [m.move for m in self.signed]
+
+    @property
+    def signed(self) -> list[Signed]:
+        return [Signed(r.move, r.signature) for r in self.records if r.move is not None]
 
     @classmethod
     def open(cls, path: str | Path, header: Header) -> Transcript:
@@ -165,19 +177,20 @@ def _header_of(value: Any) -> Header:
 
 def _record_value(r: Record) -> dict[str, Any]:
     return {"player": r.player, "time": r.time, "text": r.text, "final": r.final,
-            "move": None if r.move is None else move_value(r.move)}  # fmt: skip
+            "move": None if r.move is None else move_value(r.move),
+            "signature": OPTIONAL_SIGNATURE.encode(r.signature)}  # fmt: skip
 
 
 def _record_of(value: Any) -> Record:
-    fields(value, ("player", "time", "text", "final", "move"), "record")
+    fields(value, ("player", "time", "text", "final", "move", "signature"), "record")
     if value["player"] not in PLAYERS:
         raise MessageError("player: expected defender or challenger")
     if not isinstance(value["text"], str) or not isinstance(value["final"], bool):
         raise MessageError("record: expected text and final")
     move = None if value["move"] is None else move_of(value["move"])
-    return Record(
-        value["player"], _time(value["time"], "time"), move, value["text"], value["final"]
-    )
+    signature = OPTIONAL_SIGNATURE.decode(value["signature"], "signature")
+    return Record(value["player"], _time(value["time"], "time"), move, signature, value["text"],
+                  value["final"])  # fmt: skip
 
 
 @dataclass(frozen=True)

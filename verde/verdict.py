@@ -1,13 +1,15 @@
 """Verdicts: a decided dispute as a file that anyone replays with nothing but the artifact.
 
-    digest    SHA-256 over all that follows
-    terms     what the defender stood for: statement, program, symbols, commitment
-    moves     every move, in order
-    winner    "defender" or "challenger"
-    reason    what decided
+    digest      SHA-256 over all that follows
+    terms       what the defender stands for: statement, program, symbols, commitment, key, signature
+    challenger  what the challenger stands for
+    moves       every move, in order
+    signatures  of the moves, each by its player's key
+    winner      "defender" or "challenger"
+    reason      what decided
 
-A verdict shows that whoever stood for these terms and made these moves wins or loses. That the defender
-did so is not in the file: it is shown by what the defender published, or by the chain.
+A verdict shows that the owners of the two keys stood for these terms and made these moves, and who wins. Whose
+the keys are is not in the file: it is shown by what the parties published.
 """
 
 from __future__ import annotations
@@ -27,8 +29,12 @@ from ree.traces.trace import io_root_of, ops_root
 from ree.verde.game import Game
 from ree.verde.messages import (
     MAX_REQUEST,
+    OPTIONAL_TERMS,
+    SIGNATURES,
     TERMS,
+    Dispute,
     MessageError,
+    Signed,
     Terms,
     canonical,
     envelope,
@@ -48,18 +54,21 @@ from ree.verde.moves import (
     Statement,
 )
 from ree.verde.scope import ProgramScope
+from ree.verde.signing import Unsigned, history_of
 
 TIMEOUT = "timeout"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A decided dispute."""
+    """A decided dispute. Without the challenger's terms and the signatures it does not show who moved."""
 
     terms: Terms
     moves: tuple[Move, ...]
     winner: str
     reason: str
+    challenger: Terms | None = None
+    signatures: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ class Finding:
 def encode_verdict(v: Verdict) -> bytes:
     """The file's bytes."""
     body = {"kind": "verdict", "v": VERSION, "terms": TERMS.encode(v.terms),
-            "moves": [move_value(m) for m in v.moves], "winner": v.winner, "reason": v.reason}  # fmt: skip
+            "challenger": OPTIONAL_TERMS.encode(v.challenger), "moves": [move_value(m) for m in v.moves],
+            "signatures": SIGNATURES.encode(v.signatures), "winner": v.winner, "reason": v.reason}  # fmt: skip
     return canonical({**body, "digest": hashlib.sha256(canonical(body)).hexdigest()})
 
 
@@ -82,14 +92,18 @@ def decode_verdict(data: bytes) -> tuple[Verdict, bool]:
     """The verdict of a file, and whether its digest is right; MessageError for a malformed one."""
     value = parse(data.removesuffix(b"\n"), MAX_REQUEST, "verdict")
     envelope(value, ("verdict",), "verdict")
-    fields(value, ("kind", "v", "digest", "terms", "moves", "winner", "reason"), "verdict")
+    fields(value, ("kind", "v", "digest", "terms", "challenger", "moves", "signatures", "winner", "reason"),
+           "verdict")  # fmt: skip
     for name in ("winner", "reason", "digest"):
         if not isinstance(value[name], str):
             raise MessageError(f"{name}: expected text")
     digest = value.pop("digest")
     same = digest == hashlib.sha256(canonical(value)).hexdigest()
-    terms = TERMS.decode(value["terms"], "terms")
-    return Verdict(terms, tuple(moves_of(value["moves"])), value["winner"], value["reason"]), same
+    challenger = OPTIONAL_TERMS.decode(value["challenger"], "challenger")
+    signatures = SIGNATURES.decode(value["signatures"], "signatures")
+    verdict = Verdict(TERMS.decode(value["terms"], "terms"), tuple(moves_of(value["moves"])), value["winner"],
+                      value["reason"], challenger, signatures)  # fmt: skip
+    return verdict, same
 
 
 def write_verdict(path: str | Path, v: Verdict) -> None:
@@ -162,15 +176,15 @@ class Rules:
                 raise IllegalMove("the values are not those of the trace")
         return self.game.apply(s, move)
 
-    def replay(self, moves: Sequence[Move]) -> State:
-        """The state after moves; IllegalMove names the one that is none."""
-        s = self.start()
+    def states(self, moves: Sequence[Move]) -> list[State]:
+        """The states before and after each move; IllegalMove names the one that is none."""
+        out = [self.start()]
         for i, move in enumerate(moves):
             try:
-                s = self.apply(s, move)
+                out.append(self.apply(out[-1], move))
             except IllegalMove as e:
                 raise IllegalMove(f"move {i}: {e}") from e
-        return s
+        return out
 
 
 def check_verdict(v: Verdict, program: Program, inputs: bytes | None = None) -> Finding:
@@ -185,9 +199,10 @@ def check_verdict(v: Verdict, program: Program, inputs: bytes | None = None) -> 
             raise DisputeError(f"the inputs are not the dispute's: expected root {about.inputs.hex()}, "
                                f"got {inputs.hex()}")  # fmt: skip
     try:
-        s = rules.replay(v.moves)
+        states = rules.states(v.moves)
     except IllegalMove as e:
         return Finding(False, str(e))
+    s = states[-1]
     if s.phase is not Phase.OVER:
         late = (
             v.reason == TIMEOUT and v.winner != s.player and v.winner in ("defender", "challenger")
@@ -198,7 +213,22 @@ def check_verdict(v: Verdict, program: Program, inputs: bytes | None = None) -> 
         return Finding(False, text, s)
     if (s.winner, s.reason) != (v.winner, v.reason):
         return Finding(False, f"the moves lead to: the {s.winner} wins, {s.reason}", s)
+    if missing := _unsigned(v, [x.player for x in states[:-1]]):
+        text = f"{missing}: it does not show who moved; the moves lead to: the {s.winner} wins, {s.reason}"
+        return Finding(False, text, s)
     return Finding(True, f"the {s.winner} wins: {s.reason}", s)
+
+
+def _unsigned(v: Verdict, players: list[str]) -> str:
+    """What is not signed by whom it should be; empty if all is."""
+    if v.challenger is None or len(v.signatures) != len(v.moves):
+        return "its moves are not signed"
+    try:
+        history_of(Dispute(v.terms, v.challenger), players,
+                   [Signed(*x) for x in zip(v.moves, v.signatures, strict=True)])  # fmt: skip
+    except Unsigned as e:
+        return str(e)
+    return ""
 
 
 def check_verdict_file(path: str | Path, program: Program, inputs: bytes | None = None) -> Finding:

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +20,13 @@ from ree.verde.moves import Phase
 from ree.verde.referee import Referee, check_terms
 from ree.verde.scope import ROW, VALUES, RowScope
 from ree.verde.service import Local, make_service
+from ree.verde.signing import Signer, load_signer
 from ree.verde.transcript import Header, Transcript
 from ree.verde.verdict import Rules
 
 LINEAR, GELU, PERMUTE, SOFTMAX, GREATER, ARGMAX = range(6)  # values of the program
+HOME = Path(tempfile.mkdtemp(prefix="ree-parties-"))  # where parties have their key
+KEY = HOME / "ree" / "party.key"
 NAMES = ["linear", "gelu", "permute", "softmax", "greater", "argmax"]
 
 
@@ -42,7 +47,7 @@ def program():
 
 @pytest.fixture(scope="session")
 def honest(program):
-    return make_service(program, program.examples, threads=1)
+    return make_service(program, program.examples, threads=1, signer=load_signer(KEY))
 
 
 def faults(scope):
@@ -62,7 +67,7 @@ def faults(scope):
 
 @pytest.fixture(scope="session")
 def liars(program, honest):
-    found = {name: make_service(program, program.examples, f, 1)
+    found = {name: make_service(program, program.examples, f, 1, Signer(bytes(32)))
              for name, f in faults(honest.party.run.scope).items()}  # fmt: skip
     for name, liar in found.items():
         check_terms(liar.terms, honest.terms)
@@ -109,7 +114,7 @@ class PartyProcess:
 
     def __init__(self, artifact, *options, port=0):
         command = [sys.executable, "-P", "-m", "ree.cli", "party", "serve", str(artifact), "--json"]
-        env = {**os.environ, "REE_NUM_THREADS": "1"}
+        env = {**os.environ, "REE_NUM_THREADS": "1", "XDG_CONFIG_HOME": str(HOME)}
         self.process = subprocess.Popen([*command, "--port", str(port), *options], env=env, text=True,
                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
         lines = []

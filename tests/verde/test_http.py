@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,14 @@ from ree.cli import main
 from ree.errors import DisputeError
 from ree.verde import moves as m
 from ree.verde.http_client import HttpTransport
-from ree.verde.messages import MAX_MESSAGE, MAX_REQUEST, decode_move, encode_request
+from ree.verde.messages import (
+    MAX_ANSWER,
+    MAX_REQUEST,
+    Dispute,
+    Signed,
+    decode_signed,
+    encode_request,
+)
 from ree.verde.referee import Garbled, Silent
 
 ENV = {**os.environ, "REE_NUM_THREADS": "1"}  # of processes
@@ -198,7 +206,10 @@ def test_a_server_answers_what_it_should(served, honest):
     way = HttpTransport(url)
     assert way.terms(5) == honest.terms
     statement = honest.terms.statement
-    assert isinstance(decode_move(way.ask(statement, [], 5)), m.Open)
+    dispute = Dispute(
+        honest.terms, honest.signer.terms(replace(honest.terms, commitment=bytes(32)))
+    )
+    assert isinstance(decode_signed(way.ask(dispute, [], 5)).move, m.Open)
 
     def post(data, headers=None):
         import http.client
@@ -214,15 +225,12 @@ def test_a_server_answers_what_it_should(served, honest):
     assert post(b"")[0] == 400
     assert post(b"[" * 100_000)[0] == 400
     assert post(b"\x00" * 1000)[0] == 400
-    other = m.Statement(*[bytes(32)] * 5)
-    assert post(encode_request(other, []))[0] == 409
-    assert post(encode_request(statement, [m.Point(0)]))[0] == 409  # no dispute of this kind
-    first = decode_move(way.ask(statement, [], 5))
-    assert post(encode_request(statement, [first, m.Point(7)]))[0] == 409
-    outputs = m.Statement(
-        statement.instance, statement.inputs, statement.weights, statement.states, bytes(32)
-    )
-    assert post(encode_request(outputs, []))[0] == 409  # it does not stand for other outputs
+    other = replace(honest.terms, statement=m.Statement(*[bytes(32)] * 5))
+    for stranger in (other, replace(other, statement=statement, signature=bytes(64))):
+        assert post(encode_request(Dispute(stranger, stranger), []))[0] == 409
+    assert post(encode_request(dispute, [Signed(m.Point(0))]))[0] == 409  # no dispute of this kind
+    first = decode_signed(way.ask(dispute, [], 5))
+    assert post(encode_request(dispute, [first, Signed(m.Point(7))]))[0] == 409
     try:
         status, _ = post(b" " * (MAX_REQUEST + 1))
         assert status == 413
@@ -239,7 +247,7 @@ def test_a_gigabyte_is_not_read(capsys, artifact, served, answers, tmp_path):
     for head in (b"Content-Length: 1073741824\r\n\r\n", b"\r\n"):
         url = answers(HEAD + head, *forever)
         start = time.monotonic()
-        with pytest.raises(Garbled, match=f"more than {MAX_MESSAGE} bytes"):
+        with pytest.raises(Garbled, match=f"more than {MAX_ANSWER} bytes"):
             HttpTransport(url).terms(20)
         assert time.monotonic() - start < 5
         code, data, err = dispute(capsys, artifact, url, served[0].url, tmp_path / "v")

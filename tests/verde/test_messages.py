@@ -11,16 +11,21 @@ from ree.verde.messages import (
     KINDS,
     MAX_MESSAGE,
     MOVES,
+    Dispute,
     MessageError,
+    Signed,
     Terms,
     canonical,
     decode_move,
     decode_request,
+    decode_signed,
     decode_terms,
     encode_move,
     encode_request,
+    encode_signed,
     encode_terms,
 )
+from ree.verde.signing import process_signer
 
 digest = st.binary(min_size=32, max_size=32)
 leaf = st.binary(min_size=512, max_size=512)
@@ -72,13 +77,24 @@ def test_a_move_comes_back(move):
 )
 def test_terms_come_back(statement, program, seed, symbols):
     terms = Terms(statement, program, tuple(sorted(symbols.items())), program, seed)
-    assert decode_terms(encode_terms(terms)) == terms
+    for t in (terms, process_signer().terms(terms)):
+        assert decode_terms(encode_terms(t)) == t
 
 
 @settings(max_examples=20, deadline=None)
-@given(STATEMENT, st.lists(MOVE, max_size=4))
-def test_a_request_comes_back(statement, moves):
-    assert decode_request(encode_request(statement, moves)) == (statement, moves)
+@given(STATEMENT, st.lists(MOVE, max_size=4), st.sampled_from([b"", bytes(64)]))
+def test_a_request_comes_back(statement, moves, signature):
+    terms = Terms(statement, bytes(32), (), bytes(32))
+    dispute = Dispute(process_signer().terms(terms), terms)
+    signed = [Signed(x, signature) for x in moves]
+    assert decode_request(encode_request(dispute, signed)) == (dispute, signed)
+    for x in signed:
+        assert decode_signed(encode_signed(x)) == x
+    if moves:
+        value = json.loads(encode_request(dispute, signed))
+        value["signatures"].pop()
+        with pytest.raises(MessageError, match=f"signatures: expected {len(moves)}"):
+            decode_request(canonical(value))
 
 
 @settings(max_examples=300, deadline=None)
@@ -98,7 +114,7 @@ def test_a_damaged_message_is_refused_or_another_move(move, data):
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=64) | ANY_JSON.map(lambda x: json.dumps(x).encode()))
 def test_garbage_is_refused(data):
-    for decode in (decode_move, decode_request, decode_terms):
+    for decode in (decode_move, decode_signed, decode_request, decode_terms):
         with pytest.raises(MessageError):
             decode(data)
 

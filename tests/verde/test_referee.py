@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ree.errors import DisputeError
 from ree.program import Program
 from ree.verde import moves as m
-from ree.verde.messages import encode_move
+from ree.verde.messages import Signed, encode_move, encode_signed
 from ree.verde.referee import (
     MAX_GARBAGE,
     Garbled,
@@ -52,10 +52,10 @@ class Way:
         self.answer = answer or (lambda n, ask: ask())
         self.asked = 0
 
-    def ask(self, statement, moves, seconds):
+    def ask(self, dispute, moves, seconds):
         self.clock.now += self.seconds
         self.asked += 1
-        return self.answer(self.asked, lambda: Local(self.service).ask(statement, moves, seconds))
+        return self.answer(self.asked, lambda: Local(self.service).ask(dispute, moves, seconds))
 
 
 def slow(referee_of, defender, challenger, limit=60.0, defends=None, challenges=None):
@@ -148,6 +148,9 @@ def garbage():
         st.binary(max_size=80),
         st.sampled_from([b"", b"{}", b"null", b"[" * 5000, b"\x00" * 600_000]),
         st.builds(lambda i: encode_move(m.Point(i)), st.integers(0, 2**32 - 1)),
+        st.builds(
+            lambda i: encode_signed(Signed(m.Point(i), bytes(64))), st.integers(0, 2**32 - 1)
+        ),
         st.just(encode_move(m.Reveal((bytes(32),) * 16))),
         st.just(encode_move(m.Prove(()))),
         st.just(encode_move(m.Open(bytes(32)))),
@@ -194,7 +197,7 @@ def test_garbage_counts_per_turn(honest, liars, referee_of):
 
 def test_other_values_than_those_of_the_trace(honest, liars, referee_of):
     def other(n, ask):
-        return encode_move(m.Open(bytes(32)))
+        return encode_signed(honest.signer.move("defender", r.history, m.Open(bytes(32))))
 
     r = slow(referee_of, honest, liars["gelu"], defends={"answer": other})
     assert r.run().reason == "timeout"
@@ -230,7 +233,8 @@ def test_a_restart_of_anyone_at_any_step(program, honest, liars, tmp_path, verdi
                 break
             with open(path, "ab") as f:  # killed while writing the next line
                 f.write(torn)
-        got = Verdict(header.defender, tuple(t.moves), r.state.winner, r.state.reason)
+        got = Verdict(header.defender, tuple(t.moves), r.state.winner, r.state.reason, header.challenger,
+                      tuple(x.signature for x in t.signed))  # fmt: skip
         assert got == want
 
 

@@ -77,6 +77,8 @@ def test_a_verdict_that_was_altered_and_sealed_again(program, honest, liars, ver
         if isinstance(move, m.Point):
             assert not follows(moves=(*v.moves[:i], m.Point(move.index + 1), *v.moves[i + 1 :]))
     assert not follows(moves=(*v.moves, m.Point(0)))
+    assert not follows(signatures=())
+    assert not follows(challenger=None)
     terms = copy.copy(v.terms)
     object.__setattr__(terms, "commitment", bytes(32))
     assert not follows(terms=terms)
