@@ -74,14 +74,16 @@ def capture(
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    rearranged: bool = False,
 ) -> Captured:
     """The canonical graph of a module called with example inputs.
 
+    rearranged: an example was not contiguous and has been made so; code that reads layouts is refused.
     Raises CaptureError when torch.export fails, UnsupportedError when operators are missing.
     """
     args, kwargs = tuple(args), dict(kwargs or {})
     with one_at_a_time(), without_gradients(module):
-        exported = export(module, args, kwargs, dynamic_shapes)
+        exported = export(module, args, kwargs, dynamic_shapes, rearranged=rearranged)
     program = exported.program
     structure = structure_of(program, module.forward)
     examples = examples_of(args, kwargs, program.call_spec.in_spec)

@@ -39,15 +39,15 @@ class Exported:
 def export(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any = None,
     gradients: bool = False, model: torch.nn.Module | None = None,
-    functions: tuple[Callable[..., Any], ...] = (),
+    functions: tuple[Callable[..., Any], ...] = (), rearranged: bool = False,
 ) -> Exported:  # fmt: skip
-    """The graph of a module as it stands; model and functions as in `followed`. CaptureError."""
+    """The graph of a module as it stands; what follows `gradients` as in `followed`. CaptureError."""
 
     def once(allowed: Mapping[str, Any] | None) -> tuple[torch.export.ExportedProgram, Pass]:
         with (
             one_at_a_time(), quiet(), caches_as_tuples(module), torch.inference_mode(False),
             torch.set_grad_enabled(gradients),
-            followed(module, gradients, model, functions, allowed) as seen,
+            followed(module, gradients, model, functions, rearranged, allowed) as seen,
         ):  # fmt: skip
             program = torch.export.export(
                 module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes

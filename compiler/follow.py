@@ -55,13 +55,14 @@ def settled(changed: Pass) -> Iterator[None]:
 @contextmanager
 def followed(
     root: torch.nn.Module, gradients: bool, model: torch.nn.Module | None = None,
-    functions: tuple[Callable[..., Any], ...] = (), allowed: Mapping[str, Any] | None = None,
+    functions: tuple[Callable[..., Any], ...] = (), rearranged: bool = False,
+    allowed: Mapping[str, Any] | None = None,
 ) -> Iterator[Pass]:  # fmt: skip
     """While open, root.forward keeps to what a program can hold.
 
-    model: the part of root whose names the user knows; functions: those that forward calls; allowed: the
-    only attributes that may change. The module is left as it was. CaptureError names the line of what is
-    neither followed nor kept.
+    model: the part of root whose names the user knows; functions: those that forward calls; rearranged:
+    inputs do not lie in memory as the caller's do; allowed: the only attributes that may change. The module
+    is left as it was. CaptureError names the line of what is neither followed nor kept.
     """
     inner, pass_ = root.forward, Pass()
     watched = model or root
@@ -71,7 +72,7 @@ def followed(
     @functools.wraps(inner)
     def forward(*args: Any, **kwargs: Any) -> Any:
         state = ModuleState(watched, *functions)
-        watch = Watch(watched, gradients, flat((args, kwargs)))
+        watch = Watch(watched, gradients, flat((args, kwargs)), rearranged)
         try:
             with watch:
                 out = inner(*args, **kwargs)

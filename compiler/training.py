@@ -77,6 +77,7 @@ def capture_step(
     batch: Sequence[torch.Tensor],
     seed: int = 0,
     accumulate: int = 1,
+    rearranged: bool = False,
 ) -> CapturedStep:
     """The graph of one step on batches shaped like `batch`.
 
@@ -93,6 +94,7 @@ def capture_step(
             gradients=True,
             model=model,
             functions=(loss,),
+            rearranged=rearranged,
         )
     s = _Step(exported, model, optimizer, seed)
     inputs = [s.m.builder.input(_type_of(x)) for x in batch]

@@ -41,6 +41,9 @@ _GRADIENT = {
     Tensor.grad.__set__: "a gradient (.grad) assigned in the forward pass",
     Tensor.detach_: "detach_, which detaches in place",
 }
+# what these say of an input depends on how it lies in memory
+_LAYOUT = (Tensor.stride, Tensor.storage_offset, Tensor.is_contiguous, Tensor.as_strided, torch.as_strided,
+           Tensor.untyped_storage)  # fmt: skip
 _NORMS: dict[Any, tuple[str, ...]] = {
     F.batch_norm: ("input", "running_mean", "running_var", "weight", "bias", "training"),
     F.instance_norm: ("input", "running_mean", "running_var", "weight", "bias", "use_input_stats"),
@@ -109,10 +112,12 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
     """
 
     def __init__(
-        self, module: torch.nn.Module, gradients: bool, inputs: Iterable[Tensor] = ()
-    ) -> None:
+        self, module: torch.nn.Module, gradients: bool, inputs: Iterable[Tensor] = (),
+        rearranged: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.gradients = gradients
+        self.rearranged = rearranged
         self.owned = {id(t): name for name, t in _tensors(module)}
         self.stores = {_store(t): INPUT for t in inputs}
         self.stores.update((_store(t), name) for name, t in _tensors(module))
@@ -129,6 +134,8 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
         if torch.compiler.is_dynamo_compiling():
             return func(*args, **kwargs)  # torch.cond traces its branches, this mode with them
         given = list(flat((args, kwargs)))
+        if self.rearranged and func in _LAYOUT and _is_users(sys._getframe(1).f_code.co_filename):
+            self._refuse_layout(given)
         if self.gradients:
             if func == Tensor.data.__get__:
                 func = Tensor.detach  # the same, and torch.export follows it
@@ -194,6 +201,13 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
             ):
                 raise CaptureError(f"saved_tensors_hooks are not part of a training step{at(here())}",
                                    "they could change the gradient")  # fmt: skip
+
+    def _refuse_layout(self, given: list[Tensor]) -> None:
+        if any(self.stores.get(_store(t)) == INPUT for t in given):
+            raise CaptureError(
+                f"how an input lies in memory is read{at(here())}, and an example is not contiguous",
+                "give a contiguous example: x.contiguous()",
+            )
 
     def refuse_function(self, t: Tensor) -> None:
         """CaptureError if t comes from an autograd function of the user's."""

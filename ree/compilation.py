@@ -25,7 +25,7 @@ def compile(
     dynamic_shapes: as torch.export's. Raises CaptureError, UnsupportedError.
     """
     import torch
-    from torch.utils._pytree import tree_map
+    from torch.utils._pytree import tree_leaves, tree_map
 
     if not isinstance(module, torch.nn.Module):
         raise CaptureError(f"expected a torch.nn.Module, got {type(module).__name__}",
@@ -41,10 +41,14 @@ def compile(
     else:
         args, kwargs = tuple(example_inputs), {}
     # the examples' memory layout must not become a condition on later inputs
-    args, kwargs = tree_map(dense, (args, kwargs))
-    captured = capture(module, args, kwargs, dynamic_shapes)
-    given = zip(captured.input_names, captured.examples, strict=True)
-    examples = {name: to_numpy(t.contiguous()) for name, t in given}
+    given = (args, kwargs)
+    args, kwargs = tree_map(dense, given)
+    rearranged = any(
+        a is not b for a, b in zip(tree_leaves((args, kwargs)), tree_leaves(given), strict=True)
+    )
+    captured = capture(module, args, kwargs, dynamic_shapes, rearranged)
+    kept = zip(captured.input_names, captured.examples, strict=True)
+    examples = {name: to_numpy(t.contiguous()) for name, t in kept}
     names = Names(captured.input_names, captured.output_names, captured.weight_names,
                   structure=captured.structure)  # fmt: skip
     return Program(captured.graph, names, captured.weights, examples)

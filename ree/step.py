@@ -66,7 +66,8 @@ def compile_step(
     if type(accumulate) is not int or accumulate < 1:
         raise InputError(f"accumulate: expected at least 1, got {str(accumulate)[:40]}")
     batch = [dense(x) for x in example_batch]
-    c = capture_step(model, loss, optimizer, batch, seed, accumulate)
+    rearranged = any(a is not b for a, b in zip(batch, example_batch, strict=True))
+    c = capture_step(model, loss, optimizer, batch, seed, accumulate, rearranged)
     outputs = (*(f"new.{n}" for n in c.state_names), "loss")
     names = Names(c.input_names, outputs, c.weight_names, c.state_names)
     return Step(

@@ -291,6 +291,22 @@ def test_inputs_that_are_not_dense():
             ree.compile(Apply(lambda t: t), t)
 
 
+def test_layouts_of_inputs_that_were_rearranged():
+    given = torch.arange(6.0).view(2, 3).t()
+    for reads in (
+        lambda t: t.as_strided((2, 2), (1, 2)),
+        lambda t: t + t.stride(0),
+        lambda t: t + t[:, 1:].storage_offset(),
+        lambda t: t.t() if t.is_contiguous() else t + 1,
+    ):
+        with pytest.raises(
+            CaptureError, match="how an input lies in memory is read at test_torch_op"
+        ):
+            ree.compile(Apply(reads), given)
+        ree.compile(Apply(reads), given.contiguous())
+    check(lambda t: F.softmax(t, 0) @ t.T, given)
+
+
 def test_softmax_of_a_number():
     for dim in (0, -1):
         check(lambda a, d=dim: (F.softmax(a, d), F.softmin(a, d), F.log_softmax(a, d)), x()[0, 0])
