@@ -74,7 +74,7 @@ def _check(
         own += len(rule_bytes(b)) if opdef.get(b.op).index_rule else 0
     code = len(microcode(b)) if b is not None and kind is Form.POINTWISE else 0
     prove = own + ENTRIES.get(kind, 0) * ENTRY + max(sum(reads), code + 3 * ENTRY if code else 0)
-    derive = own + code + len(ways.shown) + ENTRY
+    derive = own + code + len(ways.shown) + (2 if kind is Form.SORT else 1) * ENTRY
     hops = max((len(w.hops) for w in ways.ways), default=0)
     if max(prove, derive) > MAX_MOVE or sum(blobs) + 3 > MAX_BLOBS or hops > MAX_HOPS:
         return [f"{name}: a proof of {max(prove, derive)} bytes, {sum(blobs) + 3} rules and {hops} moves does "

@@ -299,6 +299,8 @@ class Evidence:
             m.last.leaf,
             proof(m.last.proof),
         ]
+        if m.first is not None:
+            rest += [m.first.leaf, proof(m.first.proof)]
         return bundle([ways.encode(), *self._blobs(s, counted=True)], rest)
 
     def _rows(self, s: State, m: Rows) -> bytes:

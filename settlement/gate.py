@@ -22,10 +22,10 @@ from ree.verde.game import Game
 from ree.verde.party import Party
 from ree.verde.rehearsal import Step, rehearse
 from ree.verde.run_party import RunParty
-from ree.verde.scope import VALUES, ProgramScope
+from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
 
 MARGIN = 4  # an answer in rehearsal may take this part of the time that the job gives for one
-# of a value: its array, one copy while it is opened or hashed, and the tree over its bytes, an eighth
+# of a value or a derivation: its array and the tree over its bytes, an eighth
 KEPT = 9 / 8
 
 
@@ -70,7 +70,25 @@ def memory(instance: Instance) -> Need:
     values = sum(t.nbytes for v, t in enumerate(types) if not scope.is_move(VALUES, v))
     given = sum(t.nbytes for t in (*g.inputs, *g.weights, *g.states))
     largest = max((t.nbytes for t in (*types, *g.inputs, *g.weights, *g.states)), default=0)
-    return Need("memory", int(KEPT * (values + given)) + largest, available(), "bytes")
+    kept = values + given + longest(scope)
+    return Need("memory", int(KEPT * kept) + largest, available(), "bytes")
+
+
+def longest(scope: ProgramScope) -> int:
+    """Bytes of the longest derivation of a value, of which a party holds one at a time."""
+    most = 0
+    for v, t in enumerate(scope.graph.value_types()):
+        if scope.is_move(VALUES, v) or t.numel == 0:
+            continue
+        program = scope.row_program(VALUES, v)
+        if program is None:
+            made = [scope.derivation(VALUES, v, t.numel - 1)]  # no element has a longer one
+        else:
+            inner = RowScope(scope, (VALUES, v, 0), program)
+            made = [inner.derivation(ROW, i, inner.type(ROW, i).numel - 1) for i in range(inner.count(ROW))
+                    if not inner.is_move(ROW, i) and inner.type(ROW, i).numel]  # fmt: skip
+        most = max([most, *(d.count * d.width for d in made)])
+    return most
 
 
 def available() -> int:

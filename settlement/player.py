@@ -55,30 +55,25 @@ class VerdePlayer:
             Node(kind, hash_, numbers[4], head[6], numbers[5]) if kind else None,
             leaf_index=numbers[6], entries=_some(entries), entry=numbers[7],
         )  # fmt: skip
-        s = replace(s, first=self._first(s, standing.moves))
+        s = replace(s, chosen=self._chosen(s, standing.moves))
         return self._shown(s, standing.moves[-1] if standing.moves else b"")
 
-    def _first(self, s: State, moves: Sequence[bytes]) -> tuple[int, bytes] | None:
-        """Level and hash of the last subtree shown that has the entries' first leaf, where the descent has
-        left it: what the rules note as `State.first`."""
+    def _chosen(self, s: State, moves: Sequence[bytes]) -> int:
+        """What the defender has chosen, as it stands in the leaf that its DERIVE opens last; -1 if nothing."""
         if s.phase is Phase.PICK and s.node is not None and s.node.kind == "entries":
-            level, index = s.node.level, s.node.index
+            level = s.node.level
         elif s.phase is Phase.ENTRY:
-            level, index = 0, s.leaf_index
+            level = 0
         else:
-            return None
-        low = self._depth(s)
-        picks = -(-(low - level) // FAN)  # so far, each after a reveal
-        for i in range(picks):
-            low = max(low - FAN, 0)
-            if index >> (low - level):
-                return low, moves[2 * i - 2 * picks - 1][:32]
-        return None
-
-    def _depth(self, s: State) -> int:
-        """Levels of the tree of a derivation's entries."""
+            return -1
         d = self.evidence.game.derivation(s)
-        return depth(body_leaves(d.count * d.width))
+        if not d.chosen:
+            return -1
+        top = depth(body_leaves(d.count * d.width))
+        # reveals and picks so far, then the reveal or the leaf that is shown
+        since = 2 * -(-(top - level) // FAN) + (1 if top else 0)
+        raw = moves[-1 - since][-(_LEAF + 1 + 32 * top) :]
+        return int.from_bytes(raw[: d.width], "little")
 
     def _shown(self, s: State, shown: bytes) -> State:
         """With what the move before has shown, of which the contract keeps a hash."""

@@ -1,74 +1,123 @@
-"""All entries of a contraction or a sum at once, for parties: the same bits as operation after operation.
-
-float32 arithmetic is done in float64: a product of two is exact there, and a sum that is rounded to odd in
-float64 and then to nearest in float32 is rounded once.
-"""
+"""All entries of a long derivation at once, for parties: block after block by the kernels in
+csrc/ops/derive.inl, the same bits as operation after operation."""
 
 from __future__ import annotations
 
-import math
-import struct
-from array import array
+from collections.abc import Callable
+from math import ceil
 
 import numpy as np
 
-from ree.kernels.numerics import F32, SEGMENT, SUM_BLOCK, SUM_LANES, canonical_nan
+from ree import _core, settings
+from ree.kernels.numerics import SEGMENT, SUM_BLOCK, SUM_LANES, canonical_nan
 from ree.kernels.opdef import Array
 
-
-def contraction(a: Array, b: Array) -> list[int]:
-    """Segments of fused multiply-adds from +0, each followed by its addition to the total, as bits."""
-    out = array("f", bytes(4 * (len(a) + -(-len(a) // SEGMENT))))
-    with np.errstate(invalid="ignore"):
-        products = (a.astype(np.float64) * b.astype(np.float64)).tolist()
-    total, i = 0.0, 0
-    for start in range(0, len(products), SEGMENT):
-        acc = 0.0
-        for p in products[start : start + SEGMENT]:
-            s = p + acc
-            z = s - acc
-            e = (acc - (s - z)) + (p - z)  # what s lacks
-            if e != 0.0 and e == e:
-                s = _to_odd(s, e)
-            out[i] = s
-            acc = out[i]
-            i += 1
-        out[i] = total + acc  # two float32: no bit is lost that could matter
-        total = out[i]
-        i += 1
-    return _bits(np.frombuffer(out, np.float32))
+BLOCK = 1 << 20  # elements of a source that are gathered together: a multiple of both rules' blocks
+Row = Callable[[int, int], Array]  # the elements of a source from one reduction index to another
 
 
-def _to_odd(s: float, e: float) -> float:
-    """s + e, of which s is the nearest: the neighbour whose last bit is set."""
-    if struct.unpack("<q", struct.pack("<d", s))[0] & 1:
-        return s
-    return math.nextafter(s, math.inf if e > 0 else -math.inf)
+def contraction(a: Row, b: Row, n: int) -> Array:
+    """Segments of fused multiply-adds from +0, each followed by its addition to the total."""
+    out, total = np.empty(n + ceil(n / SEGMENT), np.uint32), np.zeros(1, np.float32)
+    for start, at in _blocks(n):
+        x, y = _f32(a(start, at)), _f32(b(start, at))
+        to = out[start + start // SEGMENT :]
+        _run("derive_contraction", [x, y, to, total], [at - start])
+    return out
 
 
-def lane_sums(source: Array) -> list[int]:
-    """Blocks of 1,024: additions to 64 lanes, then 63 folds; block results by the same rule, as bits."""
-    x, out = np.asarray(source, np.float32), list[F32]()
+def lane_sums(x: Row, n: int) -> Array:
+    """Blocks of 1,024: additions to 64 lanes, then 63 folds; block results by the same rule."""
+    levels = [n]
+    while levels[-1] > SUM_BLOCK:
+        levels.append(ceil(levels[-1] / SUM_BLOCK))
+    out = np.empty(sum(m + (SUM_LANES - 1) * ceil(m / SUM_BLOCK) for m in levels), np.uint32)
+    to, row = out, x
+    for m in levels:
+        results = np.empty(ceil(m / SUM_BLOCK), np.float32)
+        for start, at in _blocks(m):
+            place = start + start // SUM_BLOCK * (SUM_LANES - 1)
+            given = [_f32(row(start, at)), to[place:], results[start // SUM_BLOCK :]]
+            _run("derive_sum", given, [at - start])
+        to = to[m + (SUM_LANES - 1) * len(results) :]
+        row = _row(results)
+    return out
+
+
+def extreme(x: Row, n: int, greatest: bool) -> Array:
+    """The greatest or the least element so far."""
+    out, state = np.empty(n, np.uint32), np.full(1, -np.inf if greatest else np.inf, np.float32)
+    for start, at in _blocks(n):
+        _run("derive_extreme", [_f32(x(start, at)), out[start:], state], [at - start, greatest])
+    return out
+
+
+def argument(x: Row, n: int, greatest: bool) -> Array:
+    """The index of the best element so far."""
+    out, state = np.empty(n, np.uint64), np.zeros(2, np.int64)
+    for start, at in _blocks(n):
+        _run(
+            "derive_argument",
+            [_f32(x(start, at)), out[start:], state],
+            [at - start, greatest, start],
+        )
+    return out
+
+
+def running_sum(x: Row, n: int, dtype: np.dtype[np.generic]) -> Array:
+    """Additions in segments, each of which ends with its addition to the total of those before."""
+    name = "derive_cumsum_f32" if dtype == np.float32 else "derive_cumsum_i64"
+    out = np.empty(n + ceil(n / SEGMENT), f"u{dtype.itemsize}")
+    total = np.zeros(1, dtype)
+    for start, at in _blocks(n):
+        given = np.ascontiguousarray(x(start, at), dtype)
+        _run(name, [given, out[start + start // SEGMENT :], total], [at - start])
+    return out
+
+
+def places(key: Callable[[int, int], Array], n: int, index: int) -> Array:
+    """How many elements up to each come before that at `index`, by keys and then by index: n counts, u64."""
+    out, count, mine = np.empty(n, np.uint64), np.uint64(0), key(index, index + 1)[0]
+    for start, at in _blocks(n):
+        keys = key(start, at)
+        before = keys < mine
+        early = max(min(index, at) - start, 0)
+        before[:early] |= keys[:early] == mine
+        np.cumsum(before, dtype=np.uint64, out=out[start:at])
+        out[start:at] += count
+        count = out[at - 1]
+    return out
+
+
+def updates(first: Array, hit: Callable[[int, int], Array], row: Row, n: int, add: bool) -> Array:
+    """The element, then what it is after each update; hit: which updates are its own. first: of one element."""
+    out, now = np.empty(n + 1, first.dtype), first
+    out[0] = first[0]
     with np.errstate(all="ignore"):
-        while True:
-            results: list[F32] = []
-            for start in range(0, len(x), SUM_BLOCK):
-                block = x[start : start + SUM_BLOCK]
-                lanes = np.zeros(SUM_LANES, np.float32)
-                for at in range(0, len(block), SUM_LANES):
-                    part = block[at : at + SUM_LANES]
-                    lanes[: len(part)] += part
-                    out.append(lanes[: len(part)].copy())
-                while len(lanes) > 1:
-                    half = len(lanes) // 2
-                    lanes = lanes[:half] + lanes[half:]
-                    out.append(lanes)
-                results.append(lanes)
-            x = np.concatenate(results)
-            if len(x) == 1:
-                return _bits(np.concatenate(out))
+        for start, at in _blocks(n):
+            mine = hit(start, at)
+            chain = np.concatenate([now, row(start, at)[mine]])
+            if add:
+                chain = np.add.accumulate(chain, dtype=first.dtype)  # in order
+                chain = canonical_nan(chain) if chain.dtype == np.float32 else chain
+            out[start + 1 : at + 1] = chain[np.cumsum(mine)]
+            now = chain[-1:]
+    return out
 
 
-def _bits(x: F32) -> list[int]:
-    bits: list[int] = np.ascontiguousarray(canonical_nan(x)).view(np.uint32).tolist()
-    return bits
+def _row(x: Array) -> Row:
+    return lambda start, at: x[start:at]
+
+
+def _blocks(n: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
+
+
+def _f32(x: Array) -> Array:
+    return np.ascontiguousarray(x, np.float32)
+
+
+def _run(kernel: str, arrays: list[Array], params: list[int]) -> None:
+    plan = _core.Plan(settings.isa())
+    plan.add(kernel, list(range(len(arrays))), [int(p) for p in params])
+    plan.run(settings.pool(), [x.ctypes.data for x in arrays])

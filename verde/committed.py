@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from ree.kernels.opdef import Array
 from ree.program import fast_body_root
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
-from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, tensor_hash
+from ree.traces.tensor import LEAF_BYTES, tensor_hash
 from ree.traces.trace import tensor_leaf
-from ree.verde.moves import FAN, Node, Opening
+from ree.verde.moves import FAN, EntryOpening, Node, Opening
 from ree.verde.scope import Place
+
+KEPT_BYTES = 1 << 26
 
 
 class Tensors:
@@ -65,10 +67,47 @@ def descendants(tree: MerkleTree | BodyTree, node: Node) -> tuple[bytes, ...]:
     )  # fmt: skip
 
 
-def entry_leaves(entries: Sequence[int], width: int) -> list[bytes]:
-    """The leaves of a derivation whose entries have `width` bytes."""
-    raw = b"".join(e.to_bytes(width, "little") for e in entries)
-    return [body_leaf(raw, i) for i in range(body_leaves(len(raw)))]
+class Entries:
+    """The entries of a derivation, unsigned integers of its width, with the tree over their leaves."""
+
+    def __init__(self, bits: Array) -> None:
+        self.bits, self.tree = bits, BodyTree(bits)
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.bits.nbytes)
+
+    def __getitem__(self, i: int) -> int:
+        return int(self.bits[i])
+
+    def leaf_of(self, i: int) -> int:
+        """The leaf in which entry i is."""
+        return i * self.bits.itemsize // LEAF_BYTES
+
+    def leaf(self, index: int) -> bytes:
+        return self.tree.leaf(index)
+
+    def open(self, i: int) -> EntryOpening:
+        """The opening of entry i."""
+        at = self.leaf_of(i)
+        return EntryOpening(self.leaf(at), self.tree.prove(at))
+
+
+class Kept:
+    """The derivations looked at last, as many as take KEPT_BYTES, and one at least: a party is asked about the
+    same one several times."""
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Entries] = {}
+        self.clear = self._made.clear
+
+    def get(self, key: Hashable, make: Callable[[], Array]) -> Entries:
+        """The entries of this name."""
+        found = self._made.pop(key, None)
+        while found is None and sum(x.nbytes for x in self._made.values()) > KEPT_BYTES:
+            self._made.pop(next(iter(self._made)))
+        self._made[key] = found or Entries(make())
+        return self._made[key]
 
 
 def first_difference(theirs: bytes, mine: bytes, size: int) -> int:

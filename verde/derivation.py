@@ -95,9 +95,11 @@ Operation = Copy | Scalar | Call | Witness | Equal
 
 
 class Derivation(ABC):
-    """How one element of a bound operator comes about. `width`: bytes of an entry, 4 or 8."""
+    """How one element of a bound operator comes about. `width`: bytes of an entry, 4 or 8; `chosen`: whether
+    entry 0 is a Witness, opened with the derivation."""
 
     width = 8
+    chosen = False
 
     def __init__(self, node: Bound, element: int) -> None:
         self.node, self.element = node, element
@@ -111,9 +113,14 @@ class Derivation(ABC):
     def operation(self, i: int) -> Operation:
         """Operation i, 0 <= i < count."""
 
-    def entries(self, sources: Sequence[Array]) -> list[int]:
-        """Every entry, honestly: one operation after the other, or faster with the same bits."""
-        return run_all(self, sources)
+    def entries(self, sources: Sequence[Array]) -> Array:
+        """Every entry, honestly, as unsigned integers of `width` bytes: one operation after the other, or all
+        at once with the same bits."""
+        return self.packed(run_all(self, sources))
+
+    def packed(self, entries: Sequence[int] | Array) -> Array:
+        """Entries as an array of unsigned integers of `width` bytes."""
+        return np.asarray(entries, f"<u{self.width}")
 
     def choose(self, i: int, sources: Sequence[Array]) -> int:
         """What an honest defender puts where operation i is a Witness."""
@@ -136,6 +143,14 @@ def load_bits(raw: bytes, d: DType) -> int:
     if SCALAR[d] is T.I32:
         return int.from_bytes(raw, "little", signed=d is not DType.U8) & 0xFFFFFFFF
     return int.from_bytes(raw, "little")
+
+
+def loaded(x: Array) -> Array:
+    """`load_bits` of every element, as u64."""
+    d = DType.of(x.dtype)
+    if SCALAR[d] is T.I32:
+        return x.astype(np.int32).view(np.uint32).astype(np.uint64)
+    return np.ascontiguousarray(x).view(f"<u{d.size}").astype(np.uint64)
 
 
 def store_bits(bits: int, d: DType) -> bytes:

@@ -150,7 +150,7 @@ class Liar(Party):
             return false_rows(self.run, f)
         return super().row_values(owner)
 
-    def derived(self, s: State, d: Derivation, sources: Sequence[Array]) -> list[int]:
+    def derived(self, s: State, d: Derivation, sources: Sequence[Array]) -> Sequence[int] | Array:
         f = self.fault
         here = (s.tree, s.tensor, s.element) == (VALUES, f.value, f.element) and f.row is None
         if s.owner == (VALUES, f.value, f.element) and f.row == (s.tensor, s.element):

@@ -18,7 +18,7 @@ from ree.kernels.scalar import (
     Function,
 )
 from ree.kernels.types import DType
-from ree.verde.chains import contraction, lane_sums
+from ree.verde.chains import contraction, lane_sums, running_sum
 from ree.verde.derivation import (
     Bits,
     Copy,
@@ -144,10 +144,10 @@ class Contraction(Ruled):
         before = Entry(segment * (SEGMENT + 1) - 1) if segment else ZERO
         return Scalar(ADD[DType.F32], (before, Entry(i - 1)))
 
-    def entries(self, sources: Sequence[Array]) -> list[int]:
+    def entries(self, sources: Sequence[Array]) -> Array:
         if self.k == 0:
             return super().entries(sources)
-        return contraction(self.row(0, sources[0]), self.row(1, sources[1]))
+        return contraction(self.row(0, sources[0]), self.row(1, sources[1]), self.k)
 
     def where(self, i: int) -> str:
         segment, r = divmod(i, SEGMENT + 1)
@@ -203,10 +203,9 @@ class Sum(Ruled):
 
         return Scalar(add, (lane(f), lane(f + width)))
 
-    def entries(self, sources: Sequence[Array]) -> list[int]:
-        if self.levels[0][1] == 0:
-            return super().entries(sources)
-        return lane_sums(self.row(0, sources[0]))
+    def entries(self, sources: Sequence[Array]) -> Array:
+        n = self.levels[0][1]
+        return lane_sums(self.row(0, sources[0]), n) if n else super().entries(sources)
 
     def _element(self, level: int, k: int) -> Operand:
         if level == 0:
@@ -240,6 +239,10 @@ class Cumsum(Derivation):
         if i == self.count - 1 or r == SEGMENT:
             return Scalar(self.add, (before, Entry(i - 1)))
         return Scalar(self.add, (Entry(i - 1) if r else ZERO, Read(0, self.base + k * self.stride)))
+
+    def entries(self, sources: Sequence[Array]) -> Array:
+        x = sources[0].reshape(-1)[self.base :: self.stride]
+        return running_sum(lambda start, at: x[start:at], self.position + 1, x.dtype)
 
 
 def derivation(node: Bound, element: int, result: int = 0) -> Derivation:

@@ -173,8 +173,6 @@ class Game:
         index = (node.index << down) + m.index
         if not 0 <= m.index < len(s.revealed) or index << low >= node.count:
             raise IllegalMove(f"no descendant {m.index}")
-        if node.kind == "entries" and index and not node.index:
-            s = replace(s, first=(low, s.revealed[0]))
         return self._at(replace(s, revealed=()),
                         replace(node, hash=s.revealed[m.index], level=low, index=index))  # fmt: skip
 
@@ -237,10 +235,13 @@ class Game:
 
     def _on_derive(self, s: State, m: Derive) -> State:
         d = self.derivation(s)
-        s = replace(s, entries=m.entries, first=None)
+        s, count = replace(s, entries=m.entries), _leaves(d)
         if self._entry(s, d, d.count - 1, m.last) != s.bits:
             raise ProofError("the last entry is not the element")
-        count = _leaves(d)
+        if (m.first is not None) != (d.chosen and count > 1):
+            raise ProofError("expected the first leaf where its entry is chosen")
+        if d.chosen:
+            s = replace(s, chosen=self._entry(s, d, 0, m.first or m.last))
         if count == 1:  # the leaf is open already
             return replace(s, phase=Phase.ENTRY, leaf=m.last.leaf, leaf_index=0)
         return self._at(s, Node("entries", m.entries, count, depth(count), 0))

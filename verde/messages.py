@@ -85,6 +85,14 @@ def _or_nothing(codec: Codec) -> Codec:
     )
 
 
+def _or_null(codec: Codec) -> Codec:
+    """None besides; null."""
+    return Codec(
+        lambda x: None if x is None else codec.encode(x),
+        lambda x, at: None if x is None else codec.decode(x, at),
+    )
+
+
 def _pair(first: Codec, second: Codec) -> Codec:
     def decode(x: Any, at: str) -> tuple[Any, Any]:
         if not isinstance(x, list) or len(x) != 2:
@@ -181,7 +189,9 @@ MOVES: dict[str, Form] = {
     "reveal": _form(Reveal, 2 << 10, nodes=_list_of(DIGEST, 16)),
     "tensor": _form(Tensor, 512, hash=DIGEST, body=DIGEST),
     "leaf": _form(Leaf, 2 << 10, data=LEAF),
-    "derive": _form(Derive, 8 << 10, entries=DIGEST, last=ENTRY_OPENING),
+    "derive": _form(
+        Derive, 8 << 10, entries=DIGEST, last=ENTRY_OPENING, first=_or_null(ENTRY_OPENING)
+    ),
     "rows": _form(Rows, 12 << 10, rows=DIGEST, last=OPENING),
     "prove": _form(Prove, MAX_MESSAGE, openings=_list_of(ANY_OPENING, MAX_OPENINGS)),
 }

@@ -134,10 +134,12 @@ class EntryOpening:
 
 @dataclass(frozen=True)
 class Derive:
-    """DERIVE: root of the entries, and the leaf of the last one."""
+    """DERIVE: root of the entries, the leaf of the last one, and that of the first one where the defender has
+    chosen it and it is another leaf."""
 
     entries: bytes
     last: EntryOpening
+    first: EntryOpening | None = None
 
 
 @dataclass(frozen=True)
@@ -212,10 +214,9 @@ class State:
     leaf: bytes = b""
     leaf_index: int = -1
     entries: bytes = b""
-    first: tuple[int, bytes] | None = field(
-        default=None, compare=False
-    )  # for challengers: level and hash of
-    # the last subtree shown that has the entries' first leaf, once the dispute has left it
+    chosen: int = field(
+        default=-1, compare=False
+    )  # for challengers: the entry that the defender has chosen
     entry: int = -1
     winner: str = ""
     reason: str = ""

@@ -15,7 +15,7 @@ from ree.program import Program, Result
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
 from ree.traces.tensor import LEAF_BYTES
-from ree.verde.committed import Tensors, descendants, entry_leaves, first_difference
+from ree.verde.committed import Entries, Kept, Tensors, descendants, first_difference
 from ree.verde.derivation import Bits, Derivation, Entry, Operand, Read, Witness, place
 from ree.verde.game import Game
 from ree.verde.moves import (
@@ -48,7 +48,6 @@ from ree.verde.scope import (
 )
 from ree.verde.selections import Sort
 from ree.verde.sources import moved, result
-from ree.verde.witness import Choice
 
 
 class Run:
@@ -150,7 +149,7 @@ class Party:
         self.statement = Statement(instance, given, weights, states, self._outputs.root, self.loss)
         self._rows = lru_cache(maxsize=4)(self._make_rows)
         self._locals = lru_cache(maxsize=4)(self.row_values)
-        self._entries = lru_cache(maxsize=4)(self._make_entries)
+        self._kept = Kept()
 
     def move(self, s: State) -> Move:
         """The move that is due, whoever's it is; ValueError when the dispute is over."""
@@ -184,7 +183,7 @@ class Party:
                 return self._commit_rows(s)
             case Phase.ENTRIES:
                 assert s.node is not None
-                return Leaf(self._entry_leaf(s, s.node.index))
+                return Leaf(self.entries(s).leaf(s.node.index))
             case Phase.ENTRY:
                 return self._entry_point(s)
             case Phase.PROVE:
@@ -203,54 +202,43 @@ class Party:
 
     def _pick_entries(self, s: State, node: Node) -> Point:
         """The first descendant with an entry that does not follow."""
+        if self._out_of_range(s):
+            return Point(0)
+        entries, false = self._expected(s)
         down = min(FAN, node.level)
-        low, width = node.level - down, self.game.derivation(s).width
-        shown = s.first if node.index else (low, s.revealed[0])
-        found = self._expected(s, shown)
-        if found is None:
-            return Point(0)  # whatever was chosen, the first leaves do not follow from it
-        entries, false = found
-        mine = descendants(MerkleTree(entry_leaves(entries, width)), node)
-        false_leaf = -1 if false is None else false * width // LEAF_BYTES
+        low = node.level - down
+        false_leaf = -1 if false is None else entries.leaf_of(false)
         return Point(
-            next((i for i, x in enumerate(mine)
+            next((i for i, x in enumerate(descendants(entries.tree, node))
                   if x != s.revealed[i] or false_leaf >> low == (node.index << down) + i), 0)
         )  # fmt: skip
 
     def _entry_point(self, s: State) -> Point:
         """The first entry of the open leaf that does not follow."""
-        d = self.game.derivation(s)
-        found = self._expected(s, s.first, s.leaf if s.leaf_index == 0 else b"")
-        if found is None:
-            return Point(0)  # no such choice
-        entries, false = found
-        mine = entry_leaves(entries, d.width)[s.leaf_index]
-        first = s.leaf_index * (LEAF_BYTES // d.width)
-        if false is not None and 0 <= false - first < LEAF_BYTES // d.width:
-            at = (false - first) * d.width  # up to the false one
-            if s.leaf[:at] == mine[:at]:
-                return Point(false - first)
-        return Point(first_difference(s.leaf, mine, d.width))
+        if self._out_of_range(s):
+            return Point(0)
+        width = self.game.derivation(s).width
+        entries, false = self._expected(s)
+        mine = entries.leaf(s.leaf_index)
+        if false is not None and entries.leaf_of(false) == s.leaf_index:
+            position = false % (LEAF_BYTES // width)
+            if s.leaf[: position * width] == mine[: position * width]:
+                return Point(position)
+        return Point(first_difference(s.leaf, mine, width))
 
-    def _expected(
-        self, s: State, shown: tuple[int, bytes] | None, leaf: bytes = b""
-    ) -> tuple[list[int], int | None] | None:
-        """All entries as they follow from the defender's choices, and one that is false whatever it holds.
-        None if nothing follows from its choice. shown, leaf: what there is of the first leaf."""
+    def _out_of_range(self, s: State) -> bool:
+        """Whether the defender has chosen what it may not: entry 0 itself is false."""
         d = self.game.derivation(s)
-        if not isinstance(d, Sort):
-            return self.entries(s), None
-        choice = Choice(d, self._sources(s))
-        if leaf:
-            index = int.from_bytes(leaf[: d.width], "little")
-            if index >= d.n:
-                return None
-        else:
-            named = choice.named(*shown) if shown else choice.right
-            if named is None:
-                return None
-            index = named
-        return choice.entries(index), choice.false_entry(index)
+        return isinstance(d, Sort) and s.chosen >= d.n
+
+    def _expected(self, s: State) -> tuple[Entries, int | None]:
+        """All entries as they follow from what the defender has chosen, and one that is false whatever it
+        holds: the claim that a wrong index has the right place."""
+        own, d = self.entries(s), self.game.derivation(s)
+        if not isinstance(d, Sort) or s.chosen in (-1, own[0]):
+            return own, None
+        key = (s.owner, s.tree, s.tensor, s.element, s.chosen)
+        return self._kept.get(key, lambda: d.naming(s.chosen, self._sources(s))), d.n + 1
 
     def tensors(self, s: State) -> Tensors:
         """One's own tensors of the tree under dispute."""
@@ -263,7 +251,7 @@ class Party:
             return self._outputs.tree if s.tree == OUTPUTS and not s.owner else self.tensors(s).tree
         if s.node.kind == "body":
             return self.tensors(s).body(s.tensor)
-        return MerkleTree(entry_leaves(self.entries(s), self.game.derivation(s).width))
+        return self.entries(s).tree
 
     # elements
 
@@ -298,31 +286,23 @@ class Party:
             return [self.run.of(self.run.graph.outputs[s.tensor])]
         return self.run.sources(s.tensor)
 
-    def entries(self, s: State) -> list[int]:
+    def entries(self, s: State) -> Entries:
         """All entries of the derivation under dispute."""
-        at = State(s.statement, owner=s.owner, tree=s.tree, tensor=s.tensor, element=s.element)
-        return self._entries(
-            s.owner, s.tree, s.tensor, s.element, at
-        )  # the same for every move inside
 
-    def _make_entries(
-        self, owner: object, tree: str, tensor: int, element: int, s: State
-    ) -> list[int]:
-        return self.derived(s, self.game.derivation(s), self._sources(s))
+        def make() -> Array:
+            d = self.game.derivation(s)
+            return d.packed(self.derived(s, d, self._sources(s)))
 
-    def derived(self, s: State, d: Derivation, sources: Sequence[Array]) -> list[int]:
+        return self._kept.get((s.owner, s.tree, s.tensor, s.element), make)
+
+    def derived(self, s: State, d: Derivation, sources: Sequence[Array]) -> Sequence[int] | Array:
         """All entries of a derivation; a liar overrides this."""
         return d.entries(sources)
 
-    def _entry_leaf(self, s: State, i: int) -> bytes:
-        return entry_leaves(self.entries(s), self.game.derivation(s).width)[i]
-
     def _derive(self, s: State) -> Derive:
-        d = self.game.derivation(s)
-        leaves = entry_leaves(self.entries(s), d.width)
-        tree = MerkleTree(leaves)
-        last = (d.count - 1) * d.width // LEAF_BYTES
-        return Derive(tree.root(), EntryOpening(leaves[last], tree.prove(last)))
+        d, entries = self.game.derivation(s), self.entries(s)
+        first = entries.open(0) if d.chosen and entries.tree.count > 1 else None
+        return Derive(entries.tree.root(), entries.open(d.count - 1), first)
 
     def _commit_rows(self, s: State) -> Rows:
         owner = (s.tree, s.tensor, s.element)
@@ -333,14 +313,11 @@ class Party:
     def _prove(self, s: State) -> Prove:
         d = self.game.derivation(s)
         entries = self.entries(s)
-        leaves = entry_leaves(entries, d.width)
-        tree = MerkleTree(leaves)
         out: list[Opening | EntryOpening] = []
 
         def entry(i: int) -> int:
-            at = i * d.width // LEAF_BYTES
-            if at != s.leaf_index:
-                out.append(EntryOpening(leaves[at], tree.prove(at)))
+            if entries.leaf_of(i) != s.leaf_index:
+                out.append(entries.open(i))
             return entries[i]
 
         def visit(o: Operand) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from ree.compiler.ir import Kind, Ref
 from ree.traces.tensor import LEAF_BYTES
-from ree.verde.committed import entry_leaves
 from ree.verde.derivation import load_bits
 from ree.verde.moves import Move, Phase, State
 from ree.verde.party import Party
@@ -49,11 +48,15 @@ def prove(
     which, the borders by default. What step and party raise is not caught."""
     s = step(s, party.move(s))
     d = party.game.derivation(s)
-    leaves = entry_leaves(party.entries(s), d.width)
-    per = LEAF_BYTES // d.width
+    entries, per = party.entries(s), LEAF_BYTES // d.width
     for i in borders(d.count, d.width) if at is None else at:
         there = replace(
-            s, phase=Phase.PROVE, node=None, leaf=leaves[i // per], leaf_index=i // per, entry=i
+            s,
+            phase=Phase.PROVE,
+            node=None,
+            leaf=entries.leaf(i // per),
+            leaf_index=i // per,
+            entry=i,
         )
         yield i, step(there, party.move(there))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ree.kernels import opdef
-from ree.kernels.index import Access, Coord, IndexRule, flat_indices
+from ree.kernels.index import IndexRule, contiguous_strides
 from ree.kernels.opdef import Array, Bound
+from ree.verde.chains import Row
 from ree.verde.derivation import Bits, Derivation, Operand, Read, digits_of, flat_at
 from ree.verde.sources import taken
 
@@ -29,14 +30,41 @@ class Ruled(Derivation):
         flat = flat_at(self.rule.accesses[source], digits)
         return outside if flat is None else Read(source, flat)
 
-    def row(self, source: int, x: Array) -> Array:
-        """Source's elements for every reduction index; +0 outside. x: the source."""
-        n = len(self.out)
-        coords = tuple(
-            Coord(c.coeffs[n:], c.bound, c.stride,
-                  c.offset + sum(k * d for k, d in zip(c.coeffs, self.out, strict=False)))
-            for c in self.rule.accesses[source].coords
-        )  # fmt: skip
-        flat = flat_indices(IndexRule((), (Access(coords),), self.rule.red_digits), 0).reshape(-1)
-        row: Array = np.where(flat >= 0, taken(x, np.maximum(flat, 0)), np.zeros((), x.dtype))
-        return row
+    def row(self, source: int, x: Array) -> Row:
+        """Source's elements from one reduction index to another; +0 outside. x: the source."""
+        n, sizes = len(self.out), self.rule.red_digits
+        coords = [(c.coeffs[n:], sum(k * d for k, d in zip(c.coeffs, self.out, strict=False)) + c.offset, c)
+                  for c in self.rule.accesses[source].coords]  # fmt: skip
+        ends = [
+            [k * (d - 1) for k, d in zip(coeffs, sizes, strict=True)] for coeffs, _, _ in coords
+        ]
+        within = all(
+            at + sum(min(e, 0) for e in end) >= 0 and at + sum(max(e, 0) for e in end) < c.bound
+            for end, (_, at, c) in zip(ends, coords, strict=True)
+        )
+        steps = [sum(coeffs[i] * c.stride for coeffs, _, c in coords) for i in range(len(sizes))]
+        begin = sum(at * c.stride for _, at, c in coords)
+        long = [i for i, d in enumerate(sizes) if d > 1]
+
+        def gather(start: int, stop: int) -> Array:
+            if within and len(long) <= 1 and x.flags.c_contiguous:  # one step: no index is needed
+                step = steps[long[0]] if long else 0
+                flat = x.reshape(-1)[begin + start * step :]
+                y: Array = np.lib.stride_tricks.as_strided(
+                    flat, (stop - start,), (step * x.itemsize,), writeable=False
+                )
+                return y
+            k = np.arange(start, stop, dtype=np.int64)
+            digits = [k // s % d for s, d in zip(contiguous_strides(sizes), sizes, strict=True)]
+            if within:
+                at = begin + sum(s * d for s, d in zip(steps, digits, strict=True))
+                return taken(x, np.broadcast_to(at, k.shape))
+            flat, inside = np.zeros(len(k), np.int64), np.ones(len(k), bool)
+            for coeffs, offset, c in coords:
+                value = offset + sum(q * d for q, d in zip(coeffs, digits, strict=True))
+                inside &= (value >= 0) & (value < c.bound)
+                flat = flat + value * c.stride
+            y = np.where(inside, taken(x, np.where(inside, flat, 0)), np.zeros((), x.dtype))
+            return y
+
+        return gather

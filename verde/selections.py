@@ -11,7 +11,7 @@ import numpy as np
 from ree.kernels.casts import SCALAR
 from ree.kernels.index import Indirect
 from ree.kernels.microcode import Program, assemble
-from ree.kernels.opdef import Array, Bound, apply
+from ree.kernels.opdef import Array, Bound
 from ree.kernels.scalar import (
     F32,
     I64,
@@ -25,6 +25,7 @@ from ree.kernels.scalar import (
     param,
     select,
 )
+from ree.verde.chains import Row, argument, extreme, places, updates
 from ree.verde.derivation import (
     Bits,
     Call,
@@ -36,6 +37,7 @@ from ree.verde.derivation import (
     Read,
     Witness,
     digits_of,
+    loaded,
     read_bits,
 )
 from ree.verde.ruled import ZERO, Ruled
@@ -65,6 +67,12 @@ class Extreme(Ruled):
         infinite = 0xFF800000 if self.node.op == "amax" else 0x7F800000
         before = Entry(i - 1) if i else Bits(infinite)
         return Call(_extreme(self.node.op), (before, self.read(0, i)))
+
+    def entries(self, sources: Sequence[Array]) -> Array:
+        n = math.prod(self.rule.red_digits)
+        if n == 0:
+            return super().entries(sources)
+        return extreme(self.row(0, sources[0]), n, self.node.op == "amax")
 
 
 @lru_cache(maxsize=4)
@@ -101,6 +109,9 @@ class ArgExtreme(Ruled):
             _better(self.node.op == "argmax"), (Bits(i), Entry(i - 1), self.read(0, i), top)
         )
 
+    def entries(self, sources: Sequence[Array]) -> Array:
+        return argument(self.row(0, sources[0]), self.count, self.node.op == "argmax")
+
 
 @lru_cache(maxsize=8)
 def _precedes(t: T, descending: bool) -> Program:
@@ -123,6 +134,8 @@ def _precedes(t: T, descending: bool) -> Program:
 class Sort(Derivation):
     """The defender names an index; the elements that come before it are counted; there must be as many
     as its position says."""
+
+    chosen = True
 
     def __init__(self, node: Bound, element: int, result: int) -> None:
         super().__init__(node, element)
@@ -151,9 +164,38 @@ class Sort(Derivation):
             return Equal(Entry(self.n), Bits(self.position))
         return Copy(named if self.result == 0 else Entry(0))
 
+    def entries(self, sources: Sequence[Array]) -> Array:
+        return self.naming(self.choose(0, sources), sources)
+
     def choose(self, i: int, sources: Sequence[Array]) -> int:
-        order = apply("sort", sources, self.node.attrs)[1]
-        return read_bits(order, self.element)
+        order = np.argsort(self._keys(sources[0])(0, self.n), kind="stable")
+        return int(order[self.position])
+
+    def naming(self, index: int, sources: Sequence[Array]) -> Array:
+        """Every entry as it follows from naming an index below n; the claim that it has the right place stands
+        as if it were true."""
+        out = np.empty(self.count, np.uint64)
+        out[0], out[-2] = index, self.position
+        out[1:-2] = places(self._keys(sources[0]), self.n, index)
+        out[-1] = index if self.result else read_bits(sources[0], self.base + index * self.stride)
+        return out
+
+    def _keys(self, x: Array) -> Row:
+        """Integers in the order of the elements along the axis: NaN greatest, -0 equal to +0."""
+        row = x.reshape(-1)[self.base :: self.stride][: self.n]
+        descending = bool(self.node.attrs["descending"])
+
+        def keys(start: int, at: int) -> Array:
+            part = row[start:at]
+            if part.dtype == np.float32:
+                u = np.ascontiguousarray(part).view(np.uint32)
+                size = u & 0x7FFFFFFF
+                part = np.where(u >> 31, ~u, u | np.uint32(1 << 31))
+                part[size == 0] = 1 << 31
+                part[size > 0x7F800000] = 0xFFFFFFFF
+            return np.invert(part) if descending else part
+
+        return keys
 
 
 @lru_cache(maxsize=16)
@@ -175,8 +217,9 @@ class Scatter(Ruled):
         super().__init__(node, element)
         self.n = node.inputs[2].dims[node.int_attr("dim")]
         size = node.out.dims[node.int_attr("dim")]
-        wrap = size if node.op in ("index_put", "index_add") else 0
-        self.update = _update(SCALAR[node.out.dtype], node.op in ("scatter_add", "index_add"), wrap)
+        self.wrap = size if node.op in ("index_put", "index_add") else 0
+        self.add = node.op in ("scatter_add", "index_add")
+        self.update = _update(SCALAR[node.out.dtype], self.add, self.wrap)
         self.place = digits_of(element, node.out.dims)[node.int_attr("dim")]
 
     @property
@@ -188,3 +231,12 @@ class Scatter(Ruled):
             return Copy(self.read(0))
         args = (Entry(i - 1), self.read(1, i - 1), Bits(self.place), self.read(2, i - 1))
         return Call(self.update, args)
+
+    def entries(self, sources: Sequence[Array]) -> Array:
+        x, index, row = (
+            sources[0].reshape(-1)[self.element :],
+            *(self.row(i, sources[i]) for i in (1, 2)),
+        )
+        wanted = [self.place - self.wrap, self.place] if self.wrap else [self.place]
+        hits = lambda start, at: np.isin(index(start, at), wanted)  # noqa: E731
+        return loaded(updates(x[:1], hits, row, self.n, self.add))

@@ -16,6 +16,7 @@
 #include "../ops/scan.inl"
 #include "../ops/scatter.inl"
 #include "../ops/sort.inl"
+#include "../ops/derive.inl"
 #include "../hash/sha256.inl"
 
 namespace ree::REE_ISA {
@@ -23,7 +24,7 @@ namespace ree::REE_ISA {
 static const KernelEntry kEntries[] = {
 #define REE_KERNEL(name) {#name, &name},
     REE_GEMM_KERNELS REE_CONV_KERNELS REE_ATTENTION_KERNELS REE_ROWS_KERNELS REE_MOVEMENT_KERNELS REE_SCAN_KERNELS
-    REE_SCATTER_KERNELS REE_SORT_KERNELS REE_HASH_KERNELS REE_SCALAR_KERNELS
+    REE_SCATTER_KERNELS REE_SORT_KERNELS REE_DERIVE_KERNELS REE_HASH_KERNELS REE_SCALAR_KERNELS
 #undef REE_KERNEL
 };
 extern const KernelTable table;

@@ -60,7 +60,8 @@ def respond(
 def _derive(before: states.State, blobs: sources.Blobs, n: uint256) -> states.State:
     """
     @notice Record; 1 and the statement, or 0 where no value is moved; what shows the ways; root of the entries,
-            the leaf of the last entry and its proof. Blobs: ways; index rule and attributes, or microcode,
+            the leaf of the last entry and its proof; of a sort, whose first entry is the defender's choice,
+            the same of that one unless it is the same leaf. Blobs: ways; index rule and attributes, or microcode,
             where the number of operations depends on them.
     """
     s: states.State = before
@@ -103,7 +104,11 @@ def _derive(before: states.State, blobs: sources.Blobs, n: uint256) -> states.St
     s.entries = shown.digest(at)
     leaves: uint256 = (s.limit * s.width + 511) // 512
     last: uint256 = entries.opened(s, s.limit - 1, at + 32)
-    shown.end(shown.after_proof(at + 32 + 512))
+    at = shown.after_proof(at + 32 + 512)
+    if s.form == forms.SORT and leaves > 1:  # the choice is known from here on
+        chosen: uint256 = entries.opened(s, 0, at)
+        at = shown.after_proof(at + 512)
+    shown.end(at)
     assert last == s.bits, "elements: last entry"
     if leaves == 1:
         s.phase = ENTRY

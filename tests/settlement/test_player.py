@@ -61,8 +61,9 @@ def test_a_player_answers_as_its_party(sorting, fault):
         data = evidence.move(s, move)
         assert players[s.player].move(standing) == data, s.phase
         if s.player == "challenger":
-            assert players["challenger"].state(standing).first == s.first
-            left += s.first is not None
+            known = s.phase in (Phase.PICK, Phase.ENTRY) and s.chosen >= 0
+            assert players["challenger"].state(standing).chosen == (s.chosen if known else -1)
+            left += known
         moves.append(data)
         s = step(evidence, s, move)
     assert s.winner == "challenger"

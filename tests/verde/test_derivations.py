@@ -6,6 +6,7 @@ import pytest
 from ree.kernels import opdef, registry, rowprogram
 from ree.kernels.opdef import Form, apply
 from ree.kernels.types import DType, TensorType
+from ree.verde import chains
 from ree.verde.derivation import Derivation, load_bits, read_bits, run_all, store_bits
 from ree.verde.forms import derivation
 
@@ -29,10 +30,43 @@ def test_chains_round_once(seed):
         a, b = ((x.view(np.uint32) & 0x807FFFFF | 0x20000000).view(np.float32) for x in (a, b))
     node = opdef.bind("linear", [TensorType(DType.F32, (1, 300))] * 2, {}, {})
     d = derivation(node, 0)
-    assert d.entries([a[None], b[None]]) == run_all(d, [a[None], b[None]])
+    assert d.entries([a[None], b[None]]).tolist() == run_all(d, [a[None], b[None]])
     node = opdef.bind("sum", [TensorType(DType.F32, (300,))], {"dim": 0, "keepdim": False}, {})
     d = derivation(node, 0)
-    assert d.entries([a]) == run_all(d, [a])
+    assert d.entries([a]).tolist() == run_all(d, [a])
+
+
+SPECIAL = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-45, -3e38, 1.0], np.float32)
+
+
+@pytest.mark.parametrize("n", [1, 127, 128, 129, 1023, 1024, 1025, 2048, 2049, 4300])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_blocks_join_where_they_meet(monkeypatch, n, axis):
+    """Chains of more than a block, along an axis of step 1 and of step 2, special values among them."""
+    monkeypatch.setattr(chains, "BLOCK", 1024)
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal((n, 2) if axis == 0 else (2, n), np.float32)
+    x.reshape(-1)[rng.integers(0, 2 * n, n // 40)] = rng.choice(SPECIAL, n // 40)
+    index = rng.integers(-3, 3, n)
+    ints = (np.nan_to_num(x).clip(-9, 9) * 5).astype(np.int64)
+    cases = [(op, [x], {"dim": axis, "keepdim": False})
+             for op in ("sum", "amax", "amin", "argmax", "argmin")]  # fmt: skip
+    cases += [("cumsum", [y], {"dim": axis}) for y in (x, ints)]
+    cases += [("sort", [y], {"dim": axis, "descending": down})
+              for y in (x, ints) for down in (False, True)]  # fmt: skip
+    three = np.ascontiguousarray(x[:3] if axis == 0 else x[:, :3])
+    if n > 3:
+        cases += [("index_add", [three, index, x], {"dim": axis})]
+        cases += [("index_put", [three, index, x], {"dim": axis})]
+    cases += [
+        ("matmul", [x.T if axis == 0 else x, x if axis == 0 else np.ascontiguousarray(x.T)], {})
+    ]
+    for op, given, attrs in cases:
+        given = [np.ascontiguousarray(y) for y in given]
+        node = opdef.bind(op, [TensorType(DType.of(y.dtype), y.shape) for y in given], attrs, {})
+        for result in range(len(node.outputs)):
+            d = derivation(node, node.outputs[result].numel - 1, result)
+            assert d.entries(given).tolist() == run_all(d, given), op
 
 
 def _sampled():
@@ -62,7 +96,7 @@ def test_the_last_entry_is_the_element(name, sample):
             d = derivation(node, e, r)
             entries = run_all(d, sample.inputs)
             if type(d).entries is not Derivation.entries:  # made all at once
-                assert d.entries(sample.inputs) == entries
+                assert d.entries(sample.inputs).tolist() == entries
             assert len(entries) == d.count
             assert (
                 load_bits(store_bits(entries[-1], node.outputs[r].dtype), node.outputs[r].dtype)

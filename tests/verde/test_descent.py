@@ -72,7 +72,7 @@ def test_false_outputs_over_true_values(dishonest, honest):
     assert (end.winner, end.reason) == ("challenger", "no proof: the last entry is not the element")
     lie = int(out.view(np.uint32)[3, 7])
     dishonest.derived = lambda s, d, sources: [lie]  # it claims a false copy instead
-    dishonest._entries.cache_clear()
+    dishonest._kept.clear()
     end = decided(dishonest, honest.party)
     assert end.winner == "challenger"
     assert end.reason == f"executed: the operation gives {lie ^ 1:08x}, not {lie:08x}"

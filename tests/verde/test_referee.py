@@ -223,7 +223,7 @@ def test_a_restart_of_anyone_at_any_step(program, honest, liars, tmp_path, verdi
             }
             for w in ways.values():
                 w.service.party._rows.cache_clear()
-                w.service.party._entries.cache_clear()
+                w.service.party._kept.clear()
             r = Referee(Rules(program, defender.terms), t, ways)
             over = r.state.phase is m.Phase.OVER
             if not over:
