@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 
 from ree.kernels import opdef
 from ree.kernels.index import IndexRule, contiguous_strides
@@ -56,15 +59,24 @@ class Ruled(Derivation):
                 return y
             k = np.arange(start, stop, dtype=np.int64)
             digits = [k // s % d for s, d in zip(contiguous_strides(sizes), sizes, strict=True)]
+
+            def affine(offset: int, factors: Sequence[int]) -> npt.NDArray[np.int64]:
+                value = np.full(len(k), offset, np.int64)
+                for q, d in zip(factors, digits, strict=True):
+                    if q:
+                        value += q * d
+                return value
+
             if within:
-                at = begin + sum(s * d for s, d in zip(steps, digits, strict=True))
-                return taken(x, np.broadcast_to(at, k.shape))
-            flat, inside = np.zeros(len(k), np.int64), np.ones(len(k), bool)
-            for coeffs, offset, c in coords:
-                value = offset + sum(q * d for q, d in zip(coeffs, digits, strict=True))
+                return taken(x, affine(begin, steps))
+            flat: npt.NDArray[np.int64] = np.zeros(len(k), np.int64)
+            inside = np.full(len(k), x.size > 0)
+            for factors, offset, c in coords:
+                value = affine(offset, factors)
                 inside &= (value >= 0) & (value < c.bound)
-                flat = flat + value * c.stride
-            y = np.where(inside, taken(x, np.where(inside, flat, 0)), np.zeros((), x.dtype))
-            return y
+                flat += value * c.stride
+            row = np.zeros(len(k), x.dtype)
+            row[inside] = taken(x, flat[inside])
+            return row
 
         return gather
