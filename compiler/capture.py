@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -416,10 +415,7 @@ def _origin(node: torch.fx.Node) -> Origin:
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     location = code = ""
     if frames:
-        # the innermost line that is not the framework's own
-        mine = [f for f in frames if "site-packages/torch/" not in f[0].replace(os.sep, "/")
-                and not f[0].startswith("<eval_with_key>")]  # fmt: skip
-        path, line, _, code = (mine or frames)[-1]
+        path, line, _, code = frames[-1]
         location = f"{short(path)}:{line}"
     stack = node.meta.get("nn_module_stack") or {}
     module = next(reversed(stack.values()))[0] if stack else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch.export.graph_signature import OutputKind
+from torch.fx.proxy import TracerBase
 
 from ree.compiler.caches import caches_as_tuples
 from ree.compiler.decompositions import decompositions
@@ -17,7 +19,7 @@ from ree.compiler.float_mode import clean_floats
 from ree.compiler.follow import FORWARD, Pass, changing, followed, settled
 from ree.compiler.hints import hint
 from ree.compiler.quiet import one_at_a_time, quiet
-from ree.compiler.watch import at, line_of
+from ree.compiler.watch import at, is_users, line_of
 from ree.errors import CaptureError, ReeError
 
 MUTATIONS = {
@@ -45,7 +47,7 @@ def export(
 
     def once(allowed: Mapping[str, Any] | None) -> tuple[torch.export.ExportedProgram, Pass]:
         with (
-            one_at_a_time(), quiet(), caches_as_tuples(module), torch.inference_mode(False),
+            one_at_a_time(), quiet(), lines_of_users(), caches_as_tuples(module), torch.inference_mode(False),
             torch.set_grad_enabled(gradients),
             followed(module, gradients, model, functions, rearranged, allowed) as seen,
         ):  # fmt: skip
@@ -87,6 +89,21 @@ def _keep_aliases(graph_module: torch.fx.GraphModule) -> None:
             if node.target is torch.ops.aten.alias.default:
                 node.target = torch.ops.aten.view.default
                 node.args = (node.args[0], list(node.meta["val"].shape))
+
+
+@contextmanager
+def lines_of_users() -> Iterator[None]:
+    """Nodes remember the innermost line of the user's code; torch keeps those in functions called forward."""
+    theirs = TracerBase._filter_traceback_frames
+
+    def innermost(_: TracerBase, stack: traceback.StackSummary) -> traceback.StackSummary:
+        return traceback.StackSummary.from_list([f for f in stack if is_users(f.filename)][-1:])
+
+    TracerBase._filter_traceback_frames = innermost  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        TracerBase._filter_traceback_frames = theirs  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -26,8 +26,14 @@ from ree.errors import CaptureError
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _MINE = os.path.dirname(__file__) + os.sep
-_HELPERS = (os.path.dirname(os.__file__) + os.sep + "contextlib.py",
-            os.path.dirname(os.__file__) + os.sep + "functools.py", "<frozen", "<string>")  # fmt: skip
+_STDLIB = os.path.dirname(os.__file__) + os.sep
+_HELPERS = (
+    _STDLIB + "contextlib.py",
+    _STDLIB + "functools.py",
+    "<frozen",
+    "<string>",
+    "<eval_with_key>",
+)
 INPUT = "an input"  # the name of any of them
 # reading or calling these in the forward pass would see, or change, the gradient that torch computes
 _GRADIENT = {
@@ -68,7 +74,7 @@ def short(path: str) -> str:
     return parts[-1]
 
 
-def _is_users(path: str) -> bool:
+def is_users(path: str) -> bool:
     return not path.startswith((_TORCH, _MINE, *_HELPERS))
 
 
@@ -76,7 +82,7 @@ def here() -> str:
     """The line of the user's code that is being run: file:line, or nothing."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if _is_users(frame.f_code.co_filename):
+        if is_users(frame.f_code.co_filename):
             return f"{short(frame.f_code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
@@ -89,7 +95,7 @@ def line_of(error: BaseException, outside: str) -> str:
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename
         inside = inside or path == outside
-        if inside and _is_users(path) and path != outside:
+        if inside and is_users(path) and path != outside:
             found = f"{short(path)}:{trace.tb_lineno}"
         trace = trace.tb_next
     return found
@@ -134,7 +140,7 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
         if torch.compiler.is_dynamo_compiling():
             return func(*args, **kwargs)  # torch.cond traces its branches, this mode with them
         given = list(flat((args, kwargs)))
-        if self.rearranged and func in _LAYOUT and _is_users(sys._getframe(1).f_code.co_filename):
+        if self.rearranged and func in _LAYOUT and is_users(sys._getframe(1).f_code.co_filename):
             self._refuse_layout(given)
         if self.gradients:
             if func == Tensor.data.__get__:
@@ -237,7 +243,7 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
         while frame is not None:
             if frame.f_code is torch.autograd.Function.apply.__code__:
                 name = getattr(frame.f_locals.get("cls"), "__name__", "")
-                while frame is not None and not _is_users(frame.f_code.co_filename):
+                while frame is not None and not is_users(frame.f_code.co_filename):
                     frame = frame.f_back
                 if frame is not None:
                     self.functions.setdefault(

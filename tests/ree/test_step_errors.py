@@ -56,6 +56,26 @@ def test_what_cannot_be_trained_is_refused_in_one_line(message):
     assert "\n" not in e.value.message
 
 
+def test_the_line_is_the_users_whatever_the_function_is_called():
+    def helper(x):
+        return torch.i0(x)
+
+    def loss(m, batch):
+        return helper(m(batch[0])).sum()
+
+    class Named(nn.Module):
+        def given(self, x):
+            return helper(x)
+
+        forward = given
+
+    line = rf"i0 at test_step_errors\.py:{helper.__code__.co_firstlineno + 1}\b"
+    with pytest.raises(UnsupportedError, match=line):
+        compile_step(linear(), loss, SGD(0.1), (X,))
+    with pytest.raises(UnsupportedError, match=r"i0 at test_step_errors\.py"):
+        ree.compile(Named(), (X,))
+
+
 def test_bad_arguments():
     for change, message in (({"seed": 2**63}, "seed"), ({"accumulate": 0}, "accumulate")):
         with pytest.raises(InputError, match=message):
