@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.aten_math import binary
+from ree.compiler.aten_reduce import matrix_product, sum_of
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType, broadcast_shapes, product
@@ -68,8 +69,8 @@ def _trilinear(
         raise Refused("a trilinear form other than that of torch.nn.functional.bilinear")
     (n, i), (o, _, j) = m.type(x).shape, m.type(w).shape
     columns = m.view(m.add("permute", w, dims=(1, 0, 2)), (i, o * j))
-    part = m.view(m.add("matmul", x, columns), (n, o, j))
-    return m.add("sum", m.add("mul", part, m.view(y, (n, 1, j))), dim=2, keepdim=False)
+    part = m.view(matrix_product(m, x, columns), (n, o, j))
+    return sum_of(m, m.add("mul", part, m.view(y, (n, 1, j))), (2,), False)
 
 
 def _triangle(places: Callable[..., Any]) -> Callable[..., Ref]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
+from ree.compiler.aten_reduce import matrix_product
 from ree.compiler.importer import Importer, Refused, aten
 from ree.compiler.ir import Ref
-from ree.kernels.types import Dim, DType
+from ree.kernels.types import Dim, DType, product
 
 Ints = tuple[int, ...]
 
@@ -40,7 +42,7 @@ def add_bias(m: Importer, y: Ref, bias: Ref | None, n: int) -> Ref:
 
 def _unbatched(m: Importer, x: Ref, n: int) -> tuple[Ref, bool]:
     t = m.type(x)
-    if t.dtype is not DType.F32:
+    if t.dtype not in (DType.F32, DType.I64):
         raise Refused(f"convolution of {t.dtype.text}")
     return (x, False) if t.rank == n + 2 else (m.view(x, (1, *t.shape)), True)
 
@@ -49,13 +51,41 @@ def _batched(m: Importer, y: Ref, added: bool) -> Ref:
     return m.view(y, m.type(y).shape[1:]) if added else y
 
 
+def windows_of(m: Importer, x: Ref, size: Ints, step: Ints, dilation: Ints) -> Ref:
+    """Windows over the trailing axes, one axis of their elements before those axes."""
+    n = len(size)
+    rank = m.type(x).rank
+    lead = rank - n
+    for i in range(n):
+        x = m.add("window", x, dim=lead + i, size=size[i], step=step[i], dilation=dilation[i])
+    # [*lead, *out, *size] to [*lead, prod(size), *out]
+    order = (*range(lead), *range(rank, rank + n), *range(lead, rank))
+    x = m.add("permute", x, dims=order)
+    shape = m.type(x).shape
+    return m.view(x, (*shape[:lead], prod(size), *shape[lead + n :]))
+
+
+def _whole(m: Importer, x: Ref, w: Ref, step: Ints, dilation: Ints, groups: int) -> Ref:
+    """A convolution of padded integers: exact modulo 2^64, as their products are."""
+    co, ci, *size = (_static(d) for d in m.type(w).shape)
+    taps = prod(size)
+    x = windows_of(m, x, tuple(size), step, dilation)
+    batch, _, _, *out = m.type(x).shape
+    x = m.view(x, (batch, groups, ci * taps, product(out)))
+    w = m.view(w, (groups, co // groups, ci * taps))
+    return m.view(matrix_product(m, w, x), (batch, co, *out))
+
+
 def _convolution(
     m: Importer, x: Ref, w: Ref, bias: Ref | None, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Ref:  # fmt: skip
     n = m.type(w).rank - 2
     x, added = _unbatched(m, x, n)
-    y = m.add("convolution", x, w, stride=per_axis(stride, n), padding=per_axis(padding, n),
-              dilation=per_axis(dilation, n), groups=groups)  # fmt: skip
+    steps, edges, holes = (per_axis(v, n) for v in (stride, padding, dilation))
+    if m.type(x).dtype is DType.F32:
+        y = m.add("convolution", x, w, stride=steps, padding=edges, dilation=holes, groups=groups)
+    else:
+        y = _whole(m, pad(m, x, edges, edges), w, steps, holes, groups)
     return _batched(m, add_bias(m, y, bias, n), added)
 
 

@@ -132,6 +132,17 @@ IMPORTERS["argmax"], IMPORTERS["argmin"] = _place_of("argmax", True), _place_of(
 # scatter
 
 
+def _or_of_truth(f: Callable[..., Ref]) -> Callable[..., Ref]:
+    """The importer of a sum at indices, in which truth values are counted: any true one makes it true."""
+
+    def g(m: Importer, x: Ref, *args: Any, **kwargs: Any) -> Ref:
+        if m.type(x).dtype is not DType.BOOL:
+            return f(m, x, *args, **kwargs)
+        return m.cast(f(m, m.cast(x, DType.I64), *args, **kwargs), DType.BOOL)
+
+    return g
+
+
 def _scattered(m: Importer, op: str, x: Ref, axis: int, index: Ref, src: Ref) -> Ref:
     """The operator where index covers x along all other axes; around it, x as it is."""
     t, it = m.type(x), m.type(index)
@@ -164,6 +175,7 @@ def _scatter_put(m: Importer, x: Ref, dim: int, index: Ref, src: Ref | Scalar) -
 
 
 @aten("scatter_add")
+@_or_of_truth
 def _scatter_add(m: Importer, x: Ref, dim: int, index: Ref, src: Ref) -> Ref:
     return _scatter(m, "scatter_add", x, dim, index, src)
 
@@ -218,6 +230,8 @@ def _index_put(
     values = m.cast(values, t.dtype)
     axes = [i for i, index in enumerate(indices) if index is not None]
     kept = [index for index in indices if index is not None]
+    if accumulate and t.dtype is DType.BOOL:
+        return _or_of_truth(_index_put)(m, x, indices, values, True)
     if any(m.type(i).dtype is DType.BOOL for i in kept):
         if axes != [0]:
             raise Refused("assignment to a boolean mask beside other indices")
@@ -251,7 +265,7 @@ def _along(op: str) -> Callable[..., Ref]:
     def f(m: Importer, x: Ref, dim: int, index: Ref, src: Ref, *, alpha: Scalar = 1) -> Ref:
         t = m.type(x)
         if alpha != 1:
-            (src, a), _ = m.promote(src, alpha)
+            (src, a), _ = m.promote(src, int(alpha) if isinstance(alpha, bool) else alpha)
             src = m.add("mul", src, a)
         x, index, src = (_at_least_1d(m, v) for v in (x, index, m.cast(src, t.dtype)))
         axis = m.axis(dim, t.rank)
@@ -262,4 +276,7 @@ def _along(op: str) -> Callable[..., Ref]:
     return f
 
 
-IMPORTERS["index_add"], IMPORTERS["index_copy"] = _along("index_add"), _along("index_put")
+IMPORTERS["index_add"], IMPORTERS["index_copy"] = (
+    _or_of_truth(_along("index_add")),
+    _along("index_put"),
+)

@@ -103,7 +103,8 @@ def _pow(m: Importer, x: Value, e: Value) -> Ref:
                 x).dtype is F32 else m.cast(m.add("full", shape=m.type(x).shape, value=1, dtype=I64),
                                             m.type(x).dtype)  # fmt: skip
         if isinstance(e, int) or e.is_integer():
-            if 1 <= e <= 8 and (m.type(x).dtype is F32 or isinstance(e, int)):
+            floats = m.type(x).dtype is F32
+            if e >= 1 and (e <= 8 if floats else isinstance(e, int)):
                 return _by_squares(m, x, int(e))
             if e == -1:
                 return m.add("div", m.scalar(1.0, F32), m.as_float(x))
@@ -113,9 +114,23 @@ def _pow(m: Importer, x: Value, e: Value) -> Ref:
                 return m.add("sqrt", x)
             return m.rule(m.add("rsqrt", x), (x,), calls.INVERSE_ROOT)
     (a, b), dtype = m.promote(x, e)
-    if dtype is not F32:
-        raise Refused("an integer power that is not a constant from 0 to 8")
-    return m.add("pow", a, b)
+    if dtype is F32:
+        return m.add("pow", a, b)
+    return m.cast(_whole_power(m, m.cast(a, I64), m.cast(b, I64)), dtype)
+
+
+def _whole_power(m: Importer, x: Ref, e: Ref) -> Ref:
+    """x^e modulo 2^64, bit by bit of e; a negative power of 1 or -1 is what it is of its magnitude, of
+    another number it is 0, as torch has it."""
+    one, zero = m.scalar(1, I64), m.scalar(0, I64)
+    y: Ref = one
+    square = x
+    for bit in range(63):
+        odd = m.add("bitwise_and", m.add("bitwise_right_shift", e, m.scalar(bit, I64)), one)
+        y = m.add("where", m.add("ne", odd, zero), m.add("mul", y, square), y)
+        square = m.add("mul", square, square)
+    unit = m.add("eq", m.add("abs", x), one)
+    return m.add("where", m.add("logical_or", unit, m.add("ge", e, zero)), y, zero)
 
 
 def _by_squares(m: Importer, x: Ref, e: int) -> Ref:

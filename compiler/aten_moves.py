@@ -297,11 +297,8 @@ def _scalar_tensor(m: Importer, value: Any, *, dtype: DType | None = None, **ign
 
 def _float_arange(m: Importer, start: Any, end: Any, step: Any, dtype: DType) -> Ref:
     """start + i * step in float64, rounded; the numbers are a constant of the program."""
-    if (
-        not all(isinstance(v, int | float) for v in (start, end, step))
-        or WIDE.get(dtype, dtype) is not DType.F32
-    ):
-        raise Refused("arange over floats: expected numbers, and a float type")
+    if not all(isinstance(v, int | float) for v in (start, end, step)):
+        raise Refused("arange over floats: expected numbers")
     n = max(ceil((end - start) / step), 0)
     if n > MAX_CONSTANT:
         raise Refused(f"arange of {n} floats: more than {MAX_CONSTANT}")
@@ -317,6 +314,8 @@ def _arange(
     if end is None:
         start, end = 0, start
     start, end, step = (int(v) if isinstance(v, bool) else v for v in (start, end, step))
+    if dtype is DType.I64 and all(isinstance(v, int | float) for v in (start, end, step)):
+        start, end, step = (int(v) for v in (start, end, step))  # as torch cuts them
     if any(isinstance(v, float) for v in (start, end, step)):
         return _float_arange(m, start, end, step, dtype or DType.F32)
     if not isinstance(step, int) or step == 0:
@@ -350,3 +349,29 @@ def _linspace(
     up = m.add("add", first, m.add("mul", step, m.as_float(at)))
     down = m.add("sub", last, m.add("mul", step, m.as_float(back)))
     return m.add("where", m.add("lt", at, m.scalar(steps // 2, DType.I64)), up, down)
+
+
+@aten("logspace.Tensor_Tensor", "logspace.Tensor_Scalar", "logspace.Scalar_Tensor")
+def _logspace(
+    m: Importer, start: Value, end: Value, steps: int, base: float = 10.0, *,
+    dtype: DType | None = None, **ignored: Any,
+) -> Ref:  # fmt: skip
+    """base^x for the x of linspace, in float32. Integers: of ends that are cut, and cut itself, but exact
+    where x is whole and base too."""
+    if dtype is None or dtype is DType.F32:
+        x = _linspace(m, start, end, steps, dtype=DType.F32)
+        return m.add("pow", m.scalar(base, DType.F32), x)
+    first, last = (m.cast(v, DType.I64) if isinstance(v, Ref) else m.scalar(int(v), DType.I64)
+                   for v in (start, end))  # fmt: skip
+    x = _linspace(m, m.as_float(first), m.as_float(last), steps, dtype=DType.F32)
+    y = m.add("pow", m.scalar(base, DType.F32), x)
+    near = m.cast(y, DType.I64)
+    if not float(base).is_integer() or abs(base) < 2:
+        return near
+    whole = m.cast(x, DType.I64)
+    exact = m.add("eq", m.as_float(whole), x)
+    exact = m.add("logical_and", exact, m.add("ge", x, m.scalar(0.0, DType.F32)))
+    small = m.add("lt", m.add("abs", y), m.scalar(2.0**62, DType.F32))
+    exact = m.add("logical_and", exact, small)
+    power = IMPORTERS["pow.Tensor_Tensor"](m, m.scalar(int(base), DType.I64), whole)
+    return m.add("where", exact, power, near)

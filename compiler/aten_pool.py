@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ree.compiler.aten_conv import Ints, pad, per_axis
+from ree.compiler.aten_conv import Ints, pad, per_axis, windows_of
 from ree.compiler.aten_reduce import sum_of
 from ree.compiler.aten_scan import lowest
 from ree.compiler.gradients import calls
@@ -22,20 +22,6 @@ MAX_CELLS = 64  # of an adaptive mean that is put together cell by cell
 
 
 # pooling over windows
-
-
-def _windows(m: Importer, x: Ref, size: Ints, step: Ints, dilation: Ints) -> Ref:
-    """Windows over the trailing axes, one axis of their elements before those axes."""
-    n = len(size)
-    rank = m.type(x).rank
-    lead = rank - n
-    for i in range(n):
-        x = m.add("window", x, dim=lead + i, size=size[i], step=step[i], dilation=dilation[i])
-    # [*lead, *out, *size] to [*lead, prod(size), *out]
-    order = (*range(lead), *range(rank, rank + n), *range(lead, rank))
-    x = m.add("permute", x, dims=order)
-    shape = m.type(x).shape
-    return m.view(x, (*shape[:lead], prod(size), *shape[lead + n :]))
 
 
 def extent(d: Dim) -> int:
@@ -94,7 +80,7 @@ def _maxima(n: int) -> Callable[..., tuple[Ref, Callable[[], Ref]]]:
         step = per_axis(stride, n) if stride != () else size
         high = _room(m, x, size, step, padding, dilation, ceil_mode)
         padded = pad(m, x, padding, high, lowest(m.type(x).dtype))
-        windows = _windows(m, padded, size, step, dilation)
+        windows = windows_of(m, padded, size, step, dilation)
         axis = m.type(windows).rank - n - 1
 
         def places() -> Ref:
@@ -145,7 +131,7 @@ def _avg_pool(n: int) -> Callable[..., Ref]:
         ones, whole = (1,) * n, m.type(x).dtype is DType.I64
         shape = m.type(x).shape[-n:]
         high = _room(m, x, size, step, padding, ones, ceil_mode)
-        windows = _windows(m, pad(m, x, padding, high), size, step, ones)
+        windows = windows_of(m, pad(m, x, padding, high), size, step, ones)
         axis = m.type(windows).rank - n - 1
         if divisor_override is None and (
             (not any(padding) or count_include_pad) and high == padding

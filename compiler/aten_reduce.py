@@ -217,6 +217,8 @@ def _log_softmax(m: Importer, x: Ref, dim: int, dtype: Any = None) -> Ref:
     x = m.as_float(x)
     if m.type(x).rank == 0:
         return m.add("sub", x, x)
+    if 0 in m.type(x).shape:
+        return x
     top = m.stop(m.reduce("amax", x, (dim,), True))  # of an infinity, inf - inf makes the row NaN
     shifted = m.add("sub", x, top)
     return m.add("sub", shifted, m.add("log", m.reduce("sum", m.add("exp", shifted), (dim,), True)))

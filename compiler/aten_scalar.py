@@ -33,7 +33,9 @@ def _not_nan(order: str) -> Callable[..., Ref]:
     """The greater or lesser operand; a NaN only if both are. Of equals the first."""
 
     def f(m: Importer, x: Ref, y: Ref) -> Ref:
-        (a, b), _ = m.promote(x, y)
+        (a, b), dtype = m.promote(x, y)
+        if dtype is BOOL:
+            return m.add("logical_or" if order == "ge" else "logical_and", a, b)
         first = m.add("logical_or", m.add(order, a, b), m.add("ne", b, b))
         return m.add("where", first, a, b)
 

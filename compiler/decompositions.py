@@ -19,6 +19,7 @@ KEEP = (
     "index_copy", "eye", "log_sigmoid_forward", "_prelu_kernel", "sinc", "xlogy", "logit",
     "binary_cross_entropy", "std.correction", "std_mean.correction", "celu",
     "linspace.Tensor_Tensor", "linspace.Tensor_Scalar", "linspace.Scalar_Tensor",
+    "logspace.Tensor_Tensor", "logspace.Tensor_Scalar", "logspace.Scalar_Tensor",
 )  # fmt: skip
 
 
