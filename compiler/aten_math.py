@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ree.compiler.division import divisor
 from ree.compiler.gradients import calls
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
 from ree.compiler.ir import Ref
@@ -52,18 +53,21 @@ def _sign(m: Importer, x: Ref) -> Ref:
 
 @aten("remainder.Tensor", "remainder.Scalar", "remainder.Scalar_Tensor")
 def _remainder(m: Importer, x: Value, y: Value) -> Ref:
-    return binary(m, "remainder", x, y)
+    (a, b), _ = m.promote(x, y)
+    return m.add("remainder", a, divisor(m, a, b))
 
 
 @aten("floor_divide", "floor_divide.Scalar")
 def _floor_divide(m: Importer, x: Value, y: Value) -> Ref:
-    return binary(m, "floor_divide", x, y)
+    (a, b), _ = m.promote(x, y)
+    return m.add("floor_divide", a, divisor(m, a, b))
 
 
 @aten("fmod.Tensor", "fmod.Scalar")
 def _fmod(m: Importer, x: Ref, y: Value) -> Ref:
     """The remainder of magnitudes, with the sign of x."""
     (a, b), dtype = m.promote(x, y)
+    b = divisor(m, a, b)
     zero = m.scalar(0, dtype)
     negative = m.add("lt", a, zero)
     if dtype is F32:
@@ -79,10 +83,11 @@ def _fmod(m: Importer, x: Ref, y: Value) -> Ref:
 @aten("div.Tensor_mode", "div.Scalar_mode")
 def _div_mode(m: Importer, x: Value, y: Value, *, rounding_mode: str | None = None) -> Ref:
     (a, b), dtype = m.promote(x, y)
-    if rounding_mode == "floor":
-        return m.add("floor_divide", a, b)
     if rounding_mode is None:
         return m.add("div", m.as_float(a), m.as_float(b))
+    b = divisor(m, a, b)
+    if rounding_mode == "floor":
+        return m.add("floor_divide", a, b)
     if dtype is F32:
         return m.add("trunc", m.add("div", a, b))
     q = m.add("floor_divide", m.add("abs", a), m.add("abs", b))

@@ -1,7 +1,8 @@
 """torch.cond: both branches are computed, and the predicate selects each result.
 
 Branches have no effects, so the one not taken cannot be seen, whatever its values: a selection reads one side.
-Only an index out of range is an error in either. Loops of other kinds have no form here.
+Only an index out of range and an integer divided by 0 are errors in either. Loops of other kinds have
+no form here.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ree import _core
+from ree.compiler.division import said
 from ree.compiler.emit.tile import addresses
 from ree.compiler.ir import Graph
 from ree.compiler.recipe import ALIGN, DIGEST, Call, Packing, Recipe
@@ -90,7 +91,7 @@ class Executable:
             whole = part == len(self._plans) - 1 and bool(self.recipe.in_place)
             self._plans[part].run(pool, self._table, not whole)
         except IndexError as e:
-            raise InputError(str(e)) from e
+            raise InputError(said(str(e))) from e
 
     def digests(self) -> dict[int, bytes]:
         """Body roots by value."""

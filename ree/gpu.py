@@ -253,7 +253,8 @@ class GpuExecutable:
         ):
             self._error.zero_()
             raise InputError(
-                "an index is out of range", "see the bounds of embedding, index and gather"
+                "an index is out of range, or an integer is divided by 0",
+                "see the bounds of embedding, index and gather",
             )
         outputs = [view(b, t).clone()
                    for b, t in zip(self._buffers["output"], self._types["output"], strict=True)]  # fmt: skip

@@ -93,7 +93,10 @@ def _fold(b: Builder, n: Node, sources: tuple[Ref, ...]) -> tuple[Ref, ...] | No
     except (ValueError, TypeError):
         return None
     assert op.reference is not None
-    arrays = op.reference([b.consts[s.index].array() for s in sources], node)
+    try:
+        arrays = op.reference([b.consts[s.index].array() for s in sources], node)
+    except IndexError:
+        return None  # an error of the run
     return tuple(b.const(np.asarray(a)) for a in arrays)
 
 
