@@ -7,10 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from ree.compiler.aten_reduce import sum_of
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
 from ree.compiler.ir import Ref
 from ree.kernels.casts import WIDE
-from ree.kernels.types import Dim, DType, Sym, TensorType, broadcast_shapes, dim_min, product
+from ree.kernels.types import (
+    Dim,
+    DType,
+    Sym,
+    TensorType,
+    broadcast_shapes,
+    dim_min,
+    floordiv,
+    product,
+)
 
 END = 2**63 - 1  # what torch writes for "to the end"
 MAX_CONSTANT = 1 << 24  # numbers that a program may hold for want of an operator
@@ -375,3 +385,36 @@ def _logspace(
     exact = m.add("logical_and", exact, small)
     power = IMPORTERS["pow.Tensor_Tensor"](m, m.scalar(int(base), DType.I64), whole)
     return m.add("where", exact, power, near)
+
+
+# the bits of elements
+
+_INTEGER = {1: DType.I8, 2: DType.I16, 4: DType.I32, 8: DType.I64}  # by width in bytes
+
+
+def _bits(m: Importer, x: Ref, dtype: DType) -> Ref:
+    return x if m.type(x).dtype is dtype else m.add("bitcast", x, dtype=dtype)
+
+
+@aten("view.dtype")
+def _view_dtype(m: Importer, x: Ref, dtype: DType) -> Ref:
+    """The bits as another type. Of another width: integers that are cut or put together, the lowest bits
+    first, as they lie in the memory of a little-endian machine. torch takes no gradient through it."""
+    t = m.type(x)
+    have, want = t.dtype.size, dtype.size
+    if have == want:
+        return m.stop(_bits(m, x, dtype))
+    x = m.cast(_bits(m, x, _INTEGER[have]), DType.I64)
+    *lead, n = t.shape
+    count = max(have, want) // min(have, want)
+    steps = np.arange(count, dtype=np.int64) * 8 * min(have, want)
+    shifts = m.builder.const(steps)
+    if have > want:
+        x = m.add("bitwise_right_shift", m.view(x, (*lead, n, 1)), shifts)
+        x = m.view(m.cast(x, _INTEGER[want]), (*lead, n * count))
+    else:
+        x = m.view(x, (*lead, floordiv(n, count), count))
+        low = m.add("bitwise_and", x, m.scalar((1 << 8 * have) - 1, DType.I64))
+        parts = m.add("bitwise_left_shift", low, shifts)
+        x = m.cast(sum_of(m, parts, (-1,), False), _INTEGER[want])
+    return m.stop(_bits(m, x, dtype))

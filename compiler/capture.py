@@ -308,11 +308,15 @@ MOVES = {
     "view", "reshape", "_unsafe_view", "permute", "transpose.int", "t", "expand", "unsqueeze", "squeeze.dim",
     "squeeze.dims", "squeeze", "slice.Tensor", "select.int", "split_with_sizes", "split.Tensor", "chunk",
     "getitem", "<built-in function getitem>", "repeat", "clone", "alias", "detach", "contiguous",
-    "lift_fresh_copy", "embedding", "index.Tensor", "gather",
+    "lift_fresh_copy", "embedding", "index.Tensor", "gather", "view.dtype",
 }  # fmt: skip
 
 
-CASTS = {"_to_copy", "to.dtype"}  # straight to the type asked for: i32 saturates, i64 would be cut
+CASTS = {
+    "_to_copy",
+    "to.dtype",
+    "view.dtype",
+}  # straight to the type asked for: i32 saturates, i64 would be cut
 
 
 def _laid_out(base: Any) -> None:

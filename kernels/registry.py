@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ree.kernels import (  # noqa: F401
     attention_op,
+    bitcasts,
     casts,
     contraction,
     convolution,

@@ -157,5 +157,5 @@ def _cast(g: Site) -> Sequence[Thunk | None]:
 CONSTANT |= {
     "round", "floor", "ceil", "trunc", "sign", "floor_divide", "eq", "ne", "lt", "le", "gt", "ge",
     "logical_and", "logical_or", "logical_xor", "logical_not", "bitwise_and", "bitwise_or",
-    "bitwise_xor", "bitwise_not", "bitwise_left_shift", "bitwise_right_shift",
+    "bitwise_xor", "bitwise_not", "bitwise_left_shift", "bitwise_right_shift", "bitcast",
 }  # fmt: skip
