@@ -121,16 +121,16 @@ def _pow(m: Importer, x: Value, e: Value) -> Ref:
     (a, b), dtype = m.promote(x, e)
     if dtype is F32:
         return m.add("pow", a, b)
-    return m.cast(_whole_power(m, m.cast(a, I64), m.cast(b, I64)), dtype)
+    return m.cast(whole_power(m, m.cast(a, I64), m.cast(b, I64)), dtype)
 
 
-def _whole_power(m: Importer, x: Ref, e: Ref) -> Ref:
-    """x^e modulo 2^64, bit by bit of e; a negative power of 1 or -1 is what it is of its magnitude, of
+def whole_power(m: Importer, x: Ref, e: Ref, bits: int = 63) -> Ref:
+    """x^e modulo 2^64, bit by bit of e, whose magnitude is below 2^bits; a negative power of 1 or -1 is what it is of its magnitude, of
     another number it is 0, as torch has it."""
     one, zero = m.scalar(1, I64), m.scalar(0, I64)
     y: Ref = one
     square = x
-    for bit in range(63):
+    for bit in range(bits):
         odd = m.add("bitwise_and", m.add("bitwise_right_shift", e, m.scalar(bit, I64)), one)
         y = m.add("where", m.add("ne", odd, zero), m.add("mul", y, square), y)
         square = m.add("mul", square, square)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ree.compiler.aten_math import whole_power
 from ree.compiler.aten_reduce import sum_of
 from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
 from ree.compiler.ir import Ref
@@ -383,7 +384,7 @@ def _logspace(
     exact = m.add("logical_and", exact, m.add("ge", x, m.scalar(0.0, DType.F32)))
     small = m.add("lt", m.add("abs", y), m.scalar(2.0**62, DType.F32))
     exact = m.add("logical_and", exact, small)
-    power = IMPORTERS["pow.Tensor_Tensor"](m, m.scalar(int(base), DType.I64), whole)
+    power = whole_power(m, m.scalar(int(base), DType.I64), whole, 6)
     return m.add("where", exact, power, near)
 
 
