@@ -125,8 +125,8 @@ def _pow(m: Importer, x: Value, e: Value) -> Ref:
 
 
 def whole_power(m: Importer, x: Ref, e: Ref, bits: int = 63) -> Ref:
-    """x^e modulo 2^64, bit by bit of e, whose magnitude is below 2^bits; a negative power of 1 or -1 is what it is of its magnitude, of
-    another number it is 0, as torch has it."""
+    """x^e modulo 2^64, bit by bit of e, whose magnitude is below 2^bits. A negative power of 1 or -1 is what
+    it is of its magnitude; of another number it is 0, as torch has it."""
     one, zero = m.scalar(1, I64), m.scalar(0, I64)
     y: Ref = one
     square = x
