@@ -11,6 +11,17 @@ from ree.errors import InputError
 
 SNAPSHOT = Path(__file__).parent / "gas.json"  # tests/settlement/test_gas.py writes and checks it
 MILLION = 1_000_000
+OPENING_ROUNDS = 8  # weight of a lost dispute besides its rounds, as contracts/docket.vy has it
+OPENING_GAS = 380_000  # of challenge, open_challenge, timeout and collect, by receipts
+MOST_ROUNDS = 48  # of a dispute; measured: 40
+
+
+@cache
+def gas_of_a_weight() -> int:
+    """Gas that makes one unit of weight in a dispute with oneself, at least: half of a REVEAL and a PICK, the
+    cheapest moves; opening a dispute costs more for each of its OPENING_ROUNDS."""
+    moves = json.loads(SNAPSHOT.read_text())["referee"]
+    return int(moves["REVEAL"]["transaction"] + moves["PICK"]["transaction"]) // 2
 
 
 @cache
@@ -32,7 +43,16 @@ class Prices:
     @property
     def dispute(self) -> int:
         """At most what one side of a dispute spends."""
-        return -(-gas_of_a_dispute() * self.million_gas // MILLION) + self.execution
+        return self.gas(gas_of_a_dispute()) + self.execution
+
+    @property
+    def short(self) -> int:
+        """What a challenger spends whose dispute is given up at once."""
+        return self.gas(OPENING_GAS) + self.execution
+
+    def gas(self, gas: int) -> int:
+        """The price of gas, rounded up."""
+        return -(-gas * self.million_gas // MILLION)
 
 
 @dataclass(frozen=True)
@@ -48,11 +68,15 @@ def least_bonds(reward: int, prices: Prices, winners: int = 1) -> Bonds:
 
     reward: what a false result is worth to its provider, at least the job's reward. winners: challengers who
     shall each be paid for refuting one claim. Half of a lost bond is burnt: so a defender gets half of the
-    challenger's, all winners together half of the provider's, and a cheat loses more than `reward`.
-    InputError unless all are positive.
+    challenger's, all winners together half of the provider's, and a cheat loses more than `reward`. The
+    winners' half is so large that a cheat who challenges itself does best for itself with no more weight than
+    leaves each of them its costs (docs/settlement.md, The game of shares). InputError unless all are positive.
     """
     if min(reward, prices.million_gas, prices.execution, winners) < 1:
         raise InputError("bonds: expected a reward, prices and a number of winners of at least 1")
-    return Bonds(
-        provider=2 * max(reward + 1, winners * prices.dispute), challenger=2 * prices.dispute
-    )
+    halves = [reward + 1, winners * prices.dispute]
+    one = gas_of_a_weight() * prices.million_gas  # of a unit of weight, in millionths
+    for costs, rounds in ((prices.short, 0), (prices.dispute, MOST_ROUNDS)):
+        most = costs * MILLION + OPENING_ROUNDS * one  # with one challenge more than is best
+        halves.append(-(-winners * most**2 // ((OPENING_ROUNDS + rounds) * one * MILLION)))
+    return Bonds(provider=2 * max(halves), challenger=2 * prices.dispute)

@@ -28,6 +28,7 @@ from ree.verde.moves import Phase
 
 ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
 PENDING, OPENED, CLOSED = 1, 2, 3
+DECIDED = 1 << 136  # less than this is no hash
 DEFENDER_WON, CHALLENGER_WON = 3, 4  # what the Court keeps of a dispute that is decided
 FINAL, VOID = 2**256 - 1, 2**256 - 2
 SETTLED = 64  # blocks that a reorganisation may move an event back, at most
@@ -41,15 +42,16 @@ class Claim:
     provider: str
     status: int
     digest: bytes
-    load: int
+    load: int  # open disputes of the account, a provider or not
     stood: int
     lost: int
+    weight: int  # of the disputes lost, by which their winners share its bond
 
 
 @dataclass(frozen=True)
 class Dispute:
     """A dispute as the Court holds it, with the clocks of its last event. state: a hash, `terms.state_name`;
-    once it is decided DEFENDER_WON or CHALLENGER_WON."""
+    once it is decided DEFENDER_WON or CHALLENGER_WON, and above that weights."""
 
     id: bytes
     state: bytes
@@ -62,8 +64,8 @@ class Dispute:
     @property
     def turn(self) -> int:
         """Whose move it is, or who has won."""
-        verdict = int.from_bytes(self.state, "big")
-        return verdict if verdict <= CHALLENGER_WON else self.clocks.turn
+        kept = int.from_bytes(self.state, "big")  # a hash, or a verdict with weights above it
+        return kept & 255 if kept < DECIDED else self.clocks.turn
 
     @property
     def decided(self) -> bool:

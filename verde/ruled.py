@@ -52,9 +52,9 @@ class Ruled(Derivation):
         def gather(start: int, stop: int) -> Array:
             if within and len(long) <= 1 and x.flags.c_contiguous:  # one step: no index is needed
                 step = steps[long[0]] if long else 0
-                flat = x.reshape(-1)[begin + start * step :]
+                first = x.reshape(-1)[begin + start * step :]
                 y: Array = np.lib.stride_tricks.as_strided(
-                    flat, (stop - start,), (step * x.itemsize,), writeable=False
+                    first, (stop - start,), (step * x.itemsize,), writeable=False
                 )
                 return y
             k = np.arange(start, stop, dtype=np.int64)

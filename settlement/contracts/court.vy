@@ -247,7 +247,7 @@ def finalise(job: docket.Job):
 @internal
 def _pay(id: bytes32, job: docket.Job):
     """
-    @notice Reward and bond to who stands; part of every other bond is burnt.
+    @notice Reward and bond to who stands; half of every other bond is burnt, so that losing to oneself costs.
     """
     left: uint256 = job.payees
     fee: uint256 = job.reward // FEE
@@ -261,9 +261,7 @@ def _pay(id: bytes32, job: docket.Job):
                 bank._credit(job.token, TREASURY, fee)
             bank._credit(job.token, provider, due)
         elif claim.status == docket.REFUTED:  # its winners collect the rest
-            bank._burn(
-                job.token, job.provider_bond - self._share(job.provider_bond, claim.lost) * claim.lost
-            )
+            bank._burn(job.token, job.provider_bond - job.provider_bond // 2)
         else:
             self._forfeit(id, job, provider, job.provider_bond)
     bank._credit(job.token, job.poster, job.reward * left)
@@ -281,17 +279,21 @@ def collect(job: docket.Job, dispute: bytes32):
     docket.disputes[dispute].paid = True
     winner: address = d.defender
     loser: address = d.challenger
-    against: bool = d.state == convert(docket.CHALLENGER_WON, bytes32)
+    verdict: uint256 = convert(d.state, uint256)
+    against: bool = verdict & 255 == docket.CHALLENGER_WON
     if against:
         winner = d.challenger
         loser = d.defender
     due: uint256 = 0
-    if d.confrontation:
-        due = self._share(job.provider_bond, docket._claim(id, loser).lost)
-    elif against:
-        due = job.challenger_bond + self._share(job.provider_bond, docket._claim(id, loser).lost)
+    if d.confrontation or against:
+        # what the rounds up to here have earned of the half, less what those before this dispute did
+        weights: uint256 = docket._claim(id, loser).weight
+        half: uint256 = job.provider_bond // 2
+        due = half * (verdict >> 72) // weights - half * ((verdict >> 8) & docket.MASK64) // weights
+        if not d.confrontation:
+            due += job.challenger_bond
     else:
-        due = self._share(job.challenger_bond, 1)
+        due = job.challenger_bond // 2
         bank._burn(job.token, job.challenger_bond - due)
     bank._credit(job.token, winner, due)
     log Collected(dispute=dispute, winner=winner, amount=due)
@@ -327,19 +329,10 @@ def _forfeit(id: bytes32, job: docket.Job, account: address, bond: uint256):
     """
     @notice The bond of one who was silent: half to the poster who waited.
     """
-    due: uint256 = self._share(bond, 1)
+    due: uint256 = bond // 2
     bank._burn(job.token, bond - due)
     bank._credit(job.token, job.poster, due)
     log Forfeited(job=id, account=account)
-
-
-@internal
-@pure
-def _share(bond: uint256, winners: uint256) -> uint256:
-    """
-    @notice What each of the winners gets of a bond: half is burnt, so that losing to oneself costs.
-    """
-    return bond // 2 // winners
 
 
 @external

@@ -147,25 +147,24 @@ def _start(
     challenger: address,
     confrontation: bool,
 ):
+    docket.claims[id][defender].numbers += docket.LOAD
+    docket.claims[id][challenger].numbers += docket.LOAD
+    docket.active[id] += 1
     claim: docket.Claim = docket._claim(id, defender)
+    other: docket.Claim = docket._claim(id, challenger)
     assert claim.status == docket.REVEALED or (
         claim.status == docket.REFUTED and not confrontation
     ), "court: no claim"
+    # a stranger has at most one claim of each provider to challenge; more would only stretch its clocks
+    assert other.status != 0 or other.load <= docket.MAX_SLOTS, "court: open disputes"
     assert keccak256(facts) == job.facts, "court: facts"
     state: Bytes[MAX_STATE] = self._opening(facts, claim.digest)
-    docket.claims[id][defender].numbers += docket.LOAD
     # who has k disputes to play has k times the time for the last of them
-    of_challenger: uint256 = job.clock
-    if confrontation:
-        load: uint256 = docket._claim(id, challenger).load + 1
-        docket.claims[id][challenger].numbers += docket.LOAD
-        of_challenger = min(job.clock * load, clocks.MASK48)
-    docket.active[id] += 1
     word: uint256 = clocks.packed(
         docket.DEFENDER,
         0,
-        min(job.clock * (claim.load + 1), clocks.MASK48),
-        of_challenger,
+        min(job.clock * claim.load, clocks.MASK48),
+        min(job.clock * other.load, clocks.MASK48),
         job.grace,
     )
     docket.disputes[dispute] = docket.Dispute(
@@ -217,7 +216,7 @@ def respond(
         winner: uint256 = (head >> 232) & 255
         assert winner == 1 or winner == 2, "court: referee"
         log Decided(dispute=dispute, winner=winner)
-        self._decide(dispute, docket.DEFENDER_WON if winner == 1 else docket.CHALLENGER_WON)
+        self._decide(dispute, word, docket.DEFENDER_WON if winner == 1 else docket.CHALLENGER_WON)
 
 
 @external
@@ -279,21 +278,27 @@ def timeout(
     ), "court: not the state, or decided"
     assert clocks.late(word), "court: time is left"
     log TimedOut(dispute=dispute, turn=turn)
-    self._decide(dispute, docket.CHALLENGER_WON if turn == docket.DEFENDER else docket.DEFENDER_WON)
+    self._decide(dispute, word, docket.CHALLENGER_WON if turn == docket.DEFENDER else docket.DEFENDER_WON)
 
 
 @internal
-def _decide(dispute: bytes32, verdict: uint256):
+def _decide(dispute: bytes32, word: uint256, verdict: uint256):
     """
     @notice A verdict is about one claim, or the two that confront each other, and no other.
     """
     job: bytes32 = docket.disputes[dispute].job
     assert docket.active[job] < docket.VOID, "court: void"
-    docket.disputes[dispute].state = convert(verdict, bytes32)
     docket.active[job] -= 1
-    docket._decided(job, docket.disputes[dispute].defender, verdict == docket.CHALLENGER_WON)
-    if docket.disputes[dispute].confrontation:
-        docket._decided(job, docket.disputes[dispute].challenger, verdict == docket.DEFENDER_WON)
+    defender: address = docket.disputes[dispute].defender
+    challenger: address = docket.disputes[dispute].challenger
+    won: bool = verdict == docket.DEFENDER_WON
+    before: uint256 = docket.claims[job][challenger if won else defender].numbers // docket.WEIGHT
+    weight: uint256 = docket.OPENING_ROUNDS + clocks.round(word)
+    docket.disputes[dispute].state = convert(
+        verdict | (before << 8) | ((before + weight) << 72), bytes32
+    )
+    docket._decided(job, defender, True, not won, weight)
+    docket._decided(job, challenger, docket.disputes[dispute].confrontation, won, weight)
 
 
 @internal

@@ -32,6 +32,7 @@ CLOSED: constant(uint256) = 3
 LOAD: constant(uint256) = 2**8
 STOOD: constant(uint256) = 2**72
 LOST: constant(uint256) = 2**136
+WEIGHT: constant(uint256) = 2**200
 MASK64: constant(uint256) = 2**64 - 1
 
 # whose turn a dispute is, in its clocks; who has won it, in place of its state
@@ -39,6 +40,8 @@ DEFENDER: constant(uint256) = 1
 CHALLENGER: constant(uint256) = 2
 DEFENDER_WON: constant(uint256) = 3
 CHALLENGER_WON: constant(uint256) = 4
+# the weight of a lost dispute: the rounds played, and as many as opening and ending it cost
+OPENING_ROUNDS: constant(uint256) = 8
 
 CLAIM_TAG: constant(bytes32) = keccak256("ree.court.claim.1")
 CHALLENGE_TAG: constant(bytes32) = keccak256("ree.court.challenge.1")
@@ -64,20 +67,21 @@ struct Job:
 
 
 struct Kept:  # of a claim
-    numbers: uint256  # from the low end status 8 bits, load, stood, lost 64 each
+    numbers: uint256  # from the low end status 8 bits, load, stood, lost 64 each, weight 56
     digest: bytes32
 
 
 struct Claim:
     status: uint256
     digest: bytes32  # the commitment, then the root
-    load: uint256  # open disputes of the claim
+    load: uint256  # open disputes of the account, a provider or not
     stood: uint256  # disputes it has won
     lost: uint256  # disputes it has lost
+    weight: uint256  # of these, together
 
 
 struct Dispute:
-    state: bytes32  # a hash while it is played, disputes._name_of; then the verdict
+    state: bytes32  # a hash while it is played, disputes._name_of; then the verdict, and 64 bits each the loser's weight before and after
     job: bytes32
     defender: address
     challenger: address
@@ -159,21 +163,22 @@ def _claim(id: bytes32, provider: address) -> Claim:
         digest=kept.digest,
         load=(kept.numbers >> 8) & MASK64,
         stood=(kept.numbers >> 72) & MASK64,
-        lost=kept.numbers >> 136,
+        lost=(kept.numbers >> 136) & MASK64,
+        weight=kept.numbers >> 200,
     )
 
 
 @internal
-def _decided(id: bytes32, provider: address, lost: bool):
+def _decided(id: bytes32, account: address, claims: bool, lost: bool, weight: uint256):
     """
-    @notice A claim has one dispute less to play, which it has won or lost.
+    @notice An account has one dispute less to play; where it is about its claim, that has won or lost it.
     """
-    numbers: uint256 = self.claims[id][provider].numbers - LOAD
-    if lost:
-        numbers = ((numbers >> 8) << 8 | REFUTED) + LOST
-    else:
+    numbers: uint256 = self.claims[id][account].numbers - LOAD
+    if claims and lost:
+        numbers = ((numbers >> 8) << 8 | REFUTED) + LOST + weight * WEIGHT
+    elif claims:
         numbers += STOOD
-    self.claims[id][provider].numbers = numbers
+    self.claims[id][account].numbers = numbers
 
 
 # views

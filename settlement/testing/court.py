@@ -9,6 +9,7 @@ from ree.settlement.client import (  # noqa: F401  (for the tests of the Court)
     ACCEPTED,
     CHALLENGER_WON,
     COMMITTED,
+    DECIDED,
     DEFENDER_WON,
     FINAL,
     REFUTED,
@@ -209,7 +210,7 @@ class Job:
         self.at("challenge_until", 1)
         now = self.world.chain.now
         dispute = self.send(name, "open_challenge", self.facts, account(provider), salt)
-        return self.opened(bytes(dispute), provider, now)
+        return self.opened(bytes(dispute), provider, now, self.claim(name)["load"])
 
     def confront(self, defender: str, challenger: str) -> bytes:
         self.at("reveal_until", 1)
@@ -235,14 +236,15 @@ class Job:
 
     def claim(self, name: str) -> dict[str, Any]:
         values = self.world.view("claim_of", self.id, account(name))
-        return dict(zip(("status", "digest", "load", "stood", "lost"), values, strict=True))
+        names = ("status", "digest", "load", "stood", "lost", "weight")
+        return dict(zip(names, values, strict=True))
 
     def dispute(self, dispute: bytes) -> dict[str, Any]:
         names = ("state", "job", "defender", "challenger", "confrontation", "paid")
         out = dict(zip(names, self.world.view("dispute_of", dispute), strict=True))
-        clocks, verdict = self.world.clocks[dispute], int.from_bytes(out["state"], "big")
-        decided = verdict <= CHALLENGER_WON
-        out["turn"] = verdict if decided else clocks.turn
+        clocks, kept = self.world.clocks[dispute], int.from_bytes(out["state"], "big")
+        decided = kept < DECIDED
+        out["turn"] = kept & 255 if decided else clocks.turn
         out["since"], out["left"] = clocks.since, list(clocks.left)
         if not decided:
             mover, other = out["defender"], out["challenger"]

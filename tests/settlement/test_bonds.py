@@ -1,9 +1,11 @@
 """Bonds: at the least ones honesty pays, at one unit less it does not."""
 
+from fractions import Fraction
+
 import pytest
 
 from ree.errors import InputError
-from ree.settlement.bonds import MILLION, Prices, gas_of_a_dispute, least_bonds
+from ree.settlement.bonds import MILLION, Prices, gas_of_a_dispute, gas_of_a_weight, least_bonds
 
 
 @pytest.mark.parametrize("reward", [1, 9_999, 10_000, 10**12])
@@ -12,10 +14,16 @@ from ree.settlement.bonds import MILLION, Prices, gas_of_a_dispute, least_bonds
 def test_honesty_pays_and_one_unit_less_does_not(reward, winners, prices):
     """By the shares that the Court pays: half of a lost bond, among the winners, rounded down."""
 
+    one = Fraction(gas_of_a_weight() * prices.million_gas, MILLION)
+
     def pays(provider, challenger):
         return (
             provider - provider // 2 > reward
             and provider // 2 // winners >= prices.dispute
+            and all(
+                winners * (cost + 8 * one) ** 2 <= provider // 2 * weight * one
+                for cost, weight in ((prices.short, 8), (prices.dispute, 56))
+            )
             and challenger // 2 >= prices.dispute
         )
 

@@ -90,7 +90,7 @@ def test_differing_claims_must_meet(world: World) -> None:
 
 
 def test_winners_share_half_a_bond(world: World) -> None:
-    """Trap 18: shares are of the whole, and what does not divide is burnt."""
+    """Trap 18: shares are of the whole, to the last unit."""
     job = world.post()
     job.provide({"bob": LIE})
     names = ("alice", "carol", "dave")
@@ -102,9 +102,8 @@ def test_winners_share_half_a_bond(world: World) -> None:
     job.finalise()
     for d in disputes:
         job.send("anyone", "collect", d)
-    share = 4_003 // 2 // 3
-    assert balances(world) == {"bob": -4_003, **dict.fromkeys(names, share)}
-    assert world.view("burnt", world.token.address) == 4_003 - 3 * share
+    assert balances(world) == {"bob": -4_003, **dict.fromkeys(names, 4_003 // 2 // 3)}
+    assert world.view("burnt", world.token.address) == 4_003 - 3 * (4_003 // 2 // 3)
     assert world.view("held", world.token.address) == 0
 
 

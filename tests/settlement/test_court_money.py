@@ -82,5 +82,5 @@ def test_both_code_generators_agree(venom: bool) -> None:
     for dispute in (d, e, f):
         job.send("anyone", "collect", dispute)
     assert balances(w) == {
-        "poster": -20_002, "alice": 9_951 + 500, "bob": -4_003 - 1_001, "carol": 1_000, "dave": 9_951 + 1_000
+        "poster": -20_002, "alice": 9_951 + 500, "bob": -4_003 - 1_001, "carol": 1_000, "dave": 9_951 + 1_001
     }  # fmt: skip
