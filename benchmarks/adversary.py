@@ -1,6 +1,8 @@
-"""Legal programs at random for as long as asked: python benchmarks/adversary.py [SECONDS] [FIRST SEED]. Compiled code,
-interpreter and contracts must agree on bytes, the honest win, and lies lose. What a seed found is printed, and
-belongs among the seeds of tests/settlement/test_adversary.py."""
+"""Legal programs at random for as long as asked: python benchmarks/adversary.py [SECONDS] [FIRST SEED].
+
+Compiled code, interpreter and contracts must agree on bytes, the honest win, and lies lose. What a seed found
+is printed, and belongs among the seeds of tests/settlement/test_adversary.py.
+"""
 
 import collections
 import sys

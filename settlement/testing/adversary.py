@@ -1,5 +1,8 @@
-"""Legal programs at random, for tests: attributes at their extremes, sizes beside the borders of leaves and segments,
-sources behind moves, constants, inputs with NaN payloads; and what must hold of each."""
+"""Legal programs at random, for tests, and what must hold of each.
+
+Attributes at their extremes, sizes beside the borders of leaves and segments, sources behind moves, constants,
+inputs with NaN payloads.
+"""
 
 from __future__ import annotations
 
@@ -237,8 +240,8 @@ def _samples(op: str) -> list[Sample]:
 
 
 def check(seed: int) -> str:
-    """What a seed's program came to: nothing, refused, or played with its lies. AssertionError if compiled code,
-    interpreter and contracts differ, an honest party loses, or a lie stands."""
+    """What a seed's program came to: nothing, refused, or played with its lies. AssertionError if compiled
+    code, interpreter and contracts differ, an honest party loses, or a lie stands."""
     try:
         case = Maker(seed).make()
     except Nothing:
@@ -295,7 +298,8 @@ def _disputed(case: Case, rng: np.random.Generator) -> str:
             if there.phase is Phase.ROWS:
                 there = on_chain(there, party.move(there))
                 inner = party.game.scope(there)
-                nodes = [i for i in range(inner.count(ROW)) if not inner.is_move(ROW, i) and inner.type(ROW, i).numel]  # fmt: skip
+                nodes = [i for i in range(inner.count(ROW))
+                         if not inner.is_move(ROW, i) and inner.type(ROW, i).numel]  # fmt: skip
                 i = int(rng.choice(nodes))
                 there = shown(party, there, i, int(rng.integers(inner.type(ROW, i).numel)))
             d = party.game.derivation(there)

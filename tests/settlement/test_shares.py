@@ -1,7 +1,7 @@
 """The game of shares (docs/settlement.md): a cheat who challenges itself, against the honest challenger."""
 
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 
@@ -85,7 +85,7 @@ def test_the_honest_challenger_is_paid_whatever_is_best_for_the_cheat(reward, pr
 @pytest.mark.parametrize("prices", MARKETS, ids=str)
 def test_its_gas_is_paid_unless_the_cheat_pays_more_than_it_gets_back(prices):
     game = Game(10_000, prices)
-    for (rounds, _, _), back, gain in game.strategies():
+    for _, back, gain in game.strategies():
         if gain + prices.execution < 0:
             assert back < 0
 
@@ -132,7 +132,7 @@ def test_the_court_pays_by_rounds(world):
         with refused("court: collected"):
             job.send("anyone", "collect", d)
     half, ends = 4_003 // 2, [sum(weights[:i]) for i in range(4)]
-    paid = [half * b // ends[3] - half * a // ends[3] for a, b in zip(ends, ends[1:], strict=False)]
+    paid = [half * b // ends[3] - half * a // ends[3] for a, b in pairwise(ends)]
     assert balances(world) == {"bob": -4_003, **dict(zip(names, paid, strict=True))}
     assert world.view("held", world.token.address) == 0
 
