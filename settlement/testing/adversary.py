@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from ree.verde.rehearsal import borders, in_values, prove, shown
 from ree.verde.scope import ROW, VALUES, ProgramScope
 from ree.verde.testing import dispute
 
+One = TypeVar("One")
 MOST = 1 << 15  # elements of a tensor
 WORK = 1 << 22  # multiply-adds and the like of a node
 TRIES = 40
@@ -73,15 +74,16 @@ class Maker:
                 for r, t in zip(outs, [t for _, t in self.values[-3:]], strict=True)]  # fmt: skip
         graph = self.b.finish(tuple(outs))
         legal.check(graph)
-        names = Names(*(tuple(f"{c}{i}" for i in range(len(x)))
-                        for c, x in (("i", self.inputs), ("o", outs), ("w", self.weights))))  # fmt: skip
+        named = {c: tuple(f"{c}{i}" for i in range(len(x)))
+                 for c, x in (("i", self.inputs), ("o", outs), ("w", self.weights))}  # fmt: skip
+        names = Names(named["i"], named["o"], named["w"])
         text = "; ".join(f"{n.op}{dict(n.attrs)}->{n.results[0]}" for n in graph.nodes)
         return Case(Program(graph, names, tuple(self.weights)), self.inputs, text)
 
     def _one_in(self, n: int) -> bool:
         return bool(self.rng.integers(n) == 0)
 
-    def _pick(self, x: Sequence[Any]) -> Any:
+    def _pick(self, x: Sequence[One]) -> One:
         return x[int(self.rng.integers(len(x)))]
 
     def _node(self) -> None:
@@ -225,7 +227,7 @@ class Maker:
                     0x7F800001, 1 << 31, many, np.uint32
                 ) | self.rng.choice(np.array([0, 1 << 31], np.uint32), many)
             elif x.size and self._one_in(3):
-                x.reshape(-1)[self.rng.integers(0, x.size)] = self._pick(SPECIAL)
+                x.reshape(-1)[self.rng.integers(0, x.size)] = self.rng.choice(SPECIAL)
             return x
         if like.size == 0 or DType.of(like.dtype) is not t.dtype:
             return np.zeros(t.dims, t.dtype.numpy)
