@@ -29,11 +29,14 @@ def program_of(build):
     return Program(b.finish(outs), Names(("x",), tuple(f"y{i}" for i in range(len(outs))), ()), ())
 
 
-def thirteen_moves(b, x):
-    y = b.add("neg", x)
-    for _ in range(13):
-        y = b.add("permute", y, dims=(1, 0))
-    return [b.add("neg", y)]
+def many_moves(count):
+    def build(b, x):
+        y = b.add("neg", x)
+        for _ in range(count):
+            y = b.add("permute", y, dims=(1, 0))
+        return [b.add("neg", y)]
+
+    return build
 
 
 def constant(b, x):
@@ -56,7 +59,16 @@ def party():
     return Party(run, instance.digest), instance
 
 
-@pytest.mark.parametrize(("build", "why"), [(thirteen_moves, "13 moves"), (constant, "a constant")])
+@pytest.mark.parametrize(
+    ("build", "why"),
+    [
+        (many_moves(13), "13 moves away, expected 12"),
+        (many_moves(255), "255 moves"),
+        (many_moves(256), "256 moves"),
+        (many_moves(700), "700 moves"),
+        (constant, "a constant"),
+    ],
+)
 def test_what_cannot_be_decided_has_no_facts_and_no_party(build, why):
     p = program_of(build)
     for ask in (call_facts, memory_run):
