@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,17 +14,15 @@ from typing import Any
 
 from ree.errors import ChainError
 from ree.settlement.keys import Key
+from ree.settlement.transactions import Flight, Pending, Sender
 
 TIMEOUT = 30.0  # seconds for an answer of the node
 MAX_ANSWER = 64 << 20  # bytes of it
 RANGE = 1 << 20  # blocks that one question for logs spans at most; nodes limit it, or the answer
 MINED = 180.0  # seconds until a transaction must be in a block
 POLL = 0.1  # seconds between two looks for it
-PATIENCE = 1  # blocks that a transaction may miss before it offers more
-GAS_CAP = 1 << 24  # of a transaction, EIP-7825
-BIDS = 16  # a replacement must offer more each time
+NO_KEY = "no key", "name a file with --key, or set REE_KEY"
 NOBODY = "0x" + "00" * 20
-FEES = ("gasPrice", "maxFeePerGas", "maxPriorityFeePerGas")
 
 
 @lru_cache(maxsize=1)
@@ -51,6 +50,9 @@ class Node:
         self.web3, self.key, self.gas = web3, key, gas
         self.receipts: list[Receipt] = []
         self._span = RANGE
+        self._sending: Sender | None = None
+        self._flying = False
+        self._by: int | None = None
 
     @classmethod
     def connect(cls, url: str, key: Key | None = None) -> Node:
@@ -71,7 +73,7 @@ class Node:
     def account(self) -> str:
         """The address that signs."""
         if self.key is None:
-            raise ChainError("no key", "name a file with --key, or set REE_KEY")
+            raise ChainError(*NO_KEY)
         return self.key.address
 
     def view(self, function: Any) -> Any:
@@ -152,84 +154,60 @@ class Node:
         return self.web3.eth.contract(address=where, abi=interfaces()[name])
 
     def send(self, what: str, call: Any) -> Receipt:
-        """Sign and send a call or a construction, and wait until it is in a block."""
-        key, sender = self.key, self.account
-        assert key is not None  # `account` has looked
+        """Sign and send a call or a construction, and wait until it is in a block; within `flying`, Pending if
+        it is not yet."""
+        sender = self._sender()
+        flight = self.ask(lambda: sender.submit(what, call, self._by))
+        end = time.monotonic() + MINED
+        while (receipt := self.land(flight, patient=True)) is None:
+            if self._flying:
+                raise Pending(flight)
+            if time.monotonic() > end:
+                sender.drop(flight)
+                raise ChainError(f"the transaction is in no block after {MINED:.0f} s")
+            time.sleep(POLL)
+        return receipt
 
-        def go() -> Receipt:
-            found = self._included(*self._submit(call, sender, key), key)
-            if found["status"] != 1:
-                raise ChainError(f"{what}: the transaction failed")
-            self.created = found["contractAddress"]
-            return Receipt(what, int(found["gasUsed"]), int(found["blockNumber"]),
-                           found["transactionHash"].hex())  # fmt: skip
-
-        receipt: Receipt = self.ask(go)
+    def land(self, flight: Flight, patient: bool = False) -> Receipt | None:
+        """The receipt of a transaction once it is in a block. ChainError where it failed, and where the node
+        does not answer, unless patient."""
+        sender = self._sender()
+        try:
+            found = self.ask(lambda: sender.look(flight))
+        except ChainError:
+            if patient and flight in sender.flights:
+                return None
+            raise
+        if found is None:
+            return None
+        if found["status"] != 1:
+            raise ChainError(f"{flight.what}: the transaction failed")
+        self.created = found["contractAddress"]
+        receipt = Receipt(flight.what, int(found["gasUsed"]), int(found["blockNumber"]),
+                          found["transactionHash"].hex())  # fmt: skip
         self.receipts.append(receipt)
         return receipt
 
-    def _included(self, sent: bytes, tx: dict[str, Any], key: Key) -> Any:
-        """Receipt of a transaction that the node has. While blocks come without it, it offers more."""
-        from web3.exceptions import TransactionNotFound
+    @property
+    def flights(self) -> list[Flight]:
+        """Transactions that are in no block yet."""
+        return [] if self._sending is None else list(self._sending.flights)
 
-        eth, hashes, end = self.web3.eth, [sent], time.monotonic() + MINED
-        seen: int | None = None
-        while True:
-            for h in hashes:
-                try:
-                    return eth.get_transaction_receipt(h)
-                except TransactionNotFound:
-                    pass
-            block = eth.get_block("latest")
-            number, base = int(block["number"]), int(block.get("baseFeePerGas") or 0)
-            if seen is None:
-                seen = number
-            cheap = base > tx.get("maxFeePerGas", tx.get("gasPrice", base))
-            if number > seen + PATIENCE or (cheap and number > seen):
-                seen = number
-                raised = {k: tx[k] * 5 // 4 + 1 for k in FEES if k in tx}
-                if "maxFeePerGas" in raised:
-                    least = 2 * base + raised["maxPriorityFeePerGas"]
-                    raised["maxFeePerGas"] = max(raised["maxFeePerGas"], least)
-                tx.update(raised)
-                try:
-                    hashes.append(bytes(eth.send_raw_transaction(key.sign(tx))))
-                except Exception as e:  # it may be in a block by now, or wait at this price
-                    if "insufficient" in str(e).lower():
-                        raise
-            if time.monotonic() > end:
-                raise ChainError(f"the transaction is in no block after {MINED:.0f} s")
-            time.sleep(POLL)
+    @contextmanager
+    def flying(self, by: int) -> Iterator[None]:
+        """What is sent is not waited for, and offers by the time that is left until `by`, a timestamp."""
+        self._flying, self._by = True, by
+        try:
+            yield
+        finally:
+            self._flying, self._by = False, None
 
-    def _submit(self, call: Any, sender: str, key: Key) -> tuple[bytes, dict[str, Any]]:
-        """Hash of the signed transaction, once the node has it, and what was signed. One of this account that
-        still waits for a block, from before a restart, is waited for or outbid."""
-        from eth_utils.crypto import keccak
-
-        eth = self.web3.eth
-        fields = {
-            "from": sender,
-            "nonce": eth.get_transaction_count(sender),
-            "chainId": eth.chain_id,
-        }
-        # either way the node runs it first: a refusal costs nothing
-        if self.gas is None:
-            tx = call.build_transaction(fields)
-            tx["gas"] = min(tx["gas"] * 5 // 4, GAS_CAP)  # another block may make it dearer
-        else:
-            tx = call.build_transaction({**fields, "gas": self.gas})
-            eth.call(tx)
-        for _ in range(BIDS):
-            raw = key.sign(tx)
-            try:
-                return bytes(eth.send_raw_transaction(raw)), tx
-            except Exception as e:
-                if re.search("already (known|imported)", str(e)):
-                    return bytes(keccak(raw)), tx
-                if "underpriced" not in str(e):
-                    raise
-                tx.update({k: v * 5 // 4 + 1 for k, v in tx.items() if k in FEES})
-        raise ChainError("another transaction of this account waits for a block at a higher price")
+    def _sender(self) -> Sender:
+        if self._sending is None:
+            if self.key is None:
+                raise ChainError(*NO_KEY)
+            self._sending = Sender(self.web3.eth, self.key, self.gas)
+        return self._sending
 
     def deploy(self, compiled: Any, *args: Any) -> str:
         """Address of a new contract."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -23,13 +24,16 @@ from ree.settlement.client import (
     Dispute,
 )
 from ree.settlement.clocks import DEFENDER
-from ree.settlement.node import Receipt
+from ree.settlement.node import MINED, Receipt
 from ree.settlement.policy import LEAST_GRACE
 from ree.settlement.terms import UNREAD, OneRun, decode_facts, state_name
+from ree.settlement.transactions import FLYING, Flight, Pending
 
 MOST = 64  # transactions of a tick
+POLL = 0.2  # seconds between two looks for a block
 RESERVE = LEAST_GRACE // 5  # seconds by which a bond at stake goes before what is only to be gained
 FAR = 2**64  # no deadline
+BOND = "challenge"
 
 
 class Player(Protocol):
@@ -125,10 +129,12 @@ class Watcher:
         self.terms = court.posting(job)[0]
         self.position = Position(court, job)
         self._told: set[bytes] = set()  # disputes that are lost by our clock
+        self._flights: dict[tuple[object, ...], Flight] = {}  # by task
 
     def tick(self) -> int:
-        """Do what is due now, the earliest deadline first, at most MOST transactions; how many that took.
-        What fails stops nothing else; ChainError if something failed and nothing was done."""
+        """Do what is due, the earliest deadline first, until nothing is left, at most MOST transactions; how
+        many that took. None waits for another's block. What fails stops nothing else; ChainError if something
+        failed and nothing was done."""
         court, before, failed = self.court, len(self.court.node.receipts), list[str]()
 
         def count() -> int:
@@ -145,7 +151,7 @@ class Watcher:
         if failed and not count():
             more = f"; and {len(failed) - 1} more" if len(failed) > 1 else ""
             raise ChainError(failed[0] + more)
-        for text in failed:
+        for text in dict.fromkeys(failed):
             self.say(f"note: {text}")
         return count()
 
@@ -154,21 +160,73 @@ class Watcher:
         self._collect()
 
     def _do_due(self, failed: list[str], count: Callable[[], int]) -> None:
-        tried: set[tuple[object, ...]] = set()
-        tasks = self._due(failed)
-        while tasks and count() < MOST:
-            task = min(tasks, key=lambda t: t.by)
-            tried.add(task.key)
-            sent = count()
-            self._try(failed, partial(self._perform, task), str(task.key[0]))
-            # a transaction takes a block, in which the others have moved
-            left = self._due(failed) if count() > sent else tasks
-            tasks = [t for t in left if t.key not in tried]
+        tried, end, node = set[tuple[object, ...]](), time.monotonic() + MINED, self.court.node
+        while count() < MOST:
+            mark, landed = node.head(), self._land(failed, tried)
+            tasks = [t for t in self._due(failed) if t.key not in tried]
+            for task in sorted(tasks, key=lambda t: t.by):
+                if len(self._flights) >= FLYING or count() + len(self._flights) >= MOST:
+                    break
+                if task.key in self._flights or self._crosses(task):
+                    continue
+                tried.add(task.key)
+                sent = count()
+                self._try(failed, partial(self._perform, task, tried), str(task.key[0]))
+                if count() > sent:  # in a block, in which the others have moved
+                    landed = True
+                    break
+            if landed:
+                continue
+            if not self._flights:
+                return
+            if not self._next_block(mark, end):
+                failed.append(
+                    f"{len(self._flights)} transactions are in no block after {MINED:.0f} s"
+                )
+                return
+            tried.clear()  # another block, another try
 
-    def _perform(self, task: Task) -> None:
-        receipt = task.do()
+    def _perform(self, task: Task, tried: set[tuple[object, ...]]) -> None:
+        try:
+            with self.court.node.flying(task.by):
+                receipt = task.do()
+        except Pending as e:
+            self._flights[task.key] = e.flight
+            tried.discard(task.key)  # it may need more than one transaction
+            return
         if receipt is not None:
             self._did(str(task.key[0]), receipt)
+
+    def _crosses(self, task: Task) -> bool:
+        """Whether it would spend the credit that another on its way has brought: bonds go one by one."""
+        return task.key[0] == BOND and any(k[0] == BOND for k in self._flights)
+
+    def _land(self, failed: list[str], tried: set[tuple[object, ...]]) -> bool:
+        """Whether a transaction is in a block that was in none."""
+        node, before = self.court.node, len(self._flights)
+        for key, flight in list(self._flights.items()):
+            try:
+                receipt = node.land(flight)
+            except ChainError as e:
+                if flight in node.flights:
+                    continue  # the node did not answer
+                failed.append(e.message)
+                tried.add(key)
+            else:
+                if receipt is None:
+                    continue
+                self._did(flight.what, receipt)
+            del self._flights[key]
+        return len(self._flights) < before
+
+    def _next_block(self, mark: tuple[int, bytes], end: float) -> bool:
+        """Wait for another block than the one marked; False if none comes in time."""
+        while time.monotonic() < end:
+            with suppress(ChainError):
+                if self.court.node.head() != mark:
+                    return True
+            time.sleep(POLL)
+        return False
 
     def _try(self, failed: list[str], do: Callable[[], object], what: str = "collect") -> None:
         """Do something; whatever is wrong with it is written down and no more."""
@@ -226,6 +284,9 @@ class Watcher:
             except ChainError as e:
                 self.say(f"note: {e.message}")
                 done = 0
+            except Exception as e:  # a node that answers nonsense is asked again
+                self.say(f"note: {type(e).__name__}: {e}"[:300])
+                done = 0
             if not done:
                 time.sleep(pause)
 
@@ -247,7 +308,7 @@ class Watcher:
         """Challenges to commit to, or to open."""
         court, t, job = self.court, self.terms, self.job
         if now <= t.challenge_until:
-            return [Task(("challenge", p), t.challenge_until, partial(court.challenge, job, p, self.agreed))
+            return [Task((BOND, p), t.challenge_until, partial(court.challenge, job, p, self.agreed))
                     for p in self._wrong() if not court.challenge_status(job, p)]  # fmt: skip
         return [Task(("open", c.provider), t.open_until - RESERVE,
                      partial(court.open_challenge, job, c.provider))
