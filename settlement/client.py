@@ -214,7 +214,7 @@ class Court:
 
     def dispute(self, dispute: bytes) -> Dispute:
         state, _, defender, challenger, confrontation, paid = self.call("dispute_of", dispute)
-        told = [*self.events("Opened", dispute=dispute), *self.events("Moved", dispute=dispute)]
+        told = self.events("Moved", dispute=dispute) or self.events("Opened", dispute=dispute)
         if not told:
             raise ChainError(f"no dispute {dispute.hex()[:16]}… in the Court at {self.address}")
         clocks = Clocks.of(told[-1]["clocks"])
