@@ -176,6 +176,7 @@ class Watcher:
                     landed = True
                     break
             if landed:
+                end = time.monotonic() + MINED
                 continue
             if not self._flights:
                 return
