@@ -35,6 +35,7 @@ exhaustive: $(VENV)/.built
 	$(BIN)/python benchmarks/bench_disputes.py > build/disputes.json
 	$(BIN)/python benchmarks/settlement_disputes.py
 	$(BIN)/python benchmarks/settlement_node.py
+	$(BIN)/python benchmarks/settlement_soak.py
 
 # On a CUDA machine, with the Python that holds torch and Triton: builds beside the tree, runs conformance,
 # the GPU tests and the benchmarks, and writes benchmarks/results/gpu_<name>.json.

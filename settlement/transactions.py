@@ -138,11 +138,18 @@ class Sender:
         if head.number <= flight.seen + (0 if cheap else PATIENCE):
             return
         flight.seen = head.number
-        if cheap or self._tip() >= tx.get("maxPriorityFeePerGas", 0):
-            raised = _more(tx)
-            if "maxFeePerGas" in raised:
-                raised["maxFeePerGas"] = max(raised["maxFeePerGas"], self._bearable(flight, head))
-            tx.update(raised)
+        tip, paid = tx.get("maxPriorityFeePerGas", 0), self._tip()
+        outbid = paid is None or paid >= tip
+        if cheap or outbid:
+            tx.update(_more(tx))
+        if (cheap or outbid) and "maxFeePerGas" in tx:
+            if outbid and paid is not None:  # above what others pay at once, if there is a hurry
+                most = 2 * tip if _left(flight, head) > HOUR // 2 else self._share(tx)
+                tx["maxPriorityFeePerGas"] = max(
+                    tx["maxPriorityFeePerGas"], min(paid * 9 // 8, most)
+                )
+            least = tx["maxPriorityFeePerGas"]
+            tx["maxFeePerGas"] = max(tx["maxFeePerGas"], least, self._bearable(flight, head))
         try:
             sent = bytes(self.eth.send_raw_transaction(self.key.sign(tx)))
         except Exception as e:  # it may be in a block by now, or wait at this price
@@ -162,22 +169,29 @@ class Sender:
             int(block["number"]), int(block["timestamp"]), None if base is None else int(base)
         )
 
-    def _tip(self) -> int:
-        """What the dearest tenth of the newest block has paid on top, at least; no limit if it is not known."""
+    def _tip(self) -> int | None:
+        """What the dearest tenth of the newest block has paid on top, at least; None if it is not known."""
         try:
             return int(self.eth.fee_history(1, "latest", [90])["reward"][-1][0])
         except Exception:  # nodes that do not keep it
-            return 1 << 255
+            return None
 
     def _bearable(self, flight: Flight, head: _Head) -> int:
         """The most that a transaction should offer for gas by the time left, and that the account can: a part
         of its ether, since nodes count all of an account together."""
         assert head.base is not None  # asked for where there is one
-        left = HOUR // 2 if flight.by is None else flight.by - head.time
-        blocks = URGENT - (URGENT - CALM) * min(max(left, 0), HOUR) // HOUR
+        blocks = URGENT - (URGENT - CALM) * min(max(_left(flight, head), 0), HOUR) // HOUR
         tip = int(flight.tx["maxPriorityFeePerGas"])
-        has = int(self.eth.get_balance(self.key.address))
-        return min(head.base * 9**blocks // 8**blocks + tip, has // FLYING // int(flight.tx["gas"]))
+        return min(head.base * 9**blocks // 8**blocks + tip, self._share(flight.tx))
+
+    def _share(self, tx: dict[str, Any]) -> int:
+        """What a part of the account's ether is for each gas."""
+        return int(self.eth.get_balance(self.key.address)) // FLYING // int(tx["gas"])
+
+
+def _left(flight: Flight, head: _Head) -> int:
+    """Seconds until it must be in a block; of what has no deadline, half an hour."""
+    return HOUR // 2 if flight.by is None else flight.by - head.time
 
 
 def _more(tx: dict[str, Any]) -> dict[str, int]:

@@ -115,6 +115,22 @@ def test_it_offers_more_when_it_must(eth, sender):
         sender.flights.append(flight)
 
 
+def test_a_block_full_of_higher_tips(eth, sender):
+    """With time left a tip doubles, without it is above the others' at once; never more than a share."""
+    calm, urgent = (sender.submit("respond", CALL, eth.time + left) for left in (HOUR, 600))
+    eth.paid = [40 * GWEI]
+    eth.mine(2)
+    for flight in (calm, urgent):
+        sender.look(flight)
+    assert calm.tx["maxPriorityFeePerGas"] == 2 * GWEI
+    assert urgent.tx["maxPriorityFeePerGas"] == 45 * GWEI
+    assert urgent.tx["maxFeePerGas"] > eth.base + 45 * GWEI
+    eth.paid, eth.balance = [10**9 * GWEI], 10**18
+    eth.mine(2)
+    sender.look(urgent)
+    assert urgent.tx["maxPriorityFeePerGas"] * urgent.tx["gas"] * FLYING <= eth.balance
+
+
 def test_a_tip_does_not_grow_while_somebody_keeps_it_out(eth, sender):
     flight = sender.submit("respond", CALL, eth.time + HOUR)
     for _ in range(300):
