@@ -298,10 +298,7 @@ def _decode_symbols(x: Any, at: str) -> tuple[tuple[str, int], ...]:
 SYMBOLS = Codec(lambda x: {name: INDEX.encode(size) for name, size in x}, _decode_symbols)
 TERMS = _record(Terms, statement=STATEMENT, program=DIGEST, symbols=SYMBOLS, commitment=DIGEST,
                 seed=_number(1 << 64), key=_or_nothing(DIGEST), signature=OPTIONAL_SIGNATURE)  # fmt: skip
-OPTIONAL_TERMS = Codec(
-    lambda x: None if x is None else TERMS.encode(x),
-    lambda x, at: None if x is None else TERMS.decode(x, at),
-)
+OPTIONAL_TERMS = _or_null(TERMS)
 SIGNATURES = _list_of(OPTIONAL_SIGNATURE, MAX_MOVES)
 
 

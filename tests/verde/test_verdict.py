@@ -35,7 +35,7 @@ def altered(x):
         return x + 1
     if isinstance(x, str):
         return (("1" if x[0] != "1" else "2") + x[1:]) if x else "1"
-    return None
+    return 1 if x is None else None
 
 
 def test_a_verdict_that_was_altered(program, honest, liars, verdict_of, tmp_path):
