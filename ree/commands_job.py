@@ -151,7 +151,7 @@ def _gate(court: Court, subject: Subject, terms: Terms, tokens: int) -> list[Nee
     party, instance = subject.party()
     money = Need("tokens", tokens, court.funds(terms.token), f"of token {terms.token}")
     with progress("rehearse"):
-        rows = table(instance, terms, party, money, move)
+        rows = table(instance, terms, party, money, move, court.node.block_gas)
     require(rows)
     return rows
 

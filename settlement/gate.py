@@ -11,7 +11,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from ree.compiler.instance import Instance
 from ree.errors import ChainError, InputError
@@ -19,11 +22,16 @@ from ree.settlement.bounds import refusals
 from ree.settlement.evidence import Evidence
 from ree.settlement.terms import Terms
 from ree.verde.game import Game
+from ree.verde.moves import Move, State
 from ree.verde.party import Party
-from ree.verde.rehearsal import Step, rehearse
+from ree.verde.rehearsal import descents, rehearse, sampled
 from ree.verde.run_party import RunParty
 from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
 
+BLOCK_GAS = 30_000_000  # of a block, where the chain is not asked
+COURT_GAS = 60_000  # of a move in the Court, beyond what the referee takes
+SAMPLED = 1.0  # seconds of operations in exact arithmetic
+LEAST_SAMPLED = 1
 MARGIN = 4  # an answer in rehearsal may take this part of the time that the job gives for one
 # of a value or a derivation: its array and the tree over its bytes, an eighth
 KEPT = 9 / 8
@@ -105,47 +113,86 @@ def available() -> int:
     return free if limit == resource.RLIM_INFINITY else max(min(free, limit - used), 0)
 
 
-def rehearsed(party: Party | RunParty, instance: Instance, terms: Terms) -> list[Need]:
-    """The party plays against pointers at first, last and border entries of every kind of value, by the
-    rules and, where the extra is installed, by the local contracts. ChainError if it loses or cannot
-    answer; the time of its slowest answer."""
+def rehearsed(
+    party: Party | RunParty, instance: Instance, terms: Terms, block: int = BLOCK_GAS
+) -> list[Need]:
+    """The party plays against pointers from the claim down, and at first, last and border entries of every kind
+    of value of a call or of the first step, by the rules and, where the extra is installed, by the local
+    contracts; and what compiled code has made is compared with operations at random in exact arithmetic.
+    ChainError if it loses or cannot answer. The time of its slowest answer, gas of the dearest move."""
     one = party if isinstance(party, Party) else party.party(1)
-    step = _local(one, instance) if isinstance(party, Party) else one.game.apply
-    slowest, count, begin = 0.0, 0, time.monotonic()
+    slowest, count = 0.0, 0
+
+    def ask(who: Party | RunParty, s: State) -> Move:
+        nonlocal slowest, count
+        begin = time.monotonic()
+        move = who.move(s)
+        slowest, count = max(slowest, time.monotonic() - begin), count + 1
+        return move
+
+    local = Local(one, instance)
+    ends = chain(
+        rehearse(one, local.step, partial(ask, one)),
+        descents(party.game, party.game.begin(party.statement), local.step, partial(ask, party)),
+    )
     try:
-        for what, end in rehearse(one, step):
-            now = time.monotonic()
-            slowest, count, begin = max(slowest, now - begin), count + 1, now
+        for what, end in ends:
             if end.winner != "defender":
                 raise ChainError(f"in rehearsal a pointer at {what} wins: {end.reason}")
+            if isinstance(party, RunParty) and end.run:
+                again = party.party(end.step).statement
+                if again != end.statement:
+                    raise ChainError(f"in rehearsal step {end.step}, run again, is another one")
+        operations = sampled(one, np.random.default_rng(), SAMPLED)
     except ChainError:
         raise
     except Exception as e:  # of the party, the rules or the contracts: all of them lose a bond
         raise ChainError(
             f"in rehearsal there is no answer: {type(e).__name__}: {str(e)[:200]}"
         ) from e
-    return [Need(f"answers ({count})", round(slowest, 3), terms.grace / MARGIN, "s each")]
+    return [
+        Need(f"answers ({count})", round(slowest, 3), terms.grace / MARGIN, "s each"),
+        Need("dearest move", local.gas + COURT_GAS, block, "gas"),
+        Need("operations in exact arithmetic", LEAST_SAMPLED, operations, "at random"),
+    ]
 
 
-def _local(party: Party, instance: Instance) -> Step:
-    """A move by the rules and by the contracts on a chain in memory, which must agree."""
-    try:
-        import pyrevm  # noqa: F401
-        import vyper  # noqa: F401
-    except ImportError:
-        return party.game.apply
-    from ree.settlement.testing.referee import step
+class Local:
+    """Moves by the rules and by the contracts on a chain in memory, which must agree; by the rules alone where
+    the extra is not installed. `gas` is that of the dearest so far."""
 
-    return partial(step, Evidence(party.game, instance))
+    def __init__(self, party: Party, instance: Instance) -> None:
+        self.gas = 0
+        self.game, self._evidence = party.game, Evidence(party.game, instance)
+        self._contracts = True
+        try:
+            import pyrevm  # noqa: F401
+            import vyper  # noqa: F401
+        except ImportError:
+            self._contracts = False
+
+    def step(self, s: State, move: Move) -> State:
+        if not self._contracts:
+            return self.game.apply(s, move)
+        from ree.settlement.testing.referee import referee, step
+
+        after = step(self._evidence, s, move)
+        self.gas = max(self.gas, referee().gas)
+        return after
 
 
 def table(
-    instance: Instance, terms: Terms, party: Party | RunParty, tokens: Need, move: int
+    instance: Instance,
+    terms: Terms,
+    party: Party | RunParty,
+    tokens: Need,
+    move: int,
+    block: int = BLOCK_GAS,
 ) -> list[Need]:
-    """All that is needed and given; it is rehearsed only if the rest suffices. move: seconds that
-    every move must have."""
+    """All that is needed and given; it is rehearsed only if the rest suffices. move: seconds that every move
+    must have. block: gas of a block."""
     rows = [memory(admit(instance)), tokens, Need("time of a move", move, terms.grace, "s")]
-    return rows if any(not r.met for r in rows) else rows + rehearsed(party, instance, terms)
+    return rows if any(not r.met for r in rows) else rows + rehearsed(party, instance, terms, block)
 
 
 def require(rows: Sequence[Need]) -> None:

@@ -91,6 +91,11 @@ class Node:
         return int(self.ask(lambda: self.web3.eth.get_block("latest"))["timestamp"])
 
     @property
+    def block_gas(self) -> int:
+        """Gas of the latest block, at most."""
+        return int(self.ask(lambda: self.web3.eth.get_block("latest"))["gasLimit"])
+
+    @property
     def newest(self) -> int:
         """Number of the latest block."""
         return int(self.ask(lambda: self.web3.eth.block_number))

@@ -16,7 +16,17 @@ from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
 from ree.traces.tensor import LEAF_BYTES
 from ree.verde.committed import Entries, Kept, Tensors, descendants, first_difference
-from ree.verde.derivation import Bits, Derivation, Entry, Operand, Read, Witness, place
+from ree.verde.derivation import (
+    Bits,
+    Derivation,
+    Entry,
+    Operand,
+    Read,
+    Witness,
+    execute,
+    place,
+    resolve,
+)
 from ree.verde.game import Game
 from ree.verde.moves import (
     FAN,
@@ -303,6 +313,18 @@ class Party:
         d, entries = self.game.derivation(s), self.entries(s)
         first = entries.open(0) if d.chosen and entries.tree.count > 1 else None
         return Derive(entries.tree.root(), entries.open(d.count - 1), first)
+
+    def execute(self, s: State, i: int) -> None:
+        """Operation i of the element under dispute by exact integer arithmetic; ValueError unless it gives the
+        entry, and the last one the element."""
+        d, entries, sources = self.game.derivation(s), self.entries(s), self._sources(s)
+        op = d.operation(i)
+        if isinstance(op, Witness):
+            same = entries[i] < op.bound
+        else:
+            same = entries[i] == execute(op, lambda o: resolve(o, entries.__getitem__, sources))
+        if not same or (i == d.count - 1 and entries[i] != s.bits):
+            raise ValueError(f"{d.node.op}, {d.where(i)} of element {s.element}: another result")
 
     def _commit_rows(self, s: State) -> Rows:
         owner = (s.tree, s.tensor, s.element)

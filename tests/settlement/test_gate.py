@@ -15,9 +15,10 @@ from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.settlement import gate
 from ree.settlement.work import call_facts, memory_run
-from ree.verde.moves import Prove
+from ree.verde.fault import recompute
+from ree.verde.moves import Phase, Prove
 from ree.verde.party import Party
-from ree.verde.rehearsal import rehearse
+from ree.verde.rehearsal import descents, rehearse
 
 TERMS = SimpleNamespace(grace=60)
 PLENTY = gate.Need("tokens", 1, 1, "units")
@@ -92,7 +93,7 @@ def test_an_honest_party_passes_and_kinds_are_played_once():
     honest, instance = party()
     rows = gate.table(instance, TERMS, honest, PLENTY, 60)
     gate.require(rows)
-    assert len(rows) == 4
+    assert len(rows) == 6
     played = [what for what, _ in rehearse(honest, honest.game.apply)]
     assert len(played) == len(set(played))
     heads = {what.split(" of ")[-1] for what in played}
@@ -110,6 +111,40 @@ def test_too_little_is_named_with_the_numbers(row):
     with pytest.raises(ChainError, match=rf"nothing was bonded: {row} needs (5|60) .*, has (4|59)"):
         gate.require(rows)
     assert not any(r.what.startswith("answers") for r in rows)
+
+
+def test_descents_reach_every_phase_of_a_call():
+    honest, _ = party()
+    phases = set()
+
+    def ask(s):
+        phases.add(s.phase)
+        return honest.move(s)
+
+    ends = dict(descents(honest.game, honest.game.begin(honest.statement), honest.game.apply, ask))
+    assert len(ends) == 4
+    assert {e.winner for e in ends.values()} == {"defender"}
+    assert phases >= {Phase.OPEN, Phase.REVEAL, Phase.TENSOR, Phase.BODY, Phase.DERIVE, Phase.PROVE}
+
+
+def test_what_compiled_code_makes_is_compared_with_exact_arithmetic():
+    """A value that is false where no pointer looks, and all that follows from it."""
+    honest, instance = party()
+    y = np.array(honest.run.values[0])
+    y.reshape(-1)[5] += 1
+    false = Party(recompute(honest.run, 0, y), instance.digest)
+    false.derived = lambda s, d, x: [*d.entries(x)[:-1], s.bits]
+    with pytest.raises(
+        ChainError, match=r"in rehearsal there is no answer: .*add, .* of element 5"
+    ):
+        gate.rehearsed(false, instance, TERMS)
+
+
+def test_a_move_dearer_than_a_block_is_found():
+    honest, instance = party()
+    rows = gate.table(instance, TERMS, honest, PLENTY, 60, block=100_000)
+    with pytest.raises(ChainError, match=r"dearest move needs \d+,\d+ gas, has 100,000"):
+        gate.require(rows)
 
 
 def test_a_party_that_cannot_answer_is_found():

@@ -1,5 +1,8 @@
 """Training runs on the referee: from the history to one operation of one step."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("vyper", reason="needs the extra settlement")
@@ -10,13 +13,16 @@ from torch import nn
 from torch.nn import functional
 
 from ree import optim
+from ree.errors import ChainError
 from ree.kernels.types import DType
+from ree.settlement import gate
 from ree.settlement.decidable import obstacles
 from ree.settlement.evidence import Evidence
 from ree.settlement.testing.referee import play, referee
 from ree.step import compile_step
 from ree.verde.fault import Fault
 from ree.verde.moves import State
+from ree.verde.run_party import RunParty
 from ree.verde.trained import Trained
 
 STEPS = 21
@@ -94,3 +100,15 @@ def test_a_false_step_is_found_on_chain(step, trained, honest, name, at):
     assert end.reason.startswith("executed")
     end = play(evidence, honest.game.begin(honest.statement), honest, liar)
     assert end.winner == "defender", end.reason
+
+
+def test_a_party_to_a_run_is_rehearsed_by_the_contracts(step, honest, trained):
+    """Pointers from the history down, at the first step and the last, and at every value of a step."""
+    terms = SimpleNamespace(grace=4 * 600)
+    rows = gate.rehearsed(honest, step.instance, terms)
+    gate.require(rows)
+    assert next(r for r in rows if r.what == "dearest move").needed > 100_000
+    records = [*trained.records[:-1], replace(trained.records[-1], batch=bytes(32))]
+    wrong = RunParty(step, step.state_root(trained.initial), records, trained.party_to)
+    with pytest.raises(ChainError, match=f"in rehearsal step {STEPS}, run again"):
+        gate.rehearsed(wrong, step.instance, terms)
