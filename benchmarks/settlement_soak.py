@@ -45,10 +45,8 @@ BLOCK, SECOND = 12, 2.0  # of the chain, and how long it takes here
 GAS = 30_000_000  # of a block
 SPAM = 16_000_000  # gas of a transaction that does nothing
 LONGEST = 1800.0  # seconds
-CRASHES, AWAY = (
-    (20, 60),
-    5,
-)  # after how many moves all honest watchers are killed; for how many blocks
+# after how many moves all honest watchers are killed, and for how many blocks
+CRASHES, AWAY = (20, 60), 5
 STILL = 6  # blocks without a move
 DEAR = 200 * 10**9  # base fee above which nobody makes it dearer
 
@@ -102,14 +100,14 @@ class Weather:
         """What the next block shall meet."""
         base = int(self.chain.web3.eth.get_block("latest")["baseFeePerGas"])
         self.fees.append(base)
-        if 5 <= block % 60 < 35 and base < DEAR:
+        if 5 <= block % 40 < 25 and base < DEAR:
             self._fill(base)
         if self.rng.random() < 0.05 and 20 * base < DEAR:
             self.jumps += 1
             self.chain.rpc("anvil_setNextBlockBaseFeePerGas", hex(20 * base))
 
     def after(self, block: int) -> None:
-        if block > 3 and self.rng.random() < 0.06:
+        if block > 3 and self.rng.random() < 0.15:
             depth = self.rng.randint(1, 3)
             self.chain.drop(depth)
             self.dropped.append(depth)
@@ -139,13 +137,18 @@ class Liars:
             for flight in court.node.flights:
                 with suppress(ChainError):
                     court.node.land(flight)
+        now = self.position.court.node.now
         for d in disputes:
-            court = self.courts.get(d.player)
+            late = not d.decided and now > d.clocks.deadline()
+            court = self.courts.get(d.other if late else d.player)
             if court is None or len(court.node.flights) > 2:
                 continue
             with suppress(ChainError), court.node.flying(FAR):
                 at = self.position.of(d)
-                court.respond(d, at.state, self.player.move(at))
+                if late:
+                    court.timeout(d, at.state)
+                else:
+                    court.respond(d, at.state, self.player.move(at))
 
 
 def prepare(town: Town, chain: Anvil) -> tuple[bytes, list[Court]]:
@@ -190,6 +193,7 @@ def soak(chain: Anvil, seed: int, folder: Path) -> dict[str, Any]:
     honest = {(town.nodes[r] if r in town.nodes else chain.account(r)).account for r in HONEST}
     processes = Processes([chain.url, town.address, str(town.since), job.hex()], folder)
     chain.rpc("evm_setAutomine", False)
+    chain.rpc("anvil_setNextBlockBaseFeePerGas", hex(5 * 10**9))
     until, block, least = seen.posting(job)[0].open_until, 0, 10**9
     began = begun = time.monotonic()
     before, still = (0, 0), 0
@@ -286,7 +290,7 @@ def main() -> int:
     import tempfile
 
     try:
-        chain = Anvil("--gas-limit", str(GAS))
+        chain = Anvil("--gas-limit", str(GAS), "--base-fee", str(5 * 10**9))
     except Missing as e:
         print(f"the soak did not run: {e}")
         return 0

@@ -103,6 +103,8 @@ class Node:
     def head(self) -> tuple[int, bytes]:
         """Number and hash of the latest block."""
         block = self.ask(lambda: self.web3.eth.get_block("latest"))
+        if self._sending is not None:
+            self._sending.forget()  # what it knows may be of the block before
         return int(block["number"]), bytes(block["hash"])
 
     def block(self, number: int) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +16,7 @@ GAS_CAP = 1 << 24  # of a transaction, EIP-7825
 BIDS = 16  # a replacement must offer more each time
 FEES = ("gasPrice", "maxFeePerGas", "maxPriorityFeePerGas")
 FLYING = 16  # of an account at a time: what nodes keep at least
-BLOCK = 12  # seconds
+FRESH = 0.2  # seconds for which the newest block is not asked for again
 # The base fee grows by an eighth a block at most. What is offered bears the growth of so many blocks: few while
 # there is an hour, most when there is no time for another offer. What is not needed is not paid.
 CALM, URGENT, HOUR = 6, 50, 3600
@@ -42,9 +44,10 @@ class Flight:
 
 @dataclass(frozen=True)
 class _Head:
-    """What the newest block says of prices."""
+    """What the newest block says."""
 
     number: int
+    hash: bytes
     time: int
     base: int | None  # fee; None on chains without
 
@@ -56,10 +59,14 @@ class Sender:
         """gas: limit of a transaction, where the node shall not estimate it."""
         self.eth, self.key, self.gas = eth, key, gas
         self.flights: list[Flight] = []
+        self.fresh = FRESH
+        self._until, self._newest = 0.0, _Head(-1, b"", 0, None)
+        self._known: dict[str, Any] = {}  # answers of the node as of the newest block
 
     def submit(self, what: str, call: Any, by: int | None) -> Flight:
         """Sign and send. A transaction of this account that waits for a block from before a restart is waited
         for, if it is the same, or outbid."""
+        self.forget()
         eth, head = self.eth, self._head()
         number, taken = self._count(), {f.tx["nonce"] for f in self.flights}
         while number in taken:  # where a reorganisation has left a gap it is filled
@@ -80,6 +87,7 @@ class Sender:
             tx["maxFeePerGas"] = max(tx["maxFeePerGas"], self._bearable(flight, head))
         self._enter(flight)
         self.flights.append(flight)
+        self.forget()  # where a transaction is a block, there is another
         return flight
 
     def _enter(self, flight: Flight) -> None:
@@ -103,16 +111,14 @@ class Sender:
     def look(self, flight: Flight) -> Any:
         """Receipt of a transaction, or None while no block has it; then it offers more, where it must.
         ChainError where another of this account has its number: it flies no more."""
-        found = self._receipt(flight)
-        if found is None and self._count() > flight.tx["nonce"]:
-            found = self._receipt(flight)  # it may have come between the two questions
-            if found is None:
-                self.drop(flight)
-                raise ChainError(f"{flight.what}: another transaction of this account came first")
-        if found is None:
+        self._head()
+        if self._count() <= flight.tx["nonce"]:
             self._offer_more(flight)
-        else:
-            self.drop(flight)
+            return None
+        found = self._receipt(flight)
+        self.drop(flight)
+        if found is None:
+            raise ChainError(f"{flight.what}: another transaction of this account came first")
         return found
 
     def drop(self, flight: Flight) -> None:
@@ -159,20 +165,39 @@ class Sender:
         if sent not in flight.hashes:
             flight.hashes.append(sent)
 
+    def forget(self) -> None:
+        """Ask for the newest block again."""
+        self._until = 0.0
+
+    def _ask(self, name: str, call: Callable[[], Any]) -> Any:
+        """An answer that holds until there is another block."""
+        if name not in self._known:
+            self._known[name] = call()
+        return self._known[name]
+
     def _count(self) -> int:
-        return int(self.eth.get_transaction_count(self.key.address))
+        return int(self._ask("count", lambda: self.eth.get_transaction_count(self.key.address)))
+
+    def _balance(self) -> int:
+        return int(self._ask("balance", lambda: self.eth.get_balance(self.key.address)))
 
     def _head(self) -> _Head:
+        if time.monotonic() < self._until:
+            return self._newest
         block = self.eth.get_block("latest")
         base = block.get("baseFeePerGas")
-        return _Head(
-            int(block["number"]), int(block["timestamp"]), None if base is None else int(base)
-        )
+        head = _Head(int(block["number"]), bytes(block["hash"]), int(block["timestamp"]),
+                     None if base is None else int(base))  # fmt: skip
+        if head != self._newest or not self._until:
+            self._newest, self._known = head, {}
+        self._until = time.monotonic() + self.fresh
+        return head
 
     def _tip(self) -> int | None:
         """What the dearest tenth of the newest block has paid on top, at least; None if it is not known."""
         try:
-            return int(self.eth.fee_history(1, "latest", [90])["reward"][-1][0])
+            told = self._ask("tips", lambda: self.eth.fee_history(1, "latest", [90]))
+            return int(told["reward"][-1][0])
         except Exception:  # nodes that do not keep it
             return None
 
@@ -186,7 +211,7 @@ class Sender:
 
     def _share(self, tx: dict[str, Any]) -> int:
         """What a part of the account's ether is for each gas."""
-        return int(self.eth.get_balance(self.key.address)) // FLYING // int(tx["gas"])
+        return self._balance() // FLYING // int(tx["gas"])
 
 
 def _left(flight: Flight, head: _Head) -> int:

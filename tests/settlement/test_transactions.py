@@ -23,10 +23,12 @@ class Eth:
         self.number, self.time, self.base = 100, 10**6, GWEI
         self.paid = [0]  # tips in the newest block
         self.count, self.receipts, self.sent = 0, {}, []
-        self.fail = None
+        self.fail, self.asked = None, 0
 
     def get_block(self, which):
-        return {"number": self.number, "timestamp": self.time, "baseFeePerGas": self.base}
+        self.asked += 1
+        return {"number": self.number, "timestamp": self.time, "baseFeePerGas": self.base,
+                "hash": b"%d %d" % (self.number, self.count)}  # fmt: skip
 
     def get_transaction_count(self, account):
         return self.count
@@ -67,7 +69,9 @@ def eth():
 
 @pytest.fixture
 def sender(eth):
-    return Sender(eth, KEY, None)
+    found = Sender(eth, KEY, None)
+    found.fresh = 0
+    return found
 
 
 def test_more_is_offered_the_less_time_is_left(eth, sender):
@@ -140,6 +144,31 @@ def test_a_tip_does_not_grow_while_somebody_keeps_it_out(eth, sender):
     assert len(eth.sent) > 100  # and a node that forgets it hears it again
 
 
+def test_many_on_their_way_cost_one_question(eth, sender):
+    for _ in range(FLYING):
+        sender.submit("respond", CALL, None)
+    sender.fresh, before = 60, eth.asked
+    for flight in sender.flights:
+        assert sender.look(flight) is None
+    assert eth.asked == before + 1
+
+
+def test_what_a_node_says_of_its_newest_block_holds_for_transactions(eth):
+    """Whoever has seen a block and waits for the next must not miss what came in with it."""
+    node = Node(SimpleNamespace(eth=eth), SimpleNamespace(address="me", sign=KEY.sign))
+    node._sender().fresh = 60
+    with node.flying(eth.time + HOUR), pytest.raises(Pending) as e:
+        node.send("respond", CALL)
+    assert node.land(e.value.flight) is None
+    eth.mine()
+    eth.count = 1
+    eth.receipts = {e.value.flight.hashes[0]: {"status": 1, "contractAddress": None, "gasUsed": 5,
+                                               "blockNumber": 101, "transactionHash": b"h"}}  # fmt: skip
+    assert node.land(e.value.flight) is None  # it has not looked
+    assert node.head()[0] == 101
+    assert node.land(e.value.flight).gas == 5
+
+
 def test_numbers_are_in_a_row_and_gaps_are_filled(eth, sender):
     a, b, c = (sender.submit(x, CALL, None) for x in "abc")
     assert [f.tx["nonce"] for f in (a, b, c)] == [0, 1, 2]
@@ -161,6 +190,7 @@ def test_another_with_the_same_number(eth, sender):
 
 def test_a_node_that_does_not_answer_loses_nothing(eth):
     node = Node(SimpleNamespace(eth=eth), SimpleNamespace(address="me", sign=KEY.sign))
+    node._sender().fresh = 0
     with node.flying(eth.time + HOUR), pytest.raises(Pending) as e:
         node.send("respond", CALL)
     flight, look = e.value.flight, eth.get_block
@@ -170,6 +200,7 @@ def test_a_node_that_does_not_answer_loses_nothing(eth):
     assert node.flights == [flight]
     assert node.land(flight, patient=True) is None
     eth.get_block = look
+    eth.count = 1
     eth.receipts = {flight.hashes[0]: {"status": 1, "contractAddress": None, "gasUsed": 5, "blockNumber": 101,
                                        "transactionHash": b"h"}}  # fmt: skip
     assert node.land(flight).gas == 5
