@@ -207,7 +207,8 @@ class Sender:
         assert head.base is not None  # asked for where there is one
         blocks = URGENT - (URGENT - CALM) * min(max(_left(flight, head), 0), HOUR) // HOUR
         tip = int(flight.tx["maxPriorityFeePerGas"])
-        return min(head.base * 9**blocks // 8**blocks + tip, self._share(flight.tx))
+        grown = int(head.base * 9**blocks // 8**blocks)
+        return min(grown + tip, self._share(flight.tx))
 
     def _share(self, tx: dict[str, Any]) -> int:
         """What a part of the account's ether is for each gas."""
