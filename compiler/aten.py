@@ -58,16 +58,26 @@ for _name in ("neg", "abs"):
     IMPORTERS[_name] = _same_type_unary(_name)
 
 
-def _scaled(m: Importer, y: Value, alpha: Scalar) -> Value:
-    return y if alpha == 1 else _mul(m, y, alpha)
+def _sum(m: Importer, x: Value, y: Value, alpha: Scalar, sign: int) -> Ref:
+    """x + alpha * y or x - alpha * y; of floats rounded once unless alpha is 1."""
+    (a, b), dtype = m.promote(x, y)
+    if dtype is DType.BOOL:
+        return m.add("logical_or", a, b) if alpha else a
+    if alpha == 1:
+        return m.add("add" if sign > 0 else "sub", a, b)
+    factor = m.scalar(sign * alpha, dtype)
+    return (
+        m.add("fma", b, factor, a)
+        if dtype is DType.F32
+        else m.add("add", a, m.add("mul", b, factor))
+    )
 
 
 @aten("add.Tensor", "add.Scalar")
 def _add(m: Importer, x: Ref, y: Value, *, alpha: Scalar = 1) -> Ref:
-    (a, b), dtype = m.promote(x, _scaled(m, y, alpha))
-    if _is_zero(y) and dtype is not DType.F32:
-        return a
-    return m.add("logical_or" if dtype is DType.BOOL else "add", a, b)
+    if _is_zero(y) and m.type(x).dtype is DType.I64:
+        return x
+    return _sum(m, x, y, alpha, 1)
 
 
 def _is_zero(y: Value) -> bool:
@@ -76,14 +86,12 @@ def _is_zero(y: Value) -> bool:
 
 @aten("sub.Tensor", "sub.Scalar")
 def _sub(m: Importer, x: Ref, y: Value, *, alpha: Scalar = 1) -> Ref:
-    (a, b), _ = m.promote(x, _scaled(m, y, alpha))
-    return m.add("sub", a, b)
+    return _sum(m, x, y, alpha, -1)
 
 
 @aten("rsub.Scalar", "rsub.Tensor")
 def _rsub(m: Importer, x: Ref, y: Value, alpha: Scalar = 1) -> Ref:
-    (a, b), _ = m.promote(y, _scaled(m, x, alpha))
-    return m.add("sub", a, b)
+    return _sum(m, y, x, alpha, -1)
 
 
 @aten("mul.Tensor", "mul.Scalar")

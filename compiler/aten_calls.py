@@ -36,8 +36,8 @@ def _angle(m: Importer, x: Ref) -> Ref:
 
 @aten("ldexp.Tensor")
 def _ldexp(m: Importer, x: Ref, e: Ref) -> Ref:
-    """x * 2^e, the power computed first."""
-    return m.add("mul", m.as_float(x), m.add("exp2", m.as_float(e)))
+    """x * 2^e, the power computed first, in e's type."""
+    return m.add("mul", m.as_float(x), m.rounded(m.add("exp2", m.as_float(e)), m.half(e)))
 
 
 @aten("dist")

@@ -280,3 +280,27 @@ IMPORTERS["index_add"], IMPORTERS["index_copy"] = (
     _or_of_truth(_along("index_add")),
     _along("index_put"),
 )
+
+
+@aten("index_fill.int_Scalar", "index_fill.int_Tensor")
+def _index_fill(m: Importer, x: Ref, dim: int, index: Ref, value: Ref | Scalar) -> Ref:
+    """The value at the index along an axis, which counts from the end where it is negative."""
+    t = m.type(x)
+    x, index = _at_least_1d(m, x), _at_least_1d(m, m.cast(index, DType.I64))
+    axis, shape = m.axis(dim, t.rank), list(m.type(x).shape)
+    shape[axis] = m.type(index).shape[0]
+    v = m.cast(value, t.dtype) if isinstance(value, Ref) else m.scalar(value, t.dtype)
+    y = m.add("index_put", x, index, m.add("expand", v, shape=tuple(shape)), dim=axis)
+    return y if t.rank else m.view(y, ())
+
+
+@aten("max_unpool2d", "max_unpool3d")
+def _max_unpool(m: Importer, x: Ref, index: Ref, size: Sequence[Dim], *window: object) -> Ref:
+    """Zeros, with each element of x at its index into the last axes."""
+    shape = m.type(x).shape
+    lead = shape[: len(shape) - len(size)]
+    rows, n = product(lead), product(shape[len(lead) :])
+    zeros = m.add("full", shape=(rows, product(size)), value=0.0, dtype=DType.F32)
+    zeros = m.cast(zeros, m.type(x).dtype)
+    y = m.add("scatter", zeros, m.view(index, (rows, n)), m.view(x, (rows, n)), dim=1)
+    return m.view(y, (*lead, *size))

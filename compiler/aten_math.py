@@ -13,7 +13,7 @@ from ree.compiler.importer import IMPORTERS, Importer, Refused, Scalar, Value, a
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType
 
-F32, I64, BOOL = DType.F32, DType.I64, DType.BOOL
+F32, I64, BF16, BOOL = DType.F32, DType.I64, DType.BF16, DType.BOOL
 
 
 def binary(m: Importer, op: str, x: Value, y: Value) -> Ref:
@@ -89,9 +89,13 @@ def _div_mode(m: Importer, x: Value, y: Value, *, rounding_mode: str | None = No
     if rounding_mode == "floor":
         return m.add("floor_divide", a, b)
     if dtype is F32:
-        return m.add("trunc", m.add("div", a, b))
-    q = m.add("floor_divide", m.add("abs", a), m.add("abs", b))
-    return m.add("mul", q, m.add("mul", m.add("sign", a), m.add("sign", b)))
+        half = m.half(x, y) if isinstance(y, Ref) and m.type(y).rank else None
+        return m.add("trunc", m.rounded(m.add("div", a, b), half))
+    q, r = m.add("floor_divide", a, b), m.add("remainder", a, b)
+    zero = m.scalar(0, dtype)
+    across = m.add("ne", m.add("lt", a, zero), m.add("lt", b, zero))
+    below = m.add("logical_and", across, m.add("ne", r, zero))
+    return m.add("add", q, m.cast(below, dtype))
 
 
 # powers and logarithms
@@ -101,19 +105,29 @@ def _div_mode(m: Importer, x: Value, y: Value, *, rounding_mode: str | None = No
 def _pow(m: Importer, x: Value, e: Value) -> Ref:
     """Small powers by multiplication, the square root and its reciprocal by those, others by pow."""
     if isinstance(x, Ref) and isinstance(e, int | float):
+        half = m.half(x)
         if m.type(x).dtype is DType.BOOL and isinstance(e, int):
             x = m.cast(x, I64)
         if e == 0:
-            return m.add("full", shape=m.type(x).shape, value=1.0, dtype=F32) if m.type(
-                x).dtype is F32 else m.cast(m.add("full", shape=m.type(x).shape, value=1, dtype=I64),
-                                            m.type(x).dtype)  # fmt: skip
+            whole = m.type(x).dtype is I64 and isinstance(e, int)
+            return m.add(
+                "full",
+                shape=m.type(x).shape,
+                value=1 if whole else 1.0,
+                dtype=I64 if whole else F32,
+            )
         if isinstance(e, int) or e.is_integer():
-            floats = m.type(x).dtype is F32
-            if e >= 1 and (e <= 8 if floats else isinstance(e, int)):
-                return _by_squares(m, x, int(e))
-            if e == -1:
-                return m.add("div", m.scalar(1.0, F32), m.as_float(x))
-        elif e in (0.5, -0.5):
+            if m.type(x).dtype is I64 and isinstance(e, int) and e > 0:
+                return _by_squares(m, x, e, None)
+            if m.type(x).dtype is F32 and 1 <= e <= 8:
+                return _by_squares(m, x, int(e), BF16 if half is BF16 and e == 3 else None)
+            if e in (-1, -2):
+                z = x = m.as_float(x)
+                if e == -2:
+                    z = m.rounded(m.add("mul", x, x), BF16 if half is BF16 else None)
+                y = m.add("div", m.scalar(1.0, F32), z)
+                return y if e == -1 else m.rule(y, (x,), calls.INVERSE_SQUARE)
+        elif e in (0.5, -0.5) and half is not DType.F16:  # there torch takes a power
             x = m.as_float(x)
             if e > 0:
                 return m.add("sqrt", x)
@@ -138,11 +152,11 @@ def whole_power(m: Importer, x: Ref, e: Ref, bits: int = 63) -> Ref:
     return m.add("where", m.add("logical_or", unit, m.add("ge", e, zero)), y, zero)
 
 
-def _by_squares(m: Importer, x: Ref, e: int) -> Ref:
+def _by_squares(m: Importer, x: Ref, e: int, half: DType | None) -> Ref:
     """x^e from the highest bit of e: square, then multiply by x where the bit is set."""
     y = x
     for bit in bin(e)[3:]:
-        y = m.add("mul", y, y)
+        y = m.rounded(m.add("mul", y, y), half)
         if bit == "1":
             y = m.add("mul", y, x)
     return y
@@ -236,7 +250,8 @@ def _elu(
     x = m.as_float(x)
     low = m.add("expm1", binary(m, "mul", x, float(input_scale)))
     low = binary(m, "mul", low, float(np.float32(alpha) * np.float32(scale)))
-    y = m.add("where", binary(m, "gt", x, 0.0), binary(m, "mul", x, float(scale)), low)
+    above = binary(m, "ge", x, 0.0)  # at 0 an infinite alpha does not count
+    y = m.add("where", above, binary(m, "mul", x, float(scale)), low)
     return m.rule(y, (x,), calls.elu(float(alpha), float(scale), float(input_scale)))
 
 
@@ -275,7 +290,7 @@ def _xlogy(m: Importer, x: Value, y: Value) -> Ref:
     """x * log(y); +0 where x is 0, NaN where y is."""
     (a, b), _ = m.promote(x, y)
     a, b = m.as_float(a), m.as_float(b)
-    z = m.add("mul", a, m.add("log", b))
+    z = m.add("mul", a, m.rounded(m.add("log", b), m.half(x, y)))
     z = m.add("where", binary(m, "eq", a, 0.0), m.scalar(0.0, F32), z)
     z = m.add("where", m.add("ne", b, b), m.scalar(math.nan, F32), z)
     return m.rule(z, (a, b), calls.XLOGY)
@@ -296,8 +311,38 @@ def _logit(m: Importer, x: Ref, eps: float | None = None) -> Ref:
 
 @aten("threshold")
 def _threshold(m: Importer, x: Ref, threshold: Scalar, value: Scalar) -> Ref:
-    (a, v), _ = m.promote(x, value)
-    return m.add("where", binary(m, "le", x, threshold), v, a)
+    dtype = m.type(x).dtype
+    if dtype is I64:
+        threshold, value = int(threshold), int(value)
+    return m.add("where", binary(m, "le", x, threshold), m.scalar(value, dtype), x)
+
+
+# sums of products, each rounded as torch's vectors do: the last product and the sum at once
+
+
+@aten("lerp.Scalar", "lerp.Tensor")
+def _lerp(m: Importer, x: Ref, y: Ref, weight: Value) -> Ref:
+    """x + w (y - x), or y + (w - 1) (y - x) from |w| = 1/2."""
+    x, y, w = m.as_float(x), m.as_float(y), m.promote(weight, 1.0)[0][0]
+    small = m.add("lt", m.add("abs", w), m.scalar(0.5, F32))
+    factor = m.add("where", small, w, m.add("sub", w, m.scalar(1.0, F32)))
+    return m.add("fma", factor, m.add("sub", y, x), m.add("where", small, x, y))
+
+
+@aten("addcmul")
+def _addcmul(m: Importer, x: Ref, y: Ref, z: Ref, *, value: Scalar = 1) -> Ref:
+    (a, b, c), dtype = m.promote(x, y, z)
+    if value != 1:
+        b = m.add("mul", b, m.scalar(value, dtype))
+    return m.add("fma", b, c, a) if dtype is F32 else m.add("add", a, m.add("mul", b, c))
+
+
+@aten("addcdiv")
+def _addcdiv(m: Importer, x: Ref, y: Ref, z: Ref, *, value: Scalar = 1) -> Ref:
+    a, b, c = m.as_float(x), m.as_float(y), m.as_float(z)
+    if value != 1:
+        b = binary(m, "mul", b, float(value))
+    return m.add("add", a, m.add("div", b, c))
 
 
 @aten("square")

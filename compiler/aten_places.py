@@ -170,13 +170,12 @@ def _one_hot(m: Importer, x: Ref, classes: int = -1) -> Ref:
 @aten("take_along_dim")
 def _take_along_dim(m: Importer, x: Ref, index: Ref, dim: int | None = None) -> Ref:
     t, it = m.type(x), m.type(index)
-    size = product(t.shape) if dim is None else t.shape[m.axis(dim, t.rank)]
-    from_end = m.add("lt", index, m.scalar(0, DType.I64))
-    index = m.add("where", from_end, m.add("add", index, m.scalar(size, DType.I64)), index)
     if dim is None:
         x, index = (m.view(y, (product(m.type(y).shape),)) for y in (x, index))
         return m.add("gather", x, index, dim=0)
     axis = m.axis(dim, t.rank)
+    # along an axis torch takes an index modulo its size
+    index = m.add("remainder", index, m.scalar(t.shape[axis], DType.I64))
 
     def without(shape: Shape) -> Shape:
         return (*shape[:axis], 1, *shape[axis + 1 :])

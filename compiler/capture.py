@@ -40,7 +40,7 @@ from ree.compiler.float_mode import clean_floats
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Graph, Origin, Ref
 from ree.compiler.nesting import examples_of, structure_of
-from ree.compiler.operand_types import meeting, taken
+from ree.compiler.operand_types import HALVES, meeting, stays_wide, taken
 from ree.compiler.pairs import COMPLEX64, PAIRED, Pair, has_pair, view_as_complex, zeros
 from ree.compiler.passes.canonical import canonicalise
 from ree.compiler.quiet import one_at_a_time
@@ -259,13 +259,21 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
         return
     meet = meeting(node, name)
 
+    def operand(at: int, a: Any) -> Any:
+        if meet is None or (meet in HALVES and stays_wide(name, at, a)):
+            return resolve(a)
+        if isinstance(a, int | float):
+            return taken(a, meet, name)
+        val = a.meta.get("val") if isinstance(a, torch.fx.Node) else None
+        if not isinstance(val, torch.Tensor) or val.dtype is meet:
+            return resolve(a)
+        if meet not in HALVES and val.dtype is not torch.int64:  # of rank 0
+            return resolve(a)
+        return _widened(imp, imp.cast(imp.env[a.name], cast(DType, dtype_of(meet))))
+
     def resolve(a: Any) -> Any:
         if isinstance(a, torch.fx.Node):
             x = imp.env[a.name]
-            near = a.meta.get("val")
-            wide = near.dtype if isinstance(near, torch.Tensor) else None
-            if meet is not None and wide in (torch.float32, torch.int64):
-                x = imp.cast(x, cast(DType, dtype_of(meet)))  # of rank 0: it takes the other's type
             return _widened(imp, x) if widen else x
         if isinstance(a, list | tuple):
             return tuple(resolve(x) for x in a)
@@ -281,9 +289,8 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
     try:
         if name == "as_strided":
             _laid_out(node.args[0])
-        args = [taken(a, meet, name) if meet is not None and isinstance(a, int | float) else resolve(a)
-                for a in node.args]  # fmt: skip
-        kwargs = {k: resolve(v) for k, v in node.kwargs.items()}
+        args = [operand(i, a) for i, a in enumerate(node.args)]
+        kwargs = {k: operand(-1, v) if k == "alpha" else resolve(v) for k, v in node.kwargs.items()}
         call = _importer(name, has_pair(*args, *kwargs.values()))
         result = _narrowed(imp, call(imp, *args, **kwargs), val)
         imp.env[node.name] = result
@@ -333,7 +340,9 @@ def _widened(imp: Importer, x: Any) -> Any:
     if not isinstance(x, Ref):
         return x
     dtype = imp.type(x).dtype
-    return imp.cast(x, WIDE.get(dtype, dtype))
+    y = imp.cast(x, WIDE.get(dtype, dtype))
+    imp.narrow[y] = dtype
+    return y
 
 
 def _narrowed(imp: Importer, x: Any, val: Any) -> Any:

@@ -29,6 +29,7 @@ class Importer:
         self.random: tuple[Ref, Ref] | None = None  # seed and step, in a training step
         self.notes: list[str] = []  # what the user should hear
         self.sites = 0  # random calls so far
+        self.narrow: dict[Ref, DType] = {}  # operand of a call -> the type that torch gives it
         self.stopped: set[Ref] = set()  # values that count as constants when gradients are taken
         # value -> what it is differentiated by, and its gradient rule, whatever it is made of
         self.rules: dict[Ref, tuple[tuple[Ref, ...], Callable[..., Any]]] = {}
@@ -55,6 +56,16 @@ class Importer:
 
     def cast(self, x: Ref, dtype: DType) -> Ref:
         return x if self.type(x).dtype is dtype else self.add("cast", x, dtype=dtype)
+
+    def half(self, *operands: Value) -> DType | None:
+        """The half type that all operands of a call have which are tensors, or None."""
+        types = {self.narrow.get(x) for x in operands if isinstance(x, Ref)}
+        half = types.pop() if len(types) == 1 else None
+        return half if half in (DType.F16, DType.BF16) else None
+
+    def rounded(self, x: Ref, half: DType | None) -> Ref:
+        """x as a half type holds it, where torch rounds on the way."""
+        return x if half is None else self.cast(self.cast(x, half), self.type(x).dtype)
 
     def stop(self, x: Ref) -> Ref:
         """x, through which no gradient flows."""

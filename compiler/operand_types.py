@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import torch
 from torch import fx
+from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND, elementwise_dtypes
 
 from ree.compiler.importer import Refused
 
+NO_OPMATH = ELEMENTWISE_TYPE_PROMOTION_KIND.NO_OPMATH
 HALVES = (torch.float16, torch.bfloat16)
 NARROW = (torch.int32, torch.int16, torch.int8, torch.uint8)
 
-# calls that take a number to the type in which their operands meet; others compute with it as it is
+# calls that take their operands to the type in which they meet; others compute with them as they are
 COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
-OF_HALVES = COMPARISONS | {"fmod", "remainder"}
-OF_INTEGERS = OF_HALVES | {"floor_divide", "div", "maximum", "minimum"}
+REMAINDERS = {"fmod", "remainder"}
+OF_HALVES = COMPARISONS | REMAINDERS | {
+    "mul", "div", "floor_divide", "add", "sub", "rsub", "pow", "atan2", "hypot", "xlogy",
+    "logaddexp", "logaddexp2", "addcmul", "addcdiv", "lerp",
+}  # fmt: skip
+# these stay float32 beside half precision where they are numbers or of rank 0
+WIDE_OPERANDS = {("mul", 1), ("div", 1), ("floor_divide", 1), ("lerp", 2)}
+OF_INTEGERS = COMPARISONS | REMAINDERS | {"floor_divide", "div", "maximum", "minimum"}
 # these raise in torch for a number that the type cannot hold; a negative one wraps if the type has no sign
 CHECKED = {"clamp", "clamp_min", "clamp_max", "where", "masked_fill", "pow", "fill"}
 MADE = {"scalar_tensor", "full", "full_like"}  # so do these, of their result's type
 
 
 def meeting(node: fx.Node, name: str) -> torch.dtype | None:
-    """The half or narrow integer type to which a call takes its numbers, or None."""
+    """The half or narrow integer type to which a call takes its operands, or None."""
     call = name.split(".")[0]
     if call in MADE:
         made = node.meta["val"].dtype
         return made if made in NARROW else None
-    vals = [a.meta.get("val") for a in node.args if isinstance(a, fx.Node)]
+    vals = [a.meta.get("val") if isinstance(a, fx.Node) else a for a in node.args]
     tensors = [t for t in vals if isinstance(t, torch.Tensor)]
-    dtypes = {t.dtype for t in tensors if t.dim()} or {t.dtype for t in tensors}
     if call in OF_HALVES:
-        floats = {d for d in dtypes if d.is_floating_point}
-        if len(floats) == 1 and floats <= set(HALVES):
-            return floats.pop()
+        operands = [*tensors, *(v for v in vals if isinstance(v, int | float))]
+        _, met = elementwise_dtypes(*operands, type_promotion_kind=NO_OPMATH)
+        if met in HALVES:
+            return met
+    dtypes = {t.dtype for t in tensors if t.dim()} or {t.dtype for t in tensors}
     numbers = [a for a in node.args if isinstance(a, float)]
     floating = numbers or any(t.dtype.is_floating_point for t in tensors)
     whole = dtypes - {torch.bool}
@@ -40,6 +49,15 @@ def meeting(node: fx.Node, name: str) -> torch.dtype | None:
     if call in OF_INTEGERS | CHECKED and not floating and len(whole) == 1 and whole <= set(NARROW):
         return whole.pop()
     return None
+
+
+def stays_wide(name: str, at: int, value: object) -> bool:
+    """Whether operand `at` of a call on half precision is not rounded to it first."""
+    call = name.split(".")[0]
+    if isinstance(value, fx.Node):
+        value = value.meta.get("val")
+    number = isinstance(value, int | float) or (isinstance(value, torch.Tensor) and not value.dim())
+    return number and (call, at) in WIDE_OPERANDS
 
 
 def taken(number: int | float, dtype: torch.dtype, name: str) -> int | float:
@@ -55,4 +73,4 @@ def taken(number: int | float, dtype: torch.dtype, name: str) -> int | float:
     return int(torch.tensor(number, dtype=torch.int64).to(dtype))
 
 
-__all__ = ["meeting", "taken"]
+__all__ = ["HALVES", "meeting", "stays_wide", "taken"]

@@ -147,6 +147,8 @@ def logit(eps: float | None) -> Rule:
 
 # x^-1/2, where -0 counts as 0
 INVERSE_ROOT = parts(lambda g: g.mul(g.dy, g.mul(-0.5, g.mul(g.op("abs", g.y), g.mul(g.y, g.y)))))
+# x^-2, whose square overflows before its gradient does
+INVERSE_SQUARE = parts(lambda g: g.mul(g.dy, g.mul(-2.0, g.op("pow", g.x, -3.0))))
 
 FMOD = parts(
     lambda g: g.dy,
