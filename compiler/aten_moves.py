@@ -29,7 +29,14 @@ MAX_CONSTANT = 1 << 24  # numbers that a program may hold for want of an operato
 
 @aten("view", "reshape", "_unsafe_view")
 def _view(m: Importer, x: Ref, sizes: Any) -> Ref:
-    return m.view(x, m.shape(x, tuple(sizes)))
+    shape = m.shape(x, tuple(sizes))
+    cut = [d for d in shape if "floordiv" in str(d)]
+    if cut and product(m.type(x).shape) != product(shape):
+        raise Refused(
+            f"cannot view {m.type(x)} with a dimension of {cut[0]}: expected one that divides without rest; "
+            "declare the axis as a multiple in dynamic_shapes, such as 4 * Dim('n')"
+        )
+    return m.view(x, shape)
 
 
 @aten("permute")
@@ -372,7 +379,8 @@ def _logspace(
     if dtype is None or dtype is DType.F32:
         x = _linspace(m, start, end, steps, dtype=DType.F32)
         return m.add("pow", m.scalar(base, DType.F32), x)
-    first, last = (m.cast(v, DType.I64) if isinstance(v, Ref) else m.scalar(int(v), DType.I64)
+    first, last = (m.cast(v, DType.I64) if isinstance(v, Ref)
+                   else m.scalar(int(v) if isinstance(v, float) else v, DType.I64)
                    for v in (start, end))  # fmt: skip
     x = _linspace(m, m.as_float(first), m.as_float(last), steps, dtype=DType.F32)
     y = m.add("pow", m.scalar(base, DType.F32), x)

@@ -8,7 +8,7 @@ from ree.kernels import opdef
 from ree.kernels.canonical import is_canonical
 from ree.kernels.numerics import CONTRACT
 from ree.kernels.schema import check_attrs
-from ree.kernels.types import DType, TensorType, check_extents, symbols_of
+from ree.kernels.types import DType, TensorType, affine, check_extents, symbols_of
 
 MAX_SOURCES = 4  # what a node record holds
 
@@ -21,7 +21,7 @@ def check(g: Graph) -> None:
     """Raise IllegalGraph unless g is well formed.
 
     1. The contract is one this build knows. 2. Symbols are distinct, their ranges sane, and each is
-    a bare dimension of some input. 3. Sources exist and precede their use. 4. Operators are
+    what a dimension of some input gives, as a * s + b. 3. Sources exist and precede their use. 4. Operators are
     registered, have at most four sources and the attributes of their schema, and their stated results
     are what the shape rule infers. 5. Ranks and static sizes are within limits, constants
     in canonical bits. 6. Outputs exist.
@@ -35,9 +35,11 @@ def check(g: Graph) -> None:
     for s in g.symbols:
         if not 0 <= s.low <= s.high:
             raise IllegalGraph(f"symbol {s.name}: empty range [{s.low}, {s.high}]")
-    bare = {str(d) for t in g.inputs for d in t.shape}
-    if names - bare:
-        raise IllegalGraph(f"symbol {min(names - bare)} is not a dimension of any input")
+    given = {form[0] for t in g.inputs for d in t.shape if (form := affine(d))}
+    if names - given:
+        raise IllegalGraph(
+            f"symbol {min(names - given)} does not follow from a dimension of any input"
+        )
     for t in (*g.inputs, *g.weights, *g.states, *(c.type for c in g.consts)):
         _check_type(t, names)
     for i, c in enumerate(g.consts):

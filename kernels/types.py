@@ -227,6 +227,19 @@ def evaluate(d: Dim, env: Mapping[str, Dim]) -> Dim:
     return total
 
 
+def affine(d: Dim) -> tuple[str, int, int] | None:
+    """(s, a, b) of a dimension a * s + b with one symbol s and a above 0; None for any other."""
+    name, a, b = "", 0, 0
+    for monomial, c in _terms(d):
+        if not monomial:
+            b = c
+        elif len(monomial) > 1 or monomial[0].op or name:
+            return None
+        else:
+            name, a = monomial[0].name, c
+    return (name, a, b) if a > 0 else None
+
+
 def symbols_of(d: Dim) -> set[str]:
     """Names of the symbols in d."""
     if isinstance(d, int):

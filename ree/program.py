@@ -25,7 +25,7 @@ from ree.kernels.canonical import canonical
 from ree.kernels.casts import cast_function, store
 from ree.kernels.opdef import Array
 from ree.kernels.scalar_numpy import evaluate as evaluate_scalar
-from ree.kernels.types import DType, TensorType, evaluate
+from ree.kernels.types import DType, TensorType, affine, evaluate
 from ree.result import Names, Result, program_line, program_text
 from ree.traces.tensor import body_root, hash_from_root, tensor_hash
 from ree.traces.trace import Trace, ValueInfo, make_trace, tensors_root
@@ -223,15 +223,20 @@ class Program:
             a.shape == t.shape for t, a in zip(self.graph.inputs, arrays, strict=True)
         ):
             return env
-        symbols = {s.name for s in self.graph.symbols}
         for name, t, a in zip(self.names.inputs, self.graph.inputs, arrays, strict=True):
             if a.ndim != t.rank:
                 raise InputError(f"input '{name}': expected {t}, got rank {a.ndim}")
             for d, size in zip(t.shape, a.shape, strict=True):
-                if str(d) in symbols and env.setdefault(str(d), size) != size:
+                form = affine(d)
+                if form is None:
+                    continue
+                symbol, factor, more = form
+                value, rest = divmod(size - more, factor)
+                if rest or value < 0:
+                    raise InputError(f"input '{name}': expected {t}, got shape {list(a.shape)}")
+                if env.setdefault(symbol, value) != value:
                     raise InputError(
-                        f"input '{name}': expected {t} with {d}={env[str(d)]}, "
-                        f"got shape {list(a.shape)}"
+                        f"input '{name}': expected {t} with {s}={env[s]}, got shape {list(a.shape)}"
                     )
         for s in self.graph.symbols:
             if not s.low <= env[s.name] <= s.high:
