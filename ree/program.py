@@ -236,7 +236,7 @@ class Program:
                     raise InputError(f"input '{name}': expected {t}, got shape {list(a.shape)}")
                 if env.setdefault(symbol, value) != value:
                     raise InputError(
-                        f"input '{name}': expected {t} with {s}={env[s]}, got shape {list(a.shape)}"
+                        f"input '{name}': expected {t} with {symbol}={env[symbol]}, got shape {list(a.shape)}"
                     )
         for s in self.graph.symbols:
             if not s.low <= env[s.name] <= s.high:

@@ -109,3 +109,15 @@ def test_columns_put_together():
     images = tuple(x for *_, x in cases)
     for y, want in zip(ree.compile(Unfolds(), images)(*images), Unfolds()(*images), strict=True):
         assert torch.equal(y, want)
+
+
+def test_inputs_that_give_different_values():
+    class Pair(torch.nn.Module):
+        def forward(self, x, y):
+            return x.view(-1, 2) + y[:, None]
+
+    shapes = {"x": {0: 2 * N}, "y": {0: N}}
+    program = ree.compile(Pair(), (torch.randn(6), torch.randn(3)), dynamic_shapes=shapes)
+    same(program, Pair(), torch.randn(10), torch.randn(5))
+    with pytest.raises(InputError, match=r"input 'y': expected .* with s\d+=5, got shape \[4\]"):
+        program(torch.randn(10), torch.randn(4))
