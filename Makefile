@@ -29,6 +29,7 @@ exhaustive: $(VENV)/.built
 	$(BIN)/python benchmarks/exhaustive_scalar.py
 	$(BIN)/python benchmarks/pow_samples.py
 	$(BIN)/python benchmarks/training_bits.py
+	$(BIN)/python benchmarks/training_programs.py
 	$(BIN)/python benchmarks/neon.py
 	$(BIN)/python benchmarks/gpu_space.py -o benchmarks/results/gpu_space.json
 	$(BIN)/python benchmarks/settlement_fp32.py

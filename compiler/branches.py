@@ -14,7 +14,9 @@ import torch
 
 from ree.compiler.importer import Importer, Refused
 from ree.compiler.ir import Ref
+from ree.compiler.origins import origin_of
 from ree.compiler.pairs import Pair
+from ree.errors import UnsupportedError
 from ree.kernels.casts import WIDE
 from ree.kernels.types import DType
 
@@ -25,12 +27,20 @@ def is_branch(node: torch.fx.Node) -> bool:
     return node.op == "call_function" and node.target is torch.ops.higher_order.cond
 
 
+def refuse_branches(module: torch.fx.GraphModule) -> None:
+    """UnsupportedError for a torch.cond in what is to be differentiated."""
+    for part in module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            if is_branch(node):
+                line = origin_of(node).location or "unknown line"
+                problem = f"torch.cond in training at {line}: gradients of both branches would mix"
+                raise UnsupportedError(problem, (problem,), "torch.where selects values")
+
+
 def import_branches(
     imp: Importer, node: torch.fx.Node, run: Callable[[torch.fx.GraphModule], tuple[Any, ...]]
 ) -> tuple[Any, ...]:
     """The results of a cond node; `run` imports a branch, whose placeholders are in imp.env."""
-    if imp.random is not None:
-        raise Refused("torch.cond in training, where gradients of both branches would mix")
     predicate, *branches, operands = node.args
     assert isinstance(operands, list | tuple)
     given = [imp.env[a.name] if isinstance(a, torch.fx.Node) else a for a in operands]

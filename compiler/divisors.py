@@ -10,6 +10,10 @@ from typing import Any
 
 import torch
 
+from ree.compiler.origins import origin_of
+from ree.compiler.watch import at
+from ree.errors import InputError
+
 _DIVISOR = {"aten.div.Tensor": 1, "aten.true_divide.Tensor": 1, "aten.reciprocal.default": 0}
 
 
@@ -67,7 +71,14 @@ class Divisors:
         with torch.no_grad():
             for node in self._nodes:
                 args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: env[n.name])
-                env[node.name] = node.target(*args, **kwargs)
+                try:
+                    env[node.name] = node.target(*args, **kwargs)
+                except Exception as e:  # torch raises many types for values that do not fit
+                    said = str(e).splitlines()[:1] or [type(e).__name__]
+                    raise InputError(
+                        "what the loss divides by cannot be computed"
+                        f"{at(origin_of(node).location)}: {said[0][:200]}"
+                    ) from e
         return [float(env[name]) for name, _ in self._divisors]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch.export.graph_signature import OutputKind
 from torch.fx.proxy import TracerBase
 
+from ree.compiler.branches import refuse_branches
 from ree.compiler.caches import caches_as_tuples
 from ree.compiler.decompositions import decompositions
 from ree.compiler.float_mode import clean_floats
@@ -54,7 +55,10 @@ def export(
             program = torch.export.export(
                 module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
             )
+            _inline_regions(program.graph_module)
             _keep_aliases(program.graph_module)
+            if gradients:
+                refuse_branches(program.graph_module)
             return program.run_decompositions(decompositions()), seen
 
     try:
@@ -80,6 +84,28 @@ def export(
         if moving or str(again.graph) != str(program.graph):
             raise changing(what, line)
     return Exported(program, seen.lines)
+
+
+def _inline_regions(graph_module: torch.fx.GraphModule) -> None:
+    """Calls of regions with or without gradients, whose values are detached already, become what they call:
+    later passes would lose the lines of what is in them."""
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.higher_order.wrap_with_set_grad_enabled:
+            continue
+        _, body, *given = node.args
+        region = graph_module.get_submodule(str(body.target))
+        _inline_regions(region)
+        places = [n for n in region.graph.nodes if n.op == "placeholder"]
+        with graph.inserting_before(node):
+            made = graph.graph_copy(region.graph, dict(zip(places, given, strict=True)))
+        for user in list(node.users):
+            user.replace_all_uses_with(made[user.args[1]])
+            graph.erase_node(user)
+        graph.erase_node(node)
+        if not body.users:
+            graph.erase_node(body)
+    graph_module.recompile()
 
 
 def _keep_aliases(graph_module: torch.fx.GraphModule) -> None:

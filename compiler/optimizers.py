@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ree.compiler.float_mode import clean_floats
 from ree.compiler.importer import Importer
 from ree.compiler.ir import Ref
 from ree.errors import InputError
@@ -53,6 +54,7 @@ class _Ops:
         )
 
 
+@clean_floats
 def _number(op: str, *args: Any) -> Array:
     """What an operator gives for numbers, by its reference."""
     return opdef.apply(op, [np.asarray(x, np.float32) for x in args])[0]

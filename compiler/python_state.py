@@ -278,24 +278,31 @@ def _assigned_at(cls: type, name: str) -> str:
     for base in cls.__mro__:
         if base.__module__.split(".")[0] in LIBRARIES | {"builtins"}:
             continue
-        try:
-            lines, first = inspect.getsourcelines(base)
-            tree = ast.parse(textwrap.dedent("".join(lines)))
-            file = inspect.getsourcefile(base) or ""
-        except (OSError, TypeError, SyntaxError):
-            continue
         forward = ""
-        for method in ast.walk(tree):
-            if not isinstance(method, ast.FunctionDef) or method.name == "__init__":
+        for f in _methods(base):
+            try:  # of each function: a class is found by its module, which a script need not have
+                lines, first = inspect.getsourcelines(f)
+                tree = ast.parse(textwrap.dedent("".join(lines)))
+            except (OSError, TypeError, SyntaxError):
                 continue
-            if method.name == "forward":
-                forward = f"{short(file)}:{first + method.lineno - 1}"
-            for node in ast.walk(method):
+            file = short(f.__code__.co_filename)
+            if f.__name__ == "forward":
+                forward = f"{file}:{first + tree.body[0].lineno - 1}"
+            for node in ast.walk(tree):
                 if _changes(node, name):
-                    return f"{short(file)}:{first + node.lineno - 1}"  # type: ignore[attr-defined]
+                    return f"{file}:{first + node.lineno - 1}"  # type: ignore[attr-defined]
         if forward:
             return forward
     return ""
+
+
+def _methods(cls: type) -> Iterator[FunctionType]:
+    """The functions that a class itself defines, without its __init__."""
+    for v in vars(cls).values():
+        v = v.fget if isinstance(v, property) else getattr(v, "__func__", v)
+        f = inspect.unwrap(v) if callable(v) else v
+        if isinstance(f, FunctionType) and f.__name__ != "__init__":
+            yield f
 
 
 def _changes(node: ast.AST, name: str) -> bool:

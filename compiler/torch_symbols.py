@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from ree.compiler.ir import Symbol
-from ree.errors import CaptureError
-from ree.kernels.types import Dim, dim_max, dim_min, floordiv, mod, symbol
+from ree.compiler.torch_types import TORCH_NAMES, dtype_of
+from ree.errors import CaptureError, UnsupportedError
+from ree.kernels.types import Dim, TensorType, dim_max, dim_min, floordiv, mod, symbol
 
 
 class TorchSymbols:
@@ -71,3 +72,16 @@ MOST = (1 << 31) - 1
 def _finite(v: Any) -> int | None:
     """A bound as an int; None where it is infinite."""
     return int(v) if isinstance(v, int) or getattr(v, "is_Integer", False) else None
+
+
+def tensor_type(val: Any, name: str, symbols: TorchSymbols) -> TensorType:
+    """The type of a placeholder's or a result's value; CaptureError, UnsupportedError."""
+    if not isinstance(val, torch.Tensor):
+        raise CaptureError(f"input '{name}' is not a tensor", "inputs must be tensors")
+    dtype = dtype_of(val.dtype)
+    if dtype is None:
+        raise UnsupportedError(
+            f"'{name}' has unsupported dtype {val.dtype}", (name,),
+            "supported: " + ", ".join(TORCH_NAMES.values()),
+        )  # fmt: skip
+    return TensorType(dtype, tuple(symbols.dim(d) for d in val.shape))

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ree.compiler import legal
-from ree.compiler.capture import import_nodes, to_array
+from ree.compiler.capture import to_array
 from ree.compiler.divisors import Divisors
 from ree.compiler.export import MUTATIONS, Exported, export
 from ree.compiler.float_mode import clean_floats
@@ -26,6 +26,7 @@ from ree.compiler.gradients import rules  # noqa: F401  (registers them)
 from ree.compiler.gradients.engine import NoGradient, backward
 from ree.compiler.importer import Importer
 from ree.compiler.ir import Graph, Origin, Ref
+from ree.compiler.nodes import import_nodes
 from ree.compiler.optimizers import Optimizer
 from ree.compiler.pairs import view_as_complex
 from ree.compiler.passes.canonical import canonicalise
@@ -190,7 +191,9 @@ class _Step:
         states: dict[str, Array] = {}
         weights: dict[str, Array] = {}
         for placeholder, target in places.items():
-            if placeholder not in used:
+            if (
+                placeholder not in used and target not in self.mutated
+            ):  # written alone is a state too
                 continue
             tensor = data[target]
             name = target.removeprefix("model.")

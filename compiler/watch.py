@@ -22,18 +22,15 @@ from torch.nn.modules._functions import BackwardHookFunction
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
+from ree import errors
 from ree.errors import CaptureError
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_MINE = os.path.dirname(__file__) + os.sep
-_STDLIB = os.path.dirname(os.__file__) + os.sep
+_MINE = tuple(os.path.dirname(f) + os.sep for f in (__file__, str(errors.__file__)))
 _HELPERS = (
-    _STDLIB + "contextlib.py",
-    _STDLIB + "functools.py",
-    "<frozen",
-    "<string>",
-    "<eval_with_key>",
-)
+    *(os.path.join(os.path.dirname(os.__file__), f) for f in ("contextlib.py", "functools.py")),
+    "<frozen", "<string>", "<eval_with_key>",
+)  # fmt: skip
 INPUT = "an input"  # the name of any of them
 # reading or calling these in the forward pass would see, or change, the gradient that torch computes
 _GRADIENT = {
@@ -75,7 +72,8 @@ def short(path: str) -> str:
 
 
 def is_users(path: str) -> bool:
-    return not path.startswith((_TORCH, _MINE, *_HELPERS))
+    """Whether a file of code is neither torch's nor ours."""
+    return not path.startswith((_TORCH, *_MINE, *_HELPERS))
 
 
 def here() -> str:
@@ -171,11 +169,11 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
         self._refuse_unseen([*targets, *touched])
         if not in_place:
             self._stop_statistics(given, touched)
-        if not in_place and any(t.requires_grad for t in given):
+        if not in_place and any(map(_carries, given)):
             out = self._detached(out, {id(t) for t in given})
         again = self._is_in_checkpoint()
         for t in flat(out):
-            if t.requires_grad and t.grad_fn is not None:
+            if _carries(t) and _plain(t).grad_fn is not None:
                 self.inner[_store(t)] = t
             if again:
                 self.recomputed[_store(t)] = t
@@ -200,7 +198,7 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
         for t in given:
             self.refuse_function(t)
         hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-        if hooks is not None and any(t.requires_grad for t in given):
+        if hooks is not None and any(map(_carries, given)):
             pack = hooks[0]
             if not self._is_in_checkpoint() and "save_on_cpu" not in getattr(
                 pack, "__qualname__", ""
@@ -217,6 +215,7 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
 
     def refuse_function(self, t: Tensor) -> None:
         """CaptureError if t comes from an autograd function of the user's."""
+        t = _plain(t)
         node = t.grad_fn if t.requires_grad else None
         if not isinstance(node, BackwardCFunction):
             return
@@ -269,7 +268,7 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
     def _refuse_unseen(self, targets: list[Tensor]) -> None:
         for t in targets:
             store = _store(t)
-            unseen = not torch.is_grad_enabled() or not t.requires_grad
+            unseen = not torch.is_grad_enabled() or not _carries(t)
             if unseen and store in self.inner and store not in self.stores:
                 raise CaptureError(
                     f"a value that carries a gradient is changed in place, unseen by autograd{at(here())}",
@@ -278,9 +277,9 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
 
     def _stop_statistics(self, given: list[Tensor], touched: list[Tensor]) -> None:
         """What a call writes beside its result, running means and variances, carries no gradient."""
-        stopped = [t for t in touched if t.is_floating_point() and not t.requires_grad]
+        stopped = [t for t in touched if t.is_floating_point() and not _carries(t)]
         # a region without gradients costs torch.export a pass over the graph: not for nothing
-        if stopped and any(t.requires_grad for t in given):
+        if stopped and any(map(_carries, given)):
             with torch.no_grad():
                 for t in stopped:
                     t.copy_(t.detach())
@@ -310,7 +309,7 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
             if not out.is_floating_point() or id(out) in given:
                 return out
             # a view under no_grad says that it requires one in a trace, unlike in eager mode
-            stop = not out.requires_grad or not torch.is_grad_enabled()
+            stop = not _carries(out) or not torch.is_grad_enabled()
             return out.detach() if stop else out
         if type(out) in (tuple, list):
             return type(out)(self._detached(x, given) for x in out)
@@ -351,7 +350,7 @@ def _statistics(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
 
 def _stopped(x: Any) -> Any:
     if isinstance(x, Tensor):
-        return x.detach() if x.requires_grad else x
+        return x.detach() if _carries(x) else x
     return type(x)(_stopped(v) for v in x) if type(x) in (tuple, list) else x
 
 
@@ -371,10 +370,21 @@ def _version(t: Tensor) -> int:
     return -1 if t.is_inference() else int(t._version)
 
 
+def _plain(t: Tensor) -> Tensor:
+    """The tensor inside the wrappers of torch.vmap, which never say that they require a gradient."""
+    while torch._C._functorch.is_batchedtensor(t) or torch._C._functorch.is_gradtrackingtensor(t):
+        t = torch._C._functorch.get_unwrapped(t)
+    return t
+
+
+def _carries(t: Tensor) -> bool:
+    return bool(_plain(t).requires_grad)
+
+
 def _store(t: Tensor) -> int:
     try:
-        return int(t.untyped_storage()._cdata)
-    except (RuntimeError, NotImplementedError):  # sparse, or a wrapper of torch.func
+        return int(_plain(t).untyped_storage()._cdata)
+    except (RuntimeError, NotImplementedError):  # sparse
         return id(t)
 
 

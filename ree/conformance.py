@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ree.compiler.float_mode import clean_floats
 from ree.compiler.ir import Builder, Graph, Kind, Ref
 from ree.kernels import opdef, registry  # noqa: F401
 from ree.kernels.opdef import Array, Sample
@@ -71,6 +72,7 @@ def digest(results: Iterable[tuple[Array, ...]]) -> str:
     return h.hexdigest()
 
 
+@clean_floats
 def reference_digest(op: str) -> str:
     """Digest of the reference over all samples of an operator."""
     return digest(opdef.apply(op, s.inputs, s.attrs) for s in opdef.get(op).samples())
@@ -143,6 +145,7 @@ def run_suite(
     }
 
 
+@clean_floats
 def _operator(op: str, device: str, expected: str | None) -> dict[str, Any]:
     results, samples = [], 0
     for sample in opdef.get(op).samples():

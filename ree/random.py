@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ree.compiler.float_mode import clean_floats
 from ree.errors import InputError
 from ree.kernels.random import MULTIPLIERS, ROUNDS, WEYL
 
@@ -76,6 +77,7 @@ class Generator:
         dims = _shape(shape)
         return _tensor(_unit(self._words(math.prod(dims))), dims)
 
+    @clean_floats
     def normal(self, shape: int | Sequence[int]) -> torch.Tensor:
         """f32, standard normal (Box and Muller): sqrt(-2 log(1 - u)) * cos(2 pi v)."""
         dims = _shape(shape)

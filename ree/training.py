@@ -190,11 +190,13 @@ def run_steps(
                 else:
                     writer.append(record, hashes)
             with _state_kept(writer, runner, s, after=True):
-                metrics = watch.see(s, runner)
-                if writer is not None:
-                    writer.append_metrics(s, metrics)  # before a checkpoint that resuming begins at
-                    if s % writer.manifest.checkpoint_every == 0:
-                        writer.checkpoint(runner.state)
+                try:
+                    watch.see(s, runner)
+                finally:
+                    if writer is not None:  # before a checkpoint that resuming begins at
+                        writer.append_metrics(s, watch.metrics[s])
+                if writer is not None and s % writer.manifest.checkpoint_every == 0:
+                    writer.checkpoint(runner.state)
                 if progress is not None:
                     progress(s, float(value))
                 if watch.tell(s, float(value), runner):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,17 +75,17 @@ class Watch:
         if self._events is not None:
             self._events.close()
 
-    def see(self, s: int, runner: StepRunner) -> Metrics:
-        """The metrics of a step that has just been made."""
+    def see(self, s: int, runner: StepRunner) -> None:
+        """Compute the metrics of a step that has just been made; those that need no validation are there
+        where it fails."""
         names = self._step.names.states
         norm = float(runner.state[names.index(NORM)]) if NORM in names else None
-        loss = None
+        rate = None if self._step.rate is None else self._step.rate(s)
+        self.metrics[s] = Metrics(rate, norm)
         if self._validation is not None and s % self._every == 0:
             state = dict(zip(names, runner.state, strict=True))
             loss = self._validation.loss(s, state, **self._how)
-        rate = None if self._step.rate is None else self._step.rate(s)
-        self.metrics[s] = Metrics(rate, norm, loss)
-        return self.metrics[s]
+            self.metrics[s] = replace(self.metrics[s], validation_loss=loss)
 
     def tell(self, s: int, loss: float, runner: StepRunner) -> bool:
         """Hand a step to those who watch; whether one of them stops the run."""

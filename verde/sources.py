@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ree.compiler.float_mode import clean_floats
 from ree.kernels import opdef
 from ree.kernels.index import Coord
 from ree.kernels.opdef import Array, Bound
 
 
+@clean_floats
 def result(node: Bound, sources: Sequence[Array]) -> Array:
     """The first result of an operator."""
     op = opdef.get(node.op)

@@ -103,8 +103,14 @@ def _square_sum(g: Site) -> Ref:
     return g.op("add", g.mul(a, a), g.mul(b, b))
 
 
-pointwise("atan2", lambda g: g.op("div", g.mul(g.dy, g.sources[1]), _square_sum(g)),
-          lambda g: g.op("neg", g.op("div", g.mul(g.dy, g.x), _square_sum(g))))  # fmt: skip
+def _over_square_sum(g: Site, x: Ref) -> Ref:
+    """dy * x over the squared distance from 0; 0 at 0."""
+    n = _square_sum(g)
+    return g.op("where", g.op("eq", n, 0.0), 0.0, g.op("div", g.mul(g.dy, x), n))
+
+
+pointwise("atan2", lambda g: _over_square_sum(g, g.sources[1]),
+          lambda g: g.op("neg", _over_square_sum(g, g.x)))  # fmt: skip
 pointwise("hypot", lambda g: g.mul(g.dy, g.op("div", g.x, g.y)),
           lambda g: g.mul(g.dy, g.op("div", g.sources[1], g.y)))  # fmt: skip
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ree import optim
+from ree.random import Generator
 
 BATCH, STEPS, TEST = 64, 300, 360
 FILE = Path(sklearn.datasets.__file__).parent / "data" / "digits.csv.gz"
@@ -58,10 +59,10 @@ def optimizer():
 
 def batch(step):
     """64 images f32[64, 1, 8, 8] in [0, 1] and their digits i64[64]; all of them in turn, shuffled anew
-    each time round."""
+    each time round, in the same order on every machine."""
     count = len(images) - TEST
     turn, place = divmod(step, count // BATCH)
-    rows = np.random.default_rng([1, turn]).permutation(count)[place * BATCH : (place + 1) * BATCH]
+    rows = Generator(1, turn).permutation(count)[place * BATCH : (place + 1) * BATCH]
     return images[TEST:][rows], labels[TEST:][rows]
 
 

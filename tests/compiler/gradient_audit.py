@@ -66,6 +66,12 @@ def inferred(m, x):
     return m(x)
 
 
+def inferred_inside(m, x):
+    with torch.inference_mode():
+        t = m(x)
+    return (m(x) - t * 2).square().mean()
+
+
 def no_grad(m, x):
     with torch.no_grad():
         t = m(x) * 2
@@ -181,6 +187,106 @@ def clipped(m, x):
     return m(x).sum()
 
 
+@torch.library.custom_op("gradient_audit::thrice", mutates_args=())
+def thrice(x: torch.Tensor) -> torch.Tensor:
+    return x * 3
+
+
+thrice.register_fake(torch.empty_like)
+thrice.register_autograd(lambda ctx, g: g * 5)
+LIBRARY = torch.library.Library("gradient_audit", "FRAGMENT")
+LIBRARY.define("twice(Tensor x) -> Tensor")
+LIBRARY.impl("twice", lambda x: x.detach() * 2 + x, "CompositeImplicitAutograd")
+
+
+def cond(m, x):
+    def of_a(x):
+        with torch.no_grad():
+            t = m.a(x)
+        return m.b(t * x)
+
+    return torch.cond(x.sum() > 0, of_a, lambda x: m(x), (x,)).sum()
+
+
+def mapped_and_stopped(m, x):
+    def row(r):
+        with torch.no_grad():
+            t = m(r)
+        return m(r) * t + m(r).detach() * r[:3]
+
+    return torch.vmap(row)(x).sum()
+
+
+def mapped_in_place(m, x):
+    def row(r):
+        y = m(r) * 1
+        with torch.no_grad():
+            y.mul_(2)
+        return y
+
+    return torch.vmap(row)(x).sum()
+
+
+def without_gradients(cls):
+    forward = cls.forward
+
+    def without(self, x):
+        with torch.no_grad():
+            return forward(self, x)
+
+    cls.forward = without
+    return cls
+
+
+@without_gradients
+class Still(nn.Linear):
+    pass
+
+
+class WithStill(Net):
+    def __init__(self):
+        super().__init__()
+        self.still = Still(4, 3)
+        self.still.weight.requires_grad_(False)
+        self.still.bias.requires_grad_(False)
+
+    def forward(self, x):
+        return super().forward(x) * self.still(x)
+
+
+class Tied(Net):
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(4, 3)
+        self.other.weight = self.b.weight
+
+    def forward(self, x):
+        return super().forward(x) * self.other(x)
+
+
+class Unread(Net):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("last", torch.zeros(3))
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.last.copy_(y.detach().mean(0))
+        return y
+
+
+class Centred(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, w):
+        with torch.no_grad():
+            self.seen.mul_(0.5).add_(w.mean(0))
+            centre = w.mean()
+        return (w - centre) / (w.detach().norm() + 1)
+
+
 class Normed(Net):
     def __init__(self):
         super().__init__()
@@ -261,9 +367,11 @@ def parametrized(f):
 
 P, H, R = nn.utils.parametrizations, "honoured", "refused"
 square = lambda m, x: m(x).square().mean()  # noqa: E731
+stopped_square = lambda m, x: (m(x) * torch.no_grad()(m)(x)).mean()  # noqa: E731
 AUDIT = [
     ("no_grad", H, no_grad, Net),
     ("no_grad as a decorator", H, lambda m, x: (m(x) - 2 * decorated(m, x)).square().mean(), Net),
+    ("inference_mode as a context", H, inferred_inside, Net),
     ("inference_mode as a decorator", H, lambda m, x: (m(x) - 2 * inferred(m, x)).square().mean(), Net),
     ("set_grad_enabled", H, set_grad, Net),
     ("enable_grad inside no_grad", H, nested, Net),
@@ -331,7 +439,26 @@ AUDIT = [
     ("Python's random numbers", R, lambda m, x: m(x).sum() * random.random(), Net),
     ("train() in the forward pass", R, lambda m, x: _set(m, x, lambda m: m.a.eval()), Net),
     ("an input changed in place", R, lambda m, x: m(x.add_(1)).sum(), Net),
+    ("a buffer that is only written", H, square, Unread),
+    ("tied weights", H, square, Tied),
+    ("vmap", H, lambda m, x: torch.vmap(m)(x).square().mean(), Net),
+    ("no_grad and detach under vmap", H, mapped_and_stopped, Net),
+    ("a value changed in place under vmap, unseen", R, mapped_in_place, Net),
+    ("a decorator of a class that runs it under no_grad", H, square, WithStill),
+    ("torch.func.grad in the loss", R,
+     lambda m, x: m(x).sum() + torch.func.grad(lambda z: m(z).square().sum())(x).sum(), Net),
+    ("torch.cond, no_grad inside", R, cond, Net),
+    ("torch.library operator made of torch's", H, lambda m, x: torch.ops.gradient_audit.twice(m(x)).sum(), Net),
+    ("torch.library.custom_op with register_autograd", R, lambda m, x: thrice(m(x)).sum(), Net),
+    ("torch.library.custom_op under no_grad", R,
+     lambda m, x: (m(x) * torch.no_grad()(thrice)(m(x))).sum(), Net),
     ("autocast", H, autocast, Net),
     ("weight_norm", H, square, parametrized(P.weight_norm)),
     ("spectral_norm", H, square, parametrized(P.spectral_norm)),
+    ("a parametrization with no_grad, detach and a buffer", H, square,
+     parametrized(lambda m: nn.utils.parametrize.register_parametrization(m, "weight", Centred()))),
+    ("weight_norm under no_grad", H, stopped_square, parametrized(P.weight_norm)),
+    ("spectral_norm under no_grad", H, stopped_square, parametrized(P.spectral_norm)),
+    ("weight_norm, the older", H, square, parametrized(nn.utils.weight_norm)),
+    ("spectral_norm, the older", H, square, parametrized(nn.utils.spectral_norm)),
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from ree.compiler import interp
 from ree.compiler.optimizers import Optimizer
 from ree.step import compile_step
 
@@ -56,8 +57,11 @@ def gradients(functions):
 
     batch = (torch.zeros(1),)
     step = compile_step(Holder(tensors), loss, Gradients(), batch)
-    found = step.as_function()(*step.initial, *batch)  # a loss that is infinite is no matter here
-    got = dict(zip(step.names.outputs, (np.asarray(x) for x in found), strict=True))
+    # not by a runner, which stops at a loss that is infinite
+    found = interp.outputs(
+        step.instance.graph, [x.numpy() for x in batch], step.weights, step.initial
+    )
+    got = dict(zip(step.names.outputs, found, strict=True))
     out = {}
     for c, (name, (f, args)) in enumerate(functions.items()):
         leaves = [a.clone().requires_grad_(True) for a in args]

@@ -254,6 +254,52 @@ def test_a_thread_that_flushes_subnormals_is_corrected():
         set_flush(False)
 
 
+def test_a_program_compiled_where_subnormals_are_flushed():
+    """Constants are folded with subnormals kept."""
+
+    class Folded(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("tiny", torch.tensor([3e-39, 1e-30]))
+
+        def forward(self, x):
+            return x + self.tiny * 0.5, torch.full((2,), 1e-30) * torch.full((2,), 1e-10)
+
+    x, module = np.zeros(2, np.float32), Folded()
+    program = ree.compile(module, (torch.zeros(2),))
+    want = [np.asarray(o).copy() for o in program.run(x).outputs]
+    assert want[0][0] != 0
+    assert want[1][0] != 0
+    try:
+        set_flush(True)
+        again = ree.compile(module, (torch.zeros(2),))
+        assert again.program_hash == program.program_hash
+        assert again.weights_root == program.weights_root
+        for a, b in zip(again.run(x).outputs, want, strict=True):
+            equal(a, b)
+    finally:
+        set_flush(False)
+
+
+def test_inputs_with_the_negative_bit():
+    """The imaginary part of a conjugate is a view of its negative."""
+
+    class Double(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("shift", torch.complex(torch.ones(3), torch.ones(3)).conj().imag)
+
+        def forward(self, x):
+            return x + x + self.shift
+
+    x = torch.complex(torch.zeros(3), torch.arange(3.0)).conj().imag
+    assert x.is_neg()
+    program = ree.compile(Double(), (x,))
+    want = np.array([-1, -3, -5], np.float32)
+    for given in (x, x.resolve_neg()):
+        equal(np.asarray(program(given)), want)
+
+
 def test_non_contiguous_and_torch_inputs():
     class Double(torch.nn.Module):
         def forward(self, x):

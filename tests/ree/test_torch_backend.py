@@ -312,3 +312,31 @@ def test_unsupported_operators_are_named_with_their_lines():
 def test_other_dtypes_are_refused():
     with pytest.raises(errors.UnsupportedError, match="float64"):
         compiled(F.gelu)(torch.randn(3, dtype=torch.float64))
+
+
+class Mixed(torch.nn.Module):
+    """A region in half precision inside another without."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = torch.nn.Linear(24, 40), torch.nn.Linear(40, 24)
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = self.up(x)
+            with torch.autocast("cpu", enabled=False):
+                z = self.down(y.float())
+        return y, z
+
+
+@torch.no_grad()
+def test_autocast_regions():
+    module, x = Mixed().eval(), torch.randn(5, 24)
+    y, z = compiled(module)(x)
+    want_y, want_z = module(x)
+    assert (y.dtype, z.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(y, want_y, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(z, module.down(y.float()), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(z, want_z, rtol=1e-2, atol=1e-2)
+    for have, want in zip((y, z), ree.compile(module, (x,))(x), strict=True):
+        assert torch.equal(have, want)

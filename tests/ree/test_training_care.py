@@ -64,6 +64,16 @@ def test_ragged_parts_are_told():
     assert not notes(2, 2, reduction="sum")
 
 
+def test_a_divisor_that_cannot_be_computed_is_told():
+    y = torch.tensor([0, 1, 2, 0, 1, 2, 0, 9])
+    loss = lambda m, b: F.cross_entropy(m(b[0]), b[1], weight=torch.ones(3))  # noqa: E731
+    batch = lambda s: (torch.ones(8, 4), y if s == 2 else y % 3)  # noqa: E731
+    with pytest.raises(
+        InputError, match=r"step 2: what the loss divides by .*care\.py:\d+: .*out of"
+    ):
+        ree.train(nn.Linear(4, 3), loss, optim.SGD(0.1), batch, 2, accumulate=2)
+
+
 def test_bad_options_leave_no_run(tmp_path):
     for how, error in (({"threads": 0}, EnvironmentError_), ({"checkpoint_every": 0}, InputError),
                        ({"checkpoint_every": 2.5}, InputError)):  # fmt: skip

@@ -166,6 +166,7 @@ def test_what_fails_after_a_step_keeps_it(tmp_path, where):
         train(run=tmp_path / "r", **how)
     run = RunReader(tmp_path / "r")
     assert (run.steps, run.checkpoints) == (2, [0, 2])
+    assert list(read_metrics(tmp_path / "r", 2)) == [1, 2]
     assert train(run=tmp_path / "r", resume=True).root == train().root
 
 

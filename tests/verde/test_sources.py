@@ -2,16 +2,29 @@
 
 import numpy as np
 import pytest
+import torch
 
 from ree.kernels import opdef, registry, rowprogram
 from ree.kernels.opdef import Form, apply
 from ree.kernels.types import DType, TensorType
 from ree.verde.party import Party, run_of
-from ree.verde.sources import moved, taken
+from ree.verde.sources import moved, result, taken
 from ree.verde.testing import program_of, samples
 
 MOVES = [n for n in registry.names() if opdef.get(n).form is Form.MOVE]
 COMPOSITES = [n for n in registry.names() if opdef.get(n).form is Form.COMPOSITE]
+
+
+def test_results_keep_subnormals_in_a_thread_that_flushes_them():
+    x = np.full(4, 1e-39, np.float32)
+    node = opdef.bind("mul", [TensorType(DType.F32, (4,))] * 2, {}, {})
+    want = result(node, [x, np.full(4, 0.5, np.float32)])
+    assert want.any()
+    try:
+        assert torch.set_flush_denormal(True)
+        assert result(node, [x, np.full(4, 0.5, np.float32)]).tobytes() == want.tobytes()
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @pytest.mark.parametrize("op", MOVES)
