@@ -35,6 +35,8 @@ exhaustive: $(VENV)/.built
 	$(BIN)/python benchmarks/settlement_fp32.py
 	$(BIN)/python benchmarks/bench_disputes.py > build/disputes.json
 	$(BIN)/python benchmarks/settlement_disputes.py
+	$(BIN)/python benchmarks/derivations.py
+	$(BIN)/python benchmarks/adversary.py 7200
 	$(BIN)/python benchmarks/settlement_node.py
 	$(BIN)/python benchmarks/settlement_soak.py
 

@@ -24,6 +24,8 @@ def main() -> int:
             print(f"{type(e).__name__}: {str(e)[:300]} ({where.filename}:{where.lineno})")
             print(*e.__notes__, sep="\n", flush=True)
         seed += 1
+        if seed % 100 == 0:
+            print(f"up to seed {seed - 1}: {dict(came_to)}", flush=True)
     print(f"{seconds} s, up to seed {seed - 1}: {dict(came_to)}, {found} findings")
     return int(found > 0)
 

@@ -39,8 +39,8 @@ exports: (
 RECORD: constant(uint256) = 240  # of a value of an instance
 MAX_DEPTH: constant(uint256) = 40
 PROOF: constant(uint256) = 4 + 19 * 32  # of `void`, behind the terms and three arguments
-MAX_TIME: constant(uint256) = 2**48 - 1
-MAX_SECONDS: constant(uint256) = 2**32 - 1
+LEAST: constant(uint256) = 60  # seconds of a move; clients ask for more, and for windows (settlement/policy.py)
+LONGEST: constant(uint256) = 90 * 86400  # seconds of a clock, and until the last window ends
 FEE: constant(uint256) = 200  # one part in 200 of a reward: 0.5 %
 
 event Posted:
@@ -120,9 +120,9 @@ def post(job: docket.Job, facts: Bytes[docket.TRAINING], data: String[256]) -> b
         and job.commit_until < job.reveal_until
         and job.reveal_until < job.challenge_until
         and job.challenge_until < job.open_until
-        and job.open_until <= MAX_TIME
+        and job.open_until <= unsafe_add(block.timestamp, LONGEST)  # nothing is locked for ever
     ), "court: deadlines"
-    assert job.grace > 0 and job.grace <= job.clock and job.clock <= MAX_SECONDS, "court: clock"
+    assert LEAST <= job.grace and job.grace <= job.clock and job.clock <= LONGEST, "court: clock"
     assert job.payees > 0 and job.payees <= job.slots and job.slots <= docket.MAX_SLOTS, "court: slots"
     assert job.provider_bond > 0 and job.challenger_bond > 0, "court: bond"
     assert keccak256(facts) == job.facts, "court: facts"

@@ -28,11 +28,12 @@ from ree.traces.merkle import MerkleTree
     ("changes", "reason"),
     [
         ({"commit_until": 0}, "court: deadlines"),
-        ({"open_until": 2**48}, "court: deadlines"),
+        ({"commit_until": 2**256 - 1}, "court: deadlines"),
+        ({"accept_until": 2**256 - 1}, "court: deadlines"),
         ({"accept_until": 1}, "court: late"),
-        ({"grace": 0}, "court: clock"),
+        ({"grace": 59}, "court: clock"),
         ({"grace": 601}, "court: clock"),
-        ({"clock": 2**32}, "court: clock"),
+        ({"clock": 90 * 86_400 + 1}, "court: clock"),
         ({"payees": 0}, "court: slots"),
         ({"payees": 5}, "court: slots"),
         ({"slots": 9}, "court: slots"),
@@ -48,6 +49,16 @@ def test_bad_terms_are_refused(world: World, changes: dict[str, object], reason:
     with refused(reason):
         world.post(**changes)
     assert balances(world) == {}
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_nothing_is_locked_for_ever(world: World, late: int) -> None:
+    last = world.chain.now + 90 * 86_400 + late
+    if late:
+        with refused("court: deadlines"):
+            world.post(open_until=last)
+    else:
+        world.post(open_until=last)
 
 
 def test_terms_cannot_change_in_mid_flight() -> None:

@@ -60,7 +60,8 @@ def test_the_interface_has_no_privileged_call() -> None:
 
 
 def test_the_contract_fits(world: World) -> None:
-    assert len(compile_contract("court.vy").runtime) <= 24_576
+    immutable = 3 * 32  # words behind the code that is compiled
+    assert len(compile_contract("court.vy").runtime) + immutable <= 24_576
     assert world.view("referee").lower() == world.referee.address.lower()
     assert world.view("treasury").lower() == TREASURY.lower()
 
