@@ -71,6 +71,16 @@ def test_signatures_are_of_one_dispute_and_one_place(program, honest, liars, ver
     turned = list(played.signatures)
     turned[a], turned[b] = turned[b], turned[a]
     assert not follows(program, played, signatures=tuple(turned))
+    # a history is all that came before, not the last move
+    dispute, same = Dispute(played.terms, played.challenger), m.Point(0)
+    ends = set()
+    for first in (m.Point(1), m.Point(2)):
+        moves, history = [], begin(dispute)
+        for x in (first, same):
+            moves.append(honest.signer.move("challenger", history, x))
+            history = after(dispute, history, "challenger", moves[-1])
+        ends.add(history)
+    assert len(ends) == 2
     signer, start = honest.signer, bytes(32)
     assert signer.move("defender", start, m.Point(1)) != signer.move(
         "challenger", start, m.Point(1)
@@ -193,6 +203,7 @@ def test_the_referee_takes_no_move_that_its_player_has_not_signed(
         r = referee_of(liar, honest, transports={"challenger": As(forge)})
         assert r.run().reason == "timeout"
         assert "not signed by the challenger" in r.transcript.records[-1].text
+        assert len(r.transcript.moves) == 1  # the liar's own
     way = As(lambda x: x)
     way.ask = lambda d, n, s: encode_move(honest.respond(d, n).move)  # a move alone is no answer
     assert referee_of(liar, honest, transports={"challenger": way}).run().reason == "timeout"
