@@ -24,6 +24,7 @@ from ree.settlement.terms import (
     dispute_id,
     facts_digest,
 )
+from ree.settlement.transactions import Pending
 from ree.verde.moves import Phase
 
 ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
@@ -242,6 +243,8 @@ class Court:
         call = getattr(self._court.functions, function)
         try:
             return self.node.send(function, self.node.ask(lambda: call(*args)))
+        except Pending:
+            raise  # whoever has let it fly waits for it
         except ChainError:
             if done():
                 return None

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("web3", reason="needs the extra settlement")
 
 from ree.errors import ChainError
+from ree.settlement.client import Court
 from ree.settlement.node import Node
 from ree.settlement.transactions import CALM, FLYING, HOUR, URGENT, Pending, Sender
 
@@ -205,3 +206,22 @@ def test_a_node_that_does_not_answer_loses_nothing(eth):
                                        "transactionHash": b"h"}}  # fmt: skip
     assert node.land(flight).gas == 5
     assert (node.flights, len(node.receipts)) == ([], 1)
+
+
+def test_what_flies_is_its_senders_to_wait_for():
+    """Were it taken for done because a block has it meanwhile, nobody would look for its receipt."""
+    asked, flight = [], SimpleNamespace(what="respond")
+
+    def send(what, call):
+        raise Pending(flight)
+
+    def done():
+        asked.append(1)
+        return len(asked) > 1
+
+    court = object.__new__(Court)
+    court.node = SimpleNamespace(send=send, ask=lambda call: call())
+    court._court = SimpleNamespace(functions=SimpleNamespace(respond=lambda: None))
+    with pytest.raises(Pending):
+        court._do(done, "respond")
+    assert asked == [1]
