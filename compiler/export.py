@@ -125,11 +125,11 @@ def lines_of_users() -> Iterator[None]:
     def innermost(_: TracerBase, stack: traceback.StackSummary) -> traceback.StackSummary:
         return traceback.StackSummary.from_list([f for f in stack if is_users(f.filename)][-1:])
 
-    TracerBase._filter_traceback_frames = innermost  # type: ignore[method-assign]
+    TracerBase._filter_traceback_frames = innermost
     try:
         yield
     finally:
-        TracerBase._filter_traceback_frames = theirs  # type: ignore[method-assign]
+        TracerBase._filter_traceback_frames = theirs
 
 
 @contextmanager

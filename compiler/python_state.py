@@ -179,7 +179,7 @@ def _position(v: Any) -> Any:
         return repr(v) if isinstance(v, PLAIN) else type(v)
     left = length_hint(v, -1)
     with suppress(TypeError):  # a file, for one
-        return left if left >= 0 else _position(v.__reduce__()[1:])  # type: ignore[index]
+        return left if left >= 0 else _position(v.__reduce__()[1:])
     return None
 
 
