@@ -184,6 +184,10 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
             _laid_out(node.args[0])
         args = [operand(i, a) for i, a in enumerate(node.args)]
         kwargs = {k: operand(-1, v) if k == "alpha" else resolve(v) for k, v in node.kwargs.items()}
+        asked = next((a for a in (*node.args, *node.kwargs.values()) if a in HALVES), None)
+        if asked is not None and name not in CASTS and args and isinstance(args[0], Ref):
+            # torch takes the operand to the half type before it sums, multiplies or takes exponentials
+            args[0] = imp.as_float(imp.cast(args[0], cast(DType, dtype_of(asked))))
         call = _importer(name, has_pair(*args, *kwargs.values()))
         result = _narrowed(imp, call(imp, *args, **kwargs), val)
         imp.env[node.name] = result

@@ -243,6 +243,49 @@ def test_ends_of_integers(dtype):
     assert not differing(calls, a, b)
 
 
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_half_precision_asked_for(dtype):
+    """dtype= takes the operand to half precision before anything is computed."""
+    exact = {
+        "prod": lambda x, i: torch.prod(i, 0, dtype=dtype),
+        "sum": lambda x, i: torch.sum(x, 1, dtype=dtype),
+        "cumprod": lambda x, i: torch.cumprod(i[:2], 0, dtype=dtype),
+        "amax": lambda x, i: F.softmax(i.float(), 0, dtype=dtype).isnan(),
+    }
+    x = torch.tensor([[1.0, 0.3, 1e-5], [100.1, -100.0, 0.0], [4001.0, 1.0, -4000.0]])
+    assert not differing(exact, x, torch.tensor([2**31, 0, 3]))
+
+
+def test_order_of_ties_and_nan():
+    """Places of extremes and of sorted elements; values of extremes beside NaN and signed zeros."""
+    x = torch.tensor([[1.0, math.nan, -0.0, 0.0, 1.0, 3.0, 3.0], [2.0, -1.0, 2.0, INF, -1.0, INF, -INF],
+                      [0.0, -0.0, -0.0, 0.0, -1.0, -1.0, -2.0]])  # fmt: skip
+    bound = torch.tensor([math.nan, 1.0, -1.0, 0.5, math.nan, 2.0, -0.5])
+    calls = {
+        "max": lambda x, b: x.max(1).indices,
+        "min": lambda x, b: x.min(1).indices,
+        "argmax": lambda x, b: x.argmax(),
+        "argmin": lambda x, b: x.argmin(0),
+        "down": lambda x, b: x.sort(dim=1, descending=True, stable=True).indices,
+        "up": lambda x, b: x.sort(dim=0, stable=True).values,
+        "topk": lambda x, b: (
+            x.topk(2, largest=False).values + 0.0
+        ),  # torch: equal elements in any order
+        "cummax": lambda x, b: x.cummax(1).indices,
+        "cummin": lambda x, b: x.cummin(1).values,
+        "median": lambda x, b: x.median(1).values,
+        "nanmedian": lambda x, b: x.nanmedian(1).values,
+        "kthvalue": lambda x, b: x.kthvalue(7).values,
+        "clamp": lambda x, b: x.clamp(b, b.flip(0)),
+        "nan": lambda x, b: x.clamp(math.nan, 1.0),
+        "crossed": lambda x, b: x.clamp(2, 1),
+        "pool": lambda x, b: F.max_pool1d(x[1:], 3, 1, return_indices=True)[1],
+        "size": lambda x, b: x * float(x.shape[1]) + x.shape[0] ** 0.5 + math.sqrt(x.shape[1]),
+    }
+    for dtype in (torch.float32, *HALVES):
+        assert not differing(calls, x.to(dtype), bound.to(dtype))
+
+
 def test_booleans():
     a, b = torch.tensor([False, False, True, True]), torch.tensor([False, True, False, True])
     calls = {
