@@ -11,7 +11,7 @@ from ree.kernels.opdef import Array
 from ree.program import fast_body_root
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
-from ree.traces.tensor import LEAF_BYTES, tensor_hash
+from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, tensor_hash
 from ree.traces.trace import tensor_leaf
 from ree.verde.moves import FAN, EntryOpening, Node, Opening
 from ree.verde.scope import Place
@@ -65,6 +65,12 @@ def descendants(tree: MerkleTree | BodyTree, node: Node) -> tuple[bytes, ...]:
     return tuple(
         tree.node(node.level - down, (node.index << down) + i) for i in range(1 << down)
     )  # fmt: skip
+
+
+def entry_leaves(entries: Sequence[int], width: int) -> list[bytes]:
+    """The leaves of a derivation whose entries have `width` bytes: what `Entries` is the fast form of."""
+    raw = b"".join(e.to_bytes(width, "little") for e in entries)
+    return [body_leaf(raw, i) for i in range(body_leaves(len(raw)))]
 
 
 class Entries:

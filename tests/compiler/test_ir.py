@@ -170,7 +170,9 @@ def test_legality():
         "declared twice": {"symbols": good.symbols * 2},
         "empty range": {"symbols": (Symbol("s0", 5, 2),)},
         "undeclared": {"symbols": ()},
-        "not follow from a dimension of any input": {"symbols": (*good.symbols, Symbol("s1", 1, 2))},
+        "not follow from a dimension of any input": {
+            "symbols": (*good.symbols, Symbol("s1", 1, 2))
+        },
         "at least one output": {"outputs": ()},
         "used before": {"outputs": (Ref(Kind.VALUE, 99),)},
         "does not exist": {"outputs": (Ref(Kind.WEIGHT, 9),)},

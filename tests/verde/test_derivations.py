@@ -6,7 +6,9 @@ import pytest
 from ree.kernels import opdef, registry, rowprogram
 from ree.kernels.opdef import Form, apply
 from ree.kernels.types import DType, TensorType
+from ree.traces.merkle import MerkleTree
 from ree.verde import chains
+from ree.verde.committed import Entries, entry_leaves
 from ree.verde.derivation import Derivation, load_bits, read_bits, run_all, store_bits
 from ree.verde.forms import derivation
 
@@ -103,3 +105,16 @@ def test_the_last_entry_is_the_element(name, sample):
                 == want
             )
             assert all(x < 1 << 8 * d.width for x in entries)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 190])
+def test_entries_are_leaves_as_written_down(n, width):
+    bits = np.random.default_rng(n).integers(0, 2**31, n).astype(f"<u{width}")
+    entries, leaves = Entries(bits), entry_leaves(bits.tolist(), width)
+    tree = MerkleTree(leaves)
+    assert entries.tree.root() == tree.root()
+    for i in range(n):
+        at = entries.leaf_of(i)
+        opening = entries.open(i)
+        assert (opening.leaf, list(opening.proof)) == (leaves[at], list(tree.prove(at)))
