@@ -11,28 +11,7 @@ import numpy as np
 import torch
 from torch.export.graph_signature import ConstantArgument, OutputKind
 
-from ree.compiler import (  # noqa: F401  (they register importers)
-    aten,
-    aten_calls,
-    aten_conv,
-    aten_distance,
-    aten_experts,
-    aten_grid,
-    aten_index,
-    aten_math,
-    aten_moves,
-    aten_places,
-    aten_pool,
-    aten_random,
-    aten_reduce,
-    aten_resize,
-    aten_scalar,
-    aten_scan,
-    aten_segments,
-    aten_spaces,
-    fourier,
-    legal,
-)
+from ree.compiler import legal
 from ree.compiler.doubles import Double
 from ree.compiler.export import MUTATIONS, Exported, export, without_gradients
 from ree.compiler.float_mode import clean_floats

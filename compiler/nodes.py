@@ -25,6 +25,7 @@ from ree.compiler import (  # noqa: F401  (they register importers)
     aten_scalar,
     aten_scan,
     aten_segments,
+    aten_spaces,
     fourier,
 )
 from ree.compiler.branches import LOOPS, import_branches, is_branch
