@@ -27,7 +27,7 @@ def load(path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("first", type=int, nargs="?", default=110)
+    parser.add_argument("first", type=int, nargs="?", default=200)
     parser.add_argument("last", type=int, nargs="?", default=1199)
     parser.add_argument("-o", type=Path, default=ROOT / "benchmarks/results/training_programs.json")
     args = parser.parse_args()

@@ -17,7 +17,7 @@ def _load(name):
 
 
 programs, faults = _load("training_programs"), _load("training_faults")
-SEEDS, EACH = 110, 10
+SEEDS, EACH = 200, 10
 
 
 @pytest.fixture(autouse=True)
