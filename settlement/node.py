@@ -14,7 +14,7 @@ from typing import Any
 
 from ree.errors import ChainError
 from ree.settlement.keys import Key
-from ree.settlement.transactions import Flight, Pending, Sender
+from ree.settlement.transactions import GAS_CAP, Flight, Pending, Sender
 
 TIMEOUT = 30.0  # seconds for an answer of the node
 MAX_ANSWER = 64 << 20  # bytes of it
@@ -273,6 +273,8 @@ def _line(e: Exception) -> str:
     reason = re.search(r"(court|bank|mock|referee|merkle|token): [a-z ,^0-9]+", text)
     if reason:
         return f"the chain refuses: {reason[0]}"
-    if "insufficient" in text.lower() or "cannot afford" in text:
+    allowance = re.search(r"gas required exceeds allowance[: (]+(\d+)", text)  # what its ether buys
+    poor = allowance is not None and int(allowance[1]) < GAS_CAP
+    if poor or "insufficient" in text.lower() or "cannot afford" in text:
         return "the account has too little ether for gas"
     return f"{type(e).__name__}: {text[:200]}"

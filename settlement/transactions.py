@@ -16,6 +16,7 @@ GAS_CAP = 1 << 24  # of a transaction, EIP-7825
 BIDS = 16  # a replacement must offer more each time
 FEES = ("gasPrice", "maxFeePerGas", "maxPriorityFeePerGas")
 FLYING = 16  # of an account at a time: what nodes keep at least
+LATE = 3.0  # seconds after which a receipt that is not known is none
 FRESH = 0.2  # seconds for which the newest block is not asked for again
 # The base fee grows by an eighth a block at most. What is offered bears the growth of so many blocks: few while
 # there is an hour, most when there is no time for another offer. What is not needed is not paid.
@@ -40,6 +41,7 @@ class Flight:
     by: int | None
     hashes: list[bytes] = field(default_factory=list)
     seen: int = -1
+    missed: float | None = None  # when its number was first taken and its receipt not known
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ class Sender:
             self._offer_more(flight)
             return None
         found = self._receipt(flight)
+        if found is None:  # a node may count a block whose receipts it does not have yet
+            flight.missed = flight.missed or time.monotonic()
+            if time.monotonic() < flight.missed + LATE:
+                return None
         self.drop(flight)
         if found is None:
             raise ChainError(f"{flight.what}: another transaction of this account came first")

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("web3", reason="needs the extra settlement")
 
 from ree.errors import ChainError
+from ree.settlement import transactions
 from ree.settlement.client import Court
 from ree.settlement.node import Node
 from ree.settlement.transactions import CALM, FLYING, HOUR, URGENT, Pending, Sender
@@ -181,7 +182,17 @@ def test_numbers_are_in_a_row_and_gaps_are_filled(eth, sender):
     assert again == [0, 1, 3]
 
 
-def test_another_with_the_same_number(eth, sender):
+def test_a_receipt_that_comes_after_its_block(eth, sender):
+    flight = sender.submit("respond", CALL, None)
+    eth.count = 1
+    assert sender.look(flight) is None
+    assert sender.flights == [flight]
+    eth.receipts = {flight.hashes[0]: "its receipt"}
+    assert sender.look(flight) == "its receipt"
+
+
+def test_another_with_the_same_number(eth, sender, monkeypatch):
+    monkeypatch.setattr(transactions, "LATE", 0)
     flight = sender.submit("respond", CALL, None)
     eth.count = 1
     with pytest.raises(ChainError, match="respond: another transaction of this account came first"):
