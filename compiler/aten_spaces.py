@@ -81,10 +81,10 @@ def _logspace(
     if dtype is None or dtype is DType.F32:
         x = _linspace(m, start, end, steps, dtype=DType.F32)
         return m.add("pow", m.scalar(base, DType.F32), x)
-    first, last = (m.cast(v, DType.I64) if isinstance(v, Ref)
-                   else m.scalar(int(v) if isinstance(v, float) else v, DType.I64)
-                   for v in (start, end))  # fmt: skip
-    x = _linspace(m, m.as_float(first), m.as_float(last), steps, dtype=DType.F32)
+    if steps > 1:  # one number is of the first end as it is
+        start, end = (m.as_float(m.cast(v, DType.I64)) if isinstance(v, Ref)
+                      else m.scalar(float(int(v)), DType.F32) for v in (start, end))  # fmt: skip
+    x = _linspace(m, start, end, steps, dtype=DType.F32)
     y = m.add("pow", m.scalar(base, DType.F32), x)
     near = m.cast(y, DType.I64)
     if not float(base).is_integer() or abs(base) < 2:

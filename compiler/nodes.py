@@ -32,7 +32,14 @@ from ree.compiler.branches import LOOPS, import_branches, is_branch
 from ree.compiler.doubles import Double, concerns, fold
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Ref
-from ree.compiler.operand_types import HALVES, meeting, stays_wide, taken
+from ree.compiler.operand_types import (
+    HALVES,
+    SPACES,
+    meeting,
+    operands_asked,
+    stays_wide,
+    taken,
+)
 from ree.compiler.origins import origin_of
 from ree.compiler.pairs import COMPLEX64, PAIRED, Pair, has_pair, zeros
 from ree.compiler.structure import CONSTANTS
@@ -186,9 +193,13 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
         args = [operand(i, a) for i, a in enumerate(node.args)]
         kwargs = {k: operand(-1, v) if k == "alpha" else resolve(v) for k, v in node.kwargs.items()}
         asked = next((a for a in (*node.args, *node.kwargs.values()) if a in HALVES), None)
-        if asked is not None and name not in CASTS and args and isinstance(args[0], Ref):
-            # torch takes the operand to the half type before it sums, multiplies or takes exponentials
-            args[0] = imp.as_float(imp.cast(args[0], cast(DType, dtype_of(asked))))
+        if asked is not None and name not in CASTS:
+            # torch takes operands to the half type before it sums, multiplies or takes exponentials
+            for i in operands_asked(name, node.args):
+                if isinstance(args[i], Ref):
+                    args[i] = imp.as_float(imp.cast(args[i], cast(DType, dtype_of(asked))))
+                elif name.startswith(SPACES):
+                    args[i] = taken(args[i], asked, name)
         call = _importer(name, has_pair(*args, *kwargs.values()))
         result = _narrowed(imp, call(imp, *args, **kwargs), val)
         imp.env[node.name] = result

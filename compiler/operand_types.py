@@ -24,6 +24,7 @@ WIDE_OPERANDS = {("mul", 1), ("div", 1), ("floor_divide", 1), ("lerp", 2)}
 OF_INTEGERS = COMPARISONS | REMAINDERS | {"floor_divide", "div", "maximum", "minimum"}
 # these raise in torch for a number that the type cannot hold; a negative one wraps if the type has no sign
 CHECKED = {"clamp", "clamp_min", "clamp_max", "where", "masked_fill", "pow", "fill"}
+SPACES = ("linspace.", "logspace.")
 MADE = {"scalar_tensor", "full", "full_like"}  # so do these, of their result's type
 
 
@@ -51,6 +52,13 @@ def meeting(node: fx.Node, name: str) -> torch.dtype | None:
     return None
 
 
+def operands_asked(name: str, args: tuple[object, ...]) -> range:
+    """Which arguments a call with dtype= takes to that type: of a space both ends, unless it is one number."""
+    if name.startswith(SPACES):
+        return range(0 if args[2] == 1 else 2)
+    return range(min(1, len(args)))
+
+
 def stays_wide(name: str, at: int, value: object) -> bool:
     """Whether operand `at` of a call on half precision is not rounded to it first."""
     call = name.split(".")[0]
@@ -73,4 +81,4 @@ def taken(number: int | float, dtype: torch.dtype, name: str) -> int | float:
     return int(torch.tensor(number, dtype=torch.int64).to(dtype))
 
 
-__all__ = ["HALVES", "meeting", "stays_wide", "taken"]
+__all__ = ["HALVES", "SPACES", "meeting", "operands_asked", "stays_wide", "taken"]

@@ -91,6 +91,24 @@ def test_logarithmic_spaces_between_tensors(dtype):
         torch.testing.assert_close(got, want, **near)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int32, torch.int64])
+@pytest.mark.parametrize("space", [torch.linspace, torch.logspace])
+def test_ends_of_spaces_in_another_type(space, dtype):
+    """Ends are rounded or cut to the type first, tensors and numbers, unless there is one number."""
+
+    def f(a, b):
+        return [
+            space(*ends, steps, dtype=dtype)
+            for steps in (1, 2, 5)
+            for ends in ((a, b), (a, -3), (1.2, a))
+        ]
+
+    ends = torch.tensor(4.3), torch.tensor(-3)
+    for got, want in zip(ree.compile(Apply(f), ends)(*ends), f(*ends), strict=True):
+        near = {torch.bfloat16: 2**-8, torch.float16: 2**-10}.get(dtype, 0)
+        torch.testing.assert_close(got, want, rtol=near, atol=near)
+
+
 def test_logarithmic_spaces_of_a_negative_base():
     ends = torch.tensor(7), torch.tensor(1)
     same(lambda a, b: torch.logspace(a, b, 4, -3, dtype=torch.int64), *ends)
