@@ -82,8 +82,14 @@ def _logspace(
         x = _linspace(m, start, end, steps, dtype=DType.F32)
         return m.add("pow", m.scalar(base, DType.F32), x)
     if steps > 1:  # one number is of the first end as it is
-        start, end = (m.as_float(m.cast(v, DType.I64)) if isinstance(v, Ref)
-                      else m.scalar(float(int(v)), DType.F32) for v in (start, end))  # fmt: skip
+        start, end = (
+            m.as_float(
+                m.cast(v, DType.I64)
+                if isinstance(v, Ref)
+                else m.scalar(int(v) if isinstance(v, float) else v, DType.I64)
+            )
+            for v in (start, end)
+        )
     x = _linspace(m, start, end, steps, dtype=DType.F32)
     y = m.add("pow", m.scalar(base, DType.F32), x)
     near = m.cast(y, DType.I64)
