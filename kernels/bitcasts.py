@@ -7,9 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ree.kernels.canonical import canonical
+from ree.kernels.canonical import FLOATS, canonical
 from ree.kernels.casts import SCALAR, load, store
-from ree.kernels.numerics import CANONICAL_NAN
 from ree.kernels.opdef import (
     Array,
     Attrs,
@@ -27,11 +26,6 @@ from ree.kernels.scalar import I32, U32, Expr, Function, bitcast, convert, ne, p
 from ree.kernels.scalar_numpy import evaluate
 from ree.kernels.schema import Attr, Kind
 from ree.kernels.types import DType, TensorType
-
-# of each float type: the bits of infinity, and those of every NaN
-_NAN = {
-    DType.F32: (0x7F800000, CANONICAL_NAN), DType.F16: (0x7C00, 0x7E00), DType.BF16: (0x7F80, 0x7FC0),
-}  # fmt: skip
 
 
 @lru_cache(maxsize=128)
@@ -52,8 +46,8 @@ def _pattern(x: Expr, d: DType) -> Expr:
 
 def _as(u: Expr, d: DType) -> Expr:
     """Bits as an element of d: a NaN is the canonical one, and true is what is not 0."""
-    if d in _NAN:
-        infinity, nan = _NAN[d]
+    if d in FLOATS:
+        _, infinity, nan = FLOATS[d]
         magnitude = u & ((1 << (8 * d.size - 1)) - 1)
         return bitcast(select(magnitude <= infinity, u, nan), SCALAR[d])
     if d is DType.BOOL:

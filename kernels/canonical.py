@@ -14,7 +14,7 @@ from ree.kernels.types import DType
 Array = npt.NDArray[np.generic]
 _PART = 1 << 22  # elements looked at at once
 # per float type: its bits, infinity, the canonical NaN
-_FLOATS = {
+FLOATS = {
     DType.F32: (np.uint32, 0x7F800000, CANONICAL_NAN), DType.F16: (np.uint16, 0x7C00, 0x7E00),
     DType.BF16: (np.uint16, 0x7F80, 0x7FC0),
 }  # fmt: skip
@@ -28,7 +28,7 @@ def canonical(x: Array) -> Array:
     d = DType.of(x.dtype)
     if d is DType.BOOL:
         return np.asarray(x.view(np.uint8) != 0)
-    bits, _, nan = _FLOATS[d]
+    bits, _, nan = FLOATS[d]
     return np.asarray(np.where(odd, np.array(nan, bits), x.view(bits))).view(d.numpy)
 
 
@@ -44,8 +44,8 @@ def _odd(x: Array) -> npt.NDArray[np.bool_] | None:
     d = DType.of(x.dtype)
     if d is DType.BOOL:
         return np.asarray(x.view(np.uint8) > 1)
-    if d not in _FLOATS:
+    if d not in FLOATS:
         return None
-    bits, infinity, nan = _FLOATS[d]
+    bits, infinity, nan = FLOATS[d]
     raw = x.view(bits)
     return np.asarray(((raw << 1) > infinity << 1) & (raw != nan))  # without the sign

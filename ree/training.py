@@ -193,7 +193,9 @@ def run_steps(
                 try:
                     watch.see(s, runner)
                 finally:
-                    if writer is not None:  # before a checkpoint that resuming begins at
+                    if (
+                        writer is not None and s in watch.metrics
+                    ):  # before a checkpoint to resume at
                         writer.append_metrics(s, watch.metrics[s])
                 if writer is not None and s % writer.manifest.checkpoint_every == 0:
                     writer.checkpoint(runner.state)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ree.compiler.instance import Instance
-from ree.errors import ChainError, InputError
+from ree.errors import ChainError, EnvironmentError_, InputError
 from ree.settlement.bounds import refusals
 from ree.settlement.evidence import Evidence
 from ree.settlement.terms import Terms
@@ -26,7 +26,7 @@ from ree.verde.moves import Move, State
 from ree.verde.party import Party
 from ree.verde.rehearsal import descents, rehearse, sampled
 from ree.verde.run_party import RunParty
-from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope
+from ree.verde.scope import ROW, VALUES, ProgramScope, RowScope, computed
 
 BLOCK_GAS = 30_000_000  # of a block, where the chain is not asked
 COURT_GAS = 60_000  # of a move in the Court, beyond what the referee takes
@@ -85,16 +85,17 @@ def memory(instance: Instance) -> Need:
 def longest(scope: ProgramScope) -> int:
     """Bytes of the longest derivation of a value, of which a party holds one at a time."""
     most = 0
-    for v, t in enumerate(scope.graph.value_types()):
-        if scope.is_move(VALUES, v) or t.numel == 0:
-            continue
+    for v in computed(scope, VALUES):
         program = scope.row_program(VALUES, v)
         if program is None:
-            made = [scope.derivation(VALUES, v, t.numel - 1)]  # no element has a longer one
+            made = [
+                scope.derivation(VALUES, v, scope.type(VALUES, v).numel - 1)
+            ]  # no element has a longer one
         else:
             inner = RowScope(scope, (VALUES, v, 0), program)
-            made = [inner.derivation(ROW, i, inner.type(ROW, i).numel - 1) for i in range(inner.count(ROW))
-                    if not inner.is_move(ROW, i) and inner.type(ROW, i).numel]  # fmt: skip
+            made = [
+                inner.derivation(ROW, i, inner.type(ROW, i).numel - 1) for i in computed(inner, ROW)
+            ]
         most = max([most, *(d.count * d.width for d in made)])
     return most
 
@@ -117,9 +118,9 @@ def rehearsed(
     party: Party | RunParty, instance: Instance, terms: Terms, block: int = BLOCK_GAS
 ) -> list[Need]:
     """The party plays against pointers from the claim down, and at first, last and border entries of every kind
-    of value of a call or of the first step, by the rules and, where the extra is installed, by the local
-    contracts; and what compiled code has made is compared with operations at random in exact arithmetic.
-    ChainError if it loses or cannot answer. The time of its slowest answer, gas of the dearest move."""
+    of value of a call or of the first step, by the rules and by the local contracts; and what compiled code
+    has made is compared with operations at random in exact arithmetic. ChainError if it loses or cannot answer,
+    EnvironmentError_ without contracts. The time of its slowest answer, gas of the dearest move."""
     one = party if isinstance(party, Party) else party.party(1)
     slowest, count = 0.0, 0
 
@@ -158,22 +159,21 @@ def rehearsed(
 
 
 class Local:
-    """Moves by the rules and by the contracts on a chain in memory, which must agree; by the rules alone where
-    the extra is not installed. `gas` is that of the dearest so far."""
+    """Moves by the rules and by the contracts on a chain in memory, which must agree. `gas` is that of the
+    dearest so far."""
 
     def __init__(self, party: Party, instance: Instance) -> None:
-        self.gas = 0
-        self.game, self._evidence = party.game, Evidence(party.game, instance)
-        self._contracts = True
+        """EnvironmentError_ without the extra `settlement`."""
         try:
             import pyrevm  # noqa: F401
             import vyper  # noqa: F401
-        except ImportError:
-            self._contracts = False
+        except ImportError as e:
+            raise EnvironmentError_(
+                f"a rehearsal needs '{e.name}'", "pip install 'ree-ml[settlement]'"
+            ) from e
+        self.gas, self._evidence = 0, Evidence(party.game, instance)
 
     def step(self, s: State, move: Move) -> State:
-        if not self._contracts:
-            return self.game.apply(s, move)
         from ree.settlement.testing.referee import referee, step
 
         after = step(self._evidence, s, move)

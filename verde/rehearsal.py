@@ -16,7 +16,7 @@ from ree.verde.derivation import load_bits
 from ree.verde.game import Game
 from ree.verde.moves import FAN, Move, Phase, Point, State
 from ree.verde.party import Party
-from ree.verde.scope import ROW, VALUES, ProgramScope
+from ree.verde.scope import ROW, VALUES, ProgramScope, computed
 
 Step = Callable[[State, Move], State]
 Ask = Callable[[State], Move]  # a party's move
@@ -46,6 +46,17 @@ def shown(party: Party, s: State, tensor: int, element: int) -> State:
 def in_values(party: Party) -> State:
     """The dispute among the values of a call."""
     return State(party.statement, values=party.committed[VALUES].root)
+
+
+def picked(party: Party, step: Step, value: int, element: int, rng: np.random.Generator) -> State:
+    """The dispute about an element of a value; of a composite, about one at random of its row program."""
+    s = shown(party, in_values(party), value, element)
+    if s.phase is not Phase.ROWS:
+        return s
+    s = step(s, party.move(s))
+    inner = party.game.scope(s)
+    i = int(rng.choice(computed(inner, ROW)))
+    return shown(party, s, i, int(rng.integers(inner.type(ROW, i).numel)))
 
 
 def prove(
@@ -151,19 +162,11 @@ def sampled(party: Party, rng: np.random.Generator, seconds: float) -> int:
     """Executes operations at random, of elements at random of every value in turn, by exact integer arithmetic,
     for so many seconds; how many. ValueError, with its place, for one that gives something else."""
     scope, done, end = party.run.scope, 0, time.monotonic() + seconds
-    values = [v for v in range(scope.count(VALUES))
-              if not scope.is_move(VALUES, v) and scope.type(VALUES, v).numel]  # fmt: skip
+    values = computed(scope, VALUES)
     while values:
         for v in values:
             element = int(rng.integers(scope.type(VALUES, v).numel))
-            s = shown(party, in_values(party), v, element)
-            if s.phase is Phase.ROWS:
-                s = party.game.apply(s, party.move(s))
-                inner = party.game.scope(s)
-                nodes = [i for i in range(inner.count(ROW))
-                         if not inner.is_move(ROW, i) and inner.type(ROW, i).numel]  # fmt: skip
-                i = int(rng.choice(nodes))
-                s = shown(party, s, i, int(rng.integers(inner.type(ROW, i).numel)))
+            s = picked(party, party.game.apply, v, element, rng)
             d = party.game.derivation(s)
             for i in {*map(int, rng.integers(0, d.count, 8)), d.count - 1}:
                 party.execute(s, i)

@@ -231,6 +231,12 @@ class RowScope:
 Scope = ProgramScope | RowScope
 
 
+def computed(scope: Scope, tree: str) -> list[int]:
+    """The tensors of a tree with elements that are computed: neither moves nor empty."""
+    return [i for i in range(scope.count(tree))
+            if not scope.is_move(tree, i) and scope.type(tree, i).numel]  # fmt: skip
+
+
 def bits_at(arrays: Sequence[Array], at: Place) -> int:
     """The element of a place among the tensors of its tree."""
     return read_bits(arrays[at.index], at.flat)

@@ -19,7 +19,7 @@ from ree.verde.derivation import Call, Copy, Derivation, Read, Scalar
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.moves import State
 from ree.verde.party import Party, Run, run_of
-from ree.verde.scope import ROW, VALUES, ProgramScope
+from ree.verde.scope import ROW, VALUES, ProgramScope, computed
 
 # of a number; the higher ones are rarely rounded away
 FLIPS = (1, 1 << 12, 1 << 20, 1 << 28, 1 << 31)
@@ -112,10 +112,7 @@ def inner_faults(scope: ProgramScope, value: int, rng: np.random.Generator) -> I
             last = d.count - 1
         else:
             inner = scope.inside((VALUES, value, element))
-            nodes = [
-                i for i, n in enumerate(inner.nodes) if not inner.is_move(ROW, i) and n.out.numel
-            ]
-            node = int(rng.choice(nodes))
+            node = int(rng.choice(computed(inner, ROW)))
             row = node, int(rng.integers(inner.nodes[node].out.numel))
             d = inner.derivation(ROW, *row)
             last = d.count - (row == (len(inner.nodes) - 1, inner.element))

@@ -29,10 +29,9 @@ from ree.settlement.bounds import refusals
 from ree.settlement.evidence import Evidence
 from ree.settlement.testing.referee import play, step
 from ree.verde.game import Game
-from ree.verde.moves import Phase
 from ree.verde.party import Party, run_of
-from ree.verde.rehearsal import borders, in_values, prove, shown
-from ree.verde.scope import ROW, VALUES, ProgramScope
+from ree.verde.rehearsal import borders, picked, prove
+from ree.verde.scope import VALUES, ProgramScope, computed
 from ree.verde.testing import dispute
 
 One = TypeVar("One")
@@ -289,21 +288,13 @@ def _disputed(case: Case, rng: np.random.Generator) -> str:
         return "refused"
     run, instance = run_of(case.program, case.given)
     party = Party(run, instance.digest)
-    s, scope = in_values(party), run.scope
+    scope = run.scope
     on_chain = partial(step, Evidence(party.game, instance))
-    open_ = [v for v in range(scope.count(VALUES))
-             if not scope.is_move(VALUES, v) and scope.type(VALUES, v).numel]  # fmt: skip
+    open_ = computed(scope, VALUES)
     for v in open_:
         size = scope.type(VALUES, v).numel
         for e in {0, size - 1, int(rng.integers(size))}:
-            there = shown(party, s, v, e)
-            if there.phase is Phase.ROWS:
-                there = on_chain(there, party.move(there))
-                inner = party.game.scope(there)
-                nodes = [i for i in range(inner.count(ROW))
-                         if not inner.is_move(ROW, i) and inner.type(ROW, i).numel]  # fmt: skip
-                i = int(rng.choice(nodes))
-                there = shown(party, there, i, int(rng.integers(inner.type(ROW, i).numel)))
+            there = picked(party, on_chain, v, e, rng)
             d = party.game.derivation(there)
             at = rng.permutation(borders(d.count, d.width))[:4]
             for i, end in prove(party, on_chain, there, map(int, at)):

@@ -1,5 +1,6 @@
 """Nothing is bonded on a program that the contracts, this machine or this party could not answer for."""
 
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
 from ree.compiler.ir import Builder
-from ree.errors import ChainError, InputError
+from ree.errors import ChainError, EnvironmentError_, InputError
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.settlement import gate
@@ -145,6 +146,13 @@ def test_a_move_dearer_than_a_block_is_found():
     rows = gate.table(instance, TERMS, honest, PLENTY, 60, block=100_000)
     with pytest.raises(ChainError, match=r"dearest move needs \d+,\d+ gas, has 100,000"):
         gate.require(rows)
+
+
+def test_without_contracts_nothing_is_rehearsed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyrevm", None)
+    who, instance = party()
+    with pytest.raises(EnvironmentError_, match="a rehearsal needs 'pyrevm'"):
+        gate.table(instance, TERMS, who, PLENTY, 1)
 
 
 def test_a_party_that_cannot_answer_is_found():
