@@ -124,7 +124,8 @@ def post(job: docket.Job, facts: Bytes[docket.TRAINING], data: String[256]) -> b
     ), "court: deadlines"
     assert LEAST <= job.grace and job.grace <= job.clock and job.clock <= LONGEST, "court: clock"
     assert job.payees > 0 and job.payees <= job.slots and job.slots <= docket.MAX_SLOTS, "court: slots"
-    assert job.provider_bond > 0 and job.challenger_bond > 0, "court: bond"
+    # 1 to 2^128: times a weight, of 64 bits, it is shared
+    assert unsafe_sub(job.provider_bond, 1) >> 128 == 0 and job.challenger_bond > 0, "court: bond"
     assert keccak256(facts) == job.facts, "court: facts"
     assert len(facts) == docket.ONE_RUN or len(facts) == docket.TRAINING, "court: facts"
     assert extract32(facts, 0) == NUMERIC_ID, "court: numeric id"

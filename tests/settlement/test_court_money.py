@@ -33,6 +33,23 @@ def test_money_moves_by_its_owner_alone(world: World) -> None:
         world.send("poor", "deposit", token, 5)
 
 
+def test_a_bond_that_could_not_be_shared_is_refused(world: World) -> None:
+    """Half of it times a weight would overflow, and what its winners have won be locked."""
+    for bond in (2**128 + 1, 2**255, 2**256 - 1, 0):
+        with refused("court: bond"):
+            world.post(provider_bond=bond)
+    most = 2**128
+    world.fund("bob", amount=most)
+    job = world.post(provider_bond=most)
+    job.provide({"bob": LIE})
+    job.challenge("carol", "bob")
+    dispute = job.open("carol", "bob")
+    job.play(dispute, ("bob", LIE), ("carol", world.honest))
+    job.finalise()
+    job.send("anyone", "collect", dispute)
+    assert world.credit("carol") == RICH + most // 2
+
+
 def test_the_interface_has_no_privileged_call() -> None:
     """Every function that changes anything, and no other; none compares its caller with a stored power."""
     abi = compile_contract("court.vy").abi
