@@ -215,11 +215,6 @@ def _detach(m: Importer, x: Ref) -> Ref:
     return m.stop(m.view(x, m.type(x).shape))
 
 
-@aten("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
-def _nothing(m: Importer, *args: Any, **kwargs: Any) -> None:
-    return None
-
-
 # contractions
 
 

@@ -16,9 +16,11 @@ from torch.fx.proxy import TracerBase
 from ree.compiler.branches import refuse_branches
 from ree.compiler.caches import caches_as_tuples
 from ree.compiler.decompositions import decompositions
+from ree.compiler.effects import refuse_effects
 from ree.compiler.float_mode import clean_floats
 from ree.compiler.follow import FORWARD, Pass, changing, followed, settled
 from ree.compiler.hints import hint
+from ree.compiler.origins import origin_of
 from ree.compiler.quiet import one_at_a_time, quiet
 from ree.compiler.watch import at, is_users, line_of
 from ree.errors import CaptureError, ReeError
@@ -46,15 +48,19 @@ def export(
 ) -> Exported:  # fmt: skip
     """The graph of a module as it stands; what follows `gradients` as in `followed`. CaptureError."""
 
+    passes: list[Pass] = []
+
     def once(allowed: Mapping[str, Any] | None) -> tuple[torch.export.ExportedProgram, Pass]:
         with (
             one_at_a_time(), quiet(), lines_of_users(), caches_as_tuples(module), torch.inference_mode(False),
             torch.set_grad_enabled(gradients),
             followed(module, gradients, model, functions, rearranged, allowed) as seen,
         ):  # fmt: skip
+            passes.append(seen)
             program = torch.export.export(
                 module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
             )
+            refuse_effects(program.graph_module)
             _inline_regions(program.graph_module)
             _keep_aliases(program.graph_module)
             if gradients:
@@ -69,7 +75,7 @@ def export(
             if isinstance(link, ReeError):
                 raise link from None
             link = link.__cause__ or link.__context__
-        line = line_of(e, FORWARD)
+        line = line_of(e, FORWARD) or _line_of_node(e) or (passes[-1].narrowed() if passes else "")
         raise CaptureError(
             f"cannot capture the model as one graph{at(line)}: {_reason(e)}", hint(e, module)
         ) from e
@@ -84,6 +90,17 @@ def export(
         if moving or str(again.graph) != str(program.graph):
             raise changing(what, line)
     return Exported(program, seen.lines)
+
+
+def _line_of_node(e: BaseException) -> str:
+    """The user's line of the graph's node that torch was at when it failed."""
+    found, trace = "", e.__traceback__
+    while trace is not None:
+        for v in trace.tb_frame.f_locals.values():
+            if isinstance(v, torch.fx.Node):
+                found = origin_of(v).location or found
+        trace = trace.tb_next
+    return found
 
 
 def _inline_regions(graph_module: torch.fx.GraphModule) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ree.compiler.python_state import ModuleState
+from ree.compiler.repeat import Calls, again
 from ree.compiler.watch import Watch, at, flat, refuse_hooks
 from ree.errors import CaptureError
 
@@ -24,6 +25,11 @@ class Pass:
 
     lines: dict[str, str] = field(default_factory=dict)
     attributes: dict[str, tuple[torch.nn.Module, str, Any, str]] = field(default_factory=dict)
+    calls: Calls | None = None
+
+    def narrowed(self) -> str:
+        """The lines that made a condition on open sizes."""
+        return ", ".join(self.calls.narrowed()) if self.calls else ""
 
 
 class Unset:
@@ -64,7 +70,7 @@ def followed(
     inputs do not lie in memory as the caller's do; allowed: the only attributes that may change. The module
     is left as it was. CaptureError names the line of what is neither followed nor kept.
     """
-    inner, pass_ = root.forward, Pass()
+    inner, pass_ = _whole(root), Pass()
     watched = model or root
     if gradients:
         refuse_hooks(watched)
@@ -73,9 +79,11 @@ def followed(
     def forward(*args: Any, **kwargs: Any) -> Any:
         state = ModuleState(watched, *functions)
         watch = Watch(watched, gradients, flat((args, kwargs)), rearranged)
+        pass_.calls = calls = Calls()
         try:
-            with watch:
+            with watch, calls:
                 out = inner(*args, **kwargs)
+                calls.end(out)
             if gradients:
                 for t in flat(out):
                     watch.refuse_function(t)
@@ -86,19 +94,56 @@ def followed(
                 pass_.attributes[what] = (*place, line)
             for name, _, new in state.assigned_buffers():
                 watch.refuse_recomputed(name, new, state.line(name))
-            return _with_buffers(out, state, pass_.lines)
+            out = _with_buffers(out, state, pass_.lines)
         finally:
             pass_.lines.update(watch.changed)
             state.restore()
+        try:
+            again(calls, inner, args, kwargs)
+        finally:
+            state.restore()
+        return out
 
-    own = root.__dict__.get("forward")
-    root.__dict__["forward"] = forward
-    try:
+    hidden = {k: type(root.__dict__[k])() for k in HOOKS if root.__dict__.get(k)}
+    with _attributes(root, forward=forward, **hidden):
         yield pass_
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+def _whole(root: torch.nn.Module) -> Callable[..., Any]:
+    """root's forward with root's own hooks, which a call of root would run before and after it."""
+    if not any(root.__dict__.get(k) for k in HOOKS):
+        forward: Callable[..., Any] = root.forward
+        return forward
+    own, hooks = root.__dict__.get("forward"), {k: root.__dict__[k] for k in HOOKS}
+
+    @functools.wraps(root.forward)
+    def whole(*args: Any, **kwargs: Any) -> Any:
+        with _attributes(root, forward=own, **hooks):
+            return root(*args, **kwargs)
+
+    return whole
+
+
+@contextmanager
+def _attributes(module: torch.nn.Module, **values: Any) -> Iterator[None]:
+    """Attributes of a module for a while, None for none; then as they were."""
+    before = {k: module.__dict__.get(k) for k in values}
+
+    def put(values: Mapping[str, Any]) -> None:
+        for k, v in values.items():
+            if v is None:
+                module.__dict__.pop(k, None)
+            else:
+                module.__dict__[k] = v
+
+    put(values)
+    try:
+        yield
     finally:
-        del root.__dict__["forward"]
-        if own is not None:
-            root.__dict__["forward"] = own
+        put(before)
 
 
 def _with_buffers(out: Any, state: ModuleState, lines: dict[str, str]) -> Any:

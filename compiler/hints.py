@@ -30,6 +30,6 @@ def hint(e: BaseException, module: nn.Module) -> str:
                 f"{type(part).__name__} '{name}' is written out step by step, so their number is fixed: "
                 "leave the axis of time out of dynamic_shapes; the batch may be open"
             )
-    if re.search(r"dynamic[ _](shape|dim)|marked .* as dynamic", text, re.I):
+    if re.search(r"dynamic[ _](shape|dim)|Constraints violated|marked .* as dynamic", text, re.I):
         return "check dynamic_shapes against the example inputs"
     return "the model must run with torch.export.export(model, example_inputs, strict=False)"

@@ -30,6 +30,7 @@ from ree.compiler import (  # noqa: F401  (they register importers)
 )
 from ree.compiler.branches import LOOPS, import_branches, is_branch
 from ree.compiler.doubles import Double, concerns, fold
+from ree.compiler.effects import CHECKS
 from ree.compiler.importer import IMPORTERS, Importer, Refused
 from ree.compiler.ir import Ref
 from ree.compiler.operand_types import (
@@ -104,6 +105,7 @@ def _calls(
 
 
 def _unsupported(problems: list[str]) -> UnsupportedError:
+    problems = list(dict.fromkeys(problems))
     return UnsupportedError(
         f"{len(problems)} operator call(s) are not supported as used", tuple(problems)
     )
@@ -114,14 +116,10 @@ def _refuse_unsupported(module: torch.fx.GraphModule) -> None:
     found: dict[str, list[str]] = {}
     graphs = [m.graph for m in module.modules() if isinstance(m, torch.fx.GraphModule)]
     for node in (n for g in graphs for n in g.nodes):
-        if (
-            node.op != "call_function"
-            or isinstance(node.meta.get("val"), int | torch.SymInt | torch.SymBool)
-            or is_branch(node)
-        ):
+        if node.op != "call_function" or isinstance(node.meta.get("val"), SIZES) or is_branch(node):
             continue
         name = _target(node)
-        if name not in IMPORTERS and name not in PAIRED:
+        if name not in IMPORTERS and name not in PAIRED and name not in CHECKS:
             found.setdefault(name, []).append(origin_of(node).location or "unknown line")
     if found:
         items = tuple(
@@ -136,20 +134,19 @@ def _refuse_unsupported(module: torch.fx.GraphModule) -> None:
 
 def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: list[str]) -> None:
     val = node.meta.get("val")
-    if isinstance(val, torch.SymBool):
-        imp.env[node.name] = True  # what torch.export asserts about sizes
+    name = _target(node)
+    widen = name not in MOVES
+    if name in CHECKS:
         return
-    if isinstance(val, torch.SymInt | int) and not isinstance(val, bool):
+    if isinstance(val, SIZES) and name not in IMPORTERS:
         try:
-            imp.env[node.name] = symbols.dim(val)
+            imp.env[node.name] = _of_sizes(val, symbols)
         except CaptureError as e:
             if problems:  # the operator with a shape that depends on data is among them
                 raise _unsupported(problems) from e
-            raise
-        return
-    name = _target(node)
-    widen = name not in MOVES
-    if name == "_assert_tensor_metadata":
+            raise CaptureError(
+                f"{e.message}, at {origin_of(node).location or 'unknown line'}", e.hint
+            ) from e
         return
     if concerns(imp, node, name):
         try:
@@ -175,6 +172,10 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
     def resolve(a: Any) -> Any:
         if isinstance(a, torch.fx.Node):
             x = imp.env[a.name]
+            if isinstance(x, NotAnInteger):
+                raise Refused(
+                    f"{x.what} is used as a number; write it with tensors: torch.tensor(size)"
+                )
             return _widened(imp, x) if widen else x
         if isinstance(a, list | tuple):
             return tuple(resolve(x) for x in a)
@@ -209,6 +210,22 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
         imp.env[node.name] = _zeros(imp, val, symbols)
 
 
+class NotAnInteger:
+    """A number made of sizes that the program does not compute; what torch.export asserts may need it."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+
+def _of_sizes(val: Any, symbols: TorchSymbols) -> Any:
+    """A number that is computed from sizes. CaptureError."""
+    if isinstance(val, bool | torch.SymBool):
+        return NotAnInteger("a comparison of sizes")
+    if isinstance(val, float | torch.SymFloat):
+        return NotAnInteger("a fraction of a size")
+    return symbols.dim(val)
+
+
 def _importer(name: str, on_pairs: bool) -> Callable[..., Any]:
     """The importer of a call with or without complex values among its arguments."""
     if on_pairs and name in PAIRED:
@@ -228,6 +245,8 @@ MOVES = {
 }  # fmt: skip
 
 
+# results that are no tensors
+SIZES = (bool, int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
 # straight to the type asked for: i32 saturates, i64 would be cut
 CASTS = {"_to_copy", "to.dtype", "view.dtype"}
 

@@ -31,6 +31,8 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.d
 DEPTH, ITEMS = 4, 4096  # of containers that are looked through
 FUNCTIONS = 2000
 ENVIRONMENT = "the environment"
+WORDS = {"Python's random": "random", "numpy.random": "random", "torch's generator": "torch",
+         ENVIRONMENT: "environ"}  # fmt: skip
 # kept by torch for itself
 TABLES = ("_parameters", "_buffers", "_modules")
 SKIPPED = {*TABLES, "forward"}
@@ -51,6 +53,7 @@ class ModuleState:
             id(m): tuple(dict(m.__dict__[k]) for k in TABLES) for m in self.modules.values()
         }
         self._copies: dict[int, tuple[Any, Any]] = {}  # containers as they were
+        self._code: list[FunctionType] = []  # the user's functions that were looked through
         self._kept: list[Any] = []  # so that no identity is used again
         self._marked: set[int] = set()  # in the present pass
         self.functions = functions
@@ -74,7 +77,8 @@ class ModuleState:
                         yield dot + k, self.line(dot + k)
         for name, state in _generators().items():
             if state != self._random[name]:
-                yield name if name == ENVIRONMENT else f"the state of {name}", ""
+                what = name if name == ENVIRONMENT else f"the state of {name}"
+                yield what, self.line(what)
 
     def assigned_buffers(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
         """(name, as it was, as it is) of buffers that were assigned anew."""
@@ -115,9 +119,18 @@ class ModuleState:
             for k, v in list(m.__dict__.items()):
                 if k not in SKIPPED and k not in own:
                     yield dot + k, self._mark(v, 0)
-        for where, v in _surroundings({type(m) for m in self.modules.values()}, self.functions):
+        self._code.clear()
+        classes = {type(m) for m in self.modules.values()}
+        for where, v in _surroundings(classes, (*self.functions, *self._hooks()), self._code):
             yield where, self._mark(v, 0)
         self._marked.clear()
+
+    def _hooks(self) -> Iterator[Callable[..., Any]]:
+        """What is called before and after modules, and functions that are their attributes."""
+        for m in self.modules.values():
+            yield from m._forward_pre_hooks.values()
+            yield from m._forward_hooks.values()
+            yield from (f for f in m.__dict__.values() if isinstance(f, FunctionType | MethodType))
 
     def _mark(self, v: Any, depth: int) -> Any:
         """Something that is equal as long as v is unchanged."""
@@ -150,6 +163,8 @@ class ModuleState:
         if depth < DEPTH and _is_simple(v):
             self._copies.setdefault(id(vars(v)), (vars(v), dict(vars(v))))
             return id(v), tuple((k, self._mark(x, depth + 1)) for k, x in list(vars(v).items()))
+        if depth < DEPTH and (held := _slots(v)):
+            return id(v), tuple((k, self._mark(x, depth + 1)) for k, x in held)
         return id(v)
 
     def attribute(self, path: str) -> tuple[torch.nn.Module, str, Any] | None:
@@ -165,10 +180,18 @@ class ModuleState:
         return None
 
     def line(self, path: str) -> str:
-        """Where a class's code assigns an attribute, as far as its source says."""
+        """Where the user's code changes it, or names it, as far as its source says."""
+        for text, word in WORDS.items():
+            if text in path:
+                return _named_at(self._code, word)
+        if " (" in path:
+            return _named_at(self._code, path.split(" ")[0].rsplit(".", 1)[-1])
         name = path.split(" ")[0].rsplit(".", 1)
         owner = self.modules.get(name[0] if len(name) > 1 else "")
-        return _assigned_at(type(owner), name[-1]) if owner is not None else ""
+        line = _assigned_at(type(owner), name[-1]) if owner is not None else ""
+        for part in reversed(path.split(".")):
+            line = line or _named_at(self._code, part)
+        return line or _named_at(self._code, "self")
 
 
 def _position(v: Any) -> Any:
@@ -202,6 +225,18 @@ def _is_simple(v: Any) -> bool:
     return not library and not isinstance(v, type) and hasattr(v, "__dict__")
 
 
+def _slots(v: Any) -> list[tuple[str, Any]]:
+    """What an object of the user's own class keeps in __slots__."""
+    if (type(v).__module__ or "").split(".")[0] in LIBRARIES | {"builtins"} or isinstance(v, type):
+        return []
+    names = [k for c in type(v).__mro__ for k in _tuple(vars(c).get("__slots__", ()))]
+    return [(k, getattr(v, k)) for k in names if not k.startswith("__") and hasattr(v, k)]
+
+
+def _tuple(x: Any) -> tuple[str, ...]:
+    return (x,) if isinstance(x, str) else tuple(x)
+
+
 def _generators() -> dict[str, Any]:
     """The states of the global generators of random numbers, and the environment."""
     with _disable_current_modes():  # torch.export's, in which tensors have no data
@@ -215,9 +250,12 @@ def _generators() -> dict[str, Any]:
 
 
 def _surroundings(
-    classes: Iterable[type], functions: Iterable[Callable[..., Any]]
+    classes: Iterable[type], functions: Iterable[Callable[..., Any]], code: list[FunctionType]
 ) -> Iterator[tuple[str, Any]]:
-    """Class attributes, and what the code of classes and functions reads from closures and globals."""
+    """Class attributes, and what the code of classes and functions reads from closures and globals.
+
+    `code` becomes the functions that were looked through.
+    """
     todo: list[Any] = list(functions)
     for cls in sorted(classes, key=lambda c: f"{c.__module__}.{c.__qualname__}"):
         for base in cls.__mro__:
@@ -238,6 +276,7 @@ def _surroundings(
         seen.add(id(f))
         if (f.__module__ or "").split(".")[0] in LIBRARIES:
             continue
+        code.append(f)
         closed = zip(f.__code__.co_freevars, f.__closure__ or (), strict=True)
         values = [(f"{n} (closed over by {f.__name__})", c) for n, c in closed]
         found = [(n, c.cell_contents) for n, c in values if _is_filled(c)]
@@ -296,6 +335,24 @@ def _assigned_at(cls: type, name: str) -> str:
     return ""
 
 
+def _named_at(functions: Iterable[FunctionType], name: str) -> str:
+    """file:line where one of the functions changes what has this name, or else the first that has it."""
+    first = ""
+    for f in functions:
+        try:
+            lines, start = inspect.getsourcelines(f)
+            tree = ast.parse(textwrap.dedent("".join(lines)))
+        except (OSError, TypeError, SyntaxError):
+            continue
+        for node in ast.walk(tree):
+            line = getattr(node, "lineno", 1)
+            if _changes(node, name):
+                return f"{short(f.__code__.co_filename)}:{start + line - 1}"
+            if not first and _is_named(node, name):
+                first = f"{short(f.__code__.co_filename)}:{start + line - 1}"
+    return first
+
+
 def _methods(cls: type) -> Iterator[FunctionType]:
     """The functions that a class itself defines, without its __init__."""
     for v in vars(cls).values():
@@ -315,9 +372,9 @@ def _changes(node: ast.AST, name: str) -> bool:
         f = node.func
         if isinstance(f, ast.Name) and f.id == "setattr" and len(node.args) > 1:
             return isinstance(node.args[1], ast.Constant) and node.args[1].value == name
-        return isinstance(f, ast.Attribute) and _is_attribute(f.value, name)
-    return any(_is_attribute(x, name) for t in targets for x in ast.walk(t))
+        return isinstance(f, ast.Attribute) and _is_named(f.value, name)
+    return any(_is_named(x, name) for t in targets for x in ast.walk(t))
 
 
-def _is_attribute(x: ast.AST, name: str) -> bool:
-    return isinstance(x, ast.Attribute) and x.attr == name
+def _is_named(x: ast.AST, name: str) -> bool:
+    return name in (getattr(x, "attr", ""), getattr(x, "id", ""))

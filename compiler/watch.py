@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import BackwardCFunction
 from torch.nn import functional as F
 from torch.nn.modules._functions import BackwardHookFunction
@@ -86,6 +85,14 @@ def here() -> str:
     return ""
 
 
+def _by_user() -> bool:
+    """Whether the call that is being watched stands in the user's code itself."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_MINE):
+        frame = frame.f_back
+    return frame is not None and is_users(frame.f_code.co_filename)
+
+
 def line_of(error: BaseException, outside: str) -> str:
     """The user's innermost line in an error's traceback, below the frame of file `outside`."""
     found, trace = "", error.__traceback__
@@ -138,7 +145,7 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
         if torch.compiler.is_dynamo_compiling():
             return func(*args, **kwargs)  # torch.cond traces its branches, this mode with them
         given = list(flat((args, kwargs)))
-        if self.rearranged and func in _LAYOUT and is_users(sys._getframe(1).f_code.co_filename):
+        if self.rearranged and func in _LAYOUT and _by_user():
             self._refuse_layout(given)
         if self.gradients:
             if func == Tensor.data.__get__:
@@ -257,8 +264,7 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
             name = self.owned.get(id(targets[0]), "a tensor") if targets else "a tensor"
             raise CaptureError(f"the data of '{name}' are exchanged{at(here())}", "use copy_")
         for t in targets:
-            if not isinstance(t, FakeTensor) and type(t) in (Tensor, torch.nn.Parameter) \
-                    and not torch._is_functional_tensor(t):  # fmt: skip
+            if is_data(t):
                 raise CaptureError(
                     "a tensor that is neither a buffer nor made in the forward pass is changed in "
                     f"place{at(here())}",
@@ -375,6 +381,12 @@ def _plain(t: Tensor) -> Tensor:
     while torch._C._functorch.is_batchedtensor(t) or torch._C._functorch.is_gradtrackingtensor(t):
         t = torch._C._functorch.get_unwrapped(t)
     return t
+
+
+def is_data(t: Tensor) -> bool:
+    """Whether a tensor has elements of its own already, and is none that the trace has made."""
+    t = _plain(t)
+    return type(t) in (Tensor, torch.nn.Parameter) and not torch._is_functional_tensor(t)
 
 
 def _carries(t: Tensor) -> bool:

@@ -121,3 +121,34 @@ def test_inputs_that_give_different_values():
     same(program, Pair(), torch.randn(10), torch.randn(5))
     with pytest.raises(InputError, match=r"input 'y': expected .* with s\d+=5, got shape \[4\]"):
         program(torch.randn(10), torch.randn(4))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x * (x.shape[0] > 3),
+        lambda x: torch.full((2,), x.shape[0] == 5),
+        lambda x: x / (x.shape[0] / 2),
+        lambda x: x * x.shape[0] ** -0.5,
+        lambda x: x * (x.shape[0] & 1),
+    ],
+)
+def test_numbers_that_are_made_of_sizes_are_refused_with_the_line(f):
+    with pytest.raises(ReeError, match=r"test_open_sizes\.py:\d+") as e:
+        compiled(f, torch.randn(5, 2), {0: N})
+    assert "size" in str(e.value) or "shape" in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x.split(2)[0],
+        lambda x: x if x.shape[0] > 9 else -x,
+        lambda x: x * float(x.shape[0]),
+        lambda x: x[:7],
+    ],
+)
+def test_a_condition_on_an_open_size_has_its_line(f):
+    line = f.__code__.co_firstlineno
+    with pytest.raises(ReeError, match=rf"test_open_sizes\.py:{line}\b"):
+        compiled(f, torch.randn(5, 2), {0: N})
