@@ -63,10 +63,13 @@ class LossModule(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, *batch: torch.Tensor) -> Any:
         loss = self._loss(self.model, batch)
-        if loss is None:
+        if not isinstance(loss, torch.Tensor):
             code = getattr(self._loss, "__code__", None)
-            line = f"{short(code.co_filename)}:{code.co_firstlineno}" if code else ""
-            raise CaptureError(f"loss(model, batch) returns None{at(line)}", "return the loss")
+            line = f"{short(code.co_filename)}:{code.co_firstlineno}" if code is not None else ""
+            what = "None" if loss is None else f"{type(loss).__name__}, not a tensor"
+            raise CaptureError(
+                f"loss(model, batch) returns {what}{at(line)}", "return the loss, one number"
+            )
         return loss
 
 

@@ -145,6 +145,9 @@ def load(path: str | PathLike[str]) -> Program:
     d = Path(path)
     if not d.is_dir():
         raise ArtifactError(f"no artifact at '{d}'", "expected a directory written by ree compile")
+    if not os.path.lexists(d / MANIFEST):
+        raise ArtifactError(f"'{d}' is not an artifact: it has no {MANIFEST}",
+                            "expected a directory written by ree compile")  # fmt: skip
     with opened_together(d, (MANIFEST, *FILES)) as files:
 
         def read(name: str, limit: int) -> bytes:

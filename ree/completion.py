@@ -78,7 +78,7 @@ def _fish(parser: argparse.ArgumentParser) -> str:
     lines = []
     for name, p in commands(parser).items():
         lines.append(
-            f"complete -c ree -n __fish_use_subcommand -a {name} -d '{_text(p.description)}'"
+            f"complete -c ree -f -n __fish_use_subcommand -a {name} -d '{_text(p.description)}'"
         )
         here = f"complete -c ree -n '__fish_seen_subcommand_from {name}'"
         for a in _options(p):

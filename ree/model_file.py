@@ -43,8 +43,8 @@ def guard(path: Path, call: Any) -> Any:
     try:
         return call()
     except SyntaxError as e:
-        where = f"{Path(e.filename or path).name}:{e.lineno}"
-        raise CaptureError(f"syntax error in '{path}' at {where}: {e.msg}") from e
+        where = f" at {Path(e.filename or path).name}:{e.lineno}" if e.lineno else ""
+        raise CaptureError(f"syntax error in '{path}'{where}: {e.msg}") from e
     except (KeyboardInterrupt, ReeError):
         raise
     except BaseException as e:  # a user's code may raise anything, SystemExit included

@@ -80,7 +80,8 @@ def parse_tensors(data: bytes | memoryview) -> dict[str, Array]:
     view = memoryview(data)
     length = int.from_bytes(view[:8], "little")
     if len(view) < 8 or length > min(MAX_HEADER, len(view) - 8):
-        raise ValueError(f"expected a header of at most {max(len(view) - 8, 0)} bytes")
+        raise ValueError("the file is empty" if not view.nbytes else
+                         f"expected a header of at most {max(len(view) - 8, 0)} bytes")  # fmt: skip
     types, offsets, _ = parse_header(bytes(view[8 : 8 + length]))
     want, have = sum(t.nbytes for t in types.values()), len(view) - 8 - length
     if have != want:

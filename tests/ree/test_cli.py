@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from ree.cli import main
 from ree.files import atomic_directory
+from ree.tensor_file import parse_tensors
 
 MODEL = """
 import torch
@@ -368,3 +369,19 @@ def test_doctor(capsys):
     assert facts["isa"] in facts["isa_available"]
     assert facts["float_mode_clean"] is True
     assert facts["cores"] == len(os.sched_getaffinity(0))
+
+
+def test_files_that_are_something_else_are_named_as_what_they_are(tmp_path, capsys):
+    (tmp_path / "empty").touch()
+    (tmp_path / "noise").write_bytes(b"\0\1\2")
+    (tmp_path / "folder").mkdir()
+    for command, said in (
+        (["compile", str(tmp_path / "noise"), "-o", str(tmp_path / "m.ree")], "syntax error in"),
+        (["run", str(tmp_path / "folder")], "is not an artifact: it has no manifest.json"),
+    ):
+        assert main(command) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert "None" not in err
+    with pytest.raises(ValueError, match="the file is empty"):
+        parse_tensors(b"")

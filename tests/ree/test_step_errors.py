@@ -32,9 +32,13 @@ def summed(m, batch):
 
 
 BAD = {
+    r"returns tuple, not a tensor at test_step_errors\.py:": (
+        linear, lambda m, b: (m(b[0]).mean(), 1), (X,), CaptureError,
+    ),
+    r"returns dict, not a tensor": (linear, lambda m, b: {"loss": m(b[0]).mean()}, (X,), CaptureError),
+    r"returns float, not a tensor": (linear, lambda m, b: 1.0, (X,), CaptureError),
     "loss: expected one f32 number": (linear, lambda m, b: m(b[0]), (X,), CaptureError),
     r"loss: expected one f32 number, got i64": (linear, lambda m, b: m(b[0]).argmax(), (X,), CaptureError),
-    "expected one tensor, got 2": (linear, lambda m, b: (m(b[0]).sum(), m(b[0]).mean()), (X,), CaptureError),
     "parameter 'unused.weight' has no gradient": (Extra, summed, (X,), CaptureError),
     "parameter 'bias' has no gradient": (linear, lambda m, b: (m.weight @ b[0][0]).sum(), (X,), CaptureError),
     "does not vary with it": (linear, lambda m, b: m(b[0]).round().sum(), (X,), CaptureError),
