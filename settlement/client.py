@@ -355,7 +355,8 @@ class Court:
 
         def met() -> bool:
             return any(
-                d.confrontation and {d.defender, d.challenger} == pair for d in self.disputes(job)
+                e["confrontation"] and {e["defender"], e["challenger"]} == pair
+                for e in self.events("Opened", job=job)
             )
 
         return self._do(

@@ -248,8 +248,16 @@ class Watcher:
             out.append(
                 Task(("reveal",), t.reveal_until - RESERVE, partial(court.reveal, job, root))
             )
-        for e in court.events("Opened", job=job):
+        opened = court.events("Opened", job=job)
+        own = [e for e in opened if me in (e["defender"], e["challenger"])]
+        for e in own:
             self._try(failed, partial(self._in_dispute, bytes(e["dispute"]), now, out), "dispute")
+        # however many others play, they are looked at when nothing of one's own is due
+        for e in opened if now > t.open_until and not out else ():
+            if e not in own:
+                self._try(
+                    failed, partial(self._in_dispute, bytes(e["dispute"]), now, out), "dispute"
+                )
         if now <= t.reveal_until:
             return out
         if self.challenges and now <= t.open_until:

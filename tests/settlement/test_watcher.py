@@ -154,6 +154,28 @@ def test_the_earliest_deadline_comes_first(town: Town, monkeypatch: pytest.Monke
     assert {d.turn for d in watcher.court.disputes(watcher.job)} == {DEFENDER_WON}
 
 
+def test_disputes_of_others_are_not_read(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cheat who challenges itself a thousand times does not slow down who has a move to make."""
+    end = town.chain.now + 4_100
+    terms, job = begin(town, {"alice": TRUE, "bob": LIE}, open_until=end)
+    bob = town.nodes["bob"].account
+    for role in ("carol", "poster"):
+        town.court(role).challenge(job, bob, Agreed(TRUE.root))
+    town.court("carol").challenge(job, town.nodes["alice"].account, Agreed(LIE.root))
+    town.chain.wait_until(terms.challenge_until + 1)
+    for role in ("carol", "poster"):
+        town.court(role).open_challenge(job, bob)
+    town.court("carol").open_challenge(job, town.nodes["alice"].account)
+    asked, view = [], Court.dispute
+    monkeypatch.setattr(Court, "dispute", lambda c, d: asked.append(d) or view(c, d))
+    town.chain.wait_until(terms.open_until + 1)
+    watcher = town.watcher("alice", job, TRUE)
+    assert len(watcher.court.events("Opened", job=job)) == 3
+    due = watcher._due([])
+    assert [t.key[0] for t in due] == ["answer", "confront"]
+    assert len(asked) == 1
+
+
 def test_events_are_asked_for_by_topic_in_ranges_that_the_node_answers(
     town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:
