@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ree.compiler import legal
 from ree.compiler.instance import Instance
 from ree.errors import ChainError, EnvironmentError_, InputError
 from ree.settlement.bounds import refusals
@@ -57,8 +58,13 @@ class Need:
 
 
 def admit(instance: Instance) -> Instance:
-    """The instance; InputError if the contracts could not decide every dispute about it, or if this machine
-    could not hold its values. `call_facts`, `memory_run` and runs pass here: nothing is bonded without."""
+    """The instance; InputError if its graph is not legal (one made in memory has passed no loader), if the
+    contracts could not decide every dispute about it, or if this machine could not hold its values.
+    `call_facts`, `memory_run` and runs pass here: nothing is bonded without."""
+    try:
+        legal.check(instance.graph)
+    except legal.IllegalGraph as e:
+        raise InputError(f"no contract can decide this program: {e}") from e
     found = refusals(Evidence(Game(ProgramScope(instance.graph)), instance))
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
-from ree.compiler.ir import Builder
+from ree.compiler.ir import Builder, Const
 from ree.errors import ChainError, EnvironmentError_, InputError
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
@@ -76,6 +76,19 @@ def test_what_cannot_be_decided_has_no_facts_and_no_party(build, why):
     for ask in (call_facts, memory_run):
         with pytest.raises(InputError, match=f"no contract can decide this program: .*{why}"):
             ask(p, GIVEN)
+
+
+def of_bits(bits):
+    raw = np.full((4, 3), bits, np.uint32).tobytes()
+    return lambda b, x: [b.add("add", x, b.const(Const(TensorType(DType.F32, (4, 3)), raw)))]
+
+
+@pytest.mark.parametrize("bits", [0x7FC12345, 0xFFC00000, 0x7F800001])
+def test_what_no_loader_has_seen_must_be_legal_too(bits):
+    p = program_of(of_bits(bits))
+    for made in (call_facts, memory_run):
+        with pytest.raises(InputError, match="bits are not canonical"):
+            made(p, GIVEN)
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_the_number(monkeypatch):
