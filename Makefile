@@ -37,6 +37,7 @@ exhaustive: $(VENV)/.built
 	$(BIN)/python benchmarks/settlement_disputes.py
 	$(BIN)/python benchmarks/derivations.py
 	$(BIN)/python benchmarks/adversary.py 7200
+	$(BIN)/python benchmarks/referee_machine.py 3600
 	$(BIN)/python benchmarks/settlement_node.py
 	$(BIN)/python benchmarks/settlement_soak.py
 

@@ -1,4 +1,4 @@
-"""Clients and watchers of a Court with a mock referee, on a chain: for tests."""
+"""Clients and watchers of a Court, mostly with a mock referee, on a chain: for tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ree.errors import ChainError
 from ree.settlement.client import Agreed, Court, agree
 from ree.settlement.compile import compile_contract
-from ree.settlement.deploy import deploy_token
+from ree.settlement.deploy import deploy_referee, deploy_token
 from ree.settlement.embedded import Embedded
 from ree.settlement.terms import DEADLINES, Terms, facts_digest
 from ree.settlement.testing.anvil import Anvil
@@ -23,13 +23,14 @@ ROLES = ("poster", "alice", "bob", "carol")
 
 
 class Town:
-    """A Court with a mock referee, a token, and clients of every role, on a chain."""
+    """A Court, a token, and clients of every role, on a chain. real: with the real referee."""
 
-    def __init__(self, chain: Embedded | Anvil) -> None:
+    def __init__(self, chain: Embedded | Anvil, real: bool = False) -> None:
         self.chain = chain
         self.nodes = {r: self.chain.account(r) for r in ("deployer", *ROLES)}
         deployer = self.nodes["deployer"]
-        referee = deployer.deploy(compile_contract("testing/mock_referee.vy"))
+        mock = "testing/mock_referee.vy"
+        referee = deploy_referee(deployer) if real else deployer.deploy(compile_contract(mock))
         court = compile_contract("court.vy")
         self.address = deployer.deploy(court, referee, deployer.account)
         self.since = deployer.newest
