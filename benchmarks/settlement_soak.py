@@ -1,11 +1,12 @@
-"""Two honest watchers under load on a real node (anvil): writes results/settlement_soak.json.
+"""Honest watchers under load on a real node (anvil): writes results/settlement_soak.json.
 
 python benchmarks/settlement_soak.py [--seed N]
 
-Twenty-four disputes in one job, blocks of 12 s (of the chain; each takes 2 s here): 21 liars against a true
-claim, two honest challengers and a provider against a false one. Full blocks drive the base fee up, which jumps
-besides; blocks are reorganised away; each honest watcher is a process, and is killed twice in the middle and
-started again. Nothing may be lost: each dispute is won by the honest side, by a move and in time.
+Twenty-four disputes by the real referee in one job, about two layers and a softmax; blocks of 12 s (of the
+chain; each takes 2 s here): 21 liars against a true claim, two honest challengers and a provider against a
+false one. Full blocks drive the base fee up, which jumps besides; blocks are reorganised away; each honest
+watcher is a process, and is killed twice in the middle and started again. Nothing may be lost: each dispute is
+won by the honest side, by a move and in time.
 """
 
 import argparse
@@ -31,12 +32,15 @@ from ree.settlement.client import (
     Court,
     Dispute,
 )
+from ree.settlement.clocks import DEFENDER
 from ree.settlement.keys import role_key
 from ree.settlement.node import Node
+from ree.settlement.player import VerdePlayer
 from ree.settlement.policy import Policy
+from ree.settlement.terms import facts_digest
 from ree.settlement.testing.anvil import Anvil, Missing
-from ree.settlement.testing.mock_game import MockPlayer
-from ree.settlement.testing.town import FACTS, LIE, MONEY, TRUE, Town
+from ree.settlement.testing.fixtures import Fixture, fixture
+from ree.settlement.testing.town import MONEY, Town
 from ree.settlement.watcher import FAR, Position, Watcher
 
 RESULT = Path(__file__).resolve().parent / "results" / "settlement_soak.json"
@@ -46,15 +50,21 @@ GAS = 30_000_000  # of a block
 SPAM = 16_000_000  # gas of a transaction that does nothing
 LONGEST = 1800.0  # seconds
 # after how many moves all honest watchers are killed, and for how many blocks
-CRASHES, AWAY = (20, 60), 5
+CRASHES, AWAY = (60, 140), 5
 STILL = 6  # blocks without a move
 DEAR = 200 * 10**9  # base fee above which nobody makes it dearer
+
+
+def about() -> Fixture:
+    """What is disputed: the truth about it and lies."""
+    return fixture("layers")
 
 
 def watch(url: str, address: str, since: int, job: str, role: str) -> int:
     """A watcher as a process: it knows the chain and its run, and nothing else."""
     court = Court(Node.connect(url, role_key(role)), address, since, Policy())
-    watcher = Watcher(court, bytes.fromhex(job), Agreed(TRUE.root), MockPlayer(TRUE), challenge=role != "alice",
+    truth = about()
+    watcher = Watcher(court, bytes.fromhex(job), truth.agreed, truth.honest, challenge=role != "alice",
                       say=lambda text: print(text, flush=True))  # fmt: skip
     watcher.run(watcher.over, pause=0.5)
     return 0
@@ -130,7 +140,7 @@ class Liars:
 
     def __init__(self, seen: Court, job: bytes, courts: list[Court]) -> None:
         self.courts = {c.node.account: c for c in courts}
-        self.position, self.player = Position(seen, job), MockPlayer(LIE)
+        self.position, self.lies = Position(seen, job), [p for _, p in about().lies]
 
     def step(self, disputes: list[Dispute]) -> None:
         for court in self.courts.values():
@@ -148,23 +158,31 @@ class Liars:
                 if late:
                     court.timeout(d, at.state)
                 else:
-                    court.respond(d, at.state, self.player.move(at))
+                    court.respond(d, at.state, self._lie(d).move(at))
+
+    def _lie(self, d: Dispute) -> VerdePlayer:
+        """A provider's is the one that it claims; challengers point by any."""
+        return self.lies[0 if d.turn == DEFENDER or d.confrontation else d.id[0] % len(self.lies)]
 
 
 def prepare(town: Town, chain: Anvil) -> tuple[bytes, list[Court]]:
     """The job when its disputes have been opened."""
-    terms = replace(town.terms(), clock=3600 + 16 * BLOCK, grace=300)
+    what = about()
+    true, false = what.agreed, Agreed(what.lies[0][0])
+    terms = replace(
+        town.terms(), clock=3600 + 16 * BLOCK, grace=300, facts=facts_digest(what.facts)
+    )
     start = chain.now
     terms = replace(terms, **{f"{w}_until": start + 4000 * (i + 1) for i, w in
                               enumerate(("accept", "commit", "reveal", "challenge", "open"))})  # fmt: skip
     Policy().check(terms, start)
-    job = town.court("poster").post(terms, FACTS, "")
-    for role, run in (("alice", TRUE), ("bob", LIE)):
-        town.court(role).accept(job, Agreed(run.root))
-        town.court(role).commit(job, Agreed(run.root))
+    job = town.court("poster").post(terms, what.facts, "")
+    for role, root in (("alice", true), ("bob", false)):
+        town.court(role).accept(job, root)
+        town.court(role).commit(job, root)
     chain.wait_until(terms.commit_until + 1)
-    for role, run in (("alice", TRUE), ("bob", LIE)):
-        town.court(role).reveal(job, run.root)
+    for role, root in (("alice", true), ("bob", false)):
+        town.court(role).reveal(job, root.root)
     chain.wait_until(terms.reveal_until + 1)
     alice, bob = (town.nodes[r].account for r in ("alice", "bob"))
     mint = town.nodes["deployer"].contract("token", town.token).functions.mint
@@ -174,9 +192,7 @@ def prepare(town: Town, chain: Anvil) -> tuple[bytes, list[Court]]:
         town.nodes["deployer"].send("mint", mint(node.account, MONEY))
         courts[role] = Court(node, town.address, town.since)
         honest = role in HONEST
-        courts[role].challenge(
-            job, bob if honest else alice, Agreed((TRUE if honest else LIE).root)
-        )
+        courts[role].challenge(job, bob if honest else alice, true if honest else false)
     chain.wait_until(terms.challenge_until + 1)
     for role, court in courts.items():
         court.open_challenge(job, bob if role in HONEST else alice)
@@ -185,7 +201,7 @@ def prepare(town: Town, chain: Anvil) -> tuple[bytes, list[Court]]:
 
 def soak(chain: Anvil, seed: int, folder: Path) -> dict[str, Any]:
     """Play it to the end; the figures."""
-    rng, town = random.Random(seed), Town(chain)
+    rng, town = random.Random(seed), Town(chain, real=True)
     say("the job, its claims and its challenges")
     job, courts = prepare(town, chain)
     seen, weather = town.court("poster"), Weather(chain, rng)
