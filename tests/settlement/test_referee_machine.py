@@ -34,6 +34,7 @@ class Siege(RefereeMachine):
     only = "siege"
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("machine", [Calm, Flood, Siege])
 def test_watchers_in_any_weather(machine: type[RefereeMachine]) -> None:
     run_state_machine_as_test(machine, settings=SETTINGS)
