@@ -16,17 +16,43 @@ struct Function {
   long double (*exact)(long double);
 };
 
-template <class R> R recip_sqrt(R x) { return 1 / std::sqrt(x); }
-template <class R> R logistic(R x) { return 1 / (1 + std::exp(-x)); }
-template <class R> R softplus(R x) {
+template <class R>
+R recip_sqrt(R x) {
+  return 1 / std::sqrt(x);
+}
+template <class R>
+R logistic(R x) {
+  return 1 / (1 + std::exp(-x));
+}
+template <class R>
+R softplus(R x) {
   return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
 }
-#define REE_STD(name) \
-  {#name, [](double x) { return std::name(x); }, [](long double x) { return std::name(x); }}
+#define REE_STD(name)                                                                        \
+  {                                                                                          \
+#name, [](double x) { return std::name(x); }, [](long double x) { return std::name(x); } \
+  }
 const Function kFunctions[] = {
-    REE_STD(exp), REE_STD(exp2), REE_STD(expm1), REE_STD(log), REE_STD(log2), REE_STD(log1p),
-    REE_STD(tanh), REE_STD(erf), REE_STD(sin), REE_STD(cos), REE_STD(tan), REE_STD(asin), REE_STD(acos),
-    REE_STD(atan), REE_STD(sinh), REE_STD(cosh), REE_STD(asinh), REE_STD(acosh), REE_STD(atanh), REE_STD(erfc),
+    REE_STD(exp),
+    REE_STD(exp2),
+    REE_STD(expm1),
+    REE_STD(log),
+    REE_STD(log2),
+    REE_STD(log1p),
+    REE_STD(tanh),
+    REE_STD(erf),
+    REE_STD(sin),
+    REE_STD(cos),
+    REE_STD(tan),
+    REE_STD(asin),
+    REE_STD(acos),
+    REE_STD(atan),
+    REE_STD(sinh),
+    REE_STD(cosh),
+    REE_STD(asinh),
+    REE_STD(acosh),
+    REE_STD(atanh),
+    REE_STD(erfc),
     {"rsqrt", recip_sqrt<double>, recip_sqrt<long double>},
     {"sigmoid", logistic<double>, logistic<long double>},
     {"softplus", softplus<double>, softplus<long double>},

@@ -11,14 +11,26 @@
 
 namespace ree {
 #if defined(__x86_64__)
-namespace avx512 { extern const KernelTable table; }
-namespace avx2 { extern const KernelTable table; }
-namespace sha_x86 { extern const ShaCompress compress; }
+namespace avx512 {
+extern const KernelTable table;
+}
+namespace avx2 {
+extern const KernelTable table;
+}
+namespace sha_x86 {
+extern const ShaCompress compress;
+}
 #elif defined(__aarch64__)
-namespace neon { extern const KernelTable table; }
-namespace sha_arm { extern const ShaCompress compress; }
+namespace neon {
+extern const KernelTable table;
+}
+namespace sha_arm {
+extern const ShaCompress compress;
+}
 #endif
-namespace portable { extern const KernelTable table; }
+namespace portable {
+extern const KernelTable table;
+}
 
 namespace {
 struct Candidate {
@@ -30,19 +42,19 @@ struct Candidate {
 const Candidate* candidates(int* n) {
   static const Candidate list[] = {  // best first
 #if defined(__x86_64__)
-      {&avx512::table, (__builtin_cpu_init(), __builtin_cpu_supports("avx512f") &&
-                                                  __builtin_cpu_supports("avx512bw") &&
-                                                  __builtin_cpu_supports("avx512dq") &&
-                                                  __builtin_cpu_supports("avx512vl")),
-       9},
-      {&avx2::table, (__builtin_cpu_init(), __builtin_cpu_supports("avx2") &&
-                                                __builtin_cpu_supports("fma") &&
-                                                __builtin_cpu_supports("f16c")),
-       8},
+    {&avx512::table,
+     (__builtin_cpu_init(),
+      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")),
+     9},
+    {&avx2::table,
+     (__builtin_cpu_init(), __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                                __builtin_cpu_supports("f16c")),
+     8},
 #elif defined(__aarch64__)
-      {&neon::table, true, 4},  // part of the architecture
+    {&neon::table, true, 4},  // part of the architecture
 #endif
-      {&portable::table, true, 0},
+    {&portable::table, true, 0},
   };
   *n = (int)(sizeof list / sizeof list[0]);
   return list;
@@ -53,10 +65,11 @@ ShaCompress sha_of_cpu() {
 #if defined(REE_NO_SHA)
   return nullptr;  // for comparing without them
 #elif defined(__x86_64__)
-  unsigned a, b, c, d;  // the compilers we build with do not all know the name "sha"
+  unsigned a, b, c, d;        // the compilers we build with do not all know the name "sha"
   const bool has = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_SHA);
   return has && __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("ssse3")
-             ? sha_x86::compress : nullptr;
+             ? sha_x86::compress
+             : nullptr;
 #elif defined(__aarch64__) && defined(__linux__)
   return getauxval(AT_HWCAP) & HWCAP_SHA2 ? sha_arm::compress : nullptr;
 #else

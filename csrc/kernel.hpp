@@ -12,8 +12,8 @@ namespace ree {
 using Kernel = void (*)(Pool& pool, void* const* bufs, const int64_t* params);
 
 // Pointwise code compiled at run time: computes rows [r0, r1) x columns [c0, c1) of a 2-D region.
-using TileFn = void (*)(void* const* bufs, const int64_t* params, int64_t r0, int64_t r1, int64_t c0,
-                        int64_t c1);
+using TileFn = void (*)(void* const* bufs, const int64_t* params, int64_t r0, int64_t r1,
+                        int64_t c0, int64_t c1);
 
 struct KernelEntry {
   std::string_view name;

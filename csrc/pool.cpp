@@ -67,7 +67,8 @@ Pool::~Pool() {
 }
 
 void Pool::stop() {
-  if (getpid() != process_) {  // a child of fork: there is nothing to wait for, and waiting would not end
+  if (getpid() !=
+      process_) {  // a child of fork: there is nothing to wait for, and waiting would not end
     new std::vector<std::thread>(std::move(workers_));
     (void)wake_.release();
     return;
@@ -117,8 +118,10 @@ void Pool::run(int64_t n, Call call, void* fn) {
   drain(0);
   gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
   for (int spins = 0; gate_.load(std::memory_order_acquire) & kInside; ++spins) {
-    if (spins < 4000) pause();
-    else std::this_thread::yield();
+    if (spins < 4000)
+      pause();
+    else
+      std::this_thread::yield();
   }
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
@@ -136,9 +139,8 @@ void Pool::worker(int thread) {
     }
     if (gate / kCall == seen) {
       std::unique_lock<std::mutex> lock(mutex_);
-      wake_->wait(lock, [&] {
-        return (gate = gate_.load(std::memory_order_acquire)) / kCall != seen;
-      });
+      wake_->wait(lock,
+                  [&] { return (gate = gate_.load(std::memory_order_acquire)) / kCall != seen; });
     }
     if (stop_) return;
     seen = gate / kCall;

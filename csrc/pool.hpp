@@ -18,7 +18,7 @@ class FloatMode {
  public:
   FloatMode();
   ~FloatMode();
-  static bool is_clean();     // the calling thread's mode now
+  static bool is_clean();  // the calling thread's mode now
   FloatMode(const FloatMode&) = delete;
   FloatMode& operator=(const FloatMode&) = delete;
 
@@ -45,7 +45,8 @@ class Pool {
       return;
     }
     using T = std::remove_reference_t<Fn>;
-    run(n, [](void* f, int64_t i, int t) { (*static_cast<T*>(f))(i, t); }, &fn);
+    run(
+        n, [](void* f, int64_t i, int t) { (*static_cast<T*>(f))(i, t); }, &fn);
   }
 
   // Scratch memory of one thread, 64-byte aligned, at least `bytes` long; valid until the next call

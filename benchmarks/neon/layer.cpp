@@ -41,10 +41,10 @@ void layer(const std::vector<uint32_t>& a, const std::vector<uint32_t>& b,
            const std::vector<uint32_t>& c, std::vector<uint32_t>& words) {
   alignas(64) static const uint32_t table[16] = {3,  1,  4,  1,  5,  9,  2,  6,
                                                  53, 58, 97, 93, 23, 84, 62, 64};
-#define REE_LAYER_EACH(expression)                                                     \
-  each(a, b, c, Out{words}, [](Out out, I i, I j, I k) {                               \
-    [[maybe_unused]] const F x = from_bits(i), y = from_bits(j), z = from_bits(k);     \
-    out.put(expression);                                                               \
+#define REE_LAYER_EACH(expression)                                                 \
+  each(a, b, c, Out{words}, [](Out out, I i, I j, I k) {                           \
+    [[maybe_unused]] const F x = from_bits(i), y = from_bits(j), z = from_bits(k); \
+    out.put(expression);                                                           \
   });
   REE_LAYER_EACH(add(x, y))
   REE_LAYER_EACH(sub(x, y))

@@ -16,8 +16,10 @@
 
 namespace ree {
 using Words = std::vector<uint32_t>;
-#define REE_DECLARE(name) \
-  namespace name { void layer(const Words& a, const Words& b, const Words& c, Words& out); }
+#define REE_DECLARE(name)                                                 \
+  namespace name {                                                        \
+  void layer(const Words& a, const Words& b, const Words& c, Words& out); \
+  }
 REE_DECLARE(portable)
 #if defined(__x86_64__)
 REE_DECLARE(avx2)
@@ -160,9 +162,9 @@ void run_layer(bool full) {
 }
 
 void run_contractions() {
-  const int64_t shapes[][3] = {{1, 70, 261},  {2, 50, 129},  {3, 33, 128},   {4, 100, 300},
-                               {5, 17, 127},  {33, 65, 300}, {75, 40, 261},  {130, 96, 513},
-                               {16, 32, 0},   {7, 13, 1},    {64, 129, 640}, {97, 200, 1030}};
+  const int64_t shapes[][3] = {{1, 70, 261}, {2, 50, 129},  {3, 33, 128},   {4, 100, 300},
+                               {5, 17, 127}, {33, 65, 300}, {75, 40, 261},  {130, 96, 513},
+                               {16, 32, 0},  {7, 13, 1},    {64, 129, 640}, {97, 200, 1030}};
   for (const auto& s : shapes)
     for (int kind = 0; kind < 4; ++kind) {
       const int64_t m = s[0], n = s[1], k = s[2], panel = g_isa->panel;
@@ -225,10 +227,12 @@ void run_rows() {
 }
 
 void run_attention() {
-  struct Case { int64_t heads, kv_heads, queries, keys, d, dv, causal, offset, window, mask; };
+  struct Case {
+    int64_t heads, kv_heads, queries, keys, d, dv, causal, offset, window, mask;
+  };
   const Case cases[] = {
-      {2, 2, 70, 70, 32, 32, 0, 0, 0, 0},   {4, 2, 130, 130, 64, 64, 1, 0, 0, 0},
-      {4, 1, 1, 300, 64, 64, 1, 299, 0, 0}, {2, 2, 33, 261, 20, 17, 0, 0, 0, 2},
+      {2, 2, 70, 70, 32, 32, 0, 0, 0, 0},     {4, 2, 130, 130, 64, 64, 1, 0, 0, 0},
+      {4, 1, 1, 300, 64, 64, 1, 299, 0, 0},   {2, 2, 33, 261, 20, 17, 0, 0, 0, 2},
       {2, 1, 50, 200, 16, 48, 1, 150, 60, 1}, {3, 3, 5, 129, 8, 8, 0, 0, 0, 1}};
   for (const Case& c : cases)
     for (int kind : {0, 3}) {
@@ -241,16 +245,41 @@ void run_attention() {
       Random r{5};
       for (uint8_t& x : allowed) x = r.below(5) > 0;
       Floats o((size_t)(batch * c.heads * c.queries * c.dv), 7.0f);
-      const void* mask = c.mask == 0 ? nullptr : c.mask == 1 ? (const void*)allowed.data()
-                                                             : (const void*)added.data();
+      const void* mask = c.mask == 0   ? nullptr
+                         : c.mask == 1 ? (const void*)allowed.data()
+                                       : (const void*)added.data();
       call("attention", {q.data(), k.data(), v.data(), mask, o.data()},
-           {batch, c.heads, c.kv_heads, c.queries, c.keys, c.d, c.dv, bits_of(0.125f), c.causal,
-            c.offset, c.window, c.mask, c.heads * c.queries * c.d, c.queries * c.d, c.d,
-            c.kv_heads * c.keys * c.d, c.keys * c.d, c.d, c.kv_heads * c.keys * c.dv,
-            c.keys * c.dv, c.dv, 0, 0, c.keys, 1, c.heads * c.queries * c.dv,
-            c.queries * c.dv, c.dv});
-      report(label("attention", {c.heads, c.queries, c.keys, c.d, c.causal, c.window, c.mask}, kind),
-             o);
+           {batch,
+            c.heads,
+            c.kv_heads,
+            c.queries,
+            c.keys,
+            c.d,
+            c.dv,
+            bits_of(0.125f),
+            c.causal,
+            c.offset,
+            c.window,
+            c.mask,
+            c.heads * c.queries * c.d,
+            c.queries * c.d,
+            c.d,
+            c.kv_heads * c.keys * c.d,
+            c.keys * c.d,
+            c.d,
+            c.kv_heads * c.keys * c.dv,
+            c.keys * c.dv,
+            c.dv,
+            0,
+            0,
+            c.keys,
+            1,
+            c.heads * c.queries * c.dv,
+            c.queries * c.dv,
+            c.dv});
+      report(
+          label("attention", {c.heads, c.queries, c.keys, c.d, c.causal, c.window, c.mask}, kind),
+          o);
     }
 }
 

@@ -12,7 +12,9 @@ using ree::sha::kRound;
 // The operations of the vector layer, for one message.
 inline uint32_t addi(uint32_t a, uint32_t b) { return a + b; }
 template <int N>
-inline uint32_t rotr(uint32_t x) { return (x >> N) | (x << (32 - N)); }
+inline uint32_t rotr(uint32_t x) {
+  return (x >> N) | (x << (32 - N));
+}
 inline uint32_t shr(uint32_t x, int n) { return x >> n; }
 inline uint32_t xor3(uint32_t a, uint32_t b, uint32_t c) { return a ^ b ^ c; }
 inline uint32_t choose(uint32_t e, uint32_t f, uint32_t g) { return g ^ (e & (f ^ g)); }
@@ -27,14 +29,22 @@ using REE_ISA::xor3;
 template <class V>
 inline V splat(uint32_t x);
 template <>
-inline uint32_t splat<uint32_t>(uint32_t x) { return x; }
+inline uint32_t splat<uint32_t>(uint32_t x) {
+  return x;
+}
 template <>
-inline I splat<I>(uint32_t x) { return set1i(x); }
+inline I splat<I>(uint32_t x) {
+  return set1i(x);
+}
 
 template <class V>
-inline V sigma0(V x) { return xor3(rotr<7>(x), rotr<18>(x), shr(x, 3)); }
+inline V sigma0(V x) {
+  return xor3(rotr<7>(x), rotr<18>(x), shr(x, 3));
+}
 template <class V>
-inline V sigma1(V x) { return xor3(rotr<17>(x), rotr<19>(x), shr(x, 10)); }
+inline V sigma1(V x) {
+  return xor3(rotr<17>(x), rotr<19>(x), shr(x, 10));
+}
 
 // One round; kw is the round constant plus the schedule word.
 template <class V>
@@ -45,7 +55,7 @@ inline void round(V a, V b, V c, V& d, V e, V f, V g, V& h, V kw) {
 }
 
 // Sixteen rounds, KW(i) giving round i's constant plus word; the state ends in place.
-#define REE_SHA_EIGHT(KW, i)            \
+#define REE_SHA_EIGHT(KW, i)                \
   round(a, b, c, d, e, f, g, h, KW(i));     \
   round(h, a, b, c, d, e, f, g, KW(i + 1)); \
   round(g, h, a, b, c, d, e, f, KW(i + 2)); \
@@ -56,15 +66,14 @@ inline void round(V a, V b, V c, V& d, V e, V f, V g, V& h, V kw) {
   round(b, c, d, e, f, g, h, a, KW(i + 7));
 #define REE_SHA_SIXTEEN(KW) REE_SHA_EIGHT(KW, 0) REE_SHA_EIGHT(KW, 8)
 #define REE_SHA_LOADED(i) addi(splat<V>(kRound[i]), w[i])
-#define REE_SHA_CONSTANT(i) ((i) == 0 ? addi(splat<V>(kRound[0]), x) : \
-                             splat<V>(kRound[i] + ((i) == 15 ? length : 0)))
-#define REE_SHA_EXPANDED(i)                                                             \
-  addi(splat<V>(k[i]),                                                                  \
-       w[i] = addi(addi(w[i], w[((i) + 9) & 15]),                                       \
-                   addi(sigma0(w[((i) + 1) & 15]), sigma1(w[((i) + 14) & 15]))))
-#define REE_SHA_ENTER                                                      \
+#define REE_SHA_CONSTANT(i) \
+  ((i) == 0 ? addi(splat<V>(kRound[0]), x) : splat<V>(kRound[i] + ((i) == 15 ? length : 0)))
+#define REE_SHA_EXPANDED(i)                                       \
+  addi(splat<V>(k[i]), w[i] = addi(addi(w[i], w[((i) + 9) & 15]), \
+                                   addi(sigma0(w[((i) + 1) & 15]), sigma1(w[((i) + 14) & 15]))))
+#define REE_SHA_ENTER \
   V a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
-#define REE_SHA_LEAVE                                                      \
+#define REE_SHA_LEAVE                                                                     \
   s[0] = addi(s[0], a), s[1] = addi(s[1], b), s[2] = addi(s[2], c), s[3] = addi(s[3], d); \
   s[4] = addi(s[4], e), s[5] = addi(s[5], f), s[6] = addi(s[6], g), s[7] = addi(s[7], h);
 
@@ -108,9 +117,7 @@ inline void compress_last(V* s, V x, uint32_t length) {
 #define REE_SHA_READY(i) addi(splat<V>(k[i]), w[i])
   REE_SHA_SIXTEEN(REE_SHA_READY)
 #undef REE_SHA_READY
-  for (k = kRound + 32; k != kRound + 64; k += 16) {
-    REE_SHA_SIXTEEN(REE_SHA_EXPANDED)
-  }
+  for (k = kRound + 32; k != kRound + 64; k += 16) { REE_SHA_SIXTEEN(REE_SHA_EXPANDED) }
   REE_SHA_LEAVE
 }
 

@@ -10,13 +10,13 @@ namespace ree::REE_ISA {
 namespace sha {
 
 inline constexpr int64_t kLeaf = 512, kDigest = 32;
-inline constexpr int kFan = 16;        // nodes a piece of a large tree leaves behind: full vectors
-inline constexpr int64_t kPiece = 256; // leaves (128 KiB) a piece starts from
-inline constexpr int kScalar = 2;      // up to here one message after the other is faster
+inline constexpr int kFan = 16;         // nodes a piece of a large tree leaves behind: full vectors
+inline constexpr int64_t kPiece = 256;  // leaves (128 KiB) a piece starts from
+inline constexpr int kScalar = 2;       // up to here one message after the other is faster
 
 // What hashes the messages at hand: the processor's instructions, vectors or scalar code.
-inline void hash_some(const ShaInstructions& own, uint8_t tag, int blocks, const uint8_t* const* src,
-                      uint8_t* const* dst, int n) {
+inline void hash_some(const ShaInstructions& own, uint8_t tag, int blocks,
+                      const uint8_t* const* src, uint8_t* const* dst, int n) {
   if (n <= own.up_to) {
     hash_tagged_streams(own.compress, tag, blocks, src, dst, n);
   } else if (n > kScalar) {
@@ -90,8 +90,10 @@ inline void reduce(Piece* first, Piece* last, bool leaves, uint8_t* scratch) {
       for (int64_t i = 0; i < p->count; ++i) {
         const int64_t rest = p->bytes - i * kLeaf;
         uint8_t* dst = p->slot + i * kDigest;
-        if (rest >= kLeaf) batch.add(p->data + i * kLeaf, dst);
-        else batch.add_partial(p->data + i * kLeaf, rest, dst);
+        if (rest >= kLeaf)
+          batch.add(p->data + i * kLeaf, dst);
+        else
+          batch.add_partial(p->data + i * kLeaf, rest, dst);
       }
     batch.flush();
   } else {
@@ -109,8 +111,7 @@ inline void reduce(Piece* first, Piece* last, bool leaves, uint8_t* scratch) {
     }
     batch.flush();
   }
-  for (Piece* p = first; p != last; ++p)
-    std::memcpy(p->dst, p->slot, (size_t)(p->count * kDigest));
+  for (Piece* p = first; p != last; ++p) std::memcpy(p->dst, p->slot, (size_t)(p->count * kDigest));
 }
 
 // Roots of many trees: large ones lose a few levels per pass, small ones are finished in one.
@@ -205,12 +206,13 @@ static void sha256_many(Pool& pool, void* const* bufs, const int64_t* params) {
       src[i] = (const uint8_t*)bufs[0] + (item * W + i) * stride;
       dst[i] = (uint8_t*)bufs[1] + (item * W + i) * sha::kDigest;
     }
-    if (n <= own.up_to) sha::hash_plain_streams(own.compress, src, length, dst, n);
-    else sha::hash_plain(src, length, dst, n);
+    if (n <= own.up_to)
+      sha::hash_plain_streams(own.compress, src, length, dst, n);
+    else
+      sha::hash_plain(src, length, dst, n);
   });
 }
 
-#define REE_HASH_KERNELS \
-  REE_KERNEL(tree_hash) REE_KERNEL(tree_hash_many) REE_KERNEL(sha256_many)
+#define REE_HASH_KERNELS REE_KERNEL(tree_hash) REE_KERNEL(tree_hash_many) REE_KERNEL(sha256_many)
 
 }  // namespace ree::REE_ISA

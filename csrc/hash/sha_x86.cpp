@@ -24,7 +24,8 @@ inline Words next(Words a, Words b, Words c, Words d) {
 }
 
 inline State enter(const uint32_t* s) {
-  const __m128i cdab = _mm_shuffle_epi32(load(s), 0xb1), efgh = _mm_shuffle_epi32(load(s + 4), 0x1b);
+  const __m128i cdab = _mm_shuffle_epi32(load(s), 0xb1),
+                efgh = _mm_shuffle_epi32(load(s + 4), 0x1b);
   return {_mm_alignr_epi8(cdab, efgh, 8), _mm_blend_epi16(efgh, cdab, 0xf0)};
 }
 inline State plus(State a, State b) { return {plus(a.abef, b.abef), plus(a.cdgh, b.cdgh)}; }

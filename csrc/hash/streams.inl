@@ -18,7 +18,7 @@ inline void by_pairs(uint8_t* const* dst, int n, Absorb absorb) {
 // As hash_tagged, for any n.
 inline void hash_tagged_streams(ShaCompress compress, uint8_t tag, int blocks,
                                 const uint8_t* const* src, uint8_t* const* dst, int n) {
-  by_pairs(dst, n, [&](uint32_t (*s)[8], int i, int streams) {
+  by_pairs(dst, n, [&](uint32_t(*s)[8], int i, int streams) {
     uint8_t ends[2][128] = {};  // the first block and the last
     const uint8_t *first[2], *middle[2], *last[2];
     for (int j = 0; j < streams; ++j) {
@@ -41,7 +41,7 @@ inline void hash_tagged_streams(ShaCompress compress, uint8_t tag, int blocks,
 inline void hash_plain_streams(ShaCompress compress, const uint8_t* const* src, int64_t length,
                                uint8_t* const* dst, int n) {
   const int64_t whole = length / 64;
-  by_pairs(dst, n, [&](uint32_t (*s)[8], int i, int streams) {
+  by_pairs(dst, n, [&](uint32_t(*s)[8], int i, int streams) {
     uint8_t padded[2][128] = {};
     const uint8_t* tail[2];
     int blocks = 0;

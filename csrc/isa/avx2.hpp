@@ -13,7 +13,9 @@ inline constexpr int W = 8;
 inline constexpr bool kHardwareFma = true;
 using F = __m256;
 using I = __m256i;
-struct M { __m256i v; };  // all-ones or zero per lane
+struct M {
+  __m256i v;
+};  // all-ones or zero per lane
 
 inline F set1(float x) { return _mm256_set1_ps(x); }
 inline I set1i(uint32_t x) { return _mm256_set1_epi32((int)x); }
@@ -57,9 +59,7 @@ inline I mulhi(I a, I b) {
 }
 inline F i2f(I a) { return _mm256_cvtepi32_ps(a); }  // signed, RNE
 // unsigned, RNE: both halves are exact, and the fma rounds once
-inline F u2f(I a) {
-  return fma(i2f(shr(a, 16)), set1(65536.0f), i2f(andi(a, set1i(0xffffu))));
-}
+inline F u2f(I a) { return fma(i2f(shr(a, 16)), set1(65536.0f), i2f(andi(a, set1i(0xffffu)))); }
 inline F rint(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline M mask(F x) { return {bits(x)}; }
 inline M lt(F a, F b) { return mask(_mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
@@ -123,14 +123,15 @@ inline I lookup(const uint32_t* table, I index) {
 
 // Hashing: rotations, three-input logic, and blocks of 16 big-endian words of W messages.
 template <int N>
-inline I rotr(I a) { return ori(shr(a, N), shl(a, 32 - N)); }
+inline I rotr(I a) {
+  return ori(shr(a, N), shl(a, 32 - N));
+}
 inline I xor3(I a, I b, I c) { return xori(xori(a, b), c); }
 inline I choose(I e, I f, I g) { return xori(g, andi(e, xori(f, g))); }
 inline I majority(I a, I b, I c) { return ori(andi(a, b), andi(c, ori(a, b))); }
 inline I swap_bytes(I a) {
-  return _mm256_shuffle_epi8(
-      a, _mm256_broadcastsi128_si256(
-             _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3)));
+  return _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(_mm_set_epi8(
+                                    12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3)));
 }
 // r[i] lane j = r[j] lane i
 inline void transpose(F* r) {

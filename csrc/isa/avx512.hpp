@@ -18,7 +18,9 @@ inline constexpr int W = 16;
 inline constexpr bool kHardwareFma = true;
 using F = __m512;
 using I = __m512i;
-struct M { __mmask16 v; };
+struct M {
+  __mmask16 v;
+};
 
 inline F set1(float x) { return _mm512_set1_ps(x); }
 inline I set1i(uint32_t x) { return _mm512_set1_epi32((int)x); }
@@ -31,9 +33,7 @@ inline M lanes_below(int n) {
 inline F load_partial(const float* p, int n) {  // lanes >= n read +0
   return _mm512_maskz_loadu_ps(lanes_below(n).v, p);
 }
-inline void store_partial(float* p, F x, int n) {
-  _mm512_mask_storeu_ps(p, lanes_below(n).v, x);
-}
+inline void store_partial(float* p, F x, int n) { _mm512_mask_storeu_ps(p, lanes_below(n).v, x); }
 inline I bits(F x) { return _mm512_castps_si512(x); }
 inline F from_bits(I x) { return _mm512_castsi512_ps(x); }
 
@@ -119,19 +119,19 @@ inline I f2i(F x) {
 inline I lookup16(const uint32_t* table, I index) {  // index modulo 16
   return _mm512_permutexvar_epi32(index, _mm512_loadu_si512(table));
 }
-inline I lookup(const uint32_t* table, I index) {
-  return _mm512_i32gather_epi32(index, table, 4);
-}
+inline I lookup(const uint32_t* table, I index) { return _mm512_i32gather_epi32(index, table, 4); }
 
 // Hashing: rotations, three-input logic, and blocks of 16 big-endian words of W messages.
 template <int N>
-inline I rotr(I a) { return _mm512_ror_epi32(a, N); }
+inline I rotr(I a) {
+  return _mm512_ror_epi32(a, N);
+}
 inline I xor3(I a, I b, I c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
 inline I choose(I e, I f, I g) { return _mm512_ternarylogic_epi32(e, f, g, 0xca); }
 inline I majority(I a, I b, I c) { return _mm512_ternarylogic_epi32(a, b, c, 0xe8); }
 inline I swap_bytes(I a) {
-  return _mm512_shuffle_epi8(
-      a, _mm512_broadcast_i32x4(_mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3)));
+  return _mm512_shuffle_epi8(a, _mm512_broadcast_i32x4(_mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4,
+                                                                    5, 6, 7, 0, 1, 2, 3)));
 }
 // w[j], lane i = big-endian dword j of r[i]
 inline void transpose_words(const I* r, I* w) {
@@ -143,7 +143,8 @@ inline void transpose_words(const I* r, I* w) {
     u[i + 2] = _mm512_unpacklo_epi64(b, d), u[i + 3] = _mm512_unpackhi_epi64(b, d);
   }
   for (int k = 0; k < 4; ++k) {  // 4x4 parts
-    I a = _mm512_shuffle_i32x4(u[k], u[4 + k], 0x88), b = _mm512_shuffle_i32x4(u[k], u[4 + k], 0xdd);
+    I a = _mm512_shuffle_i32x4(u[k], u[4 + k], 0x88),
+      b = _mm512_shuffle_i32x4(u[k], u[4 + k], 0xdd);
     I c = _mm512_shuffle_i32x4(u[8 + k], u[12 + k], 0x88);
     I d = _mm512_shuffle_i32x4(u[8 + k], u[12 + k], 0xdd);
     w[k] = swap_bytes(_mm512_shuffle_i32x4(a, c, 0x88));
@@ -170,8 +171,8 @@ inline void store_digests(const I* s, uint8_t* const* p, int n) {
     const I* r = s + 4 * half;
     I a = _mm512_unpacklo_epi32(r[0], r[1]), b = _mm512_unpackhi_epi32(r[0], r[1]);
     I c = _mm512_unpacklo_epi32(r[2], r[3]), d = _mm512_unpackhi_epi32(r[2], r[3]);
-    I u[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c),
-              _mm512_unpacklo_epi64(b, d), _mm512_unpackhi_epi64(b, d)};
+    I u[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c), _mm512_unpacklo_epi64(b, d),
+              _mm512_unpackhi_epi64(b, d)};
     for (int k = 0; k < 4; ++k) {
       I x = swap_bytes(u[k]);
       _mm_store_si128((__m128i*)(out[k] + 16 * half), _mm512_castsi512_si128(x));
@@ -200,7 +201,8 @@ inline void transpose(F* r) {
     u[i + 2] = _mm512_shuffle_ps(b, d, 0x44), u[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
   }
   for (int k = 0; k < 4; ++k) {  // 4x4 parts
-    F a = _mm512_shuffle_f32x4(u[k], u[4 + k], 0x88), b = _mm512_shuffle_f32x4(u[k], u[4 + k], 0xdd);
+    F a = _mm512_shuffle_f32x4(u[k], u[4 + k], 0x88),
+      b = _mm512_shuffle_f32x4(u[k], u[4 + k], 0xdd);
     F c = _mm512_shuffle_f32x4(u[8 + k], u[12 + k], 0x88);
     F d = _mm512_shuffle_f32x4(u[8 + k], u[12 + k], 0xdd);
     r[k] = _mm512_shuffle_f32x4(a, c, 0x88);

@@ -23,12 +23,13 @@ namespace ree::REE_ISA {
 
 static const KernelEntry kEntries[] = {
 #define REE_KERNEL(name) {#name, &name},
-    REE_GEMM_KERNELS REE_CONV_KERNELS REE_ATTENTION_KERNELS REE_ROWS_KERNELS REE_MOVEMENT_KERNELS REE_SCAN_KERNELS
-    REE_SCATTER_KERNELS REE_SORT_KERNELS REE_DERIVE_KERNELS REE_HASH_KERNELS REE_SCALAR_KERNELS
+    REE_GEMM_KERNELS REE_CONV_KERNELS REE_ATTENTION_KERNELS REE_ROWS_KERNELS REE_MOVEMENT_KERNELS
+        REE_SCAN_KERNELS REE_SCATTER_KERNELS REE_SORT_KERNELS REE_DERIVE_KERNELS REE_HASH_KERNELS
+            REE_SCALAR_KERNELS
 #undef REE_KERNEL
 };
 extern const KernelTable table;
-const KernelTable table = {REE_STR(REE_ISA), kEntries, 
-                           (int)(sizeof kEntries / sizeof kEntries[0]), W, kPanel};
+const KernelTable table = {REE_STR(REE_ISA), kEntries, (int)(sizeof kEntries / sizeof kEntries[0]),
+                           W, kPanel};
 
 }  // namespace ree::REE_ISA

@@ -13,7 +13,9 @@ inline constexpr int W = 4;
 inline constexpr bool kHardwareFma = true;
 using F = float32x4_t;
 using I = uint32x4_t;
-struct M { uint32x4_t v; };  // all-ones or zero per lane
+struct M {
+  uint32x4_t v;
+};  // all-ones or zero per lane
 
 inline F set1(float x) { return vdupq_n_f32(x); }
 inline I set1i(uint32_t x) { return vdupq_n_u32(x); }
@@ -122,7 +124,9 @@ inline I lookup(const uint32_t* table, I index) {
 
 // Hashing: rotations, three-input logic, and blocks of 16 big-endian words of W messages.
 template <int N>
-inline I rotr(I a) { return vsriq_n_u32(vshlq_n_u32(a, 32 - N), a, N); }
+inline I rotr(I a) {
+  return vsriq_n_u32(vshlq_n_u32(a, 32 - N), a, N);
+}
 inline I xor3(I a, I b, I c) { return veorq_u32(veorq_u32(a, b), c); }
 inline I choose(I e, I f, I g) { return vbslq_u32(e, f, g); }
 inline I majority(I a, I b, I c) { return vbslq_u32(veorq_u32(a, b), c, b); }
@@ -159,8 +163,7 @@ inline void store_digests(const I* s, uint8_t* const* p, int n) {
   for (int half = 0; half < 2; ++half) {
     I r[4] = {s[4 * half], s[4 * half + 1], s[4 * half + 2], s[4 * half + 3]};
     transpose(r);
-    for (int i = 0; i < n; ++i)
-      vst1q_u8(p[i] + 16 * half, vreinterpretq_u8_u32(swap_bytes(r[i])));
+    for (int i = 0; i < n; ++i) vst1q_u8(p[i] + 16 * half, vreinterpretq_u8_u32(swap_bytes(r[i])));
   }
 }
 

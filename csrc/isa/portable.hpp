@@ -16,12 +16,18 @@ typedef uint32_t I __attribute__((vector_size(16)));
 typedef int32_t S __attribute__((vector_size(16)));
 typedef double D __attribute__((vector_size(32)));
 typedef int64_t L __attribute__((vector_size(32)));
-struct M { S v; };  // all-ones or zero per lane
+struct M {
+  S v;
+};  // all-ones or zero per lane
 
 inline F set1(float x) { return F{x, x, x, x}; }
 inline I set1i(uint32_t x) { return I{x, x, x, x}; }
 inline F zero() { return set1(0.0f); }
-inline F load(const float* p) { F r; std::memcpy(&r, p, sizeof r); return r; }
+inline F load(const float* p) {
+  F r;
+  std::memcpy(&r, p, sizeof r);
+  return r;
+}
 inline void store(float* p, F x) { std::memcpy(p, &x, sizeof x); }
 inline F load_partial(const float* p, int n) {  // lanes >= n read +0
   F r = zero();
@@ -40,9 +46,7 @@ inline F mul(F a, F b) { return a * b; }
 inline F div(F a, F b) { return a / b; }
 inline F neg(F a) { return from_bits(bits(a) ^ set1i(0x80000000u)); }
 inline F abs(F a) { return from_bits(bits(a) & set1i(0x7fffffffu)); }
-inline F sqrt(F a) {
-  return F{std::sqrt(a[0]), std::sqrt(a[1]), std::sqrt(a[2]), std::sqrt(a[3])};
-}
+inline F sqrt(F a) { return F{std::sqrt(a[0]), std::sqrt(a[1]), std::sqrt(a[2]), std::sqrt(a[3])}; }
 // fma without hardware: the product is exact in double; the sum is rounded to odd there, and
 // one rounding to float then equals rounding once (Boldo & Melquiond, "Emulation of FMA", 2008).
 [[gnu::noinline, gnu::cold]] static F fma_to_odd(F a, F b, F c) {
@@ -61,8 +65,8 @@ inline F sqrt(F a) {
 // two floats: its low 29 bits are 10...0, or it is below the normal floats.
 inline F fma(F a, F b, F c) {
   typedef uint32_t Words __attribute__((vector_size(32)));
-  const D s = __builtin_convertvector(a, D) * __builtin_convertvector(b, D) +
-              __builtin_convertvector(c, D);
+  const D s =
+      __builtin_convertvector(a, D) * __builtin_convertvector(b, D) + __builtin_convertvector(c, D);
   const Words w = (Words)s;
   const I low = __builtin_shufflevector(w, w, 0, 2, 4, 6);
   const I high = __builtin_shufflevector(w, w, 1, 3, 5, 7) & set1i(0x7fffffffu);
@@ -162,7 +166,9 @@ inline I lookup(const uint32_t* table, I index) {
 
 // Hashing: rotations, three-input logic, and blocks of 16 big-endian words of W messages.
 template <int N>
-inline I rotr(I a) { return (a >> N) | (a << (32 - N)); }
+inline I rotr(I a) {
+  return (a >> N) | (a << (32 - N));
+}
 inline I xor3(I a, I b, I c) { return a ^ b ^ c; }
 inline I choose(I e, I f, I g) { return g ^ (e & (f ^ g)); }
 inline I majority(I a, I b, I c) { return (a & b) | (c & (a | b)); }

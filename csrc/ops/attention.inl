@@ -196,8 +196,8 @@ class Chunk {
       if (vs.end - vs.first < kVecs) clear_outside(j, end, vs, t.s);
       for (int i = j; i < end; ++i) {
         float* at = t.s + i * kRows;
-        bool invalid = t.mask_form == Tile::kPerKey && x_.mask_kind == kBoolMask &&
-                       t.key_mask[i] == 0;
+        bool invalid =
+            t.mask_form == Tile::kPerKey && x_.mask_kind == kBoolMask && t.key_mask[i] == 0;
         for (int v = vs.first; v < vs.end; ++v) {
           if (invalid) {
             store(at + v * W, zero());

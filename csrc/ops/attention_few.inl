@@ -102,8 +102,7 @@ class Few {
   void step(int64_t base, int j0, int j1) {
     for (int j = j0 & ~(2 * W - 1); j < j1; j += 2 * W) {
       const float* keys[2 * W];
-      for (int i = 0; i < 2 * W; ++i)
-        keys[i] = k_ + clamp64(base + j + i, x_.keys - 1) * x_.ks[2];
+      for (int i = 0; i < 2 * W; ++i) keys[i] = k_ + clamp64(base + j + i, x_.keys - 1) * x_.ks[2];
       few_scores<R>(q_, keys, x_.d, x_.scale, s_ + j);
     }
     float a[R], b[R];
@@ -125,7 +124,7 @@ class Few {
     if (x_.mask_kind != kNoMask)
       for (int j = from; j < to; ++j) mask[j] = x_.mask_value(row.mask, base + j);
     alignas(64) static const uint32_t lane[16] = {0, 1, 2,  3,  4,  5,  6,  7,
-                                              8, 9, 10, 11, 12, 13, 14, 15};
+                                                  8, 9, 10, 11, 12, 13, 14, 15};
     F top = neg_inf();
     for (int j = 0; j < kSegment; j += W) {
       F x = neg_inf();

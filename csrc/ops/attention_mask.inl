@@ -6,21 +6,21 @@ namespace attn {
 
 // Query rows of one block: packed queries and running state. Row arrays are kRows long.
 struct Block {
-  int rows;              // of kRows; the rest repeats the last one and is never stored
-  int64_t first;         // row number of row 0
-  float* qt;             // [d][kRows]
-  float* o;              // [kRows][o_stride]
-  float *m, *l;          // running maximum and denominator
-  int32_t *low, *high;   // keys the row may see, mask aside; both ascend with the row
+  int rows;             // of kRows; the rest repeats the last one and is never stored
+  int64_t first;        // row number of row 0
+  float* qt;            // [d][kRows]
+  float* o;             // [kRows][o_stride]
+  float *m, *l;         // running maximum and denominator
+  int32_t *low, *high;  // keys the row may see, mask aside; both ascend with the row
   Row row[kRows];
 };
 
 // Scratch of one segment.
 struct Tile {
-  float* s;          // [slot][kRows]: scores, then p
-  float* again;      // scores once more, when V turns out not to be finite
-  float* mask;       // [slot][kRows], where rows differ in their mask
-  float *a, *b;      // [kRows]: factors of the fold
+  float* s;      // [slot][kRows]: scores, then p
+  float* again;  // scores once more, when V turns out not to be finite
+  float* mask;   // [slot][kRows], where rows differ in their mask
+  float *a, *b;  // [kRows]: factors of the fold
   float key_mask[kSegment];
   enum { kNone, kPerKey, kPerRow } mask_form;
   const float* v;    // packed, or V itself
@@ -28,8 +28,7 @@ struct Tile {
 };
 
 // Bool masks of W rows, transposed four keys at a time: row j / 4 of the tile holds byte j % 4.
-inline void mask_words(const Block& k, Tile& t, int r, int64_t base, int j0, int j1,
-                       int64_t step) {
+inline void mask_words(const Block& k, Tile& t, int r, int64_t base, int j0, int j1, int64_t step) {
   for (int j = j0 & ~3; j < j1; j += 4 * W) {
     F words[W];
     int from = j > j0 ? j : j0, to = j + 4 * W < j1 ? j + 4 * W : j1;
@@ -40,14 +39,14 @@ inline void mask_words(const Block& k, Tile& t, int r, int64_t base, int j0, int
         continue;
       }
       alignas(64) uint8_t row[4 * W] = {};
-      if (step == 1) std::memcpy(row + (from - j), at + from, (size_t)(to - from));
+      if (step == 1)
+        std::memcpy(row + (from - j), at + from, (size_t)(to - from));
       else
         for (int n = from; n < to; ++n) row[n - j] = (uint8_t)at[n * step];
       words[i] = load((const float*)row);
     }
     transpose(words);
-    for (int i = 0; i < W && j + 4 * i < j1; ++i)
-      store(t.mask + (j / 4 + i) * kRows + r, words[i]);
+    for (int i = 0; i < W && j + 4 * i < j1; ++i) store(t.mask + (j / 4 + i) * kRows + r, words[i]);
   }
 }
 
@@ -59,7 +58,8 @@ inline void mask_floats(const Block& k, Tile& t, int r, int64_t base, int j0, in
     for (int i = 0; i < W; ++i) {
       float row[W];
       const char* at = k.row[r + i].mask + base + j * step;
-      if (step == 4) values[i] = load_partial((const float*)at, n);
+      if (step == 4)
+        values[i] = load_partial((const float*)at, n);
       else {
         for (int e = 0; e < n; ++e) std::memcpy(row + e, at + e * step, 4);
         values[i] = load_partial(row, n);
@@ -86,14 +86,15 @@ inline void read_mask(const Args& x, const Block& k, Tile& t, int64_t base, int&
   if (!same) {
     t.mask_form = Tile::kPerRow;
     for (int r = 0; r < kRows; r += W) {
-      if (is_bool) mask_words(k, t, r, base * step, j0, j1, step);
-      else mask_floats(k, t, r, base * step, j0, j1, step);
+      if (is_bool)
+        mask_words(k, t, r, base * step, j0, j1, step);
+      else
+        mask_floats(k, t, r, base * step, j0, j1, step);
     }
     return;
   }
   t.mask_form = Tile::kPerKey;
-  for (int j = j0; j < j1; ++j)
-    t.key_mask[j] = x.mask_value(k.row[0].mask, base + j);
+  for (int j = j0; j < j1; ++j) t.key_mask[j] = x.mask_value(k.row[0].mask, base + j);
   if (!is_bool) return;  // NaN + -inf is NaN: a float mask must be added
   while (j0 < j1 && t.key_mask[j0] == 0) ++j0;
   while (j0 < j1 && t.key_mask[j1 - 1] == 0) --j1;

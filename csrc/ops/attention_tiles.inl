@@ -5,11 +5,11 @@
 namespace ree::REE_ISA {
 namespace attn {
 
-constexpr int kVecs = W >= 16 ? 3 : 2;       // vectors of query rows in a block
-constexpr int kRows = kVecs * W;             // query rows of a block
-constexpr int kKeys = W >= 16 ? 8 : 4;       // keys of one score tile
-constexpr int kValueRows = W >= 16 ? 12 : 4; // query rows of one value tile
-constexpr int kValueVecs = 2;                // vectors of value columns in a panel
+constexpr int kVecs = W >= 16 ? 3 : 2;        // vectors of query rows in a block
+constexpr int kRows = kVecs * W;              // query rows of a block
+constexpr int kKeys = W >= 16 ? 8 : 4;        // keys of one score tile
+constexpr int kValueRows = W >= 16 ? 12 : 4;  // query rows of one value tile
+constexpr int kValueVecs = 2;                 // vectors of value columns in a panel
 constexpr int kPanelWidth = kValueVecs * W;
 
 inline F neg_inf() { return from_bits(set1i(0xff800000u)); }

@@ -9,8 +9,8 @@ namespace ree::REE_ISA::contraction {
 
 struct Convolution {
   int64_t N, C, in[3], CO, out[3], kernel[3], stride[3], pad[3], dilation[3], groups;
-  int64_t CG, M, K, pixels;   // channels of a group in and out, taps, pixels of an output channel
-  int64_t rows[2], width;     // of the copy: planes and rows used, floats of one remainder
+  int64_t CG, M, K, pixels;  // channels of a group in and out, taps, pixels of an output channel
+  int64_t rows[2], width;    // of the copy: planes and rows used, floats of one remainder
   int64_t row, plane, channel, image;  // floats of the copy
   std::vector<char> is_row_read[2];    // planes and rows that some window holds
   struct Remainder {
@@ -29,7 +29,8 @@ struct Convolution {
     M = CO / groups;
     K = CG * kernel[0] * kernel[1] * kernel[2];
     pixels = out[0] * out[1] * out[2];
-    for (int i = 0; i < 2; ++i) rows[i] = (out[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1;
+    for (int i = 0; i < 2; ++i)
+      rows[i] = (out[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1;
     width = ceil_div((out[2] - 1) * stride[2] + (kernel[2] - 1) * dilation[2] + 1, stride[2]);
     hold(C);
     for (int i = 0; i < 2; ++i)
@@ -120,8 +121,8 @@ inline constexpr int64_t kFewChannels = 8;
 
 // All taps for R channels and up to V vectors of pixels.
 template <int R, int V>
-void taps(const float* const* at, const int64_t* offsets, const float* w, int64_t K, float* const* out,
-          int64_t c_row, const int64_t* length) {
+void taps(const float* const* at, const int64_t* offsets, const float* w, int64_t K,
+          float* const* out, int64_t c_row, const int64_t* length) {
   F total[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) total[r][v] = zero();
@@ -197,8 +198,8 @@ inline void few_channels(const Convolution& conv, const Contraction& x, const in
 }
 
 // Many groups of few channels: each is copied and convolved while it is in L1.
-inline void convolve_groups(Pool& pool, Convolution conv, const Contraction& x,
-                            const float* images, int64_t in) {
+inline void convolve_groups(Pool& pool, Convolution conv, const Contraction& x, const float* images,
+                            int64_t in) {
   conv.hold(conv.CG);
   int64_t* offsets = static_cast<int64_t*>(pool.shared(8 * (size_t)conv.K));
   conv.fill_offsets(offsets);
@@ -234,8 +235,8 @@ inline void convolve(Pool& pool, const Convolution& conv, const Contraction& x,
   const bool few = conv.M <= kFewChannels;
   if (few && conv.N * conv.groups >= 4 * pool.threads())
     return convolve_groups(pool, conv, x, images, in);
-  // offsets, weights, then the copy of some images, and what a last vector reads beyond: as many images as
-  // stay in L2, or more where they have few pixels for weights to be packed for
+  // offsets, weights, then the copy of some images, and what a last vector reads beyond: as many
+  // images as stay in L2, or more where they have few pixels for weights to be packed for
   const int64_t fit = at_least_one((int64_t(1) << 18) / at_least_one(conv.image));
   const int64_t enough = smaller(ceil_div(1024, conv.pixels),
                                  at_least_one((int64_t(1) << 21) / at_least_one(conv.image)));
@@ -243,13 +244,14 @@ inline void convolve(Pool& pool, const Convolution& conv, const Contraction& x,
   const PixelBlock some(conv, x, nullptr, nullptr, 0, 0);
   const int64_t uses = ceil_div(conv.N, each) * blocks_of(some, each * lines, pool.threads());
   const int64_t weights = few ? 0 : packed_floats(conv, uses);
-  char* shared = static_cast<char*>(pool.shared(
-      8 * (size_t)(conv.K + 8) + 4 * (size_t)(weights + each * conv.image + 2 * W)));
+  char* shared = static_cast<char*>(
+      pool.shared(8 * (size_t)(conv.K + 8) + 4 * (size_t)(weights + each * conv.image + 2 * W)));
   int64_t* offsets = reinterpret_cast<int64_t*>(shared);
   float* packed = reinterpret_cast<float*>(shared + (conv.K + 7) / 8 * 64);
   float* copy = packed + weights;
   conv.fill_offsets(offsets);
-  if (weights) pack_batch(pool, x.a, packed, conv.K, conv.M, 1, conv.K, conv.groups, conv.M * conv.K);
+  if (weights)
+    pack_batch(pool, x.a, packed, conv.K, conv.M, 1, conv.K, conv.groups, conv.M * conv.K);
   for (int64_t done = 0; done < conv.N; done += each) {
     const int64_t count = smaller(each, conv.N - done);
     copy_images(pool, conv, images + done * conv.C * in, in, count, copy);
@@ -273,9 +275,9 @@ inline void convolve(Pool& pool, const Convolution& conv, const Contraction& x,
 
 namespace ree::REE_ISA {
 
-// bufs W, X, Y, then the tile function's, all contiguous; params N, C, (D, H, W) of x, CO, (D, H, W)
-// of y, window, stride, padding and dilation by axis, groups, tile function or 0, then its own. The
-// tile function's rows are N * CO, its columns the pixels.
+// bufs W, X, Y, then the tile function's, all contiguous; params N, C, (D, H, W) of x, CO, (D, H,
+// W) of y, window, stride, padding and dilation by axis, groups, tile function or 0, then its own.
+// The tile function's rows are N * CO, its columns the pixels.
 void convolution(Pool& pool, void* const* bufs, const int64_t* p) {
   using namespace contraction;
   const Convolution conv(p);

@@ -1,6 +1,6 @@
 // Convolution with more than a few channels out. A tile is kTileRows pixels or fewer by a panel of
-// channels: pixels are read where they lie in the copy of the image, one broadcast each, and weights
-// are packed, a segment of a panel at a time, for all tiles of a block.
+// channels: pixels are read where they lie in the copy of the image, one broadcast each, and
+// weights are packed, a segment of a panel at a time, for all tiles of a block.
 
 namespace ree::REE_ISA::contraction {
 
@@ -109,9 +109,15 @@ struct PixelBlock {
 
   PixelBlock(const Convolution& conv, const Contraction& x, const float* copy,
              const int64_t* offsets, int64_t first_image, int64_t group)
-      : conv(conv), x(x), base(copy + group * conv.CG * conv.channel), offsets(offsets),
-        first_image(first_image), group(group), lines(conv.out[0] * conv.out[1]),
-        width(conv.out[2]), cuts(ceil_div(width, kTileRows)),
+      : conv(conv),
+        x(x),
+        base(copy + group * conv.CG * conv.channel),
+        offsets(offsets),
+        first_image(first_image),
+        group(group),
+        lines(conv.out[0] * conv.out[1]),
+        width(conv.out[2]),
+        cuts(ceil_div(width, kTileRows)),
         H(cuts == 1 ? pieces_of((int)width) : 1) {}
 
   // Calls fn(image, line of the image, lines) for the parts of lines [l0, l1) in one image each.
@@ -185,7 +191,8 @@ struct PixelBlock {
   }
 };
 
-// How lines are divided: into blocks of about kBlockTiles tiles, but enough of them for all threads.
+// How lines are divided: into blocks of about kBlockTiles tiles, but enough of them for all
+// threads.
 inline int64_t blocks_of(const PixelBlock& some, int64_t lines, int threads) {
   constexpr int64_t kBlockTiles = 32;
   const int64_t columns = ceil_div(some.conv.M, kPanel) * some.conv.groups;

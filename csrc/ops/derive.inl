@@ -1,6 +1,6 @@
-// The single operations behind one element, as a dispute descends into them (verde/forms.py): what every
-// operation of a chain gives, as bit patterns. Long chains are made block by block; what one block leaves
-// for the next stands in STATE.
+// The single operations behind one element, as a dispute descends into them (verde/forms.py): what
+// every operation of a chain gives, as bit patterns. Long chains are made block by block; what one
+// block leaves for the next stands in STATE.
 #include <algorithm>
 #include <cstring>
 
@@ -15,7 +15,8 @@ inline uint32_t bits_of(float x) {
   return x != x ? 0x7fc00000u : u;
 }
 
-// A float32 chain restarts every 128 operations; then its end is added to the total of those before.
+// A float32 chain restarts every 128 operations; then its end is added to the total of those
+// before.
 inline constexpr int64_t kSegment = 128;
 
 // maximum of the scalar language: NaN if either is, -0 < +0.
@@ -45,8 +46,9 @@ void argument(const float* x, int64_t* out, int64_t* state, int64_t first, int64
 
 }  // namespace derive
 
-// Segments of fused multiply-adds from +0, each followed by its addition to the total. bufs: A, B (rows of
-// n), OUT (u32, n + ceil(n / 128)), STATE (f32: total); params: n, a multiple of 128 but in the last block.
+// Segments of fused multiply-adds from +0, each followed by its addition to the total. bufs: A, B
+// (rows of n), OUT (u32, n + ceil(n / 128)), STATE (f32: total); params: n, a multiple of 128 but
+// in the last block.
 void derive_contraction(Pool&, void* const* bufs, const int64_t* p) {
   const float* a = static_cast<const float*>(bufs[0]);
   const float* b = static_cast<const float*>(bufs[1]);
@@ -66,8 +68,8 @@ void derive_contraction(Pool&, void* const* bufs, const int64_t* p) {
   }
 }
 
-// Blocks of 1,024 elements: each is added to its lane of 64, from +0, then lanes fold by halving. bufs: X
-// (n), OUT (u32, n + 63 a block), RESULTS (f32, one a block); params: n.
+// Blocks of 1,024 elements: each is added to its lane of 64, from +0, then lanes fold by halving.
+// bufs: X (n), OUT (u32, n + 63 a block), RESULTS (f32, one a block); params: n.
 void derive_sum(Pool& pool, void* const* bufs, const int64_t* p) {
   constexpr int64_t kLanes = 64, kBlock = 1024, kAtOnce = 64;
   const float* x = static_cast<const float*>(bufs[0]);
@@ -94,8 +96,8 @@ void derive_sum(Pool& pool, void* const* bufs, const int64_t* p) {
   });
 }
 
-// The greatest or the least so far. bufs: X (n), OUT (u32, n), STATE (f32: so far); params: n, 1 for the
-// greatest.
+// The greatest or the least so far. bufs: X (n), OUT (u32, n), STATE (f32: so far); params: n, 1
+// for the greatest.
 void derive_extreme(Pool&, void* const* bufs, const int64_t* p) {
   const float* x = static_cast<const float*>(bufs[0]);
   uint32_t* out = static_cast<uint32_t*>(bufs[1]);
@@ -106,17 +108,17 @@ void derive_extreme(Pool&, void* const* bufs, const int64_t* p) {
   }
 }
 
-// The index of the best so far, from `first` on. bufs: X (n), OUT (i64, n), STATE (i64: index; f32: the
-// element there); params: n, 1 for the greatest, first.
+// The index of the best so far, from `first` on. bufs: X (n), OUT (i64, n), STATE (i64: index; f32:
+// the element there); params: n, 1 for the greatest, first.
 void derive_argument(Pool&, void* const* bufs, const int64_t* p) {
   auto* chain = p[1] ? derive::argument<true> : derive::argument<false>;
   chain(static_cast<const float*>(bufs[0]), static_cast<int64_t*>(bufs[1]),
         static_cast<int64_t*>(bufs[2]), p[2], p[0]);
 }
 
-// Running sums in segments of 128, each of which ends with its addition to the total of those before. bufs:
-// X (n), OUT (u32 or u64, one an element and one a segment), STATE (the total); params: n as for
-// derive_contraction.
+// Running sums in segments of 128, each of which ends with its addition to the total of those
+// before. bufs: X (n), OUT (u32 or u64, one an element and one a segment), STATE (the total);
+// params: n as for derive_contraction.
 void derive_cumsum_f32(Pool&, void* const* bufs, const int64_t* p) {
   const float* x = static_cast<const float*>(bufs[0]);
   uint32_t* out = static_cast<uint32_t*>(bufs[1]);
@@ -141,6 +143,7 @@ void derive_cumsum_i64(Pool&, void* const* bufs, const int64_t* p) {
 
 }  // namespace ree::REE_ISA
 
-#define REE_DERIVE_KERNELS                                                              \
-  REE_KERNEL(derive_contraction) REE_KERNEL(derive_sum) REE_KERNEL(derive_extreme)      \
-  REE_KERNEL(derive_argument) REE_KERNEL(derive_cumsum_f32) REE_KERNEL(derive_cumsum_i64)
+#define REE_DERIVE_KERNELS                                                      \
+  REE_KERNEL(derive_contraction)                                                \
+  REE_KERNEL(derive_sum) REE_KERNEL(derive_extreme) REE_KERNEL(derive_argument) \
+      REE_KERNEL(derive_cumsum_f32) REE_KERNEL(derive_cumsum_i64)

@@ -22,8 +22,7 @@ void few_rows_panels(FewRows t, int64_t panels) {
   }
 }
 
-inline void few_rows_task(const Contraction& x, int64_t e, int64_t p0, int64_t p1,
-                          float* scratch) {
+inline void few_rows_task(const Contraction& x, int64_t e, int64_t p0, int64_t p1, float* scratch) {
   FewRows t{x.a_of(e), x.a_row, x.b_of(e), kPanel, x.K * kPanel, x.K, x.c_of(e), x.c_row, x.N};
   if (x.a_k != 1) {
     for (int64_t r = 0; r < x.M; ++r)
@@ -64,8 +63,8 @@ inline void few_rows_task(const Contraction& x, int64_t e, int64_t p0, int64_t p
 
 inline void contract_few_rows(Pool& pool, const Contraction& x) {
   const int64_t panels = x.panels(), at_once = kFewPanels[x.M];
-  int64_t items = at_least_one(smaller(smaller(worthwhile(x), 8 * pool.threads()) / x.count,
-                                       ceil_div(panels, at_once)));
+  int64_t items = at_least_one(
+      smaller(smaller(worthwhile(x), 8 * pool.threads()) / x.count, ceil_div(panels, at_once)));
   int64_t groups = ceil_div(panels, at_once);
   size_t bytes = 4 * (size_t)(x.K * kPanel + (x.a_k != 1 ? x.M * x.K + 16 : 0));
   pool.parallel_for(x.count * items, [&](int64_t i, int thread) {
@@ -170,8 +169,7 @@ void tile(Pool& pool, void* const* bufs, const int64_t* p) {
   pool.parallel_for(row_parts * column_parts, [&](int64_t i, int) {
     int64_t r = i / column_parts, c = i % column_parts;
     fn(bufs, p + 3, r * rows / row_parts, (r + 1) * rows / row_parts,
-       c * units / column_parts * kUnit,
-       smaller((c + 1) * units / column_parts * kUnit, columns));
+       c * units / column_parts * kUnit, smaller((c + 1) * units / column_parts * kUnit, columns));
   });
 }
 

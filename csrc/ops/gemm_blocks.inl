@@ -43,7 +43,7 @@ inline int64_t worthwhile(const Contraction& x) {
 inline constexpr int64_t kDepth = 6 * kSegment;    // k of one pass over a block
 inline constexpr int64_t kBlockBytes = 400 << 10;  // of packed A
 inline constexpr int64_t kBlockTiles = 16;
-inline constexpr int64_t kGroup = 8;               // panels between two calls of the tile function
+inline constexpr int64_t kGroup = 8;  // panels between two calls of the tile function
 
 struct Blocking {
   int64_t tiles, row_blocks, column_blocks, depth;
@@ -88,9 +88,7 @@ struct Block {
     a = x.a_of(e), b = x.b_of(e), c = x.c_of(e);
     for (int64_t t = t0; t <= t1; ++t) first_row[t - t0] = s.tile_row(x, t);
   }
-  void start_panel(int64_t j) {
-    column = j * kPanel;
-  }
+  void start_panel(int64_t j) { column = j * kPanel; }
   int64_t row(int64_t t) const { return first_row[t - t0]; }
   int64_t rows(int64_t t) const { return row(t + 1) - row(t); }
   int64_t block_rows() const { return row(t1) - row(t0); }
@@ -179,13 +177,13 @@ struct Block {
     for (k0 = 0; k0 == 0 || k0 < x.K; k0 += s.depth) {
       depth = smaller(s.depth, x.K - k0);
       last_pass = k0 + depth >= x.K;
-      const bool on_the_way = !is_in_scratch && x.a_k == 1 && depth > 0 &&
-                              depth % kSegment == 0 && x.N - p0 * kPanel > W;
+      const bool on_the_way = !is_in_scratch && x.a_k == 1 && depth > 0 && depth % kSegment == 0 &&
+                              x.N - p0 * kPanel > W;
       if (!is_in_scratch && !on_the_way)
         pack_rows(a_at(t0, 0), x.a_row, x.a_k, block_rows(), depth, packed, block_rows());
       for (int64_t g = p0; g < p1; g += kGroup) {
         const int64_t end = smaller(g + kGroup, p1);
-        for (int64_t j = g; j < end; ++j) j == p0 && on_the_way ? pack_and_run(j) : run_panel(j);
+        for (int64_t j = g; j < end; ++j) j == p0&& on_the_way ? pack_and_run(j) : run_panel(j);
         if (last_pass) x.finish(e, row(t0), row(t1), g, end);
       }
     }
@@ -213,7 +211,14 @@ inline void contract_blocks(Pool& pool, const Contraction& x, const Blocking& s)
             scratch,
             scratch + a_floats,
             scratch + a_floats + block_rows * kPanel,
-            0, 0, false, {}, nullptr, nullptr, nullptr, 0};
+            0,
+            0,
+            false,
+            {},
+            nullptr,
+            nullptr,
+            nullptr,
+            0};
     const bool remembers = thread < kRemembered && s.depth >= x.K;
     b.run(remembers && packed_block[thread] == block);
     if (remembers) packed_block[thread] = block;

@@ -4,21 +4,21 @@
 #include <cstring>
 #include <stdexcept>
 
-#define REE_MOVEMENT_KERNELS                                                                   \
-  REE_KERNEL(strided_copy)                                                                     \
-  REE_KERNEL(gather_rows)                                                                      \
-  REE_KERNEL(index_nd)                                                                         \
-  REE_KERNEL(gather_axis)                                                                      \
-  REE_KERNEL(fill)                                                                             \
-  REE_KERNEL(iota)                                                                             \
+#define REE_MOVEMENT_KERNELS \
+  REE_KERNEL(strided_copy)   \
+  REE_KERNEL(gather_rows)    \
+  REE_KERNEL(index_nd)       \
+  REE_KERNEL(gather_axis)    \
+  REE_KERNEL(fill)           \
+  REE_KERNEL(iota)           \
   REE_KERNEL(canonical_copy)
 
 namespace ree::REE_ISA {
 namespace move {
 
 constexpr int kMaxDims = 8;
-constexpr int64_t kGrain = 16384;  // elements that are worth a work item
-constexpr int64_t kTile = 32;      // side of a transposed tile
+constexpr int64_t kGrain = 16384;   // elements that are worth a work item
+constexpr int64_t kTile = 32;       // side of a transposed tile
 constexpr int64_t kFewRepeats = 8;  // of an element, that are not worth a row of their own
 
 inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -28,9 +28,8 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 template <class Fn>
 void pieces(Pool& pool, int64_t n, int64_t grain, Fn&& fn) {
   if (grain < 1) grain = 1;
-  pool.parallel_for(ceil_div(n, grain), [&](int64_t i, int) {
-    fn(i * grain, min64(n, (i + 1) * grain));
-  });
+  pool.parallel_for(ceil_div(n, grain),
+                    [&](int64_t i, int) { fn(i * grain, min64(n, (i + 1) * grain)); });
 }
 
 struct Layout {

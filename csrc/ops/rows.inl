@@ -8,8 +8,8 @@
 namespace ree::REE_ISA {
 namespace rows {
 
-// fn(first, count) over groups of rows of n elements. Groups are claimed a few microseconds' worth at
-// a time: the pool's counter is not contended, and no thread is left waiting for long.
+// fn(first, count) over groups of rows of n elements. Groups are claimed a few microseconds' worth
+// at a time: the pool's counter is not contended, and no thread is left waiting for long.
 template <class Fn>
 void each_group(Pool& pool, int64_t rows, int64_t n, int64_t group, Fn fn) {
   int64_t chunk = std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(n * group, 1)) * group;
@@ -36,10 +36,11 @@ inline float row_max_lax(const float* x, int64_t n) {
   return fold_greater(greater(greater(top[0], top[1]), greater(top[2], top[3])));
 }
 
-// p / l, correctly rounded, for p in [0, 1] and one finite l >= 1. With 1/l = high + low, q is off by
-// less than one ulp, its remainder is exact, and q + remainder * high then rounds as the quotient
-// does (Markstein, "Computation of elementary functions on the IBM RISC System/6000", 1990), unless
-// the remainder could be subnormal: such p, and l too large, are left to the division itself.
+// p / l, correctly rounded, for p in [0, 1] and one finite l >= 1. With 1/l = high + low, q is off
+// by less than one ulp, its remainder is exact, and q + remainder * high then rounds as the
+// quotient does (Markstein, "Computation of elementary functions on the IBM RISC System/6000",
+// 1990), unless the remainder could be subnormal: such p, and l too large, are left to the division
+// itself.
 class Quotient {
  public:
   explicit Quotient(float l) : divisor_(set1(l)) {
@@ -115,8 +116,8 @@ void softmax(Pool& pool, void* const* bufs, const int64_t* p) {
     // rule says; the sign of a zero maximum cannot matter, since exp(+-0) = 1.
     for (int64_t k = 0; k < count; ++k) top[k] = rows::row_max_lax(x + (r + k) * sx, n);
     for (int64_t k = 0; k < count; ++k)
-      total[k] = rows::exp_sum(x + (r + k) * sx, n, top[k], y + (r + k) * sy,
-                               x + (r + k + count) * sx);
+      total[k] =
+          rows::exp_sum(x + (r + k) * sx, n, top[k], y + (r + k) * sy, x + (r + k + count) * sx);
     for (int64_t k = 0; k < count; ++k) rows::divide_row(y + (r + k) * sy, n, total[k]);
   });
 }
@@ -162,6 +163,7 @@ void rms_norm(Pool& pool, void* const* bufs, const int64_t* p) {
 }  // namespace ree::REE_ISA
 
 #undef REE_ROWS_KERNELS
-#define REE_ROWS_KERNELS                                                             \
-  REE_KERNEL(sum) REE_KERNEL(amax) REE_KERNEL(amin) REE_KERNEL(argmax) REE_KERNEL(argmin)               \
-  REE_KERNEL(softmax) REE_KERNEL(layer_norm) REE_KERNEL(rms_norm)
+#define REE_ROWS_KERNELS                                                                      \
+  REE_KERNEL(sum)                                                                             \
+  REE_KERNEL(amax) REE_KERNEL(amin) REE_KERNEL(argmax) REE_KERNEL(argmin) REE_KERNEL(softmax) \
+      REE_KERNEL(layer_norm) REE_KERNEL(rms_norm)

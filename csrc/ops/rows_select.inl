@@ -85,15 +85,19 @@ void select_axis(Pool& pool, const float* x, Axis a, float* y) {
       int64_t n = std::min(chunk, a.n - k * chunk);
       const float* from = x + a.start(columns ? line * a.inner : line) + k * chunk * a.x_n + c;
       float* to = out + (line * chunks + k) * width + c;
-      if (columns) select_columns<Op>(from, n, a.x_n, std::min(strip, width - c), to);
-      else *to = select_row<Op>(from, n, a.x_n);
+      if (columns)
+        select_columns<Op>(from, n, a.x_n, std::min(strip, width - c), to);
+      else
+        *to = select_row<Op>(from, n, a.x_n);
     }
   });
   if (chunks == 1) return;
   for (int64_t line = 0; line < lines; ++line) {
     const float* part = out + line * chunks * width;
-    if (columns) select_columns<Op>(part, chunks, width, width, y + line * width);
-    else y[line] = select_row<Op>(part, chunks, 1);
+    if (columns)
+      select_columns<Op>(part, chunks, width, width, y + line * width);
+    else
+      y[line] = select_row<Op>(part, chunks, 1);
   }
 }
 

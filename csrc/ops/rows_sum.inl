@@ -19,8 +19,10 @@ inline float canonical1(float x) {
 }
 inline F load_n(const float* p, int64_t n) { return n >= W ? load(p) : load_partial(p, (int)n); }
 inline void store_n(float* p, F x, int64_t n) {
-  if (n >= W) store(p, x);
-  else store_partial(p, x, (int)n);
+  if (n >= W)
+    store(p, x);
+  else
+    store_partial(p, x, (int)n);
 }
 // fn(i, count) for every vector of [0, n); count is W but for the last
 template <class Fn>
@@ -62,8 +64,8 @@ inline float fold_results(const float* x, int64_t n) {
   return block_sum(0, n, [x](int64_t i, int64_t c) { return load_n(x + i, c); });
 }
 
-// Sum of n <= 1024 * unit elements from `start` on; unit is a power of 1024, not the zeroth. Elements
-// are asked for once each, in ascending order.
+// Sum of n <= 1024 * unit elements from `start` on; unit is a power of 1024, not the zeroth.
+// Elements are asked for once each, in ascending order.
 template <class Get>
 float span_sum(int64_t start, int64_t n, int64_t unit, const Get& get) {
   float results[kBlock];
@@ -118,9 +120,8 @@ inline void sum_rows(Pool& pool, const float* x, const Axis& a, float divisor, f
   auto get_at = [&](const float* row, int64_t first, int64_t n) {
     int64_t step = a.x_n;
     if (step == 1) return row_sum(row + first, n);
-    return tree_sum(n, [=](int64_t i, int64_t c) {
-      return load_strided(row + (first + i) * step, step, c);
-    });
+    return tree_sum(
+        n, [=](int64_t i, int64_t c) { return load_strided(row + (first + i) * step, step, c); });
   };
   int64_t results = a.results(), blocks = pieces_of(a.n, kBlock);
   // few long rows: blocks first, in parallel
@@ -186,7 +187,8 @@ inline void column_block(const float* x, int64_t n, int64_t step, int64_t width,
   auto lane = [&](int64_t l, int64_t live) { return l < live ? lanes + l * width : zeros; };
   int64_t rest = n - r, live = std::min<int64_t>(n, kLanes);
   using Fold = void (*)(const float* const*, const float* const*, int64_t, float*);
-  constexpr Fold from_zero[4] = {fold4<1, false>, fold4<2, false>, fold4<3, false>, fold4<4, false>};
+  constexpr Fold from_zero[4] = {fold4<1, false>, fold4<2, false>, fold4<3, false>,
+                                 fold4<4, false>};
   constexpr Fold with_start[4] = {fold4<1, true>, fold4<2, true>, fold4<3, true>, fold4<4, true>};
   // the first folding takes the last rows too: 64 lanes to 16, else 16 to 4, else 4 to 1
   int64_t quarter = live > 16 ? 16 : live > 4 ? 4 : 1;

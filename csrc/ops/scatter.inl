@@ -9,7 +9,9 @@ namespace scattering {
 
 struct Put {
   template <class T>
-  static T apply(T, T update) { return update; }
+  static T apply(T, T update) {
+    return update;
+  }
 };
 struct Add {
   static float apply(float x, float update) {
@@ -36,8 +38,8 @@ struct Shape {
   }
 };
 
-// Items are (outer, strip of columns): no two write the same elements, and each walks the updates of
-// its columns in order.
+// Items are (outer, strip of columns): no two write the same elements, and each walks the updates
+// of its columns in order.
 template <class Op, class T>
 void run(Pool& pool, const T* x, const int64_t* idx, const T* src, T* y, Shape s) {
   if (s.inner == 0) return;
@@ -79,9 +81,9 @@ void typed(Pool& pool, void* const* bufs, const int64_t* p) {
 
 }  // namespace scattering
 
-// Y = X, with Y[o, idx, c] = SRC[o, j, c] for j ascending. bufs: X, IDX (i64), SRC, Y; params: outer,
-// n, inner, k, shared, elem_size. IDX is [outer, k, inner], or, if shared, [k] with negative indices
-// from the end. Other indices throw std::out_of_range.
+// Y = X, with Y[o, idx, c] = SRC[o, j, c] for j ascending. bufs: X, IDX (i64), SRC, Y; params:
+// outer, n, inner, k, shared, elem_size. IDX is [outer, k, inner], or, if shared, [k] with negative
+// indices from the end. Other indices throw std::out_of_range.
 static void scatter(Pool& pool, void* const* bufs, const int64_t* p) {
   move::by_size(p[5], [&](auto* type) {
     scattering::typed<scattering::Put, std::remove_pointer_t<decltype(type)>>(pool, bufs, p);

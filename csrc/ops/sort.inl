@@ -21,7 +21,8 @@ inline uint32_t order_key(float v) {
 }
 inline uint64_t order_key(int64_t v) { return (uint64_t)v ^ (1ull << 63); }
 
-// An element of a row: its key, then its index, so that no two are equal. Rows have fewer than 2^32.
+// An element of a row: its key, then its index, so that no two are equal. Rows have fewer than
+// 2^32.
 struct Narrow {
   using Key = uint32_t;
   uint64_t word;
@@ -70,7 +71,7 @@ void sort_axis(Pool& pool, void* const* bufs, const int64_t* p) {
   int64_t* where = static_cast<int64_t*>(bufs[2]);
   int64_t outer = p[0], n = p[1], inner = p[2], rows = n ? outer * inner : 0;
   using Key = typename Item::Key;
-  Key flip = p[3] ? (Key)~(Key)0 : 0;  // descending: the order of complements
+  Key flip = p[3] ? (Key) ~(Key)0 : 0;  // descending: the order of complements
   int64_t batch = std::max<int64_t>(1, kGrain / std::max<int64_t>(n, 1));
   pool.parallel_for((rows + batch - 1) / batch, [&](int64_t item, int thread) {
     Item* a = static_cast<Item*>(pool.scratch(thread, (size_t)(2 * n) * sizeof(Item)));
@@ -79,8 +80,10 @@ void sort_axis(Pool& pool, void* const* bufs, const int64_t* p) {
       for (int64_t i = 0; i < n; ++i)
         a[i] = Item::make((Key)(order_key(x[base + i * inner]) ^ flip), i);
       Item* s = a;
-      if (n >= kRadix * (int64_t)sizeof(Key)) s = radix_sort(a, a + n, n);
-      else std::sort(a, a + n);
+      if (n >= kRadix * (int64_t)sizeof(Key))
+        s = radix_sort(a, a + n, n);
+      else
+        std::sort(a, a + n);
       for (int64_t i = 0; i < n; ++i) {
         int64_t from = s[i].index();
         y[base + i * inner] = x[base + from * inner];

@@ -8,13 +8,16 @@
 #include "hash/sha256.inl"
 
 namespace ree {
-namespace sha_x86 { extern const ShaCompress compress; }
+namespace sha_x86 {
+extern const ShaCompress compress;
+}
 static int g_up_to;
 ShaInstructions sha_instructions(std::string_view) { return {sha_x86::compress, g_up_to}; }
 }  // namespace ree
 
 extern "C" __attribute__((visibility("default"))) void run(int up_to, int kernel, int threads,
-                                                           void* const* bufs, const int64_t* params) {
+                                                           void* const* bufs,
+                                                           const int64_t* params) {
   using namespace ree::REE_ISA;
   ree::g_up_to = up_to;
   ree::Pool pool(threads);
