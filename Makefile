@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard csrc/*.* csrc/*/*.* kernels/scalar*.py)
+SOURCES := $(wildcard csrc/*.* csrc/*/*.* kernels/scalar*.py kernels/abi*.py kernels/constants.py)
 
 .PHONY: demo test check bench exhaustive gpu clean
 demo: $(VENV)/.built
@@ -20,7 +20,10 @@ check: $(VENV)/.built
 	for d in compiler kernels traces verde settlement; do ln -sfn $(abspath .)/$$d build/typing/ree/$$d; done
 	cd build/typing && $(abspath $(BIN))/python -m mypy -p ree --config-file $(abspath pyproject.toml)
 	$(BIN)/cmake -S . -B build/check -G Ninja -DREE_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) > /dev/null
-	$(BIN)/cmake --build build/check
+	$(BIN)/cmake --build build/check --target all ree_headers
+	@if clang-format --version 2> /dev/null | grep -q 'version 14\.'; then \
+	  clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.hpp' '*.inl'); \
+	else echo "clang-format 14 is not here: the layout of C++ files was NOT checked"; fi
 
 bench: $(VENV)/.built
 	$(BIN)/python benchmarks/run.py

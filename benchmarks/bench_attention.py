@@ -21,7 +21,8 @@ import torch
 from turns import interleaved, ratio
 
 from ree import _core
-from ree.kernels.scalar import f32_bits
+from ree.kernels.abi import call
+from ree.kernels.constants import BOOL_MASK, FLOAT_MASK, NO_MASK
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,18 @@ def contenders(
     mask = case.make_mask(rng)
     o = np.empty_like(q)
     scale = case.d**-0.5
-    kind, mask_steps = 0, [0] * 4
+    kind, mask_steps = NO_MASK, [0] * 4
     if mask is not None:
-        kind = 1 if mask.dtype == bool else 2
+        kind = BOOL_MASK if mask.dtype == bool else FLOAT_MASK
         full = (case.batch, case.heads, case.queries, case.keys)
         mask_steps = [s // mask.itemsize for s in np.broadcast_to(mask, full).strides]
     plan = _core.Plan(isa)
-    plan.add(
-        "attention",
-        [0, 1, 2, 3 if kind else -1, 4],
-        [case.batch, case.heads, kv_heads, case.queries, case.keys, case.d, case.d, f32_bits(scale),
-         int(case.causal), 0, 0, kind, *steps(q, 3), *steps(k, 3), *steps(v, 3), *mask_steps,
-         *steps(o, 3)],
-    )  # fmt: skip
+    plan.add(*call(
+        "attention", q=0, k=1, v=2, mask=None if mask is None else 3, o=4, batch=case.batch,
+        heads=case.heads, kv_heads=kv_heads, queries=case.queries, keys=case.keys, width=case.d,
+        value_width=case.d, scale=scale, causal=case.causal, q_offset=0, window=0, mask_kind=kind,
+        q_strides=steps(q, 3), k_strides=steps(k, 3), v_strides=steps(v, 3), mask_strides=mask_steps,
+        o_strides=steps(o, 3)))  # fmt: skip
     arrays = (q, k, v, mask, o)
     tq, tk, tv = (torch.from_numpy(x) for x in (q, k, v))
     tm = None if mask is None else torch.from_numpy(mask)

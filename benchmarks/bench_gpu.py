@@ -23,7 +23,7 @@ from ree.conformance import describe_device, model_program, program_of
 from ree.errors import ReeError
 from ree.gpu import find_device
 from ree.kernels import registry  # noqa: F401
-from ree.kernels.launch import KernelCall, Ptr, table
+from ree.kernels.launch import Ptr, kernel_call, table
 from ree.kernels.types import DType, TensorType
 
 ROUNDS, REPEATS = 15, 10
@@ -123,7 +123,7 @@ def hash_rate() -> dict[str, float]:
     from ree.kernels.launch import SCRATCH
 
     n = 1 << 30
-    call = KernelCall([0, 1], [n])
+    call = kernel_call("tree_hash", data=0, root=1, bytes=n)
     table()["tree_hash"](call)
     memory = {0: torch.zeros(n, dtype=torch.uint8, device="cuda"),
               1: torch.zeros(32, dtype=torch.uint8, device="cuda"),

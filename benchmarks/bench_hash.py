@@ -17,16 +17,17 @@ from collections.abc import Callable
 import numpy as np
 
 from ree import _core
+from ree.kernels.abi import call
 
 SIZES = {"64 MiB": 64 << 20, "1 MiB": 1 << 20, "64 KiB": 64 << 10, "3 KiB": 3 << 10}
 MANY, SMALL = 256, 3 << 10  # many small tensors in one call
 
 
 def kernel(
-    isa: str, pool: _core.Pool, name: str, params: list[int], arrays: list[np.ndarray]
+    isa: str, pool: _core.Pool, name: str, arrays: list[np.ndarray], **arguments: object
 ) -> Callable[[], None]:
     plan = _core.Plan(isa)
-    plan.add(name, list(range(len(arrays))), params)
+    plan.add(*call(name, **arguments))
     table = [a.ctypes.data for a in arrays]
     return lambda: plan.run(pool, table)
 
@@ -56,7 +57,7 @@ def main() -> None:
     result: dict[str, dict[str, float]] = {}
     for label, n in SIZES.items():
         work: dict[str, Callable[[], object]] = {
-            f"{isa}, {t} threads": kernel(isa, p, "tree_hash", [n], [data, out])
+            f"{isa}, {t} threads": kernel(isa, p, "tree_hash", [data, out], data=0, root=1, bytes=n)
             for isa, t, p in runs
         }
         work["hashlib"] = lambda n=n: hashlib.sha256(memoryview(data)[:n])
@@ -64,7 +65,14 @@ def main() -> None:
     parts = [data[i * SMALL : (i + 1) * SMALL] for i in range(MANY)]
     work = {
         f"{isa}, {t} threads": kernel(
-            isa, p, "tree_hash_many", [MANY] + [SMALL] * MANY, [*parts, out]
+            isa,
+            p,
+            "tree_hash_many",
+            [*parts, out],
+            data=range(MANY),
+            roots=MANY,
+            count=MANY,
+            bytes=[SMALL] * MANY,
         )
         for isa, t, p in runs
     }

@@ -16,9 +16,9 @@ import torch
 from turns import interleaved, ratio
 
 from ree import _core
-from ree.kernels.scalar import f32_bits
+from ree.kernels.abi import call
 
-Case = tuple[str, list[torch.Tensor | None], list[int], Callable[[], object]]
+Case = tuple[str, dict[str, torch.Tensor], dict[str, Any], Callable[[], object]]
 EPS = 1e-5
 
 
@@ -31,23 +31,32 @@ def reduction(kernel: str, shape: tuple[int, ...], dim: int, mode: list[int]) ->
     inner = shape[1] if dim == 0 else 1
     name = "mean" if mode == [1] else kernel
     f = getattr(torch, name)
-    return (kernel, [x, y], [outer, n, inner, n * inner, inner, 1, *mode],
-            lambda: f(x, dim, out=z))  # fmt: skip
+    given: dict[str, Any] = {
+        "outer": outer,
+        "n": n,
+        "inner": inner,
+        "x_outer": n * inner,
+        "x_n": inner,
+        "x_inner": 1,
+    }
+    if kernel == "sum":
+        given["mean"] = mode == [1]
+    return kernel, {"x": x, "y": y}, given, lambda: f(x, dim, out=z)
 
 
 def row(kernel: str, rows: int, n: int) -> Case:
     x, w, b = torch.randn(rows, n), torch.randn(n), torch.randn(n)
     y, z = torch.empty_like(x), torch.empty_like(x)
     mean, rstd = torch.empty(rows, 1), torch.empty(rows, 1)
-    params = [rows, n, n, n]
-    eps = f32_bits(EPS)
+    given: dict[str, Any] = {"rows": rows, "n": n, "x_row": n, "y_row": n}
     if kernel == "softmax":
-        return kernel, [x, y], params, lambda: torch.softmax(x, -1, out=z)
+        return kernel, {"x": x, "y": y}, given, lambda: torch.softmax(x, -1, out=z)
+    given["eps"] = EPS
     if kernel == "layer_norm":
         out = torch.ops.aten.native_layer_norm.out
-        return (kernel, [x, w, b, y], [*params, eps],
+        return (kernel, {"x": x, "weight": w, "bias": b, "y": y}, given,
                 lambda: out(x, [n], w, b, EPS, out0=z, out1=mean, out2=rstd))  # fmt: skip
-    return (kernel, [x, w, y], [*params, eps],
+    return (kernel, {"x": x, "weight": w, "y": y}, given,
             lambda: torch.nn.functional.rms_norm(x, (n,), w, EPS))  # fmt: skip
 
 
@@ -67,10 +76,10 @@ CASES: dict[str, Callable[[], Case]] = {
 
 
 def measure(make: Callable[[], Case], isa: str, threads: int, seconds: float) -> dict[str, Any]:
-    kernel, tensors, params, torch_call = make()
+    kernel, tensors, given, torch_call = make()
     pool, plan = _core.Pool(threads), _core.Plan(isa)
-    plan.add(kernel, [-1 if t is None else i for i, t in enumerate(tensors)], params)
-    table = [0 if t is None else t.data_ptr() for t in tensors]
+    plan.add(*call(kernel, **{name: i for i, name in enumerate(tensors)}, **given))
+    table = [t.data_ptr() for t in tensors.values()]
     times = interleaved({"ree": lambda: plan.run(pool, table), "torch": torch_call}, seconds)
     ours, theirs = times["ree"], times["torch"]
     return {

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ree import _core
+from ree.kernels.abi import call
 from ree.kernels.microcode import microcode_bytes
 from ree.kernels.numerics import CONTRACT
 from ree.kernels.scalar_functions import BOUNDS, FUNCTIONS
@@ -62,7 +63,7 @@ def kernel(name: str, isa: str, bits: np.ndarray[Any, np.dtype[np.uint32]]) -> A
     """Results of the csrc kernel for inputs with these bits; float32, same shape."""
     y = np.empty(bits.shape, np.float32)
     plan = _core.Plan(isa)
-    plan.add(f"unary_{name}", [0, 1], [bits.size])
+    plan.add(*call(f"unary_{name}", x=0, y=1, n=bits.size))
     plan.run(_core.Pool(1), [bits.ctypes.data, y.ctypes.data])
     return y
 

@@ -19,11 +19,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ree.compiler.audit import gpu
-from ree.kernels.launch import KernelCall, Launch, table
+from ree.kernels.launch import KernelCall, Launch, kernel_call, table
 
 TARGETS = ("sm_80", "sm_90", "sm_120")
 FEATURES = 8192
-EPS = 0x3727C5AC  # 1e-5
+EPS = 1e-5
 NORM_ROWS = (1, 2, 1000)
 OUTER, INNER = (1, 3, 16), (1, 3, 16)
 
@@ -35,35 +35,45 @@ def key(row: Row) -> str:
     return f"{row['target']} {row['kernel']} {row['arguments']}"
 
 
-def calls() -> Iterator[tuple[str, KernelCall]]:
-    """(kernel name, call) over the space of shapes and flags."""
+def calls() -> Iterator[KernelCall]:
+    """Calls over the space of shapes and flags."""
     for n in range(1, FEATURES + 1):
         for rows in NORM_ROWS:
             for stride in (n, n + 1, n + 16 - n % 16):  # dense, unaligned, aligned
-                shape = [rows, n, stride, n]
-                yield "softmax", KernelCall([0, 1], shape)
-                for weight in (-1, 1):
-                    yield "rms_norm", KernelCall([0, weight, 3], [*shape, EPS])
-                    for bias in (-1, 2):
-                        yield "layer_norm", KernelCall([0, weight, bias, 3], [*shape, EPS])
+                shape: dict[str, int] = {
+                    "x": 0,
+                    "y": 3,
+                    "rows": rows,
+                    "n": n,
+                    "x_row": stride,
+                    "y_row": n,
+                }
+                yield kernel_call("softmax", **shape)
+                for weight in (None, 1):
+                    yield kernel_call("rms_norm", **shape, weight=weight, eps=EPS)
+                    for bias in (None, 2):
+                        yield kernel_call("layer_norm", **shape, weight=weight, bias=bias, eps=EPS)
         for outer in OUTER:
             for inner in INNER:
+                column = {"x": 0, "y": 1, "outer": outer, "n": n, "inner": inner}
+                strides = {"x_outer": n * inner, "x_n": inner, "x_inner": 1}
                 for mean in (0, 1):
-                    yield "sum", KernelCall([0, 1], [outer, n, inner, 0, 0, 0, mean])
+                    yield kernel_call("sum", **column, **strides, mean=mean)
                 for name in ("amax", "amin", "argmax", "argmin"):
-                    yield name, KernelCall([0, 1], [outer, n, inner])
+                    yield kernel_call(name, **column, **strides)
                 for dtype in ("f32", "i64"):
-                    yield f"cumsum_{dtype}", KernelCall([0, 1], [outer, n, inner])
+                    yield kernel_call(f"cumsum_{dtype}", **column)
                     for descending in (0, 1):
-                        sort = [outer, n, inner, descending]
-                        yield f"sort_{dtype}", KernelCall([0, 1, 2], sort)
+                        yield kernel_call(
+                            f"sort_{dtype}", **column, indices=2, descending=descending
+                        )
 
 
 def launches() -> list[Launch]:
     """The different kernels of the whole space."""
     schedules, seen = table(), dict[object, Launch]()
-    for name, call in calls():
-        schedules[name](call)
+    for call in calls():
+        schedules[call.kernel](call)
         for x in call.launches:
             for y in (x, *x.otherwise):
                 seen.setdefault((y.name, gpu.variant(y), y.warps, y.stages), y)

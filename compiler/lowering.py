@@ -11,6 +11,7 @@ from ree.compiler.fusion import Group
 from ree.compiler.ir import Kind, Node, Ref, bound_node
 from ree.compiler.recipe import Packing, Place, is_contiguous
 from ree.kernels import opdef
+from ree.kernels.abi import NO_TILE, Tile, Value
 from ree.kernels.index import contiguous_strides
 from ree.kernels.opdef import View
 from ree.kernels.tilespec import Operand, Step, TileSpec
@@ -47,8 +48,8 @@ class GroupPlanner:
         dims = list(self.node.out.dims)
         if prod(dims) == 0:
             return
-        spec, slots, params, (rows, cols) = self._tile(dims, None)
-        self.p.call("tile", slots, [0, rows, cols, *params], self.p.tile(spec), 0)
+        tile, (rows, cols) = self._tile(dims, None)
+        self.p.call("tile", rows=rows, columns=cols, tile=tile)
 
     def _place_anchor(self, anchor: Node) -> None:
         """Results of the anchor. When only the group reads a contraction's total, it shares the
@@ -108,35 +109,24 @@ class GroupPlanner:
             return self.p.slot(self.p.packing(Packing(base, k, n, stride_k, stride_n)))
         panels = (n + self.p.panel - 1) // self.p.panel
         out = self.scratch(panels * self.p.panel * k * 4)
-        self.emit("pack", [self.p.slot(place.buffer, place.offset), out],
-                  [k, n, stride_k, stride_n, 1, 0])  # fmt: skip
+        self.emit("pack", b=self.p.slot(place.buffer, place.offset), packed=out, k=k, n=n,
+                  stride_k=stride_k, stride_n=stride_n, batch=1, b_batch=0)  # fmt: skip
         return out
 
-    def epilogue(self, rows: int, cols: int) -> tuple[int, list[int], list[int]]:
+    def epilogue(self, rows: int, cols: int) -> Tile:
         if not self.grp.pointwise:
-            return 0, [], []
-        spec, slots, params, _ = self._tile(list(self.node.out.dims), (rows, cols))
-        self._pending = self.p.tile(spec)
-        return 0, slots, params
+            return NO_TILE
+        return self._tile(list(self.node.out.dims), (rows, cols))[0]
 
-    _pending = -1
-    # where the tile function's address goes among a kernel's parameters
-    _TILE_AT = {"gemm": 9, "bmm": 16, "convolution": 22}
-
-    def emit(self, kernel: str, slots: Sequence[int], params: Sequence[int]) -> None:
-        at = self._TILE_AT.get(kernel, -1)
-        if at >= 0 and self._pending >= 0:
-            self.p.call(kernel, slots, params, self._pending, at)
-            self._pending = -1
-        else:
-            self.p.call(kernel, slots, params)
+    def emit(self, kernel: str, /, **arguments: Value) -> None:
+        self.p.call(kernel, **arguments)
 
     # tile functions
 
     def _tile(
         self, dims: list[int], region: tuple[int, int] | None
-    ) -> tuple[TileSpec, list[int], list[int], tuple[int, int]]:
-        """The tile function of the group's pointwise nodes, its slots, parameters and region.
+    ) -> tuple[Tile, tuple[int, int]]:
+        """The tile function of the group's pointwise nodes, and its region.
 
         region: (rows, columns) an anchor imposes; the last axis then stays the columns.
         """
@@ -180,7 +170,7 @@ class GroupPlanner:
         for s in strides:
             params += s
         slots = [self.p.slot(p.buffer, p.offset) for p in (*places, *results)]
-        return spec, slots, params, (prod(rows), cols)
+        return Tile(self.p.tile(spec), tuple(slots), tuple(params)), (prod(rows), cols)
 
     def _join_columns(
         self, dims: list[int], places: list[Place], strides: list[list[int]], cols: int

@@ -10,18 +10,10 @@ from ree.compiler.fusion import Group, bases, group
 from ree.compiler.in_place import in_place_states
 from ree.compiler.ir import Graph, Kind, Ref, bound_node
 from ree.compiler.lowering import GroupPlanner
-from ree.compiler.recipe import (
-    ALIGN,
-    DIGEST,
-    Buffer,
-    Call,
-    Packing,
-    Place,
-    Recipe,
-    Slot,
-    is_contiguous,
-)
+from ree.compiler.recipe import Buffer, Call, Packing, Place, Recipe, Slot, is_contiguous
 from ree.kernels import opdef
+from ree.kernels.abi import NO_TILE, Tile, Value, signature
+from ree.kernels.constants import ALIGN, DIGEST_BYTES
 from ree.kernels.index import IndexRule, contiguous_strides
 from ree.kernels.opdef import Bound
 from ree.kernels.tilespec import TileSpec
@@ -110,10 +102,12 @@ class Planner:
             self.recipe.slots.append(key)
         return self.slot_index[key]
 
-    def call(
-        self, kernel: str, slots: Sequence[int], params: Sequence[int], tile: int = -1, at: int = -1
-    ) -> None:
-        self.recipe.calls.append(Call(kernel, tuple(slots), tuple(params), tile, at, self.origins))
+    def call(self, kernel: str, /, **arguments: Value) -> None:
+        """Add a call of a kernel with these arguments by name."""
+        tile = arguments.get("tile", NO_TILE)
+        assert isinstance(tile, Tile)
+        slots, params = signature(kernel).pack(arguments)
+        self.recipe.calls.append(Call(kernel, slots, params, tile.index, self.origins))
 
     def tile(self, spec: TileSpec) -> int:
         if spec not in self.tile_index:
@@ -179,16 +173,17 @@ class Planner:
         out = target or self.arena(p.type.nbytes)
         strides = contiguous_strides(p.type.dims)
         if p.type.numel:
-            self.call("strided_copy", [self.slot(p.buffer, p.offset), self.slot(out)],
-                      [p.type.dtype.size, p.type.rank, *p.type.dims, *p.strides, *strides])  # fmt: skip
+            self.call("strided_copy", x=self.slot(p.buffer, p.offset), y=self.slot(out),
+                      element_bytes=p.type.dtype.size, rank=p.type.rank, extents=p.type.dims,
+                      x_strides=p.strides, y_strides=strides)  # fmt: skip
         return Place(out, 0, p.type, strides)
 
     # ends
 
     def _digest(self, ref: Ref) -> None:
         p = self.places[ref]
-        slot = self.slot(Buffer("digest", 0), DIGEST * len(self.recipe.digests))
-        self.call("tree_hash", [self.slot(p.buffer, p.offset), slot], [p.type.nbytes])
+        slot = self.slot(Buffer("digest", 0), DIGEST_BYTES * len(self.recipe.digests))
+        self.call("tree_hash", data=self.slot(p.buffer, p.offset), root=slot, bytes=p.type.nbytes)
         self.recipe.digests.append(ref.index)
         if self.keep:
             self.recipe.values[ref.index] = p.buffer

@@ -14,9 +14,6 @@ from ree.kernels.index import contiguous_strides
 from ree.kernels.tilespec import TileSpec
 from ree.kernels.types import TensorType
 
-ALIGN = 64
-DIGEST = 32
-
 
 @dataclass(frozen=True)
 class Buffer:
@@ -37,14 +34,14 @@ class Slot:
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call. `tile` names the tile function whose address goes to params[tile_at].
-    `origins` says which operators it is for, and where in the model they come from."""
+    """One kernel call, as its signature orders slots and parameters. `tile` names the tile function whose
+    address is still to be put in, -1 none. `origins` says which operators it is for, and where in the
+    model they come from."""
 
     kernel: str
     slots: tuple[int, ...]
     params: tuple[int, ...]
     tile: int = -1
-    tile_at: int = -1
     origins: tuple[str, ...] = ()
 
 

@@ -56,7 +56,7 @@ const Candidate* candidates(int* n) {
 #endif
     {&portable::table, true, 0},
   };
-  *n = (int)(sizeof list / sizeof list[0]);
+  *n = static_cast<int>(sizeof list / sizeof list[0]);
   return list;
 }
 
@@ -109,9 +109,9 @@ std::string_view best_isa() {
   return name;
 }
 
-Kernel find_kernel(const KernelTable& table, std::string_view name) {
+const KernelEntry* find_kernel(const KernelTable& table, std::string_view name) {
   for (int i = 0; i < table.count; ++i)
-    if (table.entries[i].name == name) return table.entries[i].fn;
+    if (table.entries[i].name == name) return &table.entries[i];
   return nullptr;
 }
 

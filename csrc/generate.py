@@ -1,4 +1,5 @@
-"""Write the C++ form of every scalar function to the path given (run by CMake).
+"""Write what C++ takes from Python to the folder given (run by CMake): scalar functions, signatures of
+kernels, numbers of the contract.
 
 The package need not be installed, and nothing but the standard library is imported: `ree` is a
 stand-in whose kernels are those of this source tree.
@@ -14,8 +15,13 @@ kernels.__path__ = [str(Path(__file__).resolve().parent.parent / "kernels")]
 sys.modules.update({"ree": package, "ree.kernels": kernels})
 sys.dont_write_bytecode = True
 
-from ree.kernels.scalar_cpp import emit_all  # noqa: E402
+from ree.kernels import abi_cpp, constants, scalar_cpp  # noqa: E402
 
-target = Path(sys.argv[1])
-target.parent.mkdir(parents=True, exist_ok=True)
-target.write_text(emit_all())
+folder = Path(sys.argv[1])
+folder.mkdir(parents=True, exist_ok=True)
+for name, text in {
+    "abi.hpp": abi_cpp.header(),
+    "constants.hpp": constants.header(),
+    "scalar_generated.inl": scalar_cpp.emit_all(),
+}.items():
+    (folder / name).write_text(text)

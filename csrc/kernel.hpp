@@ -1,5 +1,6 @@
 // The one kernel signature, and the table of kernels an ISA provides.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -7,8 +8,8 @@
 
 namespace ree {
 
-// bufs: operands then results, in the order the kernel's comment states; params: sizes, strides and
-// flags. Float attributes travel as their 32-bit pattern in a parameter.
+// bufs: operands and results; params: sizes, strides and flags, floats as their 32 bits. The order
+// of both is the kernel's signature (kernels/abi.py); kernels see a struct of its names (abi.hpp).
 using Kernel = void (*)(Pool& pool, void* const* bufs, const int64_t* params);
 
 // Pointwise code compiled at run time: computes rows [r0, r1) x columns [c0, c1) of a 2-D region.
@@ -18,6 +19,8 @@ using TileFn = void (*)(void* const* bufs, const int64_t* params, int64_t r0, in
 struct KernelEntry {
   std::string_view name;
   Kernel fn;
+  // Whether a call has as many buffers and parameters as it must.
+  bool (*fits)(size_t bufs, const int64_t* params, size_t count);
 };
 
 struct KernelTable {
@@ -32,13 +35,6 @@ struct KernelTable {
 const KernelTable* find_isa(std::string_view name);  // nullptr: not built, or this CPU lacks it
 std::string_view best_isa();
 int isa_names(std::string_view* out, int capacity);  // usable here, best first
-Kernel find_kernel(const KernelTable& table, std::string_view name);
-
-inline float param_f32(int64_t p) {
-  uint32_t u = (uint32_t)p;
-  float f;
-  __builtin_memcpy(&f, &u, 4);
-  return f;
-}
+const KernelEntry* find_kernel(const KernelTable& table, std::string_view name);
 
 }  // namespace ree

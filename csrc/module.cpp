@@ -35,7 +35,7 @@ NB_MODULE(_core, m) {
               nb::gil_scoped_acquire acquire;
               if (PyErr_CheckSignals()) throw nb::python_error();
             };
-            plan.run(pool, p.data(), (int64_t)p.size(),
+            plan.run(pool, p.data(), static_cast<int64_t>(p.size()),
                      interruptible ? poll : std::function<void()>());
           },
           "pool"_a, "table"_a, "interruptible"_a = false);

@@ -17,10 +17,14 @@ const KernelTable& require_isa(const std::string& isa) {
 Plan::Plan(const std::string& isa) : table_(require_isa(isa)) {}
 
 void Plan::add(const std::string& kernel, std::vector<int32_t> slots, std::vector<int64_t> params) {
-  Kernel fn = find_kernel(table_, kernel);
-  if (!fn) throw std::invalid_argument("unknown kernel '" + kernel + "'");
+  const KernelEntry* entry = find_kernel(table_, kernel);
+  if (!entry) throw std::invalid_argument("unknown kernel '" + kernel + "'");
+  if (!entry->fits(slots.size(), params.data(), params.size()))
+    throw std::invalid_argument("kernel '" + kernel + "' does not take " +
+                                std::to_string(slots.size()) + " buffers and " +
+                                std::to_string(params.size()) + " parameters");
   for (int32_t s : slots) max_slot_ = std::max(max_slot_, s);
-  steps_.push_back({fn, std::move(slots), std::move(params)});
+  steps_.push_back({entry->fn, std::move(slots), std::move(params)});
 }
 
 void Plan::run(Pool& pool, void* const* table, int64_t table_size,
@@ -49,7 +53,7 @@ bool has_nan(Pool& pool, const uint32_t* x, int64_t n) {
     const int64_t end = std::min(n, (block + 1) * kBlock);
     uint32_t any = 0;
     for (int64_t j = block * kBlock; j < end; ++j)
-      any |= (uint32_t)((x[j] & 0x7fffffffu) > 0x7f800000u);
+      any |= static_cast<uint32_t>((x[j] & 0x7fffffffu) > 0x7f800000u);
     if (any) found.store(true, std::memory_order_relaxed);
   };
   const int64_t blocks = (n + kBlock - 1) / kBlock;

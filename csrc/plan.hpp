@@ -12,12 +12,13 @@ namespace ree {
 class Plan {
  public:
   explicit Plan(const std::string& isa);
-  // slots index the table given to run(); throws std::invalid_argument for an unknown kernel.
+  // slots index the table given to run(); throws std::invalid_argument for an unknown kernel, and
+  // for more or fewer buffers or parameters than it takes.
   void add(const std::string& kernel, std::vector<int32_t> slots, std::vector<int64_t> params);
   // poll: called between two kernels, about every 50 ms; what it throws ends the run there.
   void run(Pool& pool, void* const* table, int64_t table_size,
            const std::function<void()>& poll = {}) const;
-  int size() const { return (int)steps_.size(); }
+  int size() const { return static_cast<int>(steps_.size()); }
 
  private:
   struct Step {

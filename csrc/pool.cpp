@@ -1,9 +1,10 @@
 #include "pool.hpp"
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <new>
 #include <utility>
-#include <unistd.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -16,7 +17,7 @@ namespace {
 constexpr uint64_t kClean = 0x1f80;
 constexpr uint64_t kRelevant = 0xe040;
 uint64_t read_mode() { return _mm_getcsr(); }
-void write_mode(uint64_t m) { _mm_setcsr((unsigned)m); }
+void write_mode(uint64_t m) { _mm_setcsr(static_cast<unsigned>(m)); }
 void pause() { _mm_pause(); }
 #elif defined(__aarch64__)
 // FPCR: RMode bits 22-23, FZ bit 24, FZ16 bit 19, DN bit 25 all clear.
@@ -50,8 +51,8 @@ bool FloatMode::is_clean() { return ((read_mode() ^ kClean) & kRelevant) == 0; }
 
 Pool::Pool(int threads) : process_(getpid()) {
   int extra = threads > 1 ? threads - 1 : 0;
-  scratch_.resize((size_t)extra + 1);
-  workers_.reserve((size_t)extra);
+  scratch_.resize(static_cast<size_t>(extra) + 1);
+  workers_.reserve(static_cast<size_t>(extra));
   try {
     for (int t = 1; t <= extra; ++t) workers_.emplace_back([this, t] { worker(t); });
   } catch (...) {

@@ -32,7 +32,7 @@ class Pool {
   // The calling thread counts as one. std::system_error when a thread cannot be started.
   explicit Pool(int threads);
   ~Pool();
-  int threads() const { return (int)workers_.size() + 1; }
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
   std::unique_lock<std::mutex> exclusive() { return std::unique_lock<std::mutex>(caller_); }
 
   // Calls fn(i, thread) for every i in [0, n); thread in [0, threads()). Blocks until all are done;
@@ -51,7 +51,9 @@ class Pool {
 
   // Scratch memory of one thread, 64-byte aligned, at least `bytes` long; valid until the next call
   // for the same thread.
-  void* scratch(int thread, size_t bytes) { return grow(scratch_[(size_t)thread], bytes); }
+  void* scratch(int thread, size_t bytes) {
+    return grow(scratch_[static_cast<size_t>(thread)], bytes);
+  }
   // Scratch memory that all items of the calls to come may use; only the calling thread may ask.
   void* shared(size_t bytes) { return grow(shared_, bytes); }
 

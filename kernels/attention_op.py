@@ -8,6 +8,7 @@ from math import ceil
 import numpy as np
 
 from ree.kernels.attention import attention
+from ree.kernels.constants import BOOL_MASK, FLOAT_MASK, NO_MASK
 from ree.kernels.index import IndexRule, access_by_dims, broadcast_access
 from ree.kernels.numerics import SEGMENT
 from ree.kernels.opdef import (
@@ -24,7 +25,6 @@ from ree.kernels.opdef import (
 )
 from ree.kernels.rowprogram import Affine, Local, RowBuilder, RowProgram
 from ree.kernels.samples import patterns
-from ree.kernels.scalar import f32_bits
 from ree.kernels.schema import FLAG, Attr, Kind, Schema
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
@@ -100,19 +100,20 @@ def _lower(ctx: Lowering) -> None:
     q, k, v = (x if x.strides[3] == 1 or x.dims[3] == 1 else ctx.dense(i)
                for i, x in enumerate((q, k, v)))  # fmt: skip
     y = ctx.result()
-    mask_slot, mask_kind, mask_strides = -1, 0, [0, 0, 0, 0]
+    mask: int | None = None
+    mask_kind, mask_strides = NO_MASK, [0, 0, 0, 0]
     if len(node.inputs) == 4:
         m = ctx.source(3)
-        mask_slot, mask_kind = m.slot, 1 if m.dtype is DType.BOOL else 2
+        mask, mask_kind = m.slot, BOOL_MASK if m.dtype is DType.BOOL else FLOAT_MASK
         steps = [0 if d == 1 else s for d, s in zip(m.dims, m.strides, strict=True)]
         mask_strides = [0] * (4 - len(steps)) + steps
     batch, heads, queries, width = q.dims
-    strides = [s for x in (q, k, v) for s in x.strides[:3]]
-    ctx.emit("attention", [q.slot, k.slot, v.slot, mask_slot, y.slot],
-             [batch, heads, k.dims[1], queries, k.dims[2], width, v.dims[3],
-              f32_bits(node.f32_attr("scale")), int(bool(node.attrs["causal"])),
-              node.int_attr("q_offset"), node.int_attr("window"), mask_kind, *strides,
-              *mask_strides, *y.strides[:3]])  # fmt: skip
+    ctx.emit("attention", q=q.slot, k=k.slot, v=v.slot, mask=mask, o=y.slot, batch=batch, heads=heads,
+             kv_heads=k.dims[1], queries=queries, keys=k.dims[2], width=width, value_width=v.dims[3],
+             scale=node.f32_attr("scale"), causal=bool(node.attrs["causal"]),
+             q_offset=node.int_attr("q_offset"), window=node.int_attr("window"), mask_kind=mask_kind,
+             q_strides=q.strides[:3], k_strides=k.strides[:3], v_strides=v.strides[:3],
+             mask_strides=mask_strides, o_strides=y.strides[:3])  # fmt: skip
 
 
 def _row_program(node: Bound) -> RowProgram:

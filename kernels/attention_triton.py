@@ -11,11 +11,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ree.kernels import abi, constants
+from ree.kernels.constants import BOOL_MASK, NO_MASK
 from ree.kernels.contraction_triton import dots
 from ree.kernels.launch import KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
 from ree.kernels.movement_triton import fill
-from ree.kernels.numerics import SEGMENT
-from ree.kernels.triton_lib import canonical, exp_, f32_bits, halves_sum, lanes_sum
+from ree.kernels.triton_lib import SEGMENT, canonical, exp_, f32_bits, halves_sum, lanes_sum
 
 FILL = 120  # programs that fill a GPU well enough
 # limits to try: ptxas spills a few registers to fit one more program, or hoists too many loads
@@ -40,13 +41,13 @@ def segment_scores(
     SCALE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASK: tl.constexpr,
     EVEN: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
-    """Scores of the queries `i` [BM] against 128 keys, -inf where the key is invalid."""
+    """Scores of the queries `i` [BM] against a segment of keys, -inf where the key is invalid."""
     # offsets inside a tile are 32-bit, from a 64-bit base: registers are short here
-    slot = tl.arange(0, 128)
+    slot = tl.arange(0, SEGMENT)
     j = start + slot
     first = tl.cast(start, tl.int64)
     pk = k + first * k_t + tl.minimum(slot, keys - 1 - start) * k_t
-    s = dots(pq, pk, 0, width, width, 1, 1, False, EVEN, BM, 128) * f32_bits(SCALE)
+    s = dots(pq, pk, 0, width, width, 1, 1, False, EVEN, BM, SEGMENT) * f32_bits(SCALE)
     position = (i + q_offset)[:, None]
     valid = (j < keys)[None, :] & (i < queries)[:, None]
     if CAUSAL:
@@ -70,7 +71,7 @@ def probabilities(s, BM: tl.constexpr):
     NaN score makes its own p and so l NaN, whatever the maximum is."""
     m = tl.max(s, axis=1)
     p = tl.where(s == float("-inf"), 0.0, exp_(s - shift(m)[:, None]))
-    return m, p, lanes_sum(halves_sum(p, BM, 128), BM)
+    return m, p, lanes_sum(halves_sum(p, BM, SEGMENT), BM)
 
 
 @triton.jit
@@ -89,14 +90,14 @@ def infinite(x):
 
 @triton.jit
 def weighted(p, v, start, keys, columns, values, v_t, BM: tl.constexpr, BV: tl.constexpr):
-    """(chain of p * v over 128 keys, then + 0; per column of the tiles, whether V is not finite)."""
-    low, high = quarters(p, BM, 128)
-    a, b = quarters(low, BM, 64)
-    c, d = quarters(high, BM, 64)
-    p0, p1 = quarters(a, BM, 32)
-    p2, p3 = quarters(b, BM, 32)
-    p4, p5 = quarters(c, BM, 32)
-    p6, p7 = quarters(d, BM, 32)
+    """(chain of p * v over a segment, then + 0; per column of the tiles, whether V is not finite)."""
+    low, high = quarters(p, BM, SEGMENT)
+    a, b = quarters(low, BM, SEGMENT // 2)
+    c, d = quarters(high, BM, SEGMENT // 2)
+    p0, p1 = quarters(a, BM, SEGMENT // 4)
+    p2, p3 = quarters(b, BM, SEGMENT // 4)
+    p4, p5 = quarters(c, BM, SEGMENT // 4)
+    p6, p7 = quarters(d, BM, SEGMENT // 4)
     o = tl.zeros((BM, BV), tl.float32)
     x = value_tile(v, start, keys, columns, values, v_t)
     bad = infinite(x)
@@ -130,10 +131,10 @@ def weighted_careful(
     s, p, v, start, keys, columns, values, v_t, BM: tl.constexpr, BV: tl.constexpr
 ):
     """As `weighted`, one key at a time, with V read as +0 where the key is invalid."""
-    slot = tl.arange(0, 128)[None, :]
+    slot = tl.arange(0, SEGMENT)[None, :]
     bits = p.to(tl.int32, bitcast=True)
     o = tl.zeros((BM, BV), tl.float32)
-    for j in range(0, tl.minimum(128, keys - start)):
+    for j in range(0, tl.minimum(SEGMENT, keys - start)):
         here = slot == j
         # exactly one slot is not zero, so the sum of integers is that slot
         pj = tl.sum(tl.where(here, bits, 0), axis=1).to(tl.float32, bitcast=True)
@@ -194,10 +195,10 @@ def attention(
     if CAUSAL:
         last = tl.minimum(keys, tl.minimum(tile * BM + BM, queries) + q_offset)
     if WINDOW:
-        first = tl.maximum(0, tile * BM + q_offset - window + 1) // 128 * 128
+        first = tl.maximum(0, tile * BM + q_offset - window + 1) // SEGMENT * SEGMENT
     if SPLIT:
-        first = tl.program_id(2) * 128
-        last = tl.minimum(last, first + 128)
+        first = tl.program_id(2) * SEGMENT
+        last = tl.minimum(last, first + SEGMENT)
     rows = queries
     if CAREFUL:
         if tl.load(flags + head) == 0:
@@ -207,7 +208,7 @@ def attention(
     big_l = tl.zeros((BM,), tl.float32)
     big_o = tl.zeros((BM, BV), tl.float32)
     bad = tl.zeros((16, BV), tl.int32)
-    for start in range(first, last, 128):
+    for start in range(first, last, SEGMENT):
         s = segment_scores(
             pq, k, mask, i, tile, start, queries, keys, width, k_t, m_q, m_k, q_offset, window,
             SCALE, CAUSAL, WINDOW, MASK, EVEN, BM,
@@ -259,12 +260,11 @@ def attention_fold(
 
 @gpu_kernel("attention")
 def _attention(call: KernelCall) -> None:
-    batch, heads, kv_heads, queries, keys, width, values = call.params[:7]
-    scale, causal, q_offset, window, kind = call.params[7:12]
-    strides = call.params[12:]
-    count, segments = batch * heads, ceil_div(keys, SEGMENT)
+    a = call.args
+    heads, queries, keys, width, values = a.heads, a.queries, a.keys, a.width, a.value_width
+    count, segments = a.batch * heads, ceil_div(keys, constants.SEGMENT)
     # the largest tiles whose registers do not spill: a mask takes many of them
-    bm = 32 if queries > 16 and kind == 0 else 16
+    bm = 32 if queries > 16 and a.mask_kind == NO_MASK else 16
     bv = min(64, max(16, power_of_two(values)))
     warps = 16 if (bm, bv) == (16, 32) else 8
     blocks = ceil_div(values, bv)
@@ -272,17 +272,18 @@ def _attention(call: KernelCall) -> None:
     if count * tiles == 0:
         return
     split = segments > 1 and count * tiles < FILL
-    q, k, v, out = (call.f32(i) for i in (0, 1, 2, 4))
-    mask = Ptr(call.slots[3], "i8") if kind == 1 else call.f32(3)
+    q, k, v, out = (call.f32(x) for x in (a.q, a.k, a.v, a.o))
+    mask = Ptr(a.mask, "i8") if a.mask_kind == BOOL_MASK else call.f32(a.mask)
     flags = call.take_scratch(count * 4, "i32")
     n_parts = segments if split else 1
     parts = call.take_scratch(n_parts * count * queries * (2 + values) * 4)
     args: list[Ptr | int] = [
-        q, k, v, mask, out, flags, heads, heads // max(kv_heads, 1), queries, keys, width, values,
-        *strides, q_offset, window, parts,
+        q, k, v, mask, out, flags, heads, heads // max(a.kv_heads, 1), queries, keys, width, values,
+        *a.q_strides, *a.k_strides, *a.v_strides, *a.mask_strides, *a.o_strides, a.q_offset, a.window,
+        parts,
     ]  # fmt: skip
-    shape = {"SCALE": scale, "CAUSAL": bool(causal), "WINDOW": window > 0, "MASK": kind,
-             "EVEN": width % 16 == 0}  # fmt: skip
+    shape = {"SCALE": abi.f32_bits(a.scale), "CAUSAL": bool(a.causal), "WINDOW": a.window > 0,
+             "MASK": a.mask_kind, "EVEN": width % 16 == 0}  # fmt: skip
     call.launch(fill, (ceil_div(count, 128),), [flags, count, 0], B=128)
     call.launch(attention, (tiles, count, n_parts), args, **shape,
                 CAREFUL=False, SPLIT=split, BM=bm, BV=bv, warps=warps, stages=1,
@@ -291,5 +292,5 @@ def _attention(call: KernelCall) -> None:
     call.launch(attention, (tiles, count, n_parts), args, **shape,
                 CAREFUL=True, SPLIT=split, BM=16, BV=bv, warps=8, stages=1, registers=REGISTERS)  # fmt: skip
     call.launch(attention_fold, (tiles, count),
-                [parts, out, heads, count, queries, values, n_parts, *strides[13:16]],
+                [parts, out, heads, count, queries, values, n_parts, *a.o_strides],
                 BM=16, BV=bv)  # fmt: skip

@@ -77,19 +77,17 @@ def _emit_gemm(ctx: Lowering, k: int, n: int, stride_k: int, stride_n: int) -> N
     if ctx.is_weight(1):
         packed = ctx.packed(1, k, n, stride_k, stride_n)
         x = ctx.dense(0)
-        tile, slots, params = ctx.epilogue(m, n)
-        ctx.emit("gemm", [x.slot, packed, y.slot, *slots],
-                 [1, m, n, k, 0, k, 0, 0, n, tile, *params])  # fmt: skip
+        ctx.emit("gemm", a=x.slot, packed=packed, c=y.slot, batch=1, m=m, n=n, k=k, a_batch=0, a_row=k,
+                 b_batch=0, c_batch=0, c_row=n, tile=ctx.epilogue(m, n))  # fmt: skip
         return
     b = ctx.source(1)
     row = _row_stride(x)
     if row is None:
         x = ctx.dense(0)
         row = k
-    tile, slots, params = ctx.epilogue(m, n)
-    ctx.emit("bmm", [x.slot, b.slot, y.slot, *slots],
-             [1, 1, m, n, k, 0, 0, row, x.strides[-1], 0, 0, stride_k, stride_n, 0, 0, n, tile,
-              *params])  # fmt: skip
+    ctx.emit("bmm", a=x.slot, b=b.slot, c=y.slot, batch0=1, batch1=1, m=m, n=n, k=k, a_batch0=0,
+             a_batch1=0, a_row=row, a_k=x.strides[-1], b_batch0=0, b_batch1=0, b_k=stride_k,
+             b_n=stride_n, c_batch0=0, c_batch1=0, c_row=n, tile=ctx.epilogue(m, n))  # fmt: skip
 
 
 def _row_stride(x: View) -> int | None:
@@ -178,10 +176,12 @@ def _matmul_lower(ctx: Lowering) -> None:
         raise ValueError(f"matmul: batch {batch} with {a_dims} and {b_dims} is not supported")
     (b0, b1) = sa[0]
     y = ctx.result()
-    tile, slots, params = ctx.epilogue(b0 * b1 * m, n)
-    ctx.emit("bmm", [a.slot, b.slot, y.slot, *slots],
-             [b0, b1, m, n, k, *sa[1], a.strides[-2], a.strides[-1], *sb[1], b.strides[-2],
-              b.strides[-1], b1 * m * n, m * n, n, tile, *params])  # fmt: skip
+    (a_batch0, a_batch1), (b_batch0, b_batch1) = sa[1], sb[1]
+    ctx.emit("bmm", a=a.slot, b=b.slot, c=y.slot, batch0=b0, batch1=b1, m=m, n=n, k=k,
+             a_batch0=a_batch0, a_batch1=a_batch1, a_row=a.strides[-2], a_k=a.strides[-1],
+             b_batch0=b_batch0, b_batch1=b_batch1, b_k=b.strides[-2], b_n=b.strides[-1],
+             c_batch0=b1 * m * n, c_batch1=m * n, c_row=n,
+             tile=ctx.epilogue(b0 * b1 * m, n))  # fmt: skip
 
 
 def _batch_strides(

@@ -14,24 +14,24 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from ree.kernels import triton_lib
-from ree.kernels.launch import PANEL, KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
-from ree.kernels.numerics import SEGMENT
+from ree.kernels import constants, launch, triton_lib
+from ree.kernels.launch import KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
 from ree.kernels.pointwise_triton import Code, is_wide, tile_args, tile_code
-from ree.kernels.triton_lib import canonical
+from ree.kernels.triton_lib import SEGMENT, canonical, number
 from ree.kernels.triton_source import jit_source
 
 FEW_ROWS = 8  # up to which each lane keeps chains of its own columns
 FILL = 120  # programs that fill a GPU well enough
+PANEL = number(launch.PANEL)
 BK = 16  # k of one dot: a longer float32 dot spills
 
 
 @triton.jit
 def operand_pointers(a, b, r, c, a_row, a_k, b_k, b_n, k, PANELS: tl.constexpr):
-    """Pointers to row r of A and column c of B at k = 0. With PANELS, B lies in panels [k][128]."""
+    """Pointers to row r of A and column c of B at k = 0. With PANELS, B lies in panels [k][PANEL]."""
     pa = a + r.to(tl.int64) * a_row
     if PANELS:
-        pb = b + (c // 128).to(tl.int64) * k * 128 + c % 128
+        pb = b + (c // PANEL).to(tl.int64) * k * PANEL + c % PANEL
     else:
         pb = b + c.to(tl.int64) * b_n
     return pa, pb
@@ -60,7 +60,7 @@ def dots(
         acc = tl.dot(x, y, acc, input_precision="ieee")
         # this form keeps the addition apart; `acc += dot` across segments would merge the chains
         if not ONE:
-            if (at + 16) % 128 == 0:
+            if (at + 16) % SEGMENT == 0:
                 total += acc
                 acc = tl.zeros((BM, BN), tl.float32)
         pa += 16 * a_k
@@ -97,8 +97,8 @@ def gemm_segments(
     pa, pb = operand_pointers(
         a, b, tl.minimum(r, m - 1), tl.minimum(c, n - 1), a_row, a_k, b_k, b_n, k, PANELS
     )
-    start = segment * 128
-    acc = dots(pa, pb, start, tl.minimum(start + 128, k), k, a_k, b_k, True, EVEN, BM, BN)
+    start = segment * SEGMENT
+    acc = dots(pa, pb, start, tl.minimum(start + SEGMENT, k), k, a_k, b_k, True, EVEN, BM, BN)
     at = (segment.to(tl.int64) * m + r[:, None]) * n + c[None, :]
     tl.store(out + at, acc, mask=(r < m)[:, None] & (c < n)[None, :])
 
@@ -115,7 +115,7 @@ def gemv_segments(
         a, b, tl.minimum(r, m - 1), tl.minimum(c, n - 1), a_row, a_k, b_k, b_n, k, PANELS
     )
     acc = tl.zeros((BM, BN), tl.float32)
-    for at in range(segment * 128, tl.minimum(segment * 128 + 128, k), 16):
+    for at in range(segment * SEGMENT, tl.minimum(segment * SEGMENT + SEGMENT, k), 16):
         for i in tl.static_range(16):
             step = tl.cast(at + i, tl.int64)
             if EVEN:
@@ -131,13 +131,13 @@ def gemv_segments(
 
 @triton.jit
 def pack(b, out, k, n, b_k, b_n, BK: tl.constexpr):
-    """B into panels [n / 128][k][128], zeros beyond n."""
+    """B into panels [n / PANEL][k][PANEL], zeros beyond n."""
     panel = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1) * BK + tl.arange(0, BK)[:, None]
-    j = tl.arange(0, 128)[None, :]
-    c = panel * 128 + j
+    j = tl.arange(0, PANEL)[None, :]
+    c = panel * PANEL + j
     x = tl.load(b + i.to(tl.int64) * b_k + c * b_n, mask=(i < k) & (c < n), other=0.0)
-    tl.store(out + (panel * k + i) * 128 + j, x, mask=(i < k) & (j >= 0))
+    tl.store(out + (panel * k + i) * PANEL + j, x, mask=(i < k) & (j >= 0))
 
 
 # {text} is the group's pointwise work on `total`
@@ -203,26 +203,26 @@ def contract(
     batch: tuple[int, int],
     mnk: tuple[int, int, int],
     strides: Sequence[int],
-    tile_params: Sequence[int],
+    operands: tuple[Ptr, Ptr, int],
     panels: bool,
-    right: Ptr | None = None,
 ) -> None:
-    """strides: a_b0, a_b1, a_row, a_k, b_b0, b_b1, b_k, b_n. right: B, if it is not slot 1."""
+    """operands: A, B, and the slot of C. strides: a_b0, a_b1, a_row, a_k, b_b0, b_b1, b_k, b_n. panels: B
+    lies as `pack` leaves it."""
     m, n, k = mnk
-    count, y = batch[0] * batch[1], call.slots[2]
-    slots = call.slots[3:]
+    count, own = batch[0] * batch[1], call.args.tile
+    a, b, y = operands
     total: frozenset[int] = frozenset()
     code, extra, store, wide = Code("", ()), [], True, count * m * n >= 2**31
     if call.tile is not None:
         spec = call.tile
-        total = frozenset(i for i in range(len(spec.sources)) if slots[i] == y)
+        total = frozenset(i for i in range(len(spec.sources)) if own.slots[i] == y)
         code = tile_code(spec, total)
-        extra = tile_args(spec, slots, tile_params, total)
-        store = y not in slots[len(spec.sources) :]
-        wide = wide or is_wide(spec, tile_params, n)
+        extra = tile_args(spec, own, total)
+        store = y not in own.slots[len(spec.sources) :]
+        wide = wide or is_wide(spec, own, n)
     out = Ptr(y, "fp32")
-    sources = [call.f32(0), right or call.f32(1)]
-    segments = ceil_div(k, SEGMENT)
+    sources = [a, b]
+    segments = ceil_div(k, constants.SEGMENT)
     bm, bn, warps = tile_size(m, n, count)
     tiles = ceil_div(m, bm) * ceil_div(n, bn)
     even = k % BK == 0
@@ -267,25 +267,28 @@ def tile_size(m: int, n: int, count: int) -> tuple[int, int, int]:
 
 @gpu_kernel("gemm")
 def _gemm(call: KernelCall) -> None:
-    batch, m, n, k, a_b, a_row, b_b, _, _, _, *rest = call.params
-    contract(call, (1, batch), (m, n, k), [0, a_b, a_row, 1, 0, b_b, PANEL, 1], rest, True)
+    a = call.args
+    contract(call, (1, a.batch), (a.m, a.n, a.k), [0, a.a_batch, a.a_row, 1, 0, a.b_batch, launch.PANEL, 1],
+             (call.f32(a.a), call.f32(a.packed), a.c), True)  # fmt: skip
 
 
 @gpu_kernel("bmm")
 def _bmm(call: KernelCall) -> None:
-    b0, b1, m, n, k, *strides = call.params[:13]
-    contract(call, (b0, b1), (m, n, k), strides, call.params[17:], False)
+    a = call.args
+    strides = [a.a_batch0, a.a_batch1, a.a_row, a.a_k, a.b_batch0, a.b_batch1, a.b_k, a.b_n]
+    contract(call, (a.batch0, a.batch1), (a.m, a.n, a.k), strides,
+             (call.f32(a.a), call.f32(a.b), a.c), False)  # fmt: skip
 
 
 @gpu_kernel("pack")
 def _pack(call: KernelCall) -> None:
-    k, n, stride_k, stride_n, count, _ = call.params
-    if count != 1:
-        raise ValueError(f"pack: expected one matrix, got {count}")
+    a = call.args
+    if a.batch != 1:
+        raise ValueError(f"pack: expected one matrix, got {a.batch}")
     call.launch(
         pack,
-        (ceil_div(n, PANEL), ceil_div(k, 32)),
-        [call.f32(0), call.f32(1), k, n, stride_k, stride_n],
+        (ceil_div(a.n, launch.PANEL), ceil_div(a.k, 32)),
+        [call.f32(a.b), call.f32(a.packed), a.k, a.n, a.stride_k, a.stride_n],
         BK=32,
     )
 

@@ -140,11 +140,11 @@ def _lower(ctx: Lowering) -> None:
 
     # the step of an axis with one position is never taken, and must not cost memory
     stride = tuple(s if d > 1 else 1 for s, d in zip(stride, y.dims[2:], strict=True))
-    tile, slots, params = ctx.epilogue(y.dims[0] * y.dims[1], prod(y.dims[2:]))
-    ctx.emit("convolution", [w.slot, x.slot, y.slot, *slots],
-             [x.dims[0], x.dims[1], *three(x.dims[2:], 1), y.dims[1], *three(y.dims[2:], 1),
-              *three(w.dims[2:], 1), *three(stride, 1), *three(padding, 0), *three(dilation, 1),
-              groups, tile, *params])  # fmt: skip
+    ctx.emit("convolution", w=w.slot, x=x.slot, y=y.slot, images=x.dims[0], channels=x.dims[1],
+             x_size=three(x.dims[2:], 1), y_channels=y.dims[1], y_size=three(y.dims[2:], 1),
+             window=three(w.dims[2:], 1), stride=three(stride, 1), padding=three(padding, 0),
+             dilation=three(dilation, 1), groups=groups,
+             tile=ctx.epilogue(y.dims[0] * y.dims[1], prod(y.dims[2:])))  # fmt: skip
 
 
 # x, w, stride, padding, dilation, groups

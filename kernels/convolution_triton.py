@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import triton
 import triton.language as tl
 
@@ -30,21 +32,21 @@ def windows(
 
 @gpu_kernel("convolution")
 def _convolution(call: KernelCall) -> None:
-    n, c, d, h, w, co, od, oh, ow, kd, kh, kw, *rest = call.params[:21]
-    groups, tile_params = call.params[21], call.params[23:]
-    pixels, channels, m = od * oh * ow, c // groups, co // groups
-    k = channels * kd * kh * kw
-    matrix = Ptr(call.slots[1], "fp32")
-    strides = [0, m * k, k, 1, c * pixels, channels * pixels, pixels, 1]
-    if (kd, kh, kw) != (1, 1, 1) or rest[:6] != [1, 1, 1, 0, 0, 0]:
+    a = call.args
+    n, groups, pixels = a.images, a.groups, prod(a.y_size)
+    channels, m = a.channels // groups, a.y_channels // groups
+    k = channels * prod(a.window)
+    matrix = Ptr(a.x, "fp32")
+    strides = [0, m * k, k, 1, a.channels * pixels, channels * pixels, pixels, 1]
+    if (*a.window, *a.stride, *a.padding) != (1, 1, 1, 1, 1, 1, 0, 0, 0):
         matrix = call.take_scratch(n * groups * k * pixels * 4)
         block = min(power_of_two(pixels), 1024)
         call.launch(
             windows,
             (ceil_div(pixels, block) * k, n * groups),
-            [Ptr(call.slots[1], "i32"), Ptr(matrix.slot, "i32", matrix.offset), channels, k, pixels,
-             d, h, w, oh, ow, kd, kh, kw, *rest],
+            [Ptr(a.x, "i32"), Ptr(matrix.slot, "i32", matrix.offset), channels, k, pixels, *a.x_size,
+             *a.y_size[1:], *a.window, *a.stride, *a.padding, *a.dilation],
             B=block,
         )  # fmt: skip
         strides[4:6] = groups * k * pixels, k * pixels
-    contract(call, (n, groups), (m, pixels, k), strides, tile_params, False, matrix)
+    contract(call, (n, groups), (m, pixels, k), strides, (Ptr(a.w, "fp32"), matrix, a.y), False)

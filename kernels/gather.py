@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import numpy as np
 
@@ -57,8 +58,8 @@ def _embedding_rule(node: Bound) -> IndexRule:
 def _embedding_lower(ctx: Lowering) -> None:
     table, idx, y = ctx.dense(0), ctx.dense(1), ctx.result()
     rows, width = table.dims
-    ctx.emit("gather_rows", [table.slot, idx.slot, y.slot],
-             [ctx.node.inputs[1].numel, width, rows, table.dtype.size])  # fmt: skip
+    ctx.emit("gather_rows", table=table.slot, index=idx.slot, y=y.slot, count=ctx.node.inputs[1].numel,
+             row_elements=width, table_rows=rows, element_bytes=table.dtype.size)  # fmt: skip
 
 
 def _embedding_samples() -> Iterator[Sample]:
@@ -113,14 +114,15 @@ def _index_lower(ctx: Lowering) -> None:
     x, y = ctx.dense(0), ctx.result()
     k = len(ctx.node.inputs) - 1
     head, block = _index_split(ctx.node)
-    slots, params = [x.slot, y.slot], [x.dtype.size, k, len(head), *head]
+    slots, strides = [], []
     for i in range(k):
         v = ctx.source(i + 1)
         pad = len(head) - len(v.dims)
         slots.append(v.slot)
-        params += [0] * pad + [0 if d == 1 else s for d, s in zip(v.dims, v.strides, strict=True)]
-        params += [x.strides[i], x.dims[i]]
-    ctx.emit("index_nd", slots, [*params, int(np.prod(block, dtype=np.int64))])
+        strides += [0] * pad + [0 if d == 1 else s for d, s in zip(v.dims, v.strides, strict=True)]
+    ctx.emit("index_nd", x=x.slot, y=y.slot, index=slots, element_bytes=x.dtype.size, indices=k,
+             rank=len(head), block=prod(block), extents=head, index_strides=strides,
+             x_steps=x.strides[:k], x_sizes=x.dims[:k])  # fmt: skip
 
 
 def _index_samples() -> Iterator[Sample]:
@@ -168,10 +170,9 @@ def _gather_rule(node: Bound) -> IndexRule:
 def _gather_lower(ctx: Lowering) -> None:
     x, idx, y = ctx.dense(0), ctx.dense(1), ctx.result()
     axis = ctx.node.int_attr("dim")
-    outer = int(np.prod(y.dims[:axis], dtype=np.int64))
-    inner = int(np.prod(y.dims[axis + 1 :], dtype=np.int64))
-    ctx.emit("gather_axis", [x.slot, idx.slot, y.slot],
-             [x.dtype.size, outer, x.dims[axis], y.dims[axis], inner])  # fmt: skip
+    ctx.emit("gather_axis", x=x.slot, index=idx.slot, y=y.slot, element_bytes=x.dtype.size,
+             outer=prod(y.dims[:axis]), x_n=x.dims[axis], index_n=y.dims[axis],
+             inner=prod(y.dims[axis + 1 :]))  # fmt: skip
 
 
 def _gather_samples() -> Iterator[Sample]:
@@ -212,7 +213,8 @@ def _full_lower(ctx: Lowering) -> None:
     (x,) = _full_reference((), Bound("full", (), (TensorType(ctx.node.out.dtype, ()),),
                                      ctx.node.attrs))  # fmt: skip
     pattern = int.from_bytes(x.tobytes(), "little", signed=x.dtype.itemsize == 8)
-    ctx.emit("fill", [ctx.result().slot], [ctx.node.out.numel, x.dtype.itemsize, pattern])
+    ctx.emit("fill", y=ctx.result().slot, n=ctx.node.out.numel, element_bytes=x.dtype.itemsize,
+             pattern=pattern)  # fmt: skip
 
 
 def _full_samples() -> Iterator[Sample]:
@@ -239,8 +241,8 @@ def _iota_reference(inputs: Sequence[Array], node: Bound) -> tuple[Array, ...]:
 
 
 def _iota_lower(ctx: Lowering) -> None:
-    params = [ctx.node.int_attr(k) for k in ("n", "start", "step")]
-    ctx.emit("iota", [ctx.result().slot], params)
+    size = {k: ctx.node.int_attr(k) for k in ("n", "start", "step")}
+    ctx.emit("iota", y=ctx.result().slot, **size)
 
 
 def _iota_samples() -> Iterator[Sample]:

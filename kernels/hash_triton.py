@@ -11,11 +11,11 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from ree.kernels.constants import DIGEST_BYTES, LEAF_BYTES
 from ree.kernels.launch import KernelCall, Ptr, ceil_div, gpu_kernel
 from ree.kernels.movement_triton import fill
 from ree.kernels.triton_source import jit_source
 
-LEAF_BYTES = 512
 LANES = 128
 
 
@@ -169,9 +169,9 @@ def _kernel(name: str, params: str, tag: int, blocks: int, setup: str, loads: li
 
 
 hash_leaves = _kernel(
-    "hash_leaves", "data, raw, out, count, nbytes", 0, 8,
+    "hash_leaves", "data, raw, out, count, nbytes", 0, LEAF_BYTES // 64,
     "live = lane < count; whole = nbytes // 4",
-    [f"data_word(data, raw, lane * 128 + block * 16 + {i}, whole, nbytes, inside, TAIL)"
+    [f"data_word(data, raw, lane * {LEAF_BYTES // 4} + block * 16 + {i}, whole, nbytes, inside, TAIL)"
      for i in range(16)],
 )  # fmt: skip
 # a missing right node is zeros
@@ -188,8 +188,8 @@ def _tree(call: KernelCall, slot: int, nbytes: int, digest: Ptr) -> None:
     if count == 0:
         call.launch(fill, (1,), [digest, 8, 0], B=128)
         return
-    level = call.take_scratch(count * 32, "u32") if count > 1 else digest
-    other = call.take_scratch(count * 16 + 32, "u32") if count > 2 else digest
+    level = call.take_scratch(count * DIGEST_BYTES, "u32") if count > 1 else digest
+    other = call.take_scratch((count // 2 + 1) * DIGEST_BYTES, "u32") if count > 2 else digest
     call.launch(
         hash_leaves,
         (ceil_div(count, LANES),),
@@ -206,11 +206,12 @@ def _tree(call: KernelCall, slot: int, nbytes: int, digest: Ptr) -> None:
 
 @gpu_kernel("tree_hash")
 def _tree_hash(call: KernelCall) -> None:
-    _tree(call, call.slots[0], call.params[0], Ptr(call.slots[1], "u32"))
+    a = call.args
+    _tree(call, a.data, a.bytes, Ptr(a.root, "u32"))
 
 
 @gpu_kernel("tree_hash_many")
 def _tree_hash_many(call: KernelCall) -> None:
-    count = call.params[0]
-    for i in range(count):
-        _tree(call, call.slots[i], call.params[1 + i], Ptr(call.slots[count], "u32", 32 * i))
+    a = call.args
+    for i, (slot, nbytes) in enumerate(zip(a.data, a.bytes, strict=True)):
+        _tree(call, slot, nbytes, Ptr(a.roots, "u32", DIGEST_BYTES * i))

@@ -1,7 +1,7 @@
 """GPU kernels by name: how a kernel call of a recipe becomes launches of Triton kernels.
 
-Recipes are the same for CPU and GPU: `gemm`, `softmax`, ... with slots and parameters as the csrc
-kernel of that name documents them. On a GPU the name is looked up here. Nothing of Triton is imported
+Recipes are the same for CPU and GPU: `gemm`, `softmax`, ... with slots and parameters as the signature
+of that name orders them (abi.py). On a GPU the name is looked up here. Nothing of Triton is imported
 until `table()` is called.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from ree.kernels.abi import Value, call, signature
 
 SCRATCH = -2  # pseudo slot: memory for the launches of one call
 ERROR = -3  # pseudo slot: an i32 that a kernel sets to 1 on an index out of range
@@ -63,14 +65,19 @@ class Launch:
 class KernelCall:
     """A call of a recipe, and the launches made for it.
 
-    tile: the group's TileSpec or None. scratch: bytes of scratch memory asked for.
+    tile: the group's TileSpec or None. args: slots and parameters by name. scratch: bytes of scratch
+    memory asked for.
     """
 
+    kernel: str
     slots: Sequence[int]
     params: Sequence[int]
     tile: Any = None
     launches: list[Launch] = field(default_factory=list)
     scratch: int = 0
+
+    def __post_init__(self) -> None:
+        self.args = signature(self.kernel).read(self.slots, self.params)
 
     def launch(
         self,
@@ -93,15 +100,20 @@ class KernelCall:
         if 0 not in first.grid:
             self.launches.append(replace(first, otherwise=tuple(rest)))
 
-    def f32(self, i: int) -> Ptr:
-        """Slot i of the call as float32; a null slot as any valid pointer, which is not read."""
-        return Ptr(self.slots[i] if self.slots[i] >= 0 else self.slots[0], "fp32")
+    def f32(self, slot: int) -> Ptr:
+        """A slot of the call as float32; a null slot as any valid pointer, which is not read."""
+        return Ptr(slot if slot >= 0 else self.slots[0], "fp32")
 
     def take_scratch(self, nbytes: int, dtype: str = "fp32") -> Ptr:
         """Scratch memory of this call."""
         offset = self.scratch
         self.scratch += (nbytes + 255) // 256 * 256
         return Ptr(SCRATCH, dtype, offset)
+
+
+def kernel_call(kernel: str, /, **arguments: Value) -> KernelCall:
+    """A call with its arguments by name."""
+    return KernelCall(*call(kernel, **arguments))
 
 
 def launch(

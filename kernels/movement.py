@@ -301,8 +301,8 @@ def _cat_lower(ctx: Lowering) -> None:
         if t.numel:
             x = ctx.source(i)
             slot = ctx.offset(y.slot, before * y.strides[axis] * t.dtype.size)
-            ctx.emit("strided_copy", [x.slot, slot],
-                     [t.dtype.size, t.rank, *t.dims, *x.strides, *y.strides])  # fmt: skip
+            ctx.emit("strided_copy", x=x.slot, y=slot, element_bytes=t.dtype.size, rank=t.rank,
+                     extents=t.dims, x_strides=x.strides, y_strides=y.strides)  # fmt: skip
         before += t.dims[axis]
 
 

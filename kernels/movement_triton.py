@@ -5,6 +5,8 @@ An index out of range sets the error flag and reads element 0; the run then fail
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import triton
@@ -45,7 +47,7 @@ def _copy_kernel(digits: int) -> Any:
 
 
 def simplify(
-    extents: list[int], xs: list[int], ys: list[int]
+    extents: Sequence[int], xs: Sequence[int], ys: Sequence[int]
 ) -> list[tuple[int, int, int]]:  # fmt: skip
     """Axes (extent, x stride, y stride), outermost first, neighbours merged where both allow."""
     out: list[tuple[int, int, int]] = []
@@ -61,12 +63,10 @@ def simplify(
 
 @gpu_kernel("strided_copy")
 def _strided_copy(call: KernelCall) -> None:
-    size, ndim = call.params[:2]
-    rest = list(call.params[2:])
-    extents, xs, ys = rest[:ndim], rest[ndim : 2 * ndim], rest[2 * ndim : 3 * ndim]
-    if 0 in extents:
+    a = call.args
+    if 0 in a.extents:
         return
-    axes = simplify(extents, xs, ys)
+    axes = simplify(a.extents, a.x_strides, a.y_strides)
     # columns are neighbours in y; rows, if it is another axis, are neighbours in x
     axes.sort(key=lambda a: -a[2])
     column = axes.pop() if axes else (1, 1, 1)
@@ -80,11 +80,11 @@ def _strided_copy(call: KernelCall) -> None:
     for e, x, y in axes:
         programs *= e
         digits += [e, x, y]
-    dtype = INTEGER[size]
+    dtype = INTEGER[a.element_bytes]
     call.launch(
         _copy_kernel(len(axes)),
         (programs,),
-        [Ptr(call.slots[0], dtype), Ptr(call.slots[1], dtype), row[0], column[0], *digits,
+        [Ptr(a.x, dtype), Ptr(a.y, dtype), row[0], column[0], *digits,
          row[1], column[1], row[2], column[2]],
         BR=br, BC=bc,
     )  # fmt: skip
@@ -111,15 +111,15 @@ def gather_rows(table, idx, y, error, n, width, rows, BR: tl.constexpr, BC: tl.c
 
 @gpu_kernel("gather_rows")
 def _gather_rows(call: KernelCall) -> None:
-    n, width, rows, size = call.params
-    dtype = INTEGER[size]
+    a = call.args
+    n, width, dtype = a.count, a.row_elements, INTEGER[a.element_bytes]
     bc = min(power_of_two(width), 512)
     br = max(1, min(power_of_two(n), 512 // bc))
     call.launch(
         gather_rows,
         (ceil_div(n, br), ceil_div(width, bc)),
-        [Ptr(call.slots[0], dtype), Ptr(call.slots[1], "i64"), Ptr(call.slots[2], dtype),
-         Ptr(ERROR, "i32"), n, width, rows],
+        [Ptr(a.table, dtype), Ptr(a.index, "i64"), Ptr(a.y, dtype), Ptr(ERROR, "i32"), n, width,
+         a.table_rows],
         BR=br, BC=bc,
     )  # fmt: skip
 
@@ -135,13 +135,13 @@ def gather_axis(x, idx, y, error, outer, n_x, n_idx, inner, B: tl.constexpr):
 
 @gpu_kernel("gather_axis")
 def _gather_axis(call: KernelCall) -> None:
-    size, outer, n_x, n_idx, inner = call.params
-    dtype = INTEGER[size]
+    a = call.args
+    dtype = INTEGER[a.element_bytes]
     call.launch(
         gather_axis,
-        (ceil_div(outer * n_idx * inner, 1024),),
-        [Ptr(call.slots[0], dtype), Ptr(call.slots[1], "i64"), Ptr(call.slots[2], dtype),
-         Ptr(ERROR, "i32"), outer, n_x, n_idx, inner],
+        (ceil_div(a.outer * a.index_n * a.inner, 1024),),
+        [Ptr(a.x, dtype), Ptr(a.index, "i64"), Ptr(a.y, dtype), Ptr(ERROR, "i32"), a.outer, a.x_n,
+         a.index_n, a.inner],
         B=1024,
     )  # fmt: skip
 
@@ -179,29 +179,23 @@ def _index_kernel(k: int, nd: int) -> Any:
 
 @gpu_kernel("index_nd")
 def _index_nd(call: KernelCall) -> None:
-    size, k, nd = call.params[:3]
-    extents = call.params[3 : 3 + nd]
-    rest = call.params[3 + nd :]
-    block = rest[k * (nd + 2)]
-    args: list[Ptr | int] = [extents[d] for d in range(nd - 1, -1, -1)]
+    a = call.args
+    nd, block, tuples = a.rank, a.block, prod(a.extents)
+    args: list[Ptr | int] = list(reversed(a.extents))
     live = 0
-    for j in range(k):
-        if call.slots[2 + j] < 0:  # reads coordinate 0
+    for j, slot in enumerate(a.index):
+        if slot < 0:  # reads coordinate 0
             continue
-        *strides, step, length = rest[j * (nd + 2) : (j + 1) * (nd + 2)]
-        args += [Ptr(call.slots[2 + j], "i64"), length, step, *strides]
+        strides = a.index_strides[j * nd : (j + 1) * nd]
+        args += [Ptr(slot, "i64"), a.x_sizes[j], a.x_steps[j], *strides]
         live += 1
-    tuples = 1
-    for e in extents:
-        tuples *= e
-    dtype = INTEGER[size]
+    dtype = INTEGER[a.element_bytes]
     bc = min(power_of_two(block), 512)
     br = max(1, min(power_of_two(tuples), 512 // bc))
     call.launch(
         _index_kernel(live, nd),
         (ceil_div(tuples, br), ceil_div(block, bc)),
-        [Ptr(call.slots[0], dtype), Ptr(call.slots[1], dtype), Ptr(ERROR, "i32"), tuples, block,
-         *args],
+        [Ptr(a.x, dtype), Ptr(a.y, dtype), Ptr(ERROR, "i32"), tuples, block, *args],
         BR=br, BC=bc,
     )  # fmt: skip
 
@@ -214,10 +208,11 @@ def fill(y, n, value, B: tl.constexpr):
 
 @gpu_kernel("fill")
 def _fill(call: KernelCall) -> None:
-    n, size, pattern = call.params
-    bits = 8 * size
-    signed = (pattern + (1 << (bits - 1))) % (1 << bits) - (1 << (bits - 1))
-    call.launch(fill, (ceil_div(n, 1024),), [Ptr(call.slots[0], INTEGER[size]), n, signed], B=1024)
+    a = call.args
+    half = 1 << (8 * a.element_bytes - 1)
+    signed = (a.pattern + half) % (2 * half) - half
+    y = Ptr(a.y, INTEGER[a.element_bytes])
+    call.launch(fill, (ceil_div(a.n, 1024),), [y, a.n, signed], B=1024)
 
 
 @triton.jit
@@ -228,8 +223,9 @@ def iota(y, n, start, step, B: tl.constexpr):
 
 @gpu_kernel("iota")
 def _iota(call: KernelCall) -> None:
-    n, start, step = call.params
-    call.launch(iota, (ceil_div(n, 1024),), [Ptr(call.slots[0], "i64"), n, start, step], B=1024)
+    a = call.args
+    y = Ptr(a.y, "i64")
+    call.launch(iota, (ceil_div(a.n, 1024),), [y, a.n, a.start, a.step], B=1024)
 
 
 @triton.jit
@@ -240,5 +236,5 @@ def canonical_copy(x, y, n, B: tl.constexpr):
 
 @gpu_kernel("canonical_copy")
 def _canonical_copy(call: KernelCall) -> None:
-    (n,) = call.params
-    call.launch(canonical_copy, (ceil_div(n, 1024),), [call.f32(0), call.f32(1), n], B=1024)
+    a = call.args
+    call.launch(canonical_copy, (ceil_div(a.n, 1024),), [call.f32(a.x), call.f32(a.y), a.n], B=1024)

@@ -24,7 +24,6 @@ from ree.kernels.opdef import (
 )
 from ree.kernels.rowprogram import Affine, Local, RowBuilder, RowProgram
 from ree.kernels.samples import patterns
-from ree.kernels.scalar import f32_bits
 from ree.kernels.scalar_functions import FUNCTIONS
 from ree.kernels.scalar_numpy import evaluate
 from ree.kernels.schema import ALONG, FLAG, Attr, Kind
@@ -91,7 +90,7 @@ def _softmax_row(node: Bound) -> RowProgram:
 
 def _softmax_lower(ctx: Lowering) -> None:
     rows, n = _rows(ctx.node)
-    ctx.emit("softmax", [ctx.dense(0).slot, ctx.result().slot], [rows, n, n, n])
+    ctx.emit("softmax", x=ctx.dense(0).slot, y=ctx.result().slot, rows=rows, n=n, x_row=n, y_row=n)
 
 
 def _softmax_samples() -> Iterator[Sample]:
@@ -175,15 +174,14 @@ def _norm_row(centre: bool) -> Callable[[Bound], RowProgram]:
 def _norm_lower(kernel: str, options: tuple[str, ...]) -> Callable[[Lowering], None]:
     def lower(ctx: Lowering) -> None:
         rows, n = _rows(ctx.node)
-        slots, operand = [ctx.dense(0).slot], 1
+        x, operand = ctx.dense(0).slot, 1
+        given: dict[str, int | None] = dict.fromkeys(options)
         for option in options:
             if ctx.node.attrs[option]:
-                slots.append(ctx.dense(operand).slot)
+                given[option] = ctx.dense(operand).slot
                 operand += 1
-            else:
-                slots.append(-1)
-        eps = f32_bits(ctx.node.f32_attr("eps"))
-        ctx.emit(kernel, [*slots, ctx.result().slot], [rows, n, n, n, eps])
+        ctx.emit(kernel, x=x, **given, y=ctx.result().slot, rows=rows, n=n, x_row=n, y_row=n,
+                 eps=ctx.node.f32_attr("eps"))  # fmt: skip
 
     return lower
 

@@ -11,11 +11,12 @@ from typing import TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from ree.kernels.constants import CANONICAL_NAN as CANONICAL_NAN
+from ree.kernels.constants import SEGMENT as SEGMENT
+from ree.kernels.constants import SUM_BLOCK as SUM_BLOCK
+from ree.kernels.constants import SUM_LANES as SUM_LANES
+
 CONTRACT = "repops/0"
-SEGMENT = 128  # consecutive k of one contraction chain; keys of one attention segment
-SUM_BLOCK = 1024  # consecutive elements of one block of a sum
-SUM_LANES = 64  # lanes of a block
-CANONICAL_NAN = 0x7FC00000
 
 F32 = npt.NDArray[np.float32]
 

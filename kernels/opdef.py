@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ree.kernels.abi import Tile, Value
 from ree.kernels.index import IndexRule
 from ree.kernels.rowprogram import RowProgram
 from ree.kernels.scalar import Function
@@ -118,12 +119,12 @@ class Lowering(Protocol):
     def packed(self, i: int, k: int, n: int, stride_k: int, stride_n: int) -> int:
         """A slot with source i in the panel layout of `gemm`; weights are packed once, at load."""
 
-    def epilogue(self, rows: int, cols: int) -> tuple[int, list[int], list[int]]:
-        """(tile function address or 0, its slots, its parameters): the pointwise work fused onto
-        the result of a contraction of rows x cols."""
+    def epilogue(self, rows: int, cols: int) -> Tile:
+        """The pointwise work fused onto the result of a contraction of rows x cols, as the argument
+        `tile` of its kernel."""
 
-    def emit(self, kernel: str, slots: Sequence[int], params: Sequence[int]) -> None:
-        """Call a csrc kernel; slot -1 is a null pointer."""
+    def emit(self, kernel: str, /, **arguments: Value) -> None:
+        """Call a kernel with its arguments by name (abi.py); TypeError for a name it does not have."""
 
 
 Infer = Callable[[Sequence[TensorType], Attrs], tuple[TensorType, ...]]

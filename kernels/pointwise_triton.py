@@ -6,11 +6,11 @@ done once. Loads and stores follow the group's operands; every stored float32 ge
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ree.kernels import triton_lib
+from ree.kernels.abi import Tile
 from ree.kernels.casts import SCALAR
 from ree.kernels.launch import (
     KernelCall,
@@ -106,11 +106,10 @@ def _load(i: int, o: Operand, at: str) -> str:
     return f"x{i} = {text}{WIDEN.get(o.dtype, '')}"
 
 
-def tile_args(
-    spec: TileSpec, slots: Sequence[int], params: Sequence[int], total: frozenset[int] = frozenset()
-) -> list[Ptr | int]:
-    """Arguments for `tile_code(...).names`. params: row extents, then strides of each operand."""
-    digits = spec.row_digits
+def tile_args(spec: TileSpec, tile: Tile, total: frozenset[int] = frozenset()) -> list[Ptr | int]:
+    """Arguments for `tile_code(...).names`. Parameters of a tile: row extents, then strides of each
+    operand."""
+    digits, slots, params = spec.row_digits, tile.slots, tile.params
     used = [i for i, _ in enumerate(spec.operands) if i not in total]
     args: list[Ptr | int] = [Ptr(slots[i], POINTER[spec.operands[i].dtype]) for i in used]
     args += [params[d] for d in range(digits - 1, 0, -1)]
@@ -123,9 +122,9 @@ def tile_args(
     return args
 
 
-def is_wide(spec: TileSpec, params: Sequence[int], cols: int) -> bool:
-    """Whether offsets into some operand need 64 bits. params: as `tile_args`."""
-    digits = spec.row_digits
+def is_wide(spec: TileSpec, tile: Tile, cols: int) -> bool:
+    """Whether offsets into some operand need 64 bits."""
+    digits, params = spec.row_digits, tile.params
     extents = [*params[:digits], cols]
     for i in range(len(spec.operands)):
         strides = params[digits + i * (digits + 1) : digits + (i + 1) * (digits + 1)]
@@ -158,11 +157,11 @@ def tile_kernel(code: Code) -> Any:
 
 @gpu_kernel("tile")
 def _tile(call: KernelCall) -> None:
-    _, rows, cols, *params = call.params
+    rows, cols, own = call.args.rows, call.args.columns, call.args.tile
     spec = call.tile
     code = tile_code(spec)
-    kernel, args = tile_kernel(code), tile_args(spec, call.slots, params)
-    wide = is_wide(spec, params, cols)
+    kernel, args = tile_kernel(code), tile_args(spec, own)
+    wide = is_wide(spec, own, cols)
 
     def of(elements: int) -> Launch:
         bc = min(power_of_two(cols), elements)

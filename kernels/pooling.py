@@ -71,11 +71,11 @@ def _pad_lower(ctx: Lowering) -> None:
     if ctx.node.out.numel == 0:
         return
     if tuple(extents) != y.dims:
-        ctx.emit("fill", [y.slot], [ctx.node.out.numel, size, pattern])
+        ctx.emit("fill", y=y.slot, n=ctx.node.out.numel, element_bytes=size, pattern=pattern)
     if 0 not in extents:
-        slots = [ctx.offset(x.slot, source * size), ctx.offset(y.slot, target * size)]
-        ctx.emit("strided_copy", slots,
-                 [size, len(extents), *extents, *x.strides, *y.strides])  # fmt: skip
+        ctx.emit("strided_copy", x=ctx.offset(x.slot, source * size),
+                 y=ctx.offset(y.slot, target * size), element_bytes=size, rank=len(extents),
+                 extents=extents, x_strides=x.strides, y_strides=y.strides)  # fmt: skip
 
 
 def _array(shape: tuple[int, ...], dtype: DType = DType.F32) -> Array:

@@ -69,12 +69,12 @@ def _reference(f: Callable[[F32], Array]) -> Callable[[Sequence[Array], Bound], 
     return reference
 
 
-def _lower(kernel: str, *mode: int) -> Callable[[Lowering], None]:
+def _lower(kernel: str, **mode: bool) -> Callable[[Lowering], None]:
     def lower(ctx: Lowering) -> None:
         x, axis = ctx.dense(0), ctx.node.int_attr("dim")
         outer, n, inner = prod(x.dims[:axis]), x.dims[axis], prod(x.dims[axis + 1 :])
-        ctx.emit(kernel, [x.slot, ctx.result().slot],
-                 [outer, n, inner, n * inner, inner, 1, *mode])  # fmt: skip
+        ctx.emit(kernel, x=x.slot, y=ctx.result().slot, outer=outer, n=n, inner=inner,
+                 x_outer=n * inner, x_n=inner, x_inner=1, **mode)  # fmt: skip
 
     return lower
 
@@ -142,7 +142,7 @@ def _mean_row(node: Bound) -> RowProgram:
 SCHEMA: Schema = {"dim": AXIS, "keepdim": FLAG}
 register(OpDef("sum", 220, Form.SUM, SUM_RULE, _infer(DType.F32), _cost, _samples(True),
                "(ceil(n/64 in a block) + 6 a level) * 2^-24 * sum|x|", _reference(tree_sum),
-               reduce_rule, lower=_lower("sum", 0), schema=SCHEMA))  # fmt: skip
+               reduce_rule, lower=_lower("sum", mean=False), schema=SCHEMA))  # fmt: skip
 register(OpDef("amax", 221, Form.SELECTION, "NaN if any is; -0 < +0", _infer(DType.F32, False), _cost,
                _samples(False), "exact", _reference(_fold(maximum, -np.inf)), reduce_rule,
                lower=_lower("amax"), schema=SCHEMA))  # fmt: skip
@@ -157,4 +157,4 @@ register(OpDef("argmin", 224, Form.SELECTION, "least, NaN before all, -0 = +0, l
                reduce_rule, lower=_lower("argmin"), schema=SCHEMA))  # fmt: skip
 register(OpDef("mean", 340, Form.COMPOSITE, "sum, then one division by n", _infer(DType.F32), _cost,
                _samples(True), "as sum, / n, + 0.5 ulp", _reference(mean), reduce_rule,
-               lower=_lower("sum", 1), row_program=_mean_row, schema=SCHEMA))  # fmt: skip
+               lower=_lower("sum", mean=True), row_program=_mean_row, schema=SCHEMA))  # fmt: skip

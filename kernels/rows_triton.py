@@ -10,9 +10,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ree.kernels import abi, constants
 from ree.kernels.launch import COUNTS, KernelCall, Ptr, ceil_div, gpu_kernel
-from ree.kernels.numerics import SUM_BLOCK
 from ree.kernels.triton_lib import (
+    NAN_BITS,
+    SUM_BLOCK,
+    SUM_LANES,
     canonical,
     exp_,
     f32_bits,
@@ -40,9 +43,9 @@ def term(x, m, KIND: tl.constexpr):
 @triton.jit
 def block_sum(p, m, start, n, step, live, KIND: tl.constexpr, R: tl.constexpr):
     """Sum of elements [start, min(start + 1024, n)) of R rows; p [R, 1] points to the rows."""
-    lane = tl.arange(0, 64)[None, :]
-    lanes = tl.zeros((R, 64), tl.float32)
-    for at in range(start, tl.minimum(start + 1024, n), 64):
+    lane = tl.arange(0, SUM_LANES)[None, :]
+    lanes = tl.zeros((R, SUM_LANES), tl.float32)
+    for at in range(start, tl.minimum(start + SUM_BLOCK, n), SUM_LANES):
         inside = live & (at + lane < n)
         x = tl.load(p + (at + lane) * step, mask=inside, other=0.0)
         lanes += tl.where(inside, term(x, m, KIND), 0.0)
@@ -52,19 +55,19 @@ def block_sum(p, m, start, n, step, live, KIND: tl.constexpr, R: tl.constexpr):
 @triton.jit
 def row_sum(p, m, n, step, live, KIND: tl.constexpr, LEVELS: tl.constexpr, R: tl.constexpr):
     """Sum of R rows of n elements, [R, 1]; LEVELS: 1 for n <= 1024, 2 up to 2^20, 3 beyond."""
-    lane = tl.arange(0, 64)[None, :]
+    lane = tl.arange(0, SUM_LANES)[None, :]
     if LEVELS == 1:
         return block_sum(p, m, 0, n, step, live, KIND, R)
-    third = tl.zeros((R, 64), tl.float32)
-    groups = tl.cdiv(n, 1024 * 1024)
+    third = tl.zeros((R, SUM_LANES), tl.float32)
+    groups = tl.cdiv(n, SUM_BLOCK * SUM_BLOCK)
     for g in range(0, groups):
-        first = g * 1024
-        second = tl.zeros((R, 64), tl.float32)
-        for b in range(first, tl.minimum(first + 1024, tl.cdiv(n, 1024))):
-            part = block_sum(p, m, b * 1024, n, step, live, KIND, R)
-            second = tl.where(lane == b % 64, second + part, second)
+        first = g * SUM_BLOCK
+        second = tl.zeros((R, SUM_LANES), tl.float32)
+        for b in range(first, tl.minimum(first + SUM_BLOCK, tl.cdiv(n, SUM_BLOCK))):
+            part = block_sum(p, m, b * SUM_BLOCK, n, step, live, KIND, R)
+            second = tl.where(lane == b % SUM_LANES, second + part, second)
         whole = lanes_sum(second, R)[:, None]
-        third = tl.where(lane == g % 64, third + whole, third)
+        third = tl.where(lane == g % SUM_LANES, third + whole, third)
     return lanes_sum(third, R)[:, None]
 
 
@@ -105,7 +108,7 @@ def sum_blocks(x, out, rows, n, inner, blocks, R: tl.constexpr):
     block = tl.program_id(1)
     live = row < rows
     p = row_pointers(x, row, rows, n, inner)
-    part = block_sum(p, 0.0, block * 1024, n, inner, live, 0, R)
+    part = block_sum(p, 0.0, block * SUM_BLOCK, n, inner, live, 0, R)
     tl.store(out + row.to(tl.int64) * blocks + block, part, mask=live)
 
 
@@ -135,7 +138,7 @@ def select_rows(x, y, rows, n, inner, LEAST: tl.constexpr, C: tl.constexpr, R: t
             key = tl.where(v != v, 2147483647, ~order_key(v))
         best = tl.maximum(best, tl.max(tl.where(inside, key, -2147483648), axis=1)[:, None])
     if LEAST:
-        out = tl.where(best == 2147483647, f32_bits(0x7FC00000), from_order_key(~best))
+        out = tl.where(best == 2147483647, f32_bits(NAN_BITS), from_order_key(~best))
     else:
         out = from_max_key(best)
     tl.store(y + row, canonical(out), mask=live)
@@ -217,7 +220,7 @@ def norm(
 
 def levels(n: int) -> int:
     """Levels of the sum tree over n elements, as `row_sum` counts them."""
-    return 1 if n <= SUM_BLOCK else 2
+    return 1 if n <= constants.SUM_BLOCK else 2
 
 
 # Few sizes, so that every kernel there can be is compiled and audited ahead; what sticks out is masked.
@@ -238,32 +241,34 @@ def columns_of(n: int) -> int:
 
 @gpu_kernel("sum")
 def _sum(call: KernelCall) -> None:
-    outer, n, inner, _, _, _, mode = call.params
-    rows, x, y = outer * inner, call.f32(0), call.f32(1)
+    a = call.args
+    n, inner, mean = a.n, a.inner, bool(a.mean)
+    rows, x, y = a.outer * inner, call.f32(a.x), call.f32(a.y)
     r = rows_of(rows, n, inner)
     # blocks of their own for long rows that are few, and for long columns: the lanes of two levels of 32
     # rows would spill
-    split = n > SUM_BLOCK and (inner > 1 or (n > 4 * SUM_BLOCK and ceil_div(rows, r) < 256))
+    most = constants.SUM_BLOCK
+    split = n > most and (inner > 1 or (n > 4 * most and ceil_div(rows, r) < 256))
     count = n
-    while split and count > SUM_BLOCK:
-        blocks = ceil_div(count, SUM_BLOCK)
+    while split and count > most:
+        blocks = ceil_div(count, most)
         out = y if blocks == 1 else call.take_scratch(rows * blocks * 4)
         call.launch(sum_blocks, (ceil_div(rows, r), blocks), [x, out, rows, count, inner, blocks],
                     R=r)  # fmt: skip
         x, count, inner = out, blocks, 1
     # a last level over block results; their mean is over n, not over the blocks
     call.launch(sum_rows, (ceil_div(rows, r),), [x, y, rows, count, inner],
-                MEAN=bool(mode) and not split, LEVELS=levels(count), R=r)  # fmt: skip
-    if mode and split:
+                MEAN=mean and not split, LEVELS=levels(count), R=r)  # fmt: skip
+    if mean and split:
         call.launch(mean_of, (ceil_div(rows, 128),), [y, n, rows], R=128)
 
 
 def _select(call: KernelCall, least: bool) -> None:
-    outer, n, inner = call.params[:3]
-    rows = outer * inner
-    r, c = _select_shape(n, inner)
-    call.launch(select_rows, (ceil_div(rows, r),), [call.f32(0), call.f32(1), rows, n, inner],
-                LEAST=least, C=c, R=r)  # fmt: skip
+    a = call.args
+    rows = a.outer * a.inner
+    r, c = _select_shape(a.n, a.inner)
+    call.launch(select_rows, (ceil_div(rows, r),),
+                [call.f32(a.x), call.f32(a.y), rows, a.n, a.inner], LEAST=least, C=c, R=r)  # fmt: skip
 
 
 def _select_shape(n: int, inner: int) -> tuple[int, int]:
@@ -284,12 +289,11 @@ def _amin(call: KernelCall) -> None:
 
 
 def _arg(call: KernelCall, least: bool) -> None:
-    outer, n, inner = call.params[:3]
-    rows = outer * inner
-    r, c = _select_shape(n, inner)
+    a = call.args
+    rows = a.outer * a.inner
+    r, c = _select_shape(a.n, a.inner)
     call.launch(argmax_rows, (ceil_div(rows, r),),
-                [call.f32(0), Ptr(call.slots[1], "i64"), rows, n, inner],
-                LEAST=least, C=c, R=r)  # fmt: skip
+                [call.f32(a.x), Ptr(a.y, "i64"), rows, a.n, a.inner], LEAST=least, C=c, R=r)  # fmt: skip
 
 
 @gpu_kernel("argmax")
@@ -304,30 +308,30 @@ def _argmin(call: KernelCall) -> None:
 
 @gpu_kernel("softmax")
 def _softmax(call: KernelCall) -> None:
-    rows, n, sx, sy = call.params
-    r = rows_of(rows, n)
-    call.launch(softmax, (ceil_div(rows, r),), [call.f32(0), call.f32(1), rows, n, sx, sy],
-                LEVELS=levels(n), C=columns_of(n), R=r)  # fmt: skip
+    a = call.args
+    r = rows_of(a.rows, a.n)
+    call.launch(softmax, (ceil_div(a.rows, r),),
+                [call.f32(a.x), call.f32(a.y), a.rows, a.n, a.x_row, a.y_row],
+                LEVELS=levels(a.n), C=columns_of(a.n), R=r)  # fmt: skip
 
 
-def _norm(call: KernelCall, w: int, b: int, centre: bool) -> None:
-    rows, n, sx, sy, eps = call.params
-    r = rows_of(rows, n)
-    weight, bias = call.slots[w] >= 0, b >= 0 and call.slots[b] >= 0
+def _norm(call: KernelCall, bias: int, centre: bool) -> None:
+    a = call.args
+    r = rows_of(a.rows, a.n)
     call.launch(
         norm,
-        (ceil_div(rows, r),),
-        [call.f32(0), call.f32(w), call.f32(max(b, 0)), call.f32(-1), rows, n, sx, sy],
-        EPS=eps, CENTRE=centre, WEIGHT=weight, BIAS=bias,
-        LEVELS=levels(n), C=columns_of(n), R=r,
+        (ceil_div(a.rows, r),),
+        [call.f32(a.x), call.f32(a.weight), call.f32(bias), call.f32(a.y), a.rows, a.n, a.x_row, a.y_row],
+        EPS=abi.f32_bits(a.eps), CENTRE=centre, WEIGHT=a.weight >= 0, BIAS=bias >= 0,
+        LEVELS=levels(a.n), C=columns_of(a.n), R=r,
     )  # fmt: skip
 
 
 @gpu_kernel("layer_norm")
 def _layer_norm(call: KernelCall) -> None:
-    _norm(call, 1, 2, True)
+    _norm(call, call.args.bias, True)
 
 
 @gpu_kernel("rms_norm")
 def _rms_norm(call: KernelCall) -> None:
-    _norm(call, 1, -1, False)
+    _norm(call, -1, False)

@@ -15,16 +15,17 @@ _Tables = dict[tuple[int, ...], str]
 
 def emit_all() -> str:
     """Text of csrc's scalar_generated.inl: every function as `name_`; for each function of one f32
-    also `name_4(v)`, in place on four vectors, and a kernel `unary_name(bufs: x, y; params: n)`."""
+    also `name_4(v)`, in place on four vectors, and a kernel `unary_name` (kernels/abi.py)."""
     tables: _Tables = {}
     code = [emit_function(f, tables) for f in FUNCTIONS.values()]
     unary = [f.name for f in FUNCTIONS.values() if f.params == (F32,) and f.result is F32]
-    parts = ["// Generated from kernels/scalar_functions.py.", "namespace ree::REE_ISA {", ""]
+    parts = ["// Generated from kernels/scalar_functions.py.", "#pragma once"]
+    parts += ['#include "ops/common.inl"', "", "namespace ree::REE_ISA {", ""]
     parts += [_table(name, entries) for entries, name in tables.items()]
     parts += code + [_four(FUNCTIONS[name], tables) for name in unary]
     parts += [_kernel(name) for name in unary]
-    names = " ".join(f"REE_KERNEL(unary_{name})" for name in unary)
-    parts += ["}  // namespace ree::REE_ISA", "", "#undef REE_SCALAR_KERNELS"]
+    names = " ".join(f"REE_KERNEL(unary_{name}, UnaryArgs)" for name in unary)
+    parts += ["}  // namespace ree::REE_ISA", ""]
     parts += [f"#define REE_SCALAR_KERNELS {names}", ""]
     return "\n".join(parts)
 
@@ -95,12 +96,11 @@ def _lookup(node: Expr, args: list[str], tables: _Tables) -> str:
 
 
 def _kernel(name: str) -> str:
-    return f"""static void unary_{name}(Pool& pool, void* const* bufs, const int64_t* params) {{
-  const float* const x = static_cast<const float*>(bufs[0]);
-  float* const y = static_cast<float*>(bufs[1]);
-  const int64_t n = params[0], block = 16384;
-  pool.parallel_for((n + block - 1) / block, [=](int64_t b, int) {{
-    const auto canonical = [](F v) {{ return select(eq(v, v), v, from_bits(set1i(0x7fc00000u))); }};
+    return f"""static void unary_{name}(Pool& pool, const abi::UnaryArgs& p) {{
+  const float* const x = p.x;
+  float* const y = p.y;
+  const int64_t n = p.n, block = 16384;
+  pool.parallel_for(ceil_div(n, block), [=](int64_t b, int) {{
     const int64_t start = b * block, count = n - start < block ? n - start : block;
     const float* const in = x + start;
     float* const out = y + start;

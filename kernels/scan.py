@@ -73,8 +73,8 @@ def _lower(ctx: Lowering) -> None:
     x, y = ctx.dense(0), ctx.result()
     axis = ctx.node.int_attr("dim")
     kernel = "cumsum_f32" if x.dtype is DType.F32 else "cumsum_i64"
-    ctx.emit(kernel, [x.slot, y.slot],
-             [prod(x.dims[:axis]), x.dims[axis], prod(x.dims[axis + 1 :])])  # fmt: skip
+    ctx.emit(kernel, x=x.slot, y=y.slot, outer=prod(x.dims[:axis]), n=x.dims[axis],
+             inner=prod(x.dims[axis + 1 :]))  # fmt: skip
 
 
 def _samples() -> Iterator[Sample]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ree.kernels import constants
 from ree.kernels.launch import COUNTS, KernelCall, Ptr, ceil_div, gpu_kernel
-from ree.kernels.numerics import SEGMENT
-from ree.kernels.triton_lib import canonical
+from ree.kernels.triton_lib import SEGMENT, canonical
 
 LANES = 128  # chains of one program
 
@@ -18,10 +18,10 @@ def scan_segments(x, y, totals, rows, n, inner, segments, B: tl.constexpr):
     lane = (tl.program_id(0) * B + tl.arange(0, B)).to(tl.int64)
     live = lane < rows * segments
     row, segment = lane % rows, lane // rows
-    at = (row // inner) * n * inner + row % inner + segment * 128 * inner
+    at = (row // inner) * n * inner + row % inner + segment * SEGMENT * inner
     s = tl.zeros((B,), y.dtype.element_ty)
-    for k in range(0, 128):
-        inside = live & (segment * 128 + k < n)
+    for k in range(0, SEGMENT):
+        inside = live & (segment * SEGMENT + k < n)
         s = s + tl.load(x + at + k * inner, mask=inside, other=0)
         tl.store(y + at + k * inner, s, mask=inside)
     tl.store(totals + row * segments + segment, s, mask=live)
@@ -45,7 +45,7 @@ def scan_add(y, totals, rows, n, inner, segments, FLOAT: tl.constexpr, B: tl.con
     live = at < rows * n
     k = (at // inner) % n
     row = at // (n * inner) * inner + at % inner
-    before = tl.load(totals + row * segments + k // 128, mask=live, other=0)
+    before = tl.load(totals + row * segments + k // SEGMENT, mask=live, other=0)
     out = before + tl.load(y + at, mask=live, other=0)
     if FLOAT:
         out = canonical(out)
@@ -53,9 +53,10 @@ def scan_add(y, totals, rows, n, inner, segments, FLOAT: tl.constexpr, B: tl.con
 
 
 def _cumsum(call: KernelCall, dtype: str, size: int) -> None:
-    outer, n, inner = call.params
-    rows, segments = outer * inner, ceil_div(n, SEGMENT)
-    x, y = Ptr(call.slots[0], dtype), Ptr(call.slots[1], dtype)
+    a = call.args
+    n, inner = a.n, a.inner
+    rows, segments = a.outer * inner, ceil_div(n, constants.SEGMENT)
+    x, y = Ptr(a.x, dtype), Ptr(a.y, dtype)
     totals = call.take_scratch(rows * segments * size, dtype)
     call.launch(scan_segments, (ceil_div(rows * segments, LANES),),
                 [x, y, totals, rows, n, inner, segments], B=LANES)  # fmt: skip

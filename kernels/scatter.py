@@ -111,12 +111,12 @@ def _lower(add: bool, shared: bool) -> Callable[[Lowering], None]:
     def lower(ctx: Lowering) -> None:
         x, index, src, y = ctx.dense(0), ctx.dense(1), ctx.dense(2), ctx.result()
         axis = ctx.node.int_attr("dim")
-        shape = [prod(x.dims[:axis]), x.dims[axis], prod(x.dims[axis + 1 :]), src.dims[axis]]
         kernel = "scatter"
         if add:
             kernel = "scatter_add_f32" if x.dtype is DType.F32 else "scatter_add_i64"
-        ctx.emit(kernel, [x.slot, index.slot, src.slot, y.slot],
-                 [*shape, int(shared), x.dtype.size])  # fmt: skip
+        ctx.emit(kernel, x=x.slot, index=index.slot, src=src.slot, y=y.slot,
+                 outer=prod(x.dims[:axis]), n=x.dims[axis], inner=prod(x.dims[axis + 1 :]),
+                 updates=src.dims[axis], shared=shared, element_bytes=x.dtype.size)  # fmt: skip
 
     return lower
 

@@ -57,27 +57,26 @@ def scatter_walk(
 
 
 def _scatter(call: KernelCall, dtype: str, add: bool) -> None:
-    outer, n, inner, k, shared, _ = call.params
-    columns = outer * inner
-    index = Ptr(call.slots[1], "i64")
-    total = k if shared else columns * k
+    a = call.args
+    n, columns, shared = a.n, a.outer * a.inner, bool(a.shared)
+    index = Ptr(a.index, "i64")
+    total = a.updates if shared else columns * a.updates
     if columns:
         call.launch(scatter_check, (ceil_div(total, 1024),), [index, Ptr(ERROR, "i32"), n, total],
-                    WRAP=bool(shared), B=1024)  # fmt: skip
+                    WRAP=shared, B=1024)  # fmt: skip
     c = min(power_of_two(columns), 128)
     r = min(power_of_two(n), max(1, 1024 // c))
     call.launch(
         scatter_walk,
         (ceil_div(columns, c) * ceil_div(n, r),),
-        [Ptr(call.slots[0], dtype), index, Ptr(call.slots[2], dtype), Ptr(call.slots[3], dtype),
-         columns, n, inner, k],
-        SHARED=bool(shared), ADD=add, FLOAT=add and dtype == "fp32", R=r, C=c,
+        [Ptr(a.x, dtype), index, Ptr(a.src, dtype), Ptr(a.y, dtype), columns, n, a.inner, a.updates],
+        SHARED=shared, ADD=add, FLOAT=add and dtype == "fp32", R=r, C=c,
     )  # fmt: skip
 
 
 @gpu_kernel("scatter")
 def _put(call: KernelCall) -> None:
-    _scatter(call, INTEGER[call.params[5]], False)
+    _scatter(call, INTEGER[call.args.element_bytes], False)
 
 
 @gpu_kernel("scatter_add_f32")

@@ -49,13 +49,13 @@ def sort_by_rank(
 
 
 def _sort(call: KernelCall, dtype: str) -> None:
-    outer, n, inner, descending = call.params
-    b = 16 if n <= 16 else 64
+    a = call.args
+    b = 16 if a.n <= 16 else 64
     call.launch(
         sort_by_rank,
-        (outer * inner * ceil_div(n, b),),
-        [Ptr(call.slots[0], dtype), Ptr(call.slots[1], dtype), Ptr(call.slots[2], "i64"), n, inner],
-        FLOAT=dtype == "fp32", DESCENDING=bool(descending), B=b, C=b,
+        (a.outer * a.inner * ceil_div(a.n, b),),
+        [Ptr(a.x, dtype), Ptr(a.y, dtype), Ptr(a.indices, "i64"), a.n, a.inner],
+        FLOAT=dtype == "fp32", DESCENDING=bool(a.descending), B=b, C=b,
     )  # fmt: skip
 
 

@@ -66,9 +66,9 @@ def _rule(node: Bound) -> IndexRule:
 def _lower(ctx: Lowering) -> None:
     x, axis = ctx.dense(0), ctx.node.int_attr("dim")
     kernel = "sort_f32" if x.dtype is DType.F32 else "sort_i64"
-    ctx.emit(kernel, [x.slot, ctx.result(0).slot, ctx.result(1).slot],
-             [prod(x.dims[:axis]), x.dims[axis], prod(x.dims[axis + 1 :]),
-              int(bool(ctx.node.attrs["descending"]))])  # fmt: skip
+    ctx.emit(kernel, x=x.slot, y=ctx.result(0).slot, indices=ctx.result(1).slot,
+             outer=prod(x.dims[:axis]), n=x.dims[axis], inner=prod(x.dims[axis + 1 :]),
+             descending=bool(ctx.node.attrs["descending"]))  # fmt: skip
 
 
 def _cost(node: Bound) -> Cost:

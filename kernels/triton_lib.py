@@ -7,16 +7,30 @@ reductions of integers are exact in any order.
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
+from triton import knobs
 
+from ree.kernels import constants
 from ree.kernels.scalar_functions import FUNCTIONS
 from ree.kernels.scalar_triton import function_source
 from ree.kernels.triton_source import jit_source
 
 # mypy sees tl as untyped; the kernels are checked by running them
-SEGMENT: tl.constexpr = tl.constexpr(128)
-NAN_BITS: tl.constexpr = tl.constexpr(0x7FC00000)
+
+
+def number(x: int) -> Any:
+    """A number that kernels may name: a tl.constexpr, or an int where they are interpreted, since an int
+    has no remainder by a tl.constexpr there."""
+    return x if knobs.runtime.interpret else tl.constexpr(x)
+
+
+SEGMENT = number(constants.SEGMENT)
+SUM_BLOCK = number(constants.SUM_BLOCK)
+SUM_LANES = number(constants.SUM_LANES)
+NAN_BITS = number(constants.CANONICAL_NAN)
 
 
 @triton.jit
@@ -108,7 +122,7 @@ def max_key(x):
 @triton.jit
 def from_max_key(key):
     """NaN for the key of NaN."""
-    return tl.where(key == 0x7FFFFFFF, f32_bits(0x7FC00000), from_order_key(key))
+    return tl.where(key == 0x7FFFFFFF, f32_bits(NAN_BITS), from_order_key(key))
 
 
 @triton.jit
@@ -134,8 +148,8 @@ def halves_sum(x, ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def lanes_sum(x, ROWS: tl.constexpr):
-    """[ROWS, 64] lanes folded by halving; [ROWS]."""
-    x = halves_sum(x, ROWS, 64)
+    """[ROWS, SUM_LANES] lanes, of which there are 64, folded by halving; [ROWS]."""
+    x = halves_sum(x, ROWS, SUM_LANES)
     x = halves_sum(x, ROWS, 32)
     x = halves_sum(x, ROWS, 16)
     x = halves_sum(x, ROWS, 8)

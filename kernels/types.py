@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ree.kernels.constants import MAX_RANK as MAX_RANK
+
 
 class DType(enum.Enum):
     """Element type; `code` is its byte in canonical encodings and never changes."""
@@ -293,7 +295,6 @@ def _product(a: Dim, b: Dim) -> Dim:
     return a * b
 
 
-MAX_RANK = 8
 LARGEST = (
     2**31 - 1
 )  # of a dimension, and of integers in attributes unless an operator says otherwise

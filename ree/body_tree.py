@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ree import _core, settings
+from ree.kernels.abi import call
 from ree.kernels.opdef import Array
 from ree.traces.encoding import DIGEST, ZERO
 from ree.traces.merkle import depth, node_hash
@@ -54,7 +55,7 @@ class BodyTree:
         sizes = [min(size, len(self._raw) - (first + i) * size) for i in range(many)]
         out = np.empty((many, DIGEST), np.uint8)
         plan = _core.Plan(settings.isa())
-        plan.add("tree_hash_many", list(range(many + 1)), [many, *sizes])
+        plan.add(*call("tree_hash_many", data=range(many), roots=many, count=many, bytes=sizes))
         plan.run(settings.pool(), [*(start + i * size for i in range(many)), out.ctypes.data])
         row = [x.tobytes() for x in out]
         for _ in range(depth(body_leaves(sizes[-1])), low):  # the last one is of a lower tree

@@ -11,8 +11,11 @@ from ree import _core
 from ree.compiler.division import said
 from ree.compiler.emit.tile import addresses
 from ree.compiler.ir import Graph
-from ree.compiler.recipe import ALIGN, DIGEST, Call, Packing, Recipe
+from ree.compiler.recipe import Call, Packing, Recipe
 from ree.errors import InputError
+from ree.kernels.abi import call as kernel_call
+from ree.kernels.abi import signature
+from ree.kernels.constants import ALIGN, DIGEST_BYTES
 from ree.kernels.opdef import Array
 
 
@@ -32,13 +35,13 @@ class Executable:
         self._weights = list(weights)
         self._consts = [c.array() for c in graph.consts]
         self._arena = aligned(recipe.arena_bytes)
-        self._digests = np.zeros(max(DIGEST * len(recipe.digests), 1), np.uint8)
+        self._digests = np.zeros(max(DIGEST_BYTES * len(recipe.digests), 1), np.uint8)
         self._packed = [self._pack(p, packed) for p in recipe.packings]
         code = addresses(recipe.tiles, isa)
         self._plans = [_core.Plan(isa) for _ in range(2 if recipe.checked else 1)]
         for i, call in enumerate(recipe.calls):
             p = self._plans[-1 if i >= recipe.checked else 0]
-            p.add(call.kernel, list(call.slots), _params(call, code))
+            p.add(call.kernel, call.slots, _params(call, code))
         self._fixed = {
             "weight": [w.ctypes.data for w in self._weights],
             "const": [c.ctypes.data for c in self._consts],
@@ -98,7 +101,10 @@ class Executable:
         if not self.recipe.digests:
             return {}
         raw = self._digests.tobytes()
-        return {v: raw[DIGEST * i : DIGEST * (i + 1)] for i, v in enumerate(self.recipe.digests)}
+        return {
+            v: raw[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)]
+            for i, v in enumerate(self.recipe.digests)
+        }
 
     def _kept(self, outputs: Sequence[Array]) -> dict[int, Array]:
         values = {}
@@ -121,7 +127,8 @@ class Executable:
             w = self._weights[p.source.index]
             out = aligned((p.n + panel - 1) // panel * panel * p.k * 4)
             plan = _core.Plan(self.isa)
-            plan.add("pack", [0, 1], [p.k, p.n, p.stride_k, p.stride_n, 1, 0])
+            plan.add(*kernel_call("pack", b=0, packed=1, k=p.k, n=p.n, stride_k=p.stride_k,
+                                  stride_n=p.stride_n, batch=1, b_batch=0))  # fmt: skip
             from ree.settings import pool
 
             plan.run(pool(), [w.ctypes.data, out.ctypes.data])
@@ -129,11 +136,10 @@ class Executable:
         return cache[key]
 
 
-def _params(call: Call, code: Sequence[int]) -> list[int]:
-    params = list(call.params)
-    if call.tile >= 0:
-        params[call.tile_at] = code[call.tile]
-    return params
+def _params(call: Call, code: Sequence[int]) -> Sequence[int]:
+    if call.tile < 0:
+        return call.params
+    return signature(call.kernel).with_tile(call.params, code[call.tile])
 
 
 def aligned(nbytes: int) -> Array:

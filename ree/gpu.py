@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.ir import Graph
-from ree.compiler.recipe import DIGEST, Recipe
+from ree.compiler.recipe import Recipe
 from ree.compiler.torch_types import to_numpy, torch_dtype
 from ree.errors import EnvironmentError_, InputError
-from ree.kernels.launch import ERROR, PANEL, SCRATCH, KernelCall, Launch, Ptr, table
+from ree.kernels.constants import DIGEST_BYTES
+from ree.kernels.launch import ERROR, PANEL, SCRATCH, KernelCall, Launch, Ptr, kernel_call, table
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
 
@@ -144,7 +145,7 @@ class GpuExecutable:
             "const": [self._upload(c.array()) for c in self.graph.consts],
             "input": [self._bytes(t.nbytes) for t in self._types["input"]],
             "output": [self._bytes(t.nbytes) for t in self._types["output"]],
-            "digest": [self._bytes(DIGEST * len(self.recipe.digests))],
+            "digest": [self._bytes(DIGEST_BYTES * len(self.recipe.digests))],
         }
         arena = self._bytes(self.recipe.arena_bytes)
         self._buffers["arena"] = [
@@ -154,7 +155,7 @@ class GpuExecutable:
         self._error = self._bytes(4)
         self._error.zero_()
         self._io_digests = self._bytes(
-            DIGEST * (len(self._types["input"]) + len(self._types["output"])) if traced else 0
+            DIGEST_BYTES * (len(self._types["input"]) + len(self._types["output"])) if traced else 0
         )
         self._launches, self._scratch_bytes, checks = schedule(self.recipe)
         first, last = self._io_calls(traced)
@@ -196,7 +197,8 @@ class GpuExecutable:
         if key not in cache:
             out = self._bytes((p.n + PANEL - 1) // PANEL * PANEL * p.k * 4)
             out.zero_()
-            call = KernelCall([0, 1], [p.k, p.n, p.stride_k, p.stride_n, 1, 0])
+            call = kernel_call("pack", b=0, packed=1, k=p.k, n=p.n, stride_k=p.stride_k,
+                               stride_n=p.stride_n, batch=1, b_batch=0)  # fmt: skip
             table()["pack"](call)
             pair = (self._buffers["weight"][p.source.index], out)
             for x in call.launches:
@@ -214,12 +216,13 @@ class GpuExecutable:
         first, last = [], []
         for i, t in enumerate(types):
             if i < n_in and t.dtype is DType.F32 and t.numel:
-                call = KernelCall([base + i, base + i], [t.numel])
+                call = kernel_call("canonical_copy", x=base + i, y=base + i, n=t.numel)
                 table()["canonical_copy"](call)
                 first.append(call)
         if traced:
-            call = KernelCall([*range(base, base + len(types) + 1)],
-                              [len(types), *(t.nbytes for t in types)])  # fmt: skip
+            n = len(types)
+            call = kernel_call("tree_hash_many", data=range(base, base + n), roots=base + n, count=n,
+                               bytes=[t.nbytes for t in types])  # fmt: skip
             table()["tree_hash_many"](call)
             last.append(call)
         return first, last
@@ -259,9 +262,14 @@ class GpuExecutable:
         outputs = [view(b, t).clone()
                    for b, t in zip(self._buffers["output"], self._types["output"], strict=True)]  # fmt: skip
         raw = bytes(self._buffers["digest"][0].cpu().numpy())
-        digests = {v: raw[DIGEST * i : DIGEST * (i + 1)] for i, v in enumerate(self.recipe.digests)}
+        digests = {
+            v: raw[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)]
+            for i, v in enumerate(self.recipe.digests)
+        }
         raw = bytes(self._io_digests.cpu().numpy())
-        ends = [raw[DIGEST * i : DIGEST * (i + 1)] for i in range(len(raw) // DIGEST)]
+        ends = [
+            raw[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)] for i in range(len(raw) // DIGEST_BYTES)
+        ]
         return outputs, digests, ends, self._kept(outputs)
 
     def _execute(self) -> None:
@@ -303,7 +311,8 @@ def schedule_calls(recipe: Recipe) -> list[KernelCall]:
     """The recipe's calls with the launches made for each."""
     out = []
     for call in recipe.calls:
-        k = KernelCall(call.slots, call.params, recipe.tiles[call.tile] if call.tile >= 0 else None)
+        tile = recipe.tiles[call.tile] if call.tile >= 0 else None
+        k = KernelCall(call.kernel, call.slots, call.params, tile)
         table()[call.kernel](k)
         out.append(k)
     return out

@@ -21,6 +21,7 @@ from ree.compiler.torch_types import dtype_of, to_numpy, to_torch
 from ree.errors import InputError, public
 from ree.executor import Executable
 from ree.kernels import opdef, registry  # noqa: F401  (operators)
+from ree.kernels.abi import call
 from ree.kernels.canonical import canonical
 from ree.kernels.casts import cast_function, store
 from ree.kernels.opdef import Array
@@ -356,7 +357,7 @@ def fast_body_root(x: Array) -> bytes:
     x = np.ascontiguousarray(x)
     out = np.zeros(32, np.uint8)
     p = _core.Plan(settings.isa())
-    p.add("tree_hash", [0, 1], [x.nbytes])
+    p.add(*call("tree_hash", data=0, root=1, bytes=x.nbytes))
     p.run(settings.pool(), [x.ctypes.data, out.ctypes.data])
     return out.tobytes()
 

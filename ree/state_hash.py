@@ -8,6 +8,7 @@ import numpy as np
 
 from ree import _core, settings
 from ree.compiler.ir import Graph, Kind
+from ree.kernels.abi import call
 from ree.kernels.opdef import Array
 from ree.kernels.types import TensorType
 from ree.traces.encoding import DIGEST
@@ -47,9 +48,8 @@ class StateHasher:
     def _plan(self, indices: Sequence[int]) -> _core.Plan:
         n = len(indices)
         plan = _core.Plan(self._isa)
-        plan.add(
-            "tree_hash_many", list(range(n + 1)), [n, *(self._types[i].nbytes for i in indices)]
-        )
+        plan.add(*call("tree_hash_many", data=range(n), roots=n, count=n,
+                       bytes=[self._types[i].nbytes for i in indices]))  # fmt: skip
         return plan
 
     def __call__(self, state: Sequence[Array]) -> list[bytes]:

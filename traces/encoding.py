@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 
-DIGEST = 32
+from ree.kernels.constants import DIGEST_BYTES
+
+DIGEST = DIGEST_BYTES
 ZERO = bytes(DIGEST)
 
 # First byte of every hashed message. Numbers never change meaning.

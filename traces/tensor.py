@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ree.kernels.constants import LEAF_BYTES as LEAF_BYTES
 from ree.kernels.types import MAX_RANK, DType
 from ree.traces.encoding import TENSOR, digest, sha256, u8, u64
 from ree.traces.merkle import merkle_root
 
-LEAF_BYTES = 512
 Array = npt.NDArray[Any]
 BodyRoot = Callable[[Array], bytes]
 

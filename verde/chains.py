@@ -3,12 +3,13 @@ csrc/ops/derive.inl, the same bits as operation after operation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import ceil
 
 import numpy as np
 
 from ree import _core, settings
+from ree.kernels.abi import call
 from ree.kernels.numerics import SEGMENT, SUM_BLOCK, SUM_LANES, canonical_nan
 from ree.kernels.opdef import Array
 
@@ -22,7 +23,7 @@ def contraction(a: Row, b: Row, n: int) -> Array:
     for start, at in _blocks(n):
         x, y = _f32(a(start, at)), _f32(b(start, at))
         to = out[start + start // SEGMENT :]
-        _run("derive_contraction", [x, y, to, total], [at - start])
+        _run("derive_contraction", {"a": x, "b": y, "out": to, "total": total}, n=at - start)
     return out
 
 
@@ -37,8 +38,9 @@ def lane_sums(x: Row, n: int) -> Array:
         results = np.empty(ceil(m / SUM_BLOCK), np.float32)
         for start, at in _blocks(m):
             place = start + start // SUM_BLOCK * (SUM_LANES - 1)
-            given = [_f32(row(start, at)), to[place:], results[start // SUM_BLOCK :]]
-            _run("derive_sum", given, [at - start])
+            given = {"x": _f32(row(start, at)), "out": to[place:],
+                     "results": results[start // SUM_BLOCK :]}  # fmt: skip
+            _run("derive_sum", given, n=at - start)
         to = to[m + (SUM_LANES - 1) * len(results) :]
         row = _row(results)
     return out
@@ -48,7 +50,8 @@ def extreme(x: Row, n: int, greatest: bool) -> Array:
     """The greatest or the least element so far."""
     out, state = np.empty(n, np.uint32), np.full(1, -np.inf if greatest else np.inf, np.float32)
     for start, at in _blocks(n):
-        _run("derive_extreme", [_f32(x(start, at)), out[start:], state], [at - start, greatest])
+        given = {"x": _f32(x(start, at)), "out": out[start:], "state": state}
+        _run("derive_extreme", given, n=at - start, greatest=greatest)
     return out
 
 
@@ -56,11 +59,8 @@ def argument(x: Row, n: int, greatest: bool) -> Array:
     """The index of the best element so far."""
     out, state = np.empty(n, np.uint64), np.zeros(2, np.int64)
     for start, at in _blocks(n):
-        _run(
-            "derive_argument",
-            [_f32(x(start, at)), out[start:], state],
-            [at - start, greatest, start],
-        )
+        given = {"x": _f32(x(start, at)), "out": out[start:], "state": state}
+        _run("derive_argument", given, n=at - start, greatest=greatest, first=start)
     return out
 
 
@@ -70,8 +70,9 @@ def running_sum(x: Row, n: int, dtype: np.dtype[np.generic]) -> Array:
     out = np.empty(n + ceil(n / SEGMENT), f"u{dtype.itemsize}")
     total = np.zeros(1, dtype)
     for start, at in _blocks(n):
-        given = np.ascontiguousarray(x(start, at), dtype)
-        _run(name, [given, out[start + start // SEGMENT :], total], [at - start])
+        given = {"x": np.ascontiguousarray(x(start, at), dtype),
+                 "out": out[start + start // SEGMENT :], "total": total}  # fmt: skip
+        _run(name, given, n=at - start)
     return out
 
 
@@ -117,7 +118,7 @@ def _f32(x: Array) -> Array:
     return np.ascontiguousarray(x, np.float32)
 
 
-def _run(kernel: str, arrays: list[Array], params: list[int]) -> None:
+def _run(kernel: str, arrays: Mapping[str, Array], **params: int) -> None:
     plan = _core.Plan(settings.isa())
-    plan.add(kernel, list(range(len(arrays))), [int(p) for p in params])
-    plan.run(settings.pool(), [x.ctypes.data for x in arrays])
+    plan.add(*call(kernel, **{name: i for i, name in enumerate(arrays)}, **params))
+    plan.run(settings.pool(), [x.ctypes.data for x in arrays.values()])

@@ -46,14 +46,14 @@ void set_flushing() {  // subnormals are lost in this thread, and in threads bor
 }
 
 void call(const char* kernel, std::vector<const void*> bufs, const Ints& params) {
-  Kernel fn = find_kernel(*g_isa, kernel);
-  if (!fn) {
-    std::fprintf(stderr, "no kernel %s\n", kernel);
+  const KernelEntry* entry = find_kernel(*g_isa, kernel);
+  if (!entry || !entry->fits(bufs.size(), params.data(), params.size())) {
+    std::fprintf(stderr, "no kernel %s with these arguments\n", kernel);
     std::exit(2);
   }
   FloatMode mode;
-  fn(*g_pool, const_cast<void* const*>(reinterpret_cast<const void* const*>(bufs.data())),
-     params.data());
+  entry->fn(*g_pool, const_cast<void* const*>(reinterpret_cast<const void* const*>(bufs.data())),
+            params.data());
 }
 
 // Digests are made by one kernel for all: the portable SHA-256, which the driver checks.
@@ -62,7 +62,7 @@ std::string digest(const void* data, size_t bytes) {
   uint8_t out[32];
   void* bufs[] = {const_cast<void*>(data), out};
   const int64_t params[] = {1, (int64_t)bytes, (int64_t)bytes};
-  find_kernel(*find_isa("portable"), "sha256_many")(one, bufs, params);
+  find_kernel(*find_isa("portable"), "sha256_many")->fn(one, bufs, params);
   std::string text;
   char hex[3];
   for (uint8_t b : out) {
@@ -295,7 +295,7 @@ void run_movement() {
   Floats picked(90 * 210), gathered(60 * 31 * 3);
   call("gather_rows", {x.data(), rows.data(), picked.data()}, {90, 210, 60, 4});
   report("gather_rows", picked);
-  call("index_nd", {x.data(), picked.data(), rows.data()}, {4, 1, 1, 90, 1, 210, 60, 210});
+  call("index_nd", {x.data(), picked.data(), rows.data()}, {4, 1, 1, 210, 90, 1, 210, 60});
   report("index_nd", picked);
   call("gather_axis", {x.data(), at.data(), gathered.data()}, {4, 60, 70, 31, 3});
   report("gather_axis", gathered);

@@ -1,9 +1,11 @@
 // SHA-256 (FIPS 180-4) of W equal-length messages, one per lane, and of one message in scalar code.
 // The compression function is written once for both: V is I (a vector of W messages) or uint32_t.
+#pragma once
 #include <cstdint>
 #include <cstring>
 
-#include "constants.hpp"
+#include "../isa/layer.hpp"
+#include "round_constants.hpp"
 
 namespace ree::REE_ISA::sha {
 using ree::sha::kInit;
@@ -143,12 +145,12 @@ inline void store_be(uint8_t* p, uint32_t v) {
 // before the first digest is written.
 inline void hash_tagged(uint8_t tag, int blocks, const uint8_t* const* src, uint8_t* const* dst,
                         int n) {
-  const uint32_t length = (uint32_t)(64 * blocks + 1) * 8;
+  const uint32_t length = static_cast<uint32_t>(64 * blocks + 1) * 8;
   uint32_t last[W];
   const uint8_t* p[W];
   for (int i = 0; i < W; ++i) {
     p[i] = src[i < n ? i : 0];
-    last[i] = (uint32_t)p[i][64 * blocks - 1] << 24 | 0x800000u;
+    last[i] = static_cast<uint32_t>(p[i][64 * blocks - 1]) << 24 | 0x800000u;
   }
   I s[8], w[16];
   for (int j = 0; j < 8; ++j) s[j] = set1i(kInit[j]);
@@ -170,25 +172,25 @@ inline void hash_tagged(uint8_t tag, int blocks, const uint8_t* const* src, uint
 inline void hash_tagged_one(uint8_t tag, int blocks, const uint8_t* src, uint8_t* dst) {
   uint32_t s[8], w[16];
   std::memcpy(s, kInit, sizeof s);
-  w[0] = (uint32_t)tag << 24 | load_be(src) >> 8;
+  w[0] = static_cast<uint32_t>(tag) << 24 | load_be(src) >> 8;
   for (int j = 1; j < 16; ++j) w[j] = load_be(src + 4 * j - 1);
   compress(s, w);
   for (int b = 1; b < blocks; ++b) {
     for (int j = 0; j < 16; ++j) w[j] = load_be(src + 64 * b + 4 * j - 1);
     compress(s, w);
   }
-  compress_last(s, (uint32_t)src[64 * blocks - 1] << 24 | 0x800000u,
-                (uint32_t)(64 * blocks + 1) * 8);
+  compress_last(s, static_cast<uint32_t>(src[64 * blocks - 1]) << 24 | 0x800000u,
+                static_cast<uint32_t>(64 * blocks + 1) * 8);
   for (int j = 0; j < 8; ++j) store_be(dst + 4 * j, s[j]);
 }
 
 // The last blocks of a message of `length` bytes, to `padded`, zeroed before; returns their number.
 inline int pad_tail(const uint8_t* src, int64_t length, uint8_t* padded) {
-  const int rest = (int)(length % 64), blocks = rest < 56 ? 1 : 2;
-  if (rest) std::memcpy(padded, src + length - rest, (size_t)rest);
+  const int rest = static_cast<int>(length % 64), blocks = rest < 56 ? 1 : 2;
+  if (rest) std::memcpy(padded, src + length - rest, static_cast<size_t>(rest));
   padded[rest] = 0x80;
-  store_be(padded + 64 * blocks - 8, (uint32_t)((uint64_t)length >> 29));
-  store_be(padded + 64 * blocks - 4, (uint32_t)((uint64_t)length << 3));
+  store_be(padded + 64 * blocks - 8, static_cast<uint32_t>(static_cast<uint64_t>(length) >> 29));
+  store_be(padded + 64 * blocks - 4, static_cast<uint32_t>(static_cast<uint64_t>(length) << 3));
   return blocks;
 }
 

@@ -6,7 +6,8 @@
 //   Words next(Words, Words, Words, Words)    words 16 .. 19 after words 0 .. 15
 //   State enter(const uint32_t[8]), State plus(State, State), void leave(State, uint32_t[8])
 //   void four_rounds(State&, Words)           Words: constants plus words
-#include "constants.hpp"
+#include "instructions.hpp"
+#include "round_constants.hpp"
 
 namespace {
 

@@ -1,7 +1,9 @@
 // Hash kernels: Merkle roots of tensor bodies (docs/trace-format.md) and plain SHA-256.
+#pragma once
 #include <algorithm>
 #include <vector>
 
+#include "../ops/common.inl"
 #include "compress.inl"
 #include "instructions.hpp"
 #include "streams.inl"
@@ -9,7 +11,6 @@
 namespace ree::REE_ISA {
 namespace sha {
 
-inline constexpr int64_t kLeaf = 512, kDigest = 32;
 inline constexpr int kFan = 16;         // nodes a piece of a large tree leaves behind: full vectors
 inline constexpr int64_t kPiece = 256;  // leaves (128 KiB) a piece starts from
 inline constexpr int kScalar = 2;       // up to here one message after the other is faster
@@ -37,10 +38,10 @@ class Batch {
     dst_[n_] = dst;
     if (++n_ == W) flush();
   }
-  // a leaf of n < kLeaf bytes, zero-filled
+  // a leaf of n < kLeafBytes bytes, zero-filled
   void add_partial(const uint8_t* src, int64_t n, uint8_t* dst) {
-    std::memcpy(partial_[n_], src, (size_t)n);
-    std::memset(partial_[n_] + n, 0, (size_t)(kLeaf - n));
+    std::memcpy(partial_[n_], src, static_cast<size_t>(n));
+    std::memset(partial_[n_] + n, 0, static_cast<size_t>(kLeafBytes - n));
     add(partial_[n_], dst);
   }
   void flush() {
@@ -49,12 +50,12 @@ class Batch {
   }
 
  private:
-  const ShaInstructions own_ = sha_instructions(REE_STR(REE_ISA));
+  const ShaInstructions own_ = sha_instructions(kIsaName);
   uint8_t tag_;
   int blocks_, n_ = 0;
   const uint8_t* src_[W];
   uint8_t* dst_[W];
-  uint8_t partial_[W][kLeaf];
+  uint8_t partial_[W][kLeafBytes];
 };
 
 // `count` consecutive leaves or nodes of one tree, reduced by `levels` levels to `dst`.
@@ -74,59 +75,59 @@ struct Tree {
   int64_t count;  // leaves, then nodes of the level reached; 0 when done
 };
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Pieces share vectors, so many small trees cost what one large tree does.
 inline void reduce(Piece* first, Piece* last, bool leaves, uint8_t* scratch) {
   int depth = 0;
   for (Piece* p = first; p != last; ++p) {
     p->slot = scratch;
-    scratch += (p->count + 1) / 2 * 2 * kDigest;
+    scratch += (p->count + 1) / 2 * 2 * kDigestBytes;
     depth = std::max(depth, p->levels);
   }
   if (leaves) {
-    Batch batch(0, kLeaf / 64);
+    Batch batch(0, kLeafBytes / 64);
     for (Piece* p = first; p != last; ++p)
       for (int64_t i = 0; i < p->count; ++i) {
-        const int64_t rest = p->bytes - i * kLeaf;
-        uint8_t* dst = p->slot + i * kDigest;
-        if (rest >= kLeaf)
-          batch.add(p->data + i * kLeaf, dst);
+        const int64_t rest = p->bytes - i * kLeafBytes;
+        uint8_t* dst = p->slot + i * kDigestBytes;
+        if (rest >= kLeafBytes)
+          batch.add(p->data + i * kLeafBytes, dst);
         else
-          batch.add_partial(p->data + i * kLeaf, rest, dst);
+          batch.add_partial(p->data + i * kLeafBytes, rest, dst);
       }
     batch.flush();
   } else {
     for (Piece* p = first; p != last; ++p)
-      std::memcpy(p->slot, p->data, (size_t)(p->count * kDigest));
+      std::memcpy(p->slot, p->data, static_cast<size_t>(p->count * kDigestBytes));
   }
   for (int level = 0; level < depth; ++level) {
     Batch batch(1, 1);
     for (Piece* p = first; p != last; ++p) {
       if (level >= p->levels) continue;
-      if (p->count % 2) std::memset(p->slot + p->count * kDigest, 0, kDigest);  // absent
+      if (p->count % 2) std::memset(p->slot + p->count * kDigestBytes, 0, kDigestBytes);  // absent
       p->count = (p->count + 1) / 2;
       for (int64_t i = 0; i < p->count; ++i)
-        batch.add(p->slot + 2 * i * kDigest, p->slot + i * kDigest);
+        batch.add(p->slot + 2 * i * kDigestBytes, p->slot + i * kDigestBytes);
     }
     batch.flush();
   }
-  for (Piece* p = first; p != last; ++p) std::memcpy(p->dst, p->slot, (size_t)(p->count * kDigest));
+  for (Piece* p = first; p != last; ++p)
+    std::memcpy(p->dst, p->slot, static_cast<size_t>(p->count * kDigestBytes));
 }
 
 // Roots of many trees: large ones lose a few levels per pass, small ones are finished in one.
 inline void hash_trees(Pool& pool, std::vector<Tree>& trees) {
   int64_t total = 0;
-  for (Tree& t : trees) total += t.count = ceil_div(t.bytes, kLeaf);
+  for (Tree& t : trees) total += t.count = ceil_div(t.bytes, kLeafBytes);
   int64_t limit = kPiece;  // smaller pieces when there is too little work for every thread
   while (limit > 2 * kFan && total < 2 * limit * pool.threads()) limit /= 2;
   int levels = 0;
-  while ((int64_t)kFan << levels < limit) ++levels;
+  while (static_cast<int64_t>(kFan) << levels < limit) ++levels;
 
   int64_t first_layer = 0;
   for (const Tree& t : trees)
-    if (t.count > limit) first_layer += ceil_div(t.count, (int64_t)1 << levels) * kDigest;
-  uint8_t* const shared = (uint8_t*)pool.shared((size_t)(2 * first_layer));
+    if (t.count > limit)
+      first_layer += ceil_div(t.count, static_cast<int64_t>(1) << levels) * kDigestBytes;
+  uint8_t* const shared = static_cast<uint8_t*>(pool.shared(static_cast<size_t>(2 * first_layer)));
   uint8_t* const layers[2] = {shared, shared + first_layer};
 
   std::vector<Piece> pieces;
@@ -138,7 +139,7 @@ inline void hash_trees(Pool& pool, std::vector<Tree>& trees) {
     int64_t filled = 0;
     const auto put = [&](const Piece& p) {
       if (filled + p.count > limit) {
-        items.push_back((int64_t)pieces.size());
+        items.push_back(static_cast<int64_t>(pieces.size()));
         filled = 0;
       }
       filled += p.count;
@@ -146,13 +147,13 @@ inline void hash_trees(Pool& pool, std::vector<Tree>& trees) {
     };
     for (Tree& t : trees) {
       if (t.count == 0) {
-        if (pass == 0) std::memset(t.out, 0, kDigest);
+        if (pass == 0) std::memset(t.out, 0, kDigestBytes);
         continue;
       }
-      const int64_t unit = pass == 0 ? kLeaf : kDigest;
+      const int64_t unit = pass == 0 ? kLeafBytes : kDigestBytes;
       if (t.count <= limit) {
         int depth = 0;
-        while ((int64_t)1 << depth < t.count) ++depth;
+        while (static_cast<int64_t>(1) << depth < t.count) ++depth;
         put({t.data, t.bytes, t.count, depth, t.out, nullptr});
         t.count = 0;
         continue;
@@ -161,50 +162,52 @@ inline void hash_trees(Pool& pool, std::vector<Tree>& trees) {
       for (int64_t i = 0; i < t.count; i += limit) {
         put({t.data + i * unit, t.bytes - i * unit, std::min(limit, t.count - i), levels, next,
              nullptr});
-        next += kFan * kDigest;
+        next += kFan * kDigestBytes;
       }
       t.data = layer;
-      t.count = ceil_div(t.count, (int64_t)1 << levels);
-      next = layer + t.count * kDigest;
+      t.count = ceil_div(t.count, static_cast<int64_t>(1) << levels);
+      next = layer + t.count * kDigestBytes;
     }
     if (pieces.empty()) return;
-    items.push_back((int64_t)pieces.size());
-    pool.parallel_for((int64_t)items.size() - 1, [&](int64_t i, int thread) {
-      reduce(pieces.data() + items[(size_t)i], pieces.data() + items[(size_t)i + 1], pass == 0,
-             (uint8_t*)pool.scratch(thread, (size_t)(2 * limit * kDigest)));
+    items.push_back(static_cast<int64_t>(pieces.size()));
+    pool.parallel_for(static_cast<int64_t>(items.size()) - 1, [&](int64_t i, int thread) {
+      reduce(pieces.data() + items[static_cast<size_t>(i)],
+             pieces.data() + items[static_cast<size_t>(i) + 1], pass == 0,
+             static_cast<uint8_t*>(
+                 pool.scratch(thread, static_cast<size_t>(2 * limit * kDigestBytes))));
     });
   }
 }
 
 }  // namespace sha
 
-// Root of one tensor body. bufs: data, out (32 bytes). params: bytes.
-static void tree_hash(Pool& pool, void* const* bufs, const int64_t* params) {
-  std::vector<sha::Tree> trees{{(const uint8_t*)bufs[0], params[0], (uint8_t*)bufs[1], 0}};
+// Root of one tensor body.
+static void tree_hash(Pool& pool, const abi::TreeHashArgs& p) {
+  std::vector<sha::Tree> trees{
+      {static_cast<const uint8_t*>(p.data), p.bytes, static_cast<uint8_t*>(p.root), 0}};
   sha::hash_trees(pool, trees);
 }
 
-// Roots of many bodies. bufs: data_0 .. data_{k-1}, out (k x 32 bytes). params: k, bytes_0 ..
-static void tree_hash_many(Pool& pool, void* const* bufs, const int64_t* params) {
-  const int64_t k = params[0];
-  std::vector<sha::Tree> trees((size_t)k);
-  for (int64_t i = 0; i < k; ++i)
-    trees[(size_t)i] = {(const uint8_t*)bufs[i], params[1 + i],
-                        (uint8_t*)bufs[k] + i * sha::kDigest, 0};
+// Roots of many bodies, one after the other.
+static void tree_hash_many(Pool& pool, const abi::TreeHashManyArgs& p) {
+  std::vector<sha::Tree> trees;
+  for (int64_t i = 0; i < p.count; ++i)
+    trees.push_back({static_cast<const uint8_t*>(p.data[i]), p.bytes[i],
+                     static_cast<uint8_t*>(p.roots) + i * kDigestBytes, 0});
   sha::hash_trees(pool, trees);
 }
 
-// Plain SHA-256. bufs: data, out (count x 32 bytes). params: count, bytes of a message, stride.
-static void sha256_many(Pool& pool, void* const* bufs, const int64_t* params) {
-  const int64_t count = params[0], length = params[1], stride = params[2];
-  const ShaInstructions own = sha_instructions(REE_STR(REE_ISA));
-  pool.parallel_for(sha::ceil_div(count, W), [&](int64_t item, int) {
+// Plain SHA-256 of messages of `bytes`, one every `stride`.
+static void sha256_many(Pool& pool, const abi::Sha256ManyArgs& p) {
+  const int64_t length = p.bytes;
+  const ShaInstructions own = sha_instructions(kIsaName);
+  pool.parallel_for(ceil_div(p.count, W), [&](int64_t item, int) {
     const uint8_t* src[W];
     uint8_t* dst[W];
-    const int n = (int)std::min<int64_t>(W, count - item * W);
+    const int n = static_cast<int>(std::min<int64_t>(W, p.count - item * W));
     for (int i = 0; i < n; ++i) {
-      src[i] = (const uint8_t*)bufs[0] + (item * W + i) * stride;
-      dst[i] = (uint8_t*)bufs[1] + (item * W + i) * sha::kDigest;
+      src[i] = static_cast<const uint8_t*>(p.data) + (item * W + i) * p.stride;
+      dst[i] = static_cast<uint8_t*>(p.digests) + (item * W + i) * kDigestBytes;
     }
     if (n <= own.up_to)
       sha::hash_plain_streams(own.compress, src, length, dst, n);
@@ -212,7 +215,5 @@ static void sha256_many(Pool& pool, void* const* bufs, const int64_t* params) {
       sha::hash_plain(src, length, dst, n);
   });
 }
-
-#define REE_HASH_KERNELS REE_KERNEL(tree_hash) REE_KERNEL(tree_hash_many) REE_KERNEL(sha256_many)
 
 }  // namespace ree::REE_ISA

@@ -1,4 +1,8 @@
 // SHA-256 of messages by the processor's instructions, two at a time (instructions.hpp).
+#pragma once
+#include "compress.inl"
+#include "instructions.hpp"
+
 namespace ree::REE_ISA::sha {
 
 // Digests of n messages, two streams at a time; absorb(state, i, streams) hashes messages i and,
@@ -28,7 +32,7 @@ inline void hash_tagged_streams(ShaCompress compress, uint8_t tag, int blocks,
       std::memcpy(ends[j] + 1, p, 63);
       ends[j][64] = p[64 * blocks - 1];
       ends[j][65] = 0x80;
-      store_be(ends[j] + 124, (uint32_t)(64 * blocks + 1) * 8);
+      store_be(ends[j] + 124, static_cast<uint32_t>(64 * blocks + 1) * 8);
     }
     if (blocks == 1) return compress(s, first, 2, streams);
     compress(s, first, 1, streams);

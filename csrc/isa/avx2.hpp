@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "constants.hpp"
+
 #define REE_ISA avx2
 
 namespace ree::avx2 {
@@ -92,7 +94,7 @@ inline F greater(F a, F b) { return _mm256_max_ps(a, b); }  // b < a ? a : b
 // NaN if either is NaN; -0 < +0: the instructions give their second operand when equal, so both
 // orders differ at most in the sign of zero
 inline F with_nan(F a, F b, F r) {
-  return _mm256_blendv_ps(r, from_bits(set1i(0x7fc00000u)), _mm256_cmp_ps(a, b, _CMP_UNORD_Q));
+  return _mm256_blendv_ps(r, from_bits(set1i(kCanonicalNan)), _mm256_cmp_ps(a, b, _CMP_UNORD_Q));
 }
 inline F maximum(F a, F b) {
   return with_nan(a, b, _mm256_and_ps(_mm256_max_ps(a, b), _mm256_max_ps(b, a)));

@@ -10,6 +10,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "constants.hpp"
+
 #define REE_ISA avx512
 
 namespace ree::avx512 {
@@ -98,7 +100,7 @@ inline F greater(F a, F b) { return _mm512_max_ps(a, b); }  // b < a ? a : b
 // NaN if either is NaN; -0 < +0 (vrangeps orders zeros, but prefers a number to a NaN)
 inline F with_nan(F a, F b, F r) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q), r,
-                              from_bits(set1i(0x7fc00000u)));
+                              from_bits(set1i(kCanonicalNan)));
 }
 inline F maximum(F a, F b) { return with_nan(a, b, _mm512_range_ps(a, b, 0x5)); }
 inline F minimum(F a, F b) { return with_nan(a, b, _mm512_range_ps(a, b, 0x4)); }

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "constants.hpp"
+
 #define REE_ISA neon
 
 namespace ree::neon {
@@ -102,7 +104,7 @@ inline bool any(M m) { return vmaxvq_u32(m.v) != 0; }
 inline F lesser(F a, F b) { return select(lt(a, b), a, b); }   // b if unordered or equal
 inline F greater(F a, F b) { return select(lt(b, a), a, b); }  // b if unordered or equal
 // NaN if either is NaN, and -0 < +0, as fmin and fmax have it (fminnm and fmaxnm prefer a number)
-inline F with_nan(F r) { return select(ne(r, r), from_bits(set1i(0x7fc00000u)), r); }
+inline F with_nan(F r) { return select(ne(r, r), from_bits(set1i(kCanonicalNan)), r); }
 inline F maximum(F a, F b) { return with_nan(vmaxq_f32(a, b)); }
 inline F minimum(F a, F b) { return with_nan(vminq_f32(a, b)); }
 // greatest lane; a NaN may hide others, the sign of zero is not defined

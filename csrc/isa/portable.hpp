@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "constants.hpp"
+
 #define REE_ISA portable
 
 namespace ree::portable {
@@ -132,7 +134,7 @@ inline F lesser(F a, F b) { return select(lt(a, b), a, b); }   // b if unordered
 inline F greater(F a, F b) { return select(lt(b, a), a, b); }  // b if unordered or equal
 // NaN if either is NaN; -0 < +0: equal values differ at most in the sign of zero
 inline F with_nan(F a, F b, F r) {
-  return select(or_m(ne(a, a), ne(b, b)), from_bits(set1i(0x7fc00000u)), r);
+  return select(or_m(ne(a, a), ne(b, b)), from_bits(set1i(kCanonicalNan)), r);
 }
 inline F maximum(F a, F b) {
   F same = from_bits(bits(a) & bits(b));

@@ -5,12 +5,11 @@
 // the segments in order and keeps M, l, o of each row; V is packed once per segment and chunk. Keys
 // that no row of a block may see are skipped: their p is +0, which changes no sum and no chain, and
 // an all-masked segment leaves the state as it was.
+#pragma once
 #include "attention_args.inl"
-#include "attention_tiles.inl"
-#include "attention_mask.inl"
 #include "attention_few.inl"
-
-#define REE_ATTENTION_KERNELS REE_KERNEL(attention)
+#include "attention_mask.inl"
+#include "attention_tiles.inl"
 
 namespace ree::REE_ISA {
 namespace attn {
@@ -24,8 +23,9 @@ class Chunk {
 
   static size_t floats(const Args& x, int64_t blocks) {
     int64_t wide = o_stride(x);
-    int64_t block = x.d * kRows + wide * kRows + 4 * kRows;
-    return (size_t)(blocks * block + (3 * (kSegment + kKeys) + 2) * kRows + kSegment * wide);
+    int64_t block = x.width * kRows + wide * kRows + 4 * kRows;
+    return static_cast<size_t>(blocks * block + (3 * (kSegment + kKeys) + 2) * kRows +
+                               kSegment * wide);
   }
 
   void run(float* scratch, int64_t first_row, int64_t end_row) {
@@ -41,13 +41,13 @@ class Chunk {
     for (int64_t r = first_row; r < end_row; r += kRows) {
       Block& k = blocks[n++];
       k.first = r;
-      k.rows = (int)(end_row - r < kRows ? end_row - r : kRows);
-      k.qt = take(x_.d * kRows);
+      k.rows = static_cast<int>(end_row - r < kRows ? end_row - r : kRows);
+      k.qt = take(x_.width * kRows);
       k.o = take(o_stride(x_) * kRows);
       k.m = take(kRows);
       k.l = take(kRows);
-      k.low = (int32_t*)take(kRows);
-      k.high = (int32_t*)take(kRows);
+      k.low = reinterpret_cast<int32_t*>(take(kRows));
+      k.high = reinterpret_cast<int32_t*>(take(kRows));
       start(k);
       low = k.low[0] < low ? k.low[0] : low;
       high = k.high[kRows - 1] > high ? k.high[kRows - 1] : high;
@@ -81,13 +81,13 @@ class Chunk {
       }
     }
     for (int r = 0; r < kRows; r += W) pack_queries(k, r);
-    std::memset(k.o, 0, sizeof(float) * (size_t)(kRows * o_stride(x_)));
+    std::memset(k.o, 0, sizeof(float) * static_cast<size_t>(kRows * o_stride(x_)));
   }
 
   void pack_queries(const Block& k, int r) const {
-    for (int64_t d = 0; d < x_.d; d += W) {
+    for (int64_t d = 0; d < x_.width; d += W) {
       F t[W];
-      int n = (int)clamp64(x_.d - d, W);
+      int n = static_cast<int>(clamp64(x_.width - d, W));
       for (int i = 0; i < W; ++i) t[i] = load_partial(k.row[r + i].q + d, n);
       transpose(t);
       for (int i = 0; i < n; ++i) store(k.qt + (d + i) * kRows + r, t[i]);
@@ -128,7 +128,7 @@ class Chunk {
     auto with_limits = [&](auto apply) {
       if (inside(k, base + j, base + j + count)) return pass(apply);
       pass([&](F x, int i, int v) {
-        I key = set1i((uint32_t)(base + i));
+        I key = set1i(static_cast<uint32_t>(base + i));
         I low = load_ints(k.low + v * W), high = load_ints(k.high + v * W);
         return select(and_m(lei(low, key), lti(key, high)), apply(x, i, v), neg_inf());
       });
@@ -150,7 +150,7 @@ class Chunk {
       });
     }
   }
-  static I load_ints(const int32_t* p) { return bits(load((const float*)p)); }
+  static I load_ints(const int32_t* p) { return bits(load(reinterpret_cast<const float*>(p))); }
 
   // Scores of slots [j0, j1), -inf where invalid, and their maximum per row.
   void scores(const Block& k, const Tile& t, float* s, int64_t base, int j0, int j1,
@@ -163,8 +163,8 @@ class Chunk {
       if (vs.first == vs.end) continue;
       const float* rows[kKeys];
       for (int i = 0; i < kKeys; ++i)
-        rows[i] = keys + (base + j + (i < count ? i : count - 1)) * x_.ks[2];
-      score_tile_for(vs.end - vs.first)(k.qt + vs.first * W, rows, x_.d, x_.scale,
+        rows[i] = keys + (base + j + (i < count ? i : count - 1)) * x_.k_strides[2];
+      score_tile_for(vs.end - vs.first)(k.qt + vs.first * W, rows, x_.width, x_.scale,
                                         s + j * kRows + vs.first * W);
       if (t.mask_form != Tile::kNone || !inside(k, base + j, base + j + count)) {
         mask_scores(k, t, s, base, j, count, vs, m);
@@ -185,7 +185,7 @@ class Chunk {
     for (int v = 0; v < kVecs; ++v) u[v] = shift_of(load(m + v * W));
     auto clear = [&](int from, int to) {
       if (from < to)
-        std::memset(t.s + from * kRows, 0, sizeof(float) * kRows * (size_t)(to - from));
+        std::memset(t.s + from * kRows, 0, sizeof(float) * kRows * static_cast<size_t>(to - from));
     };
     clear(0, j0);
     clear(j1, kSegment);
@@ -218,26 +218,28 @@ class Chunk {
   // V of one segment: packed in column panels [panel][slot][kPanelWidth], zero beyond dv; read in
   // place where few rows would not repay the packing.
   void read_values(Tile& t, int64_t base, float* pack) const {
-    const float* v = x_.values_of(b_, h_) + base * x_.vs[2];
-    if (x_.queries * group_ <= kValueRows && x_.dv % W == 0) {
+    const float* v = x_.values_of(b_, h_) + base * x_.v_strides[2];
+    if (x_.queries * group_ <= kValueRows && x_.value_width % W == 0) {
       t.v = v;
-      t.v_stride = x_.vs[2];
+      t.v_stride = x_.v_strides[2];
       return;
     }
     t.v = pack;
-    int n = (int)(x_.keys - base < kSegment ? x_.keys - base : kSegment);
-    for (int64_t c = 0; c < x_.dv; c += kPanelWidth) {
+    int n = static_cast<int>(x_.keys - base < kSegment ? x_.keys - base : kSegment);
+    for (int64_t c = 0; c < x_.value_width; c += kPanelWidth) {
       int64_t width = o_stride(x_) - c < kPanelWidth ? o_stride(x_) - c : kPanelWidth;
       for (int j = 0; j < n; ++j)
         for (int64_t w = 0; w < width; w += W, pack += W)
-          store(pack, load_partial(v + j * x_.vs[2] + c + w, (int)clamp64(x_.dv - c - w, W)));
+          store(pack, load_partial(v + j * x_.v_strides[2] + c + w,
+                                   static_cast<int>(clamp64(x_.value_width - c - w, W))));
       pack += (kSegment - n) * width;
     }
   }
 
   void step(Block& k, Tile& t, int64_t base, float* pack) const {
     int64_t low = k.low[0] - base, high = k.high[kRows - 1] - base;
-    int j0 = (int)clamp64(low, kSegment), j1 = (int)clamp64(high, kSegment);
+    int j0 = static_cast<int>(clamp64(low, kSegment)),
+        j1 = static_cast<int>(clamp64(high, kSegment));
     if (j0 < j1) read_mask(x_, k, t, base, j0, j1);
     if (j0 >= j1) return;
     float m[kRows];
@@ -258,15 +260,16 @@ class Chunk {
 
   void values(Block& k, const Tile& t, int64_t base, int j0, int j1) const {
     bool have_again = false;
-    for (int64_t c = 0; c < x_.dv; c += kPanelWidth) {
-      int vecs = o_stride(x_) - c < kPanelWidth ? (int)((o_stride(x_) - c) / W) : kValueVecs;
+    for (int64_t c = 0; c < x_.value_width; c += kPanelWidth) {
+      int vecs =
+          o_stride(x_) - c < kPanelWidth ? static_cast<int>((o_stride(x_) - c) / W) : kValueVecs;
       const float* v = t.v_stride ? t.v + c : t.v + c * kSegment;
       int64_t stride = t.v_stride ? t.v_stride : vecs * W;
       for (int r = 0; r < k.rows; r += kValueRows) {
         int rows = k.rows - r < kValueRows ? k.rows - r : kValueRows;
-        int from = (int)clamp64(k.low[r] - base, kSegment), to;
+        int from = static_cast<int>(clamp64(k.low[r] - base, kSegment)), to;
         from = from > j0 ? from : j0;
-        to = (int)clamp64(k.high[r + rows - 1] - base, kSegment);
+        to = static_cast<int>(clamp64(k.high[r + rows - 1] - base, kSegment));
         to = to < j1 ? to : j1;
         if (from >= to) continue;
         float* o = k.o + r * o_stride(x_) + c;
@@ -292,7 +295,7 @@ class Chunk {
 
   void finish(const Block& k) const {
     for (int r = 0; r < k.rows; ++r)
-      finish_row(k.o + r * o_stride(x_), k.l[r], k.row[r].out, x_.dv);
+      finish_row(k.o + r * o_stride(x_), k.l[r], k.row[r].out, x_.value_width);
   }
 
   const Args& x_;
@@ -301,19 +304,18 @@ class Chunk {
 
 }  // namespace attn
 
-// bufs: Q, K, V, MASK or null, O; params: B, H, HK, Tq, Tk, D, DV, scale (f32 bits), causal,
-// q_offset, window (0: none), mask kind (0 none, 1 bool, 2 float32), then strides in elements of
-// q (b, h, t), k (b, h, t), v (b, h, t), mask (b, h, q, k), o (b, h, t); rows are contiguous.
-static void attention(Pool& pool, void* const* bufs, const int64_t* params) {
+// Strides are over (batch, head, position), those of the mask over (batch, head, query, key); rows
+// are contiguous. window 0: none; mask_kind: kNoMask, kBoolMask or kFloatMask.
+static void attention(Pool& pool, const abi::AttentionArgs& p) {
   using namespace attn;
-  const Args x = read_args(bufs, params);
+  const Args x(p);
   int64_t rows = x.queries * x.group(), heads = x.batch * x.kv_heads;
-  int64_t blocks = (rows + kRows - 1) / kRows, per = blocks < kChunkBlocks ? blocks : kChunkBlocks;
-  while (per > 1 && heads * ((blocks + per - 1) / per) < 4 * pool.threads()) --per;
-  int64_t chunks = per ? (blocks + per - 1) / per : 0;
+  int64_t blocks = ceil_div(rows, kRows), per = blocks < kChunkBlocks ? blocks : kChunkBlocks;
+  while (per > 1 && heads * ceil_div(blocks, per) < 4 * pool.threads()) --per;
+  int64_t chunks = per ? ceil_div(blocks, per) : 0;
   if (rows <= kFewRows) {
     pool.parallel_for(rows ? heads : 0, [&](int64_t i, int thread) {
-      float* scratch = (float*)pool.scratch(thread, few_floats(x) * sizeof(float));
+      float* scratch = static_cast<float*>(pool.scratch(thread, few_floats(x) * sizeof(float)));
       few_rows(x, i / x.kv_heads, i % x.kv_heads, 0, rows, scratch);
     });
     return;
@@ -321,7 +323,8 @@ static void attention(Pool& pool, void* const* bufs, const int64_t* params) {
   pool.parallel_for(heads * chunks, [&](int64_t i, int thread) {
     int64_t h = i % heads, c = chunks - 1 - i / heads;  // causal: the longest chunks first
     int64_t first = c * per * kRows, end = first + per * kRows;
-    float* scratch = (float*)pool.scratch(thread, Chunk::floats(x, per) * sizeof(float));
+    float* scratch =
+        static_cast<float*>(pool.scratch(thread, Chunk::floats(x, per) * sizeof(float)));
     Chunk(x, h / x.kv_heads, h % x.kv_heads).run(scratch, first, end < rows ? end : rows);
   });
 }

@@ -1,5 +1,8 @@
 // Attention for a few query rows (decoding): there the keys lie along the vector lanes, since one
 // row cannot fill them. K is transposed in registers; scores are [row][slot]. Same rule, same bits.
+#pragma once
+#include "attention_args.inl"
+#include "attention_tiles.inl"
 
 namespace ree::REE_ISA {
 namespace attn {
@@ -37,9 +40,10 @@ void few_scores(const float* const* q, const float* const* keys, int64_t d_size,
       }
     for (int g = 0; d < d1 && g < 2; ++g) {
       F t[W];
-      for (int i = 0; i < W; ++i) t[i] = load_partial(keys[g * W + i] + d, (int)(d1 - d));
+      for (int i = 0; i < W; ++i)
+        t[i] = load_partial(keys[g * W + i] + d, static_cast<int>(d1 - d));
       transpose(t);
-      for (int i = 0; i < (int)(d1 - d); ++i)
+      for (int i = 0; i < static_cast<int>(d1 - d); ++i)
         for (int r = 0; r < R; ++r) acc[r][g] = fma(set1(q[r][d + i]), t[i], acc[r][g]);
     }
     for (int r = 0; r < R; ++r)
@@ -81,7 +85,7 @@ class Few {
     s_ = scratch;
     p_ = s_ + R * kSegment;
     o_ = p_ + R * kSegment;
-    std::memset(o_, 0, sizeof(float) * (size_t)(R * o_stride(x_)));
+    std::memset(o_, 0, sizeof(float) * static_cast<size_t>(R * o_stride(x_)));
     for (int r = 0; r < R; ++r) {
       row_[r] = args.row(b, h, first + r);
       q_[r] = row_[r].q;
@@ -94,24 +98,27 @@ class Few {
     // both limits ascend with the row
     int64_t low = row_[0].low, high = row_[R - 1].high;
     for (int64_t base = low / kSegment * kSegment; base < high; base += kSegment)
-      step(base, (int)clamp64(low - base, kSegment), (int)clamp64(high - base, kSegment));
-    for (int r = 0; r < R; ++r) finish_row(o_ + r * o_stride(x_), l_[r], row_[r].out, x_.dv);
+      step(base, static_cast<int>(clamp64(low - base, kSegment)),
+           static_cast<int>(clamp64(high - base, kSegment)));
+    for (int r = 0; r < R; ++r)
+      finish_row(o_ + r * o_stride(x_), l_[r], row_[r].out, x_.value_width);
   }
 
  private:
   void step(int64_t base, int j0, int j1) {
     for (int j = j0 & ~(2 * W - 1); j < j1; j += 2 * W) {
       const float* keys[2 * W];
-      for (int i = 0; i < 2 * W; ++i) keys[i] = k_ + clamp64(base + j + i, x_.keys - 1) * x_.ks[2];
-      few_scores<R>(q_, keys, x_.d, x_.scale, s_ + j);
+      for (int i = 0; i < 2 * W; ++i)
+        keys[i] = k_ + clamp64(base + j + i, x_.keys - 1) * x_.k_strides[2];
+      few_scores<R>(q_, keys, x_.width, x_.scale, s_ + j);
     }
     float a[R], b[R];
     for (int r = 0; r < R; ++r) softmax(r, base, a[r], b[r]);
     constexpr int kWide = R == 1 ? 4 : 2;
     int64_t c = 0;
-    for (; c + kWide * W <= x_.dv; c += kWide * W) values<kWide>(base, j0, j1, c, 0, a, b);
-    for (; c + W <= x_.dv; c += W) values<1>(base, j0, j1, c, 0, a, b);
-    if (c < x_.dv) values<1>(base, j0, j1, c, (int)(x_.dv - c), a, b);
+    for (; c + kWide * W <= x_.value_width; c += kWide * W) values<kWide>(base, j0, j1, c, 0, a, b);
+    for (; c + W <= x_.value_width; c += W) values<1>(base, j0, j1, c, 0, a, b);
+    if (c < x_.value_width) values<1>(base, j0, j1, c, static_cast<int>(x_.value_width - c), a, b);
   }
 
   // Masks row r's scores, makes p of them, advances M and l.
@@ -119,7 +126,8 @@ class Few {
     float* s = s_ + r * kSegment;
     float* p = p_ + r * kSegment;
     const Row& row = row_[r];
-    int from = (int)clamp64(row.low - base, kSegment), to = (int)clamp64(row.high - base, kSegment);
+    int from = static_cast<int>(clamp64(row.low - base, kSegment)),
+        to = static_cast<int>(clamp64(row.high - base, kSegment));
     float mask[kSegment];
     if (x_.mask_kind != kNoMask)
       for (int j = from; j < to; ++j) mask[j] = x_.mask_value(row.mask, base + j);
@@ -133,8 +141,10 @@ class Few {
         if (x_.mask_kind == kBoolMask) x = select(eq(load(mask + j), zero()), neg_inf(), x);
         if (x_.mask_kind == kFloatMask) x = add(x, load(mask + j));
         if (j < from || j + W > to) {
-          I slot = addi(bits(load((const float*)lane)), set1i((uint32_t)j));
-          M inside = and_m(lei(set1i((uint32_t)from), slot), lti(slot, set1i((uint32_t)to)));
+          I slot = addi(bits(load(reinterpret_cast<const float*>(lane))),
+                        set1i(static_cast<uint32_t>(j)));
+          M inside = and_m(lei(set1i(static_cast<uint32_t>(from)), slot),
+                           lti(slot, set1i(static_cast<uint32_t>(to))));
           x = select(inside, x, neg_inf());
         }
         top = max_lax(top, x);
@@ -163,15 +173,15 @@ class Few {
 
   template <int C>
   void values(int64_t base, int j0, int j1, int64_t c, int tail, const float* a, const float* b) {
-    const float* v = v_ + (base + j0) * x_.vs[2] + c;
+    const float* v = v_ + (base + j0) * x_.v_strides[2] + c;
     float* o = o_ + c;
-    if (few_values<R, C>(p_ + j0, j1 - j0, v, x_.vs[2], tail, o, o_stride(x_), a, b)) return;
+    if (few_values<R, C>(p_ + j0, j1 - j0, v, x_.v_strides[2], tail, o, o_stride(x_), a, b)) return;
     for (int r = 0; r < R; ++r)
       for (int i = 0; i < C; ++i) {
         F acc = zero();
         for (int j = j0; j < j1; ++j) {
           if (s_[r * kSegment + j] == -__builtin_inff()) continue;
-          const float* at = v + (j - j0) * x_.vs[2] + i * W;
+          const float* at = v + (j - j0) * x_.v_strides[2] + i * W;
           acc = fma(set1(p_[r * kSegment + j]), tail ? load_partial(at, tail) : load(at), acc);
         }
         fold(o + r * o_stride(x_) + i * W, acc, a[r], b[r]);
@@ -187,7 +197,7 @@ class Few {
 };
 
 inline size_t few_floats(const Args& x) {
-  return (size_t)(kFewRows * (2 * kSegment + o_stride(x)));
+  return static_cast<size_t>(kFewRows * (2 * kSegment + o_stride(x)));
 }
 
 inline void few_rows(const Args& x, int64_t b, int64_t h, int64_t first, int64_t rows,

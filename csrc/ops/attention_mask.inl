@@ -1,5 +1,8 @@
 // Blocks of query rows, and their masks: read once per block and segment, transposed where rows
 // differ, as the scores are.
+#pragma once
+#include "attention_args.inl"
+#include "attention_tiles.inl"
 
 namespace ree::REE_ISA {
 namespace attn {
@@ -35,15 +38,15 @@ inline void mask_words(const Block& k, Tile& t, int r, int64_t base, int j0, int
     for (int i = 0; i < W; ++i) {
       const char* at = k.row[r + i].mask + base;
       if (step == 1 && to - from == 4 * W) {
-        words[i] = load((const float*)(at + j));
+        words[i] = load(reinterpret_cast<const float*>(at + j));
         continue;
       }
       alignas(64) uint8_t row[4 * W] = {};
       if (step == 1)
-        std::memcpy(row + (from - j), at + from, (size_t)(to - from));
+        std::memcpy(row + (from - j), at + from, static_cast<size_t>(to - from));
       else
-        for (int n = from; n < to; ++n) row[n - j] = (uint8_t)at[n * step];
-      words[i] = load((const float*)row);
+        for (int n = from; n < to; ++n) row[n - j] = static_cast<uint8_t>(at[n * step]);
+      words[i] = load(reinterpret_cast<const float*>(row));
     }
     transpose(words);
     for (int i = 0; i < W && j + 4 * i < j1; ++i) store(t.mask + (j / 4 + i) * kRows + r, words[i]);
@@ -59,7 +62,7 @@ inline void mask_floats(const Block& k, Tile& t, int r, int64_t base, int j0, in
       float row[W];
       const char* at = k.row[r + i].mask + base + j * step;
       if (step == 4)
-        values[i] = load_partial((const float*)at, n);
+        values[i] = load_partial(reinterpret_cast<const float*>(at), n);
       else {
         for (int e = 0; e < n; ++e) std::memcpy(row + e, at + e * step, 4);
         values[i] = load_partial(row, n);
@@ -75,13 +78,13 @@ inline void read_mask(const Args& x, const Block& k, Tile& t, int64_t base, int&
   t.mask_form = Tile::kNone;
   if (x.mask_kind == kNoMask) return;
   bool is_bool = x.mask_kind == kBoolMask;
-  int64_t size = is_bool ? 1 : 4, step = x.ms[3] * size;
-  bool same = x.ms[2] == 0 && (x.ms[1] == 0 || x.group() == 1);
-  if (!same && x.ms[3] == 1) {
+  int64_t size = is_bool ? 1 : 4, step = x.mask_strides[3] * size;
+  bool same = x.mask_strides[2] == 0 && (x.mask_strides[1] == 0 || x.group() == 1);
+  if (!same && x.mask_strides[3] == 1) {
     same = true;
     for (int r = 1; same && r < k.rows; ++r)
       same = !std::memcmp(k.row[0].mask + (base + j0) * step, k.row[r].mask + (base + j0) * step,
-                          (size_t)((j1 - j0) * step));
+                          static_cast<size_t>((j1 - j0) * step));
   }
   if (!same) {
     t.mask_form = Tile::kPerRow;

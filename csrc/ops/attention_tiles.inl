@@ -1,6 +1,9 @@
 // The inner tiles of attention. Scores are kept transposed, [slot][row], so that every step of the
 // softmax (maximum, exp, the 64-lane sum) works down the slots with one query row per vector lane:
 // no reduction ever crosses lanes, and any vector width gives the same bits.
+#pragma once
+#include "common.inl"
+#include "scalar_generated.inl"  // exp_
 
 namespace ree::REE_ISA {
 namespace attn {

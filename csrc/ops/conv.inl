@@ -1,118 +1,9 @@
 // Convolution. The chain of an output element is that of a contraction whose k runs over (channel,
-// window position); blocks, packing and threads are free, as in gemm.inl. Images are copied first:
-// with their border of +0, the channels of a row next to each other, and columns sorted by their
-// remainder modulo the stride. What one k needs for neighbouring pixels then lies side by side.
-#include <cstring>
-#include <vector>
-
-namespace ree::REE_ISA::contraction {
-
-struct Convolution {
-  int64_t N, C, in[3], CO, out[3], kernel[3], stride[3], pad[3], dilation[3], groups;
-  int64_t CG, M, K, pixels;  // channels of a group in and out, taps, pixels of an output channel
-  int64_t rows[2], width;    // of the copy: planes and rows used, floats of one remainder
-  int64_t row, plane, channel, image;  // floats of the copy
-  std::vector<char> is_row_read[2];    // planes and rows that some window holds
-  struct Remainder {
-    bool is_read;
-    int64_t low, high;  // columns [low, high) hold x[i * stride + remainder - pad]; the rest are +0
-  };
-  std::vector<Remainder> remainders;
-
-  explicit Convolution(const int64_t* p) {
-    int64_t* const at[] = {&N, &C, in, in + 1, in + 2, &CO, out, out + 1, out + 2};
-    for (int64_t* v : at) *v = *p++;
-    for (int64_t* v : {kernel, stride, pad, dilation})
-      for (int i = 0; i < 3; ++i) v[i] = *p++;
-    groups = *p;
-    CG = C / groups;
-    M = CO / groups;
-    K = CG * kernel[0] * kernel[1] * kernel[2];
-    pixels = out[0] * out[1] * out[2];
-    for (int i = 0; i < 2; ++i)
-      rows[i] = (out[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1;
-    width = ceil_div((out[2] - 1) * stride[2] + (kernel[2] - 1) * dilation[2] + 1, stride[2]);
-    hold(C);
-    for (int i = 0; i < 2; ++i)
-      for (int64_t r = 0; r < rows[i]; ++r) is_row_read[i].push_back(is_read(i, r));
-    for (int64_t r = 0; r < stride[2]; ++r) {
-      int64_t low = smaller(ceil_div(pad[2] > r ? pad[2] - r : 0, stride[2]), width);
-      int64_t high = in[2] + pad[2] > r ? ceil_div(in[2] + pad[2] - r, stride[2]) : 0;
-      remainders.push_back({is_read(2, r), low, smaller(high < low ? low : high, width)});
-    }
-  }
-
-  // The copy holds so many channels.
-  void hold(int64_t channels) {
-    channel = width * stride[2];
-    row = channel * channels;
-    plane = row * rows[1];
-    image = plane * rows[0];
-  }
-  bool is_one_by_one() const {
-    for (int i = 0; i < 3; ++i)
-      if (kernel[i] != 1 || stride[i] != 1 || pad[i] != 0) return false;
-    return true;
-  }
-  // Where each tap lies, relative to its pixel.
-  void fill_offsets(int64_t* to) const {
-    for (int64_t c = 0; c < CG; ++c)
-      for (int64_t d = 0; d < kernel[0]; ++d)
-        for (int64_t h = 0; h < kernel[1]; ++h)
-          for (int64_t w = 0; w < kernel[2]; ++w)
-            *to++ = c * channel + d * dilation[0] * plane + h * dilation[1] * row +
-                    w * dilation[2] % stride[2] * width + w * dilation[2] / stride[2];
-  }
-  // Where the first of a row of pixels lies; line counts rows of all planes.
-  int64_t line(int64_t i) const {
-    return i / out[1] * stride[0] * plane + i % out[1] * stride[1] * row;
-  }
-  // Whether some window holds a plane, row or column of remainder `at` modulo the stride.
-  bool is_read(int axis, int64_t at) const {
-    if (stride[axis] == 1) return true;
-    for (int64_t k = 0; k < kernel[axis]; ++k)
-      if ((at - k * dilation[axis]) % stride[axis] == 0) return true;
-    return false;
-  }
-
-  void copy_columns(const float* x, float* to) const {
-    for (int64_t r = 0; r < stride[2]; ++r, to += width) {
-      const auto [is_read, low, high] = remainders[(size_t)r];
-      if (!is_read) continue;
-      for (int64_t i = 0; i < low; ++i) to[i] = 0.0f;
-      const float* from = x + low * stride[2] + r - pad[2];
-      if (stride[2] == 1) {
-        copy_row(from, to + low, high - low);
-      } else if (stride[2] == 2) {
-        for (int64_t i = low; i < high; ++i) to[i] = from[2 * (i - low)];
-      } else {
-        for (int64_t i = low; i < high; ++i, from += stride[2]) to[i] = *from;
-      }
-      for (int64_t i = high; i < width; ++i) to[i] = 0.0f;
-    }
-  }
-  void copy_channel(const float* x, float* to) const { copy_rows(x, to, 0, rows[1]); }
-  // Rows [h0, h1) of each plane.
-  void copy_rows(const float* x, float* to, int64_t h0, int64_t h1) const {
-    for (int64_t d = 0; d < rows[0]; ++d) {
-      if (!is_row_read[0][(size_t)d]) continue;
-      const int64_t xd = d - pad[0];
-      for (int64_t h = h0; h < h1; ++h) {
-        if (!is_row_read[1][(size_t)h]) continue;
-        const int64_t xh = h - pad[1];
-        float* line = to + d * plane + h * row;
-        if (xd < 0 || xd >= in[0] || xh < 0 || xh >= in[1])
-          std::memset(line, 0, 4 * (size_t)channel);
-        else
-          copy_columns(x + (xd * in[1] + xh) * in[2], line);
-      }
-    }
-  }
-};
-
-}  // namespace ree::REE_ISA::contraction
-
+// window position); blocks, packing and threads are free, as in gemm.inl. Images are copied first
+// (conv_image.inl).
+#pragma once
 #include "conv_tiles.inl"
+#include "gemm.inl"
 
 namespace ree::REE_ISA::contraction {
 
@@ -132,7 +23,7 @@ void taps(const float* const* at, const int64_t* offsets, const float* w, int64_
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) s[r][v] = zero();
-    const int64_t end = smaller(start + kSegment, K);
+    const int64_t end = std::min<int64_t>(start + kSegment, K);
     for (int64_t k = start; k < end; ++k) {
       const int64_t o = offsets[k];
       F y[V];
@@ -152,7 +43,7 @@ void taps(const float* const* at, const int64_t* offsets, const float* w, int64_
   }
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v)
-      store_partial(out[v] + r * c_row, canonical(total[r][v]), (int)length[v]);
+      store_partial(out[v] + r * c_row, canonical(total[r][v]), static_cast<int>(length[v]));
 }
 
 // Lines [l0, l1) of R channels; base is the group's copy, w and c the first channel's.
@@ -187,7 +78,7 @@ inline void few_channels(const Convolution& conv, const Contraction& x, const in
   for (int64_t m = 0; m < conv.M; m += 4) {
     const float* w = x.a + (g * conv.M + m) * conv.K;
     float* c = x.c + (row + m) * conv.pixels;
-    switch (smaller(4, conv.M - m)) {
+    switch (std::min<int64_t>(4, conv.M - m)) {
       case 1: lines_of<1>(conv, base, offsets, w, c, l0, l1); break;
       case 2: lines_of<2>(conv, base, offsets, w, c, l0, l1); break;
       case 3: lines_of<3>(conv, base, offsets, w, c, l0, l1); break;
@@ -201,9 +92,9 @@ inline void few_channels(const Convolution& conv, const Contraction& x, const in
 inline void convolve_groups(Pool& pool, Convolution conv, const Contraction& x, const float* images,
                             int64_t in) {
   conv.hold(conv.CG);
-  int64_t* offsets = static_cast<int64_t*>(pool.shared(8 * (size_t)conv.K));
+  int64_t* offsets = static_cast<int64_t*>(pool.shared(8 * static_cast<size_t>(conv.K)));
   conv.fill_offsets(offsets);
-  const size_t bytes = 4 * (size_t)(conv.image + 2 * W);
+  const size_t bytes = 4 * static_cast<size_t>(conv.image + 2 * W);
   pool.parallel_for(conv.N * conv.groups, [&](int64_t e, int thread) {
     float* copy = static_cast<float*>(pool.scratch(thread, bytes));
     for (int64_t c = 0; c < conv.CG; ++c)
@@ -218,12 +109,12 @@ inline void copy_images(Pool& pool, const Convolution& conv, const float* images
                         int64_t count, float* copy) {
   const int64_t channels = count * conv.C, rows = conv.rows[1];
   const int64_t floats = channels * rows * conv.rows[0] * conv.channel;
-  const int64_t parts = smaller(ceil_div(floats, 8192), 8 * pool.threads());
-  const int64_t cuts = smaller(ceil_div(parts, channels), rows);  // of a channel
-  const int64_t share = at_least_one(channels / at_least_one(parts));
+  const int64_t parts = std::min<int64_t>(ceil_div(floats, 8192), 8 * pool.threads());
+  const int64_t cuts = std::min<int64_t>(ceil_div(parts, channels), rows);  // of a channel
+  const int64_t share = std::max<int64_t>(1, channels / std::max<int64_t>(1, parts));
   pool.parallel_for(ceil_div(channels, share) * cuts, [&](int64_t i, int) {
     const int64_t first = i / cuts * share, cut = i % cuts;
-    for (int64_t c = first; c < smaller(first + share, channels); ++c)
+    for (int64_t c = first; c < std::min<int64_t>(first + share, channels); ++c)
       conv.copy_rows(images + c * in, copy + c / conv.C * conv.image + c % conv.C * conv.channel,
                      cut * rows / cuts, (cut + 1) * rows / cuts);
   });
@@ -237,15 +128,17 @@ inline void convolve(Pool& pool, const Convolution& conv, const Contraction& x,
     return convolve_groups(pool, conv, x, images, in);
   // offsets, weights, then the copy of some images, and what a last vector reads beyond: as many
   // images as stay in L2, or more where they have few pixels for weights to be packed for
-  const int64_t fit = at_least_one((int64_t(1) << 18) / at_least_one(conv.image));
-  const int64_t enough = smaller(ceil_div(1024, conv.pixels),
-                                 at_least_one((int64_t(1) << 21) / at_least_one(conv.image)));
-  const int64_t each = smaller(fit > enough ? fit : enough, conv.N);
+  const int64_t fit = std::max<int64_t>(1, (int64_t(1) << 18) / std::max<int64_t>(1, conv.image));
+  const int64_t enough = std::min<int64_t>(
+      ceil_div(1024, conv.pixels),
+      std::max<int64_t>(1, (int64_t(1) << 21) / std::max<int64_t>(1, conv.image)));
+  const int64_t each = std::min<int64_t>(fit > enough ? fit : enough, conv.N);
   const PixelBlock some(conv, x, nullptr, nullptr, 0, 0);
   const int64_t uses = ceil_div(conv.N, each) * blocks_of(some, each * lines, pool.threads());
   const int64_t weights = few ? 0 : packed_floats(conv, uses);
-  char* shared = static_cast<char*>(
-      pool.shared(8 * (size_t)(conv.K + 8) + 4 * (size_t)(weights + each * conv.image + 2 * W)));
+  char* shared =
+      static_cast<char*>(pool.shared(8 * static_cast<size_t>(conv.K + 8) +
+                                     4 * static_cast<size_t>(weights + each * conv.image + 2 * W)));
   int64_t* offsets = reinterpret_cast<int64_t*>(shared);
   float* packed = reinterpret_cast<float*>(shared + (conv.K + 7) / 8 * 64);
   float* copy = packed + weights;
@@ -253,11 +146,12 @@ inline void convolve(Pool& pool, const Convolution& conv, const Contraction& x,
   if (weights)
     pack_batch(pool, x.a, packed, conv.K, conv.M, 1, conv.K, conv.groups, conv.M * conv.K);
   for (int64_t done = 0; done < conv.N; done += each) {
-    const int64_t count = smaller(each, conv.N - done);
+    const int64_t count = std::min<int64_t>(each, conv.N - done);
     copy_images(pool, conv, images + done * conv.C * in, in, count, copy);
     if (few) {
       const int64_t groups = count * conv.groups;
-      const int64_t cuts = at_least_one(smaller(8 * pool.threads() / groups, lines));
+      const int64_t cuts =
+          std::max<int64_t>(1, std::min<int64_t>(8 * pool.threads() / groups, lines));
       pool.parallel_for(groups * cuts, [&](int64_t i, int) {
         const int64_t e = i / cuts, cut = i % cuts;
         const float* base =
@@ -275,32 +169,26 @@ inline void convolve(Pool& pool, const Convolution& conv, const Contraction& x,
 
 namespace ree::REE_ISA {
 
-// bufs W, X, Y, then the tile function's, all contiguous; params N, C, (D, H, W) of x, CO, (D, H,
-// W) of y, window, stride, padding and dilation by axis, groups, tile function or 0, then its own.
-// The tile function's rows are N * CO, its columns the pixels.
-void convolution(Pool& pool, void* const* bufs, const int64_t* p) {
+// w, x and y are contiguous, and have three axes behind the channels. The tile function's rows are
+// images * y_channels, its columns the pixels.
+static void convolution(Pool& pool, const abi::ConvolutionArgs& p) {
   using namespace contraction;
   const Convolution conv(p);
   if (conv.N <= 0 || conv.CO <= 0 || conv.pixels <= 0) return;
-  const float* images = static_cast<const float*>(bufs[1]);
   Contraction x{};
   x.batch1 = conv.groups;
   x.count = conv.N * conv.groups;
   x.M = conv.M, x.N = conv.pixels, x.K = conv.K;
-  x.a = static_cast<const float*>(bufs[0]);
+  x.a = p.w;
   x.a_b1 = conv.M * conv.K, x.a_row = conv.K, x.a_k = 1;
-  x.c = static_cast<float*>(bufs[2]);
+  x.c = p.y;
   x.c_b0 = conv.CO * conv.pixels, x.c_b1 = conv.M * conv.pixels, x.c_row = conv.pixels;
-  x.tile = reinterpret_cast<TileFn>(p[22]);
-  x.tile_bufs = bufs + 3;
-  x.tile_params = p + 23;
-  if (!conv.is_one_by_one()) return convolve(pool, conv, x, images);
-  x.b = images;
+  x.take_tile(p);
+  if (!conv.is_one_by_one()) return convolve(pool, conv, x, p.x);
+  x.b = p.x;
   x.b_b0 = conv.C * conv.pixels, x.b_b1 = conv.CG * conv.pixels;
   x.b_k = conv.pixels, x.b_n = 1;
   contract(pool, x);
 }
 
 }  // namespace ree::REE_ISA
-
-#define REE_CONV_KERNELS REE_KERNEL(convolution)

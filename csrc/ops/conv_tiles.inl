@@ -1,6 +1,11 @@
 // Convolution with more than a few channels out. A tile is kTileRows pixels or fewer by a panel of
 // channels: pixels are read where they lie in the copy of the image, one broadcast each, and
 // weights are packed, a segment of a panel at a time, for all tiles of a block.
+#pragma once
+#include <algorithm>
+
+#include "conv_image.inl"
+#include "gemm_blocks.inl"
 
 namespace ree::REE_ISA::contraction {
 
@@ -118,13 +123,13 @@ struct PixelBlock {
         lines(conv.out[0] * conv.out[1]),
         width(conv.out[2]),
         cuts(ceil_div(width, kTileRows)),
-        H(cuts == 1 ? pieces_of((int)width) : 1) {}
+        H(cuts == 1 ? pieces_of(static_cast<int>(width)) : 1) {}
 
   // Calls fn(image, line of the image, lines) for the parts of lines [l0, l1) in one image each.
   template <class Fn>
   void for_images(int64_t l0, int64_t l1, Fn fn) const {
     for (int64_t l = l0; l < l1;) {
-      const int64_t line = l % lines, n = smaller(lines - line, l1 - l);
+      const int64_t line = l % lines, n = std::min<int64_t>(lines - line, l1 - l);
       fn(l / lines, line, n);
       l += n;
     }
@@ -137,13 +142,13 @@ struct PixelBlock {
   void write(const float* total, float* c, int64_t pixels, int64_t channels) const {
     for (int v = 0; v * W < channels; ++v)
       for (int64_t i = 0; i < pixels; i += W) {
-        const int n = (int)smaller(pixels - i, W);
+        const int n = static_cast<int>(std::min<int64_t>(pixels - i, W));
         F r[W];
         for (int j = 0; j < W; ++j)
           r[j] = j < n ? canonical(load(total + (i + j) * kPanel + v * W)) : zero();
         transpose(r);
         float* to = c + v * W * conv.pixels + i;
-        const int64_t last = smaller(channels - v * W, W);
+        const int64_t last = std::min<int64_t>(channels - v * W, W);
         for (int64_t j = 0; j < last; ++j, to += conv.pixels) store_partial(to, r[j], n);
       }
   }
@@ -152,7 +157,7 @@ struct PixelBlock {
   // packed into `weights`, a segment at a time. parts: as many as there are pieces.
   void run(int64_t m0, int64_t l0, int64_t l1, const float* packed, float* weights, float* totals,
            Piece* parts) const {
-    const int64_t channels = smaller(kPanel, conv.M - m0), pieces = (l1 - l0) * cuts;
+    const int64_t channels = std::min<int64_t>(kPanel, conv.M - m0), pieces = (l1 - l0) * cuts;
     Piece* to = parts;
     for_images(l0, l1, [&](int64_t image, int64_t line, int64_t n) {
       for (int64_t l = line; l < line + n; ++l)
@@ -168,14 +173,14 @@ struct PixelBlock {
     const float* w = x.a + (group * conv.M + m0) * conv.K;
     PixelStep t{};
     for (int64_t k = 0; k == 0 || k < conv.K; k += kSegment) {
-      t.k = smaller(kSegment, conv.K - k);
+      t.k = std::min<int64_t>(kSegment, conv.K - k);
       t.offsets = offsets + k;
       t.is_first = k == 0;
       t.w = packed ? packed + k * kPanel : weights;
       if (!packed) pack_panel(w + k, 1, conv.K, t.k, channels, weights);
       t.total = totals;
       for (int64_t q = 0; q < pieces; q += H) {
-        for (int64_t h = 0; h < H; ++h) t.at[h] = parts[smaller(q + h, pieces - 1)].at;
+        for (int64_t h = 0; h < H; ++h) t.at[h] = parts[std::min<int64_t>(q + h, pieces - 1)].at;
         steps[parts[q].pixels - 1](t);
         t.total += parts[q].pixels * H * kPanel;
       }
@@ -198,7 +203,7 @@ inline int64_t blocks_of(const PixelBlock& some, int64_t lines, int threads) {
   const int64_t columns = ceil_div(some.conv.M, kPanel) * some.conv.groups;
   const int64_t blocks = ceil_div(lines * ceil_div(some.cuts, some.H), kBlockTiles);
   const int64_t wanted = threads > 1 ? ceil_div(8 * threads, columns) : 1;
-  return smaller(blocks > wanted ? blocks : wanted, lines);
+  return std::min<int64_t>(blocks > wanted ? blocks : wanted, lines);
 }
 
 // Floats of all weights as panels, where those of a panel are used more than once.
@@ -214,8 +219,8 @@ inline void convolve_tiles(Pool& pool, const Convolution& conv, const Contractio
   const int64_t lines = count * some.lines, panels = ceil_div(conv.M, kPanel);
   const int64_t blocks = blocks_of(some, lines, pool.threads());
   const int64_t most = ceil_div(lines, blocks), rows = (most + some.H) * some.width;
-  const size_t floats = (size_t)(kSegment * kPanel + rows * kPanel);
-  const size_t bytes = 4 * floats + sizeof(Piece) * (size_t)(most * some.cuts);
+  const size_t floats = static_cast<size_t>(kSegment * kPanel + rows * kPanel);
+  const size_t bytes = 4 * floats + sizeof(Piece) * static_cast<size_t>(most * some.cuts);
   pool.parallel_for(conv.groups * blocks * panels, [&](int64_t i, int thread) {
     const int64_t panel = i % panels, block = i / panels % blocks, group = i / panels / blocks;
     float* scratch = static_cast<float*>(pool.scratch(thread, bytes));

@@ -1,6 +1,7 @@
 // Contraction kernels: `gemm` (packed right-hand side), `bmm` (both sides strided), and `tile`
 // (pointwise code alone). Blocking, packing and threads decide who computes an element and when,
 // never the order inside it: see gemm_micro.inl.
+#pragma once
 #include "gemm_blocks.inl"
 
 namespace ree::REE_ISA::contraction {
@@ -44,7 +45,7 @@ inline void few_rows_task(const Contraction& x, int64_t e, int64_t p0, int64_t p
     run(p0, p1);
   } else {
     const float* b = t.b;
-    int64_t whole = x.b_n == 1 ? smaller(p1, x.N / kPanel) : p0;  // panels read in place
+    int64_t whole = x.b_n == 1 ? std::min<int64_t>(p1, x.N / kPanel) : p0;  // panels read in place
     if (whole > p0) {
       t.b = b + p0 * kPanel;
       t.b_k = x.b_k;
@@ -63,15 +64,16 @@ inline void few_rows_task(const Contraction& x, int64_t e, int64_t p0, int64_t p
 
 inline void contract_few_rows(Pool& pool, const Contraction& x) {
   const int64_t panels = x.panels(), at_once = kFewPanels[x.M];
-  int64_t items = at_least_one(
-      smaller(smaller(worthwhile(x), 8 * pool.threads()) / x.count, ceil_div(panels, at_once)));
+  int64_t items = std::max<int64_t>(
+      1, std::min<int64_t>(std::min<int64_t>(worthwhile(x), 8 * pool.threads()) / x.count,
+                           ceil_div(panels, at_once)));
   int64_t groups = ceil_div(panels, at_once);
-  size_t bytes = 4 * (size_t)(x.K * kPanel + (x.a_k != 1 ? x.M * x.K + 16 : 0));
+  size_t bytes = 4 * static_cast<size_t>(x.K * kPanel + (x.a_k != 1 ? x.M * x.K + 16 : 0));
   pool.parallel_for(x.count * items, [&](int64_t i, int thread) {
     int64_t e = x.first + i / items, g = i % items;
     int64_t p0 = g * groups / items * at_once, p1 = (g + 1) * groups / items * at_once;
     float* scratch = static_cast<float*>(pool.scratch(thread, bytes));
-    few_rows_task(x, e, p0, smaller(p1, panels), scratch);
+    few_rows_task(x, e, p0, std::min<int64_t>(p1, panels), scratch);
   });
 }
 
@@ -84,23 +86,26 @@ inline void contract(Pool& pool, const Contraction& x) {
     return contract_blocks(pool, x, s);  // each element of B is packed once, on the way
   // Row blocks share B: pack it first, a few elements at a time.
   const int64_t size = x.panels() * x.K * kPanel;
-  const int64_t each = one_b ? x.count : at_least_one((int64_t(1) << 20) / at_least_one(size));
+  const int64_t each =
+      one_b ? x.count : std::max<int64_t>(1, (int64_t(1) << 20) / std::max<int64_t>(1, size));
   for (int64_t done = 0; done < x.count; done += each) {
     Contraction part = x;
     part.first = x.first + done;
-    part.count = smaller(each, x.count - done);
+    part.count = std::min<int64_t>(each, x.count - done);
     const int64_t distinct = one_b ? 1 : part.count;
-    float* packed = static_cast<float*>(pool.shared(4 * (size_t)at_least_one(distinct * size)));
+    float* packed = static_cast<float*>(
+        pool.shared(4 * static_cast<size_t>(std::max<int64_t>(1, distinct * size))));
     // Runs are short, and neighbouring panels follow each other: rows of B are then read whole.
     const int64_t run = kSegment, runs = ceil_div(x.K, run), panels = x.panels();
     const int64_t group = 8, groups = ceil_div(panels, group);
     pool.parallel_for(distinct * groups * runs, [&](int64_t i, int) {
       const int64_t g = i % groups, r = i / groups % runs, e = i / groups / runs;
-      const int64_t end = smaller(x.K, (r + 1) * run), last = smaller(panels, (g + 1) * group);
+      const int64_t end = std::min<int64_t>(x.K, (r + 1) * run),
+                    last = std::min<int64_t>(panels, (g + 1) * group);
       for (int64_t k = r * run; k < end; k += 16)
         for (int64_t j = g * group; j < last; ++j)
           pack_panel(x.b_of(part.first + e) + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
-                     smaller(16, end - k), x.N - j * kPanel,
+                     std::min<int64_t>(16, end - k), x.N - j * kPanel,
                      packed + ((e * panels + j) * x.K + k) * kPanel);
     });
     part.is_packed = true;
@@ -115,64 +120,55 @@ inline void contract(Pool& pool, const Contraction& x) {
 
 namespace ree::REE_ISA {
 
-// bufs A, packed B (as `pack` gives it), C, then the tile function's; params batch, M, N, K,
-// a_batch, a_row, b_batch (0: shared), c_batch, c_row, tile function or 0, then its own. A and C
-// have unit stride along k and n. The tile function is called with rows batch * M + m once for
-// every element, in blocks, when C holds their totals.
-void gemm(Pool& pool, void* const* bufs, const int64_t* p) {
+// C of A and packed B (as `pack` gives it). A and C have unit stride along k and n; with b_batch 0,
+// B is shared. The tile function is called with rows batch * M + m once for every element, in
+// blocks, when C holds their totals.
+static void gemm(Pool& pool, const abi::GemmArgs& p) {
   contraction::Contraction x{};
-  x.batch1 = contraction::at_least_one(p[0]);
-  x.count = p[0];
-  x.M = p[1], x.N = p[2], x.K = p[3];
-  x.a = static_cast<const float*>(bufs[0]);
-  x.a_b1 = p[4], x.a_row = p[5], x.a_k = 1;
-  x.b = static_cast<const float*>(bufs[1]);
-  x.b_b1 = p[6];
+  x.batch1 = std::max<int64_t>(1, p.batch);
+  x.count = p.batch;
+  x.M = p.m, x.N = p.n, x.K = p.k;
+  x.a = p.a;
+  x.a_b1 = p.a_batch, x.a_row = p.a_row, x.a_k = 1;
+  x.b = p.packed;
+  x.b_b1 = p.b_batch;
   x.is_packed = true;
-  x.c = static_cast<float*>(bufs[2]);
-  x.c_b1 = p[7], x.c_row = p[8];
-  x.tile = reinterpret_cast<TileFn>(p[9]);
-  x.tile_bufs = bufs + 3;
-  x.tile_params = p + 10;
+  x.c = p.c;
+  x.c_b1 = p.c_batch, x.c_row = p.c_row;
+  x.take_tile(p);
   contraction::contract(pool, x);
 }
 
-// bufs A, B, C, then the tile function's; params batch0, batch1, M, N, K, a_b0, a_b1, a_row, a_k,
-// b_b0, b_b1, b_k, b_n, c_b0, c_b1, c_row, tile function or 0, then its own; as gemm otherwise.
-void bmm(Pool& pool, void* const* bufs, const int64_t* p) {
+// C of A and B, any strides; as gemm otherwise.
+static void bmm(Pool& pool, const abi::BmmArgs& p) {
   contraction::Contraction x{};
-  x.batch1 = contraction::at_least_one(p[1]);
-  x.count = p[0] * p[1];
-  x.M = p[2], x.N = p[3], x.K = p[4];
-  x.a = static_cast<const float*>(bufs[0]);
-  x.a_b0 = p[5], x.a_b1 = p[6], x.a_row = p[7], x.a_k = p[8];
-  x.b = static_cast<const float*>(bufs[1]);
-  x.b_b0 = p[9], x.b_b1 = p[10], x.b_k = p[11], x.b_n = p[12];
-  x.c = static_cast<float*>(bufs[2]);
-  x.c_b0 = p[13], x.c_b1 = p[14], x.c_row = p[15];
-  x.tile = reinterpret_cast<TileFn>(p[16]);
-  x.tile_bufs = bufs + 3;
-  x.tile_params = p + 17;
+  x.batch1 = std::max<int64_t>(1, p.batch1);
+  x.count = p.batch0 * p.batch1;
+  x.M = p.m, x.N = p.n, x.K = p.k;
+  x.a = p.a;
+  x.a_b0 = p.a_batch0, x.a_b1 = p.a_batch1, x.a_row = p.a_row, x.a_k = p.a_k;
+  x.b = p.b;
+  x.b_b0 = p.b_batch0, x.b_b1 = p.b_batch1, x.b_k = p.b_k, x.b_n = p.b_n;
+  x.c = p.c;
+  x.c_b0 = p.c_batch0, x.c_b1 = p.c_batch1, x.c_row = p.c_row;
+  x.take_tile(p);
   contraction::contract(pool, x);
 }
 
-// bufs: the tile function's; params its address, rows, columns, then its own.
-void tile(Pool& pool, void* const* bufs, const int64_t* p) {
-  using namespace contraction;
-  const TileFn fn = reinterpret_cast<TileFn>(p[0]);
-  const int64_t rows = p[1], columns = p[2];
+// A tile function alone, over rows x columns.
+static void tile(Pool& pool, const abi::TileArgs& p) {
+  const int64_t rows = p.rows, columns = p.columns;
   if (rows <= 0 || columns <= 0) return;
   constexpr int64_t kChunk = 32768, kUnit = 64;  // elements of an item; columns are cut at units
   const int64_t chunks = ceil_div(rows * columns, kChunk);
-  const int64_t row_parts = smaller(rows, chunks), units = ceil_div(columns, kUnit);
-  const int64_t column_parts = smaller(units, ceil_div(chunks, row_parts));
+  const int64_t row_parts = std::min<int64_t>(rows, chunks), units = ceil_div(columns, kUnit);
+  const int64_t column_parts = std::min<int64_t>(units, ceil_div(chunks, row_parts));
   pool.parallel_for(row_parts * column_parts, [&](int64_t i, int) {
     int64_t r = i / column_parts, c = i % column_parts;
-    fn(bufs, p + 3, r * rows / row_parts, (r + 1) * rows / row_parts,
-       c * units / column_parts * kUnit, smaller((c + 1) * units / column_parts * kUnit, columns));
+    p.tile(p.tile_buffers, p.tile_params, r * rows / row_parts, (r + 1) * rows / row_parts,
+           c * units / column_parts * kUnit,
+           std::min<int64_t>((c + 1) * units / column_parts * kUnit, columns));
   });
 }
 
 }  // namespace ree::REE_ISA
-
-#define REE_GEMM_KERNELS REE_KERNEL(pack) REE_KERNEL(gemm) REE_KERNEL(bmm) REE_KERNEL(tile)

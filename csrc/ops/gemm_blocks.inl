@@ -1,5 +1,8 @@
 // Blocks of a contraction with more than a few rows. A block of rows is packed once and stays in
 // L2; a segment of one panel of B stays in L1 while all tiles of the block use it.
+#pragma once
+#include <algorithm>
+
 #include "gemm_micro.inl"
 #include "gemm_pack.inl"
 
@@ -19,7 +22,14 @@ struct Contraction {
   void* const* tile_bufs;
   const int64_t* tile_params;
 
-  int64_t panels() const { return (N + kPanel - 1) / kPanel; }
+  // The tile function of a kernel's arguments.
+  template <class Args>
+  void take_tile(const Args& args) {
+    tile = args.tile;
+    tile_bufs = args.tile_buffers;
+    tile_params = args.tile_params;
+  }
+  int64_t panels() const { return ceil_div(N, kPanel); }
   const float* a_of(int64_t e) const { return a + e / batch1 * a_b0 + e % batch1 * a_b1; }
   const float* b_of(int64_t e) const { return b + e / batch1 * b_b0 + e % batch1 * b_b1; }
   float* c_of(int64_t e) const { return c + e / batch1 * c_b0 + e % batch1 * c_b1; }
@@ -30,14 +40,12 @@ struct Contraction {
   }
 };
 
-inline int64_t at_least_one(int64_t x) { return x < 1 ? 1 : x; }
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // How many items are worth their overhead: one for about 2^17 multiply-adds.
 inline int64_t worthwhile(const Contraction& x) {
-  double work = (double)x.count * (double)x.M * (double)x.N * (double)(x.K + 8);
-  return work > 131072.0 * 4096 ? 4096 : at_least_one((int64_t)(work / 131072.0));
+  double work = static_cast<double>(x.count) * static_cast<double>(x.M) * static_cast<double>(x.N) *
+                static_cast<double>(x.K + 8);
+  return work > 131072.0 * 4096 ? 4096
+                                : std::max<int64_t>(1, static_cast<int64_t>(work / 131072.0));
 }
 
 inline constexpr int64_t kDepth = 6 * kSegment;    // k of one pass over a block
@@ -53,17 +61,17 @@ struct Blocking {
 inline Blocking choose_blocks(const Contraction& x, int threads) {
   Blocking s;
   s.tiles = ceil_div(x.M, kTileRows);
-  const int64_t segments = at_least_one(ceil_div(x.K, kSegment));
+  const int64_t segments = std::max<int64_t>(1, ceil_div(x.K, kSegment));
   s.depth = ceil_div(segments, ceil_div(segments * kSegment, kDepth)) * kSegment;
   int64_t fit = kBlockBytes / (s.depth * 4 * kTileRows);
-  fit = smaller(at_least_one(fit), kBlockTiles);
+  fit = std::min<int64_t>(std::max<int64_t>(1, fit), kBlockTiles);
   s.row_blocks = ceil_div(s.tiles, fit);
   s.column_blocks = 1;
-  int64_t wanted = threads > 1 ? smaller(4 * threads, worthwhile(x)) : 1;
+  int64_t wanted = threads > 1 ? std::min<int64_t>(4 * threads, worthwhile(x)) : 1;
   if (x.count * s.row_blocks < wanted)
-    s.column_blocks = smaller(x.panels(), ceil_div(wanted, x.count * s.row_blocks));
+    s.column_blocks = std::min<int64_t>(x.panels(), ceil_div(wanted, x.count * s.row_blocks));
   if (x.count * s.row_blocks * s.column_blocks < wanted)
-    s.row_blocks = smaller(s.tiles, ceil_div(wanted, x.count * s.column_blocks));
+    s.row_blocks = std::min<int64_t>(s.tiles, ceil_div(wanted, x.count * s.column_blocks));
   return s;
 }
 
@@ -84,6 +92,7 @@ struct Block {
   float* c;
   int64_t column;  // where the panel starts in C
 
+  Block(const Contraction& x, const Blocking& s) : x(x), s(s) {}
   void start() {
     a = x.a_of(e), b = x.b_of(e), c = x.c_of(e);
     for (int64_t t = t0; t <= t1; ++t) first_row[t - t0] = s.tile_row(x, t);
@@ -92,7 +101,7 @@ struct Block {
   int64_t row(int64_t t) const { return first_row[t - t0]; }
   int64_t rows(int64_t t) const { return row(t + 1) - row(t); }
   int64_t block_rows() const { return row(t1) - row(t0); }
-  int64_t segments() const { return at_least_one(ceil_div(depth, kSegment)); }
+  int64_t segments() const { return std::max<int64_t>(1, ceil_div(depth, kSegment)); }
   float* packed_at(int64_t t, int64_t g) const {
     return packed + (g * block_rows() + row(t) - row(t0)) * kSegment;
   }
@@ -105,7 +114,7 @@ struct Block {
     const int64_t k = k0 + g * kSegment;
     if (x.is_packed) return b + (j * x.K + k) * kPanel;
     pack_panel(b + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
-               smaller(kSegment, depth - g * kSegment), x.N - j * kPanel, segment_b);
+               std::min<int64_t>(kSegment, depth - g * kSegment), x.N - j * kPanel, segment_b);
     return segment_b;
   }
 
@@ -114,8 +123,8 @@ struct Block {
     float* total = totals + (row(t) - row(t0)) * kPanel;
     const bool first = g == 0, last = g + 1 == segments(), rereads = k0 > 0;
     step.a = packed_at(t, g);
-    step.k = smaller(kSegment, depth - g * kSegment);
-    step.columns = smaller(kPanel, x.N - j * kPanel);
+    step.k = std::min<int64_t>(kSegment, depth - g * kSegment);
+    step.columns = std::min<int64_t>(kPanel, x.N - j * kPanel);
     step.c = c_at(t);
     step.c_row = x.c_row;
     step.in = first && !rereads ? nullptr : total;
@@ -124,7 +133,7 @@ struct Block {
       for (int64_t r = 0; r < rows(t); ++r)
         copy_row(step.c + r * x.c_row, total + r * kPanel, step.columns);
     const bool next_is_read = rereads && first && t + 1 < t1;
-    step.next_c = (const char*)(last ? step.c : next_is_read ? c_at(t + 1) : total);
+    step.next_c = reinterpret_cast<const char*>(last ? step.c : next_is_read ? c_at(t + 1) : total);
     step.next_c_step = last || next_is_read ? x.c_row * 4 : 0;
   }
 
@@ -138,7 +147,7 @@ struct Block {
       const int64_t t = t0 + q / n, g = q % n;
       prepare(step, t, j, g);
       step.b = b_at(j, g);
-      step.next_b = (const char*)step.b;
+      step.next_b = reinterpret_cast<const char*>(step.b);
       const int64_t t2 = t0 + (q + 1) / n, g2 = (q + 1) % n;
       if (q + 1 < steps) {
         step.copy_from = a_at(t2, g2);
@@ -156,12 +165,13 @@ struct Block {
     TileStep step{};
     for (int64_t g = 0; g < segments(); ++g) {
       step.b = b_at(j, g);
-      const char* next_b = (const char*)step.b;
-      if (x.is_packed && g + 1 < segments()) next_b = (const char*)b_at(j, g + 1);
-      if (x.is_packed && g + 1 == segments() && j + 1 < p1) next_b = (const char*)b_at(j + 1, 0);
+      const char* next_b = reinterpret_cast<const char*>(step.b);
+      if (x.is_packed && g + 1 < segments()) next_b = reinterpret_cast<const char*>(b_at(j, g + 1));
+      if (x.is_packed && g + 1 == segments() && j + 1 < p1)
+        next_b = reinterpret_cast<const char*>(b_at(j + 1, 0));
       // the panel's next segment moves to L2, a share of it per tile
       step.next_b_step = ceil_div(kTurn / 2 * kPanel * 4, (t1 - t0) * 64) * 64;
-      if (next_b == (const char*)step.b) step.next_b_step = 0;
+      if (next_b == reinterpret_cast<const char*>(step.b)) step.next_b_step = 0;
       step.next_b = next_b;
       for (int64_t t = t0; t < t1; ++t) {
         prepare(step, t, j, g);
@@ -175,14 +185,14 @@ struct Block {
   void run(bool is_in_scratch) {
     start();
     for (k0 = 0; k0 == 0 || k0 < x.K; k0 += s.depth) {
-      depth = smaller(s.depth, x.K - k0);
+      depth = std::min<int64_t>(s.depth, x.K - k0);
       last_pass = k0 + depth >= x.K;
       const bool on_the_way = !is_in_scratch && x.a_k == 1 && depth > 0 && depth % kSegment == 0 &&
                               x.N - p0 * kPanel > W;
       if (!is_in_scratch && !on_the_way)
         pack_rows(a_at(t0, 0), x.a_row, x.a_k, block_rows(), depth, packed, block_rows());
       for (int64_t g = p0; g < p1; g += kGroup) {
-        const int64_t end = smaller(g + kGroup, p1);
+        const int64_t end = std::min<int64_t>(g + kGroup, p1);
         for (int64_t j = g; j < end; ++j) j == p0&& on_the_way ? pack_and_run(j) : run_panel(j);
         if (last_pass) x.finish(e, row(t0), row(t1), g, end);
       }
@@ -193,7 +203,8 @@ struct Block {
 inline void contract_blocks(Pool& pool, const Contraction& x, const Blocking& s) {
   const int64_t panels = x.panels(), block_rows = ceil_div(s.tiles, s.row_blocks) * kTileRows;
   const int64_t a_floats = block_rows * s.depth;
-  const size_t bytes = 4 * (size_t)(a_floats + block_rows * kPanel + kSegment * kPanel + W);
+  const size_t bytes =
+      4 * static_cast<size_t>(a_floats + block_rows * kPanel + kSegment * kPanel + W);
   constexpr int kRemembered = 256;  // threads whose packed block is known
   int64_t packed_block[kRemembered];
   for (int t = 0; t < kRemembered; ++t) packed_block[t] = -1;
@@ -201,24 +212,15 @@ inline void contract_blocks(Pool& pool, const Contraction& x, const Blocking& s)
     const int64_t block = i / s.column_blocks, column = i % s.column_blocks;
     const int64_t row = block % s.row_blocks;
     float* scratch = static_cast<float*>(pool.scratch(thread, bytes));
-    Block b{x,
-            s,
-            x.first + block / s.row_blocks,
-            row * s.tiles / s.row_blocks,
-            (row + 1) * s.tiles / s.row_blocks,
-            column * panels / s.column_blocks,
-            (column + 1) * panels / s.column_blocks,
-            scratch,
-            scratch + a_floats,
-            scratch + a_floats + block_rows * kPanel,
-            0,
-            0,
-            false,
-            {},
-            nullptr,
-            nullptr,
-            nullptr,
-            0};
+    Block b(x, s);
+    b.e = x.first + block / s.row_blocks;
+    b.t0 = row * s.tiles / s.row_blocks;
+    b.t1 = (row + 1) * s.tiles / s.row_blocks;
+    b.p0 = column * panels / s.column_blocks;
+    b.p1 = (column + 1) * panels / s.column_blocks;
+    b.packed = scratch;
+    b.totals = scratch + a_floats;
+    b.segment_b = scratch + a_floats + block_rows * kPanel;
     const bool remembers = thread < kRemembered && s.depth >= x.K;
     b.run(remembers && packed_block[thread] == block);
     if (remembers) packed_block[thread] = block;

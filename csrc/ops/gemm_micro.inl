@@ -1,15 +1,14 @@
 // The register kernels of a contraction. Every output element is
 //   total = +0; per kSegment consecutive k: s = +0, s = fma(a, b, s) ascending, total = total + s
 // whatever kernel, tile or thread computes it: lanes are different outputs, chains stay whole.
-#include "../kernel.hpp"
+#pragma once
+#include "common.inl"
 
 namespace ree::REE_ISA {
 inline constexpr int kPanel = kTileVectors * W;  // columns of one packed panel
 }
 
 namespace ree::REE_ISA::contraction {
-
-inline constexpr int kSegment = 128;
 
 // One segment of a tile of rows x columns.
 struct TileStep {
@@ -124,7 +123,7 @@ void tile_step(const TileStep& t) {
   for (int r = 0; r < R; ++r, out += t.c_row)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v)
-      store_partial(out + v * W, canonical(s[r][v]), (int)t.columns - v * W);
+      store_partial(out + v * W, canonical(s[r][v]), static_cast<int>(t.columns) - v * W);
 }
 
 using TileStepFn = void (*)(const TileStep&);
@@ -179,7 +178,7 @@ void few_rows(const FewRows& t) {
         for (int v = 0; v < kTileVectors; ++v) {
           const float* q = b + p * t.b_panel + v * W;
           F y = load(q);
-          if (v * W % 16 == 0) __builtin_prefetch((const char*)q + kAhead, 0, 3);
+          if (v * W % 16 == 0) __builtin_prefetch(reinterpret_cast<const char*>(q) + kAhead, 0, 3);
 #pragma GCC unroll 4
           for (int r = 0; r < R; ++r)
             s[r][p * kTileVectors + v] = fma(x[r], y, s[r][p * kTileVectors + v]);
@@ -193,7 +192,8 @@ void few_rows(const FewRows& t) {
   }
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v)
-      store_partial(t.c + r * t.c_row + v * W, canonical(total[r][v]), (int)t.columns - v * W);
+      store_partial(t.c + r * t.c_row + v * W, canonical(total[r][v]),
+                    static_cast<int>(t.columns) - v * W);
 }
 
 }  // namespace ree::REE_ISA::contraction

@@ -1,5 +1,6 @@
 // Packing of contraction operands: pure copies, so any blocking is free.
-#include "../kernel.hpp"
+#pragma once
+#include "gemm_micro.inl"
 
 namespace ree::REE_ISA::contraction {
 
@@ -25,7 +26,8 @@ inline void copy_transposed(const float* src, int64_t src_column, float* dst, in
 inline void copy_row(const float* src, float* dst, int64_t n) {
   int64_t i = 0;
   for (; i + W <= n; i += W) store(dst + i, load(src + i));
-  if (i < n) store_partial(dst + i, load_partial(src + i, (int)(n - i)), (int)(n - i));
+  if (i < n)
+    store_partial(dst + i, load_partial(src + i, static_cast<int>(n - i)), static_cast<int>(n - i));
 }
 
 // `count` rows k of up to kPanel columns, zeros in the columns past n.
@@ -68,8 +70,8 @@ inline void pack_rows(const float* a, int64_t a_row, int64_t a_k, int64_t rows, 
 // packed is [batch][ceil(N / kPanel)][K][kPanel], zeros past N.
 inline void pack_batch(Pool& pool, const float* b, float* packed, int64_t K, int64_t N,
                        int64_t stride_k, int64_t stride_n, int64_t batch, int64_t b_batch) {
-  const int64_t panels = (N + kPanel - 1) / kPanel;
-  const int64_t run = 256, runs = (K + run - 1) / run;
+  const int64_t panels = ceil_div(N, kPanel);
+  const int64_t run = 256, runs = ceil_div(K, run);
   pool.parallel_for(batch * panels * runs, [&](int64_t i, int) {
     int64_t k = i % runs * run, panel = i / runs % panels, e = i / runs / panels;
     pack_panel(b + e * b_batch + k * stride_k + panel * kPanel * stride_n, stride_k, stride_n,
@@ -82,10 +84,10 @@ inline void pack_batch(Pool& pool, const float* b, float* packed, int64_t K, int
 
 namespace ree::REE_ISA {
 
-// bufs B, packed; params K, N, stride_k, stride_n, batch, b_batch.
-void pack(Pool& pool, void* const* bufs, const int64_t* p) {
-  contraction::pack_batch(pool, static_cast<const float*>(bufs[0]), static_cast<float*>(bufs[1]),
-                          p[0], p[1], p[2], p[3], p[4], p[5]);
+// B into the panels that `gemm` reads.
+static void pack(Pool& pool, const abi::PackArgs& p) {
+  contraction::pack_batch(pool, p.b, p.packed, p.k, p.n, p.stride_k, p.stride_n, p.batch,
+                          p.b_batch);
 }
 
 }  // namespace ree::REE_ISA

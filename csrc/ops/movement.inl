@@ -1,40 +1,32 @@
 // Data movement: bits are copied, never interpreted (canonical_copy alone rewrites NaN).
 // Strides and offsets are in elements; buffers of one call never overlap, except in canonical_copy.
+#pragma once
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <stdexcept>
+#include <type_traits>
 
-#define REE_MOVEMENT_KERNELS \
-  REE_KERNEL(strided_copy)   \
-  REE_KERNEL(gather_rows)    \
-  REE_KERNEL(index_nd)       \
-  REE_KERNEL(gather_axis)    \
-  REE_KERNEL(fill)           \
-  REE_KERNEL(iota)           \
-  REE_KERNEL(canonical_copy)
+#include "common.inl"
 
 namespace ree::REE_ISA {
 namespace move {
 
-constexpr int kMaxDims = 8;
 constexpr int64_t kGrain = 16384;   // elements that are worth a work item
 constexpr int64_t kTile = 32;       // side of a transposed tile
 constexpr int64_t kFewRepeats = 8;  // of an element, that are not worth a row of their own
-
-inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Calls fn(begin, end) over [0, n) in pieces of `grain`, in parallel.
 template <class Fn>
 void pieces(Pool& pool, int64_t n, int64_t grain, Fn&& fn) {
   if (grain < 1) grain = 1;
   pool.parallel_for(ceil_div(n, grain),
-                    [&](int64_t i, int) { fn(i * grain, min64(n, (i + 1) * grain)); });
+                    [&](int64_t i, int) { fn(i * grain, std::min<int64_t>(n, (i + 1) * grain)); });
 }
 
 struct Layout {
   int n = 0;
-  int64_t extent[kMaxDims], x[kMaxDims], y[kMaxDims];
+  int64_t extent[kMaxRank], x[kMaxRank], y[kMaxRank];
   void swap(int a, int b) {
     for (int64_t* v : {extent, x, y}) {
       int64_t t = v[a];
@@ -48,7 +40,7 @@ struct Layout {
 struct Odometer {
   const Layout& l;
   int n;
-  int64_t digit[kMaxDims];
+  int64_t digit[kMaxRank];
   int64_t x = 0, y = 0;
   Odometer(const Layout& layout, int dims, int64_t at) : l(layout), n(dims) {
     for (int i = n - 1; i >= 0; --i) {
@@ -103,7 +95,7 @@ inline int innermost(const int64_t* stride, int n) {
 template <class T>
 void copy_row(const T* x, T* y, int64_t n, int64_t sx, int64_t sy) {
   if (sx == 1 && sy == 1) {
-    std::memcpy(y, x, (size_t)n * sizeof(T));
+    std::memcpy(y, x, static_cast<size_t>(n) * sizeof(T));
   } else if (sx == 0 && sy == 1) {
     const T v = *x;
     for (int64_t i = 0; i < n; ++i) y[i] = v;
@@ -133,11 +125,11 @@ inline bool copy_blocks(Pool& pool, const uint32_t* x, uint32_t* y, Layout l) {
   int first = l.n;
   int64_t block = 1, low = 0, high = 0;  // extremes of the offsets
   while (first > 0 && l.y[first - 1] == block && block < kBlock / 2) {
-    int64_t most = min64(kBlock / block, l.extent[first - 1]);
+    int64_t most = std::min<int64_t>(kBlock / block, l.extent[first - 1]);
     while (l.extent[first - 1] % most) --most;
     if (most == 1) break;
     if (most < l.extent[first - 1]) {  // a part of a dim: cut it in two
-      if (l.n == kMaxDims) break;
+      if (l.n == kMaxRank) break;
       for (int i = l.n; i >= first; --i) {
         l.extent[i] = l.extent[i - 1], l.x[i] = l.x[i - 1], l.y[i] = l.y[i - 1];
       }
@@ -162,7 +154,7 @@ inline bool copy_blocks(Pool& pool, const uint32_t* x, uint32_t* y, Layout l) {
   }
   alignas(64) uint32_t table[kBlock + W] = {};
   Odometer o(inner, inner.n, 0);
-  for (int64_t i = 0; i < block; ++i, o.next()) table[i] = (uint32_t)(o.x - low);
+  for (int64_t i = 0; i < block; ++i, o.next()) table[i] = static_cast<uint32_t>(o.x - low);
   int64_t outer = 1;
   for (int i = 0; i < first; ++i) outer *= l.extent[i];
   pieces(pool, outer, kGrain / block, [&](int64_t begin, int64_t end) {
@@ -172,7 +164,8 @@ inline bool copy_blocks(Pool& pool, const uint32_t* x, uint32_t* y, Layout l) {
       uint32_t* to = y + at.y;
       int64_t j = 0;
       for (; j + W <= block; j += W)
-        store((float*)to + j, from_bits(lookup(from, bits(load((const float*)table + j)))));
+        store(reinterpret_cast<float*>(to) + j,
+              from_bits(lookup(from, bits(load(reinterpret_cast<const float*>(table) + j)))));
       for (; j < block; ++j) to[j] = from[table[j]];
     }
   });
@@ -186,7 +179,8 @@ void copy_typed(Pool& pool, const T* x, T* y, Layout l) {
     return;
   }
   if constexpr (sizeof(T) == 4) {
-    if (copy_blocks(pool, (const uint32_t*)x, (uint32_t*)y, l)) return;
+    if (copy_blocks(pool, reinterpret_cast<const uint32_t*>(x), reinterpret_cast<uint32_t*>(y), l))
+      return;
   }
   int inner_y = innermost(l.y, l.n);
   if (inner_y < 0) inner_y = l.n - 1;
@@ -206,12 +200,12 @@ void copy_typed(Pool& pool, const T* x, T* y, Layout l) {
   for (int i = 0; i < outer_dims; ++i) outer *= l.extent[i];
   int64_t n = l.extent[l.n - 1], sx = l.x[l.n - 1], sy = l.y[l.n - 1];
   if (!transposed) {
-    int64_t chunk = min64(n, kGrain), chunks = ceil_div(n, chunk);
+    int64_t chunk = std::min<int64_t>(n, kGrain), chunks = ceil_div(n, chunk);
     pieces(pool, outer * chunks, kGrain / chunk, [&](int64_t begin, int64_t end) {
       Odometer at(l, outer_dims, begin / chunks);
       for (int64_t i = begin; i < end; ++i) {
         int64_t c = i % chunks * chunk;
-        copy_row(x + at.x + c * sx, y + at.y + c * sy, min64(chunk, n - c), sx, sy);
+        copy_row(x + at.x + c * sx, y + at.y + c * sy, std::min<int64_t>(chunk, n - c), sx, sy);
         if (i % chunks == chunks - 1) at.next();
       }
     });
@@ -224,8 +218,8 @@ void copy_typed(Pool& pool, const T* x, T* y, Layout l) {
     for (int64_t i = begin; i < end; ++i) {
       int64_t r = i % strips * kTile;
       for (int64_t c = 0; c < m; c += kTile)
-        copy_tile(x + at.x + r * sx + c * mx, y + at.y + r * sy + c * my, min64(kTile, n - r),
-                  min64(kTile, m - c), sx, mx, sy, my);
+        copy_tile(x + at.x + r * sx + c * mx, y + at.y + r * sy + c * my,
+                  std::min<int64_t>(kTile, n - r), std::min<int64_t>(kTile, m - c), sx, mx, sy, my);
       if (i % strips == strips - 1) at.next();
     }
   });
@@ -235,10 +229,10 @@ void copy_typed(Pool& pool, const T* x, T* y, Layout l) {
 template <class Fn>
 void by_size(int64_t elem_size, Fn&& fn) {
   switch (elem_size) {
-    case 1: return fn((uint8_t*)nullptr);
-    case 2: return fn((uint16_t*)nullptr);
-    case 4: return fn((uint32_t*)nullptr);
-    case 8: return fn((uint64_t*)nullptr);
+    case 1: return fn(static_cast<uint8_t*>(nullptr));
+    case 2: return fn(static_cast<uint16_t*>(nullptr));
+    case 4: return fn(static_cast<uint32_t*>(nullptr));
+    case 8: return fn(static_cast<uint64_t*>(nullptr));
   }
   throw std::invalid_argument("element size is not 1, 2, 4 or 8");
 }
@@ -246,96 +240,91 @@ void by_size(int64_t elem_size, Fn&& fn) {
 [[noreturn]] inline void bad_index(int64_t value, int64_t position, int64_t low, int64_t high) {
   char text[128];
   std::snprintf(text, sizeof text, "index %lld at position %lld is not in [%lld, %lld)",
-                (long long)value, (long long)position, (long long)low, (long long)high);
+                static_cast<long long>(value), static_cast<long long>(position),
+                static_cast<long long>(low), static_cast<long long>(high));
   throw std::out_of_range(text);
 }
 
 }  // namespace move
 
-// y[i] = x[i]. bufs: X, Y; params: elem_size, ndim (<= 8), extents, x strides, y strides.
-static void strided_copy(Pool& pool, void* const* bufs, const int64_t* params) {
-  int ndim = (int)params[1];
-  const int64_t* extent = params + 2;
-  if (ndim < 0 || ndim > move::kMaxDims) throw std::invalid_argument("strided_copy: bad rank");
-  for (int i = 0; i < ndim; ++i)
-    if (extent[i] <= 0) return;
-  move::Layout l = move::simplify(ndim, extent, extent + ndim, extent + 2 * ndim);
-  move::by_size(params[0], [&](auto* type) {
+// y[i] = x[i].
+static void strided_copy(Pool& pool, const abi::StridedCopyArgs& p) {
+  if (p.rank > kMaxRank) throw std::invalid_argument("strided_copy: bad rank");
+  for (int64_t i = 0; i < p.rank; ++i)
+    if (p.extents[i] <= 0) return;
+  move::Layout l = move::simplify(static_cast<int>(p.rank), p.extents, p.x_strides, p.y_strides);
+  move::by_size(p.element_bytes, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    move::copy_typed(pool, (const T*)bufs[0], (T*)bufs[1], l);
+    move::copy_typed(pool, static_cast<const T*>(p.x), static_cast<T*>(p.y), l);
   });
 }
 
-// Y[i, :] = table[idx[i], :]. bufs: table, idx (i64), Y; params: n_idx, row_elems, table_rows,
-// elem_size. An index outside [0, table_rows) throws std::out_of_range.
-static void gather_rows(Pool& pool, void* const* bufs, const int64_t* params) {
-  const char* table = (const char*)bufs[0];
-  const int64_t* idx = (const int64_t*)bufs[1];
-  char* y = (char*)bufs[2];
-  int64_t n = params[0], rows = params[2], bytes = params[1] * params[3];
-  move::pieces(pool, n, 4 * move::kGrain / (bytes + 1), [&](int64_t begin, int64_t end) {
+// y[i, :] = table[index[i], :]. An index outside [0, table_rows) throws std::out_of_range.
+static void gather_rows(Pool& pool, const abi::GatherRowsArgs& p) {
+  const char* table = static_cast<const char*>(p.table);
+  const int64_t* idx = p.index;
+  char* y = static_cast<char*>(p.y);
+  int64_t rows = p.table_rows, bytes = p.row_elements * p.element_bytes;
+  move::pieces(pool, p.count, 4 * move::kGrain / (bytes + 1), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       if (idx[i] < 0 || idx[i] >= rows) move::bad_index(idx[i], i, 0, rows);
-      std::memcpy(y + i * bytes, table + idx[i] * bytes, (size_t)bytes);
+      std::memcpy(y + i * bytes, table + idx[i] * bytes, static_cast<size_t>(bytes));
     }
   });
 }
 
-// Advanced indexing. bufs: X, Y, idx0.. (i64; null reads coordinate 0); params: elem_size, k,
-// nd_out, extents[nd_out], per index (strides[nd_out], x_stride, dim size), block. Each index tuple
-// copies `block` contiguous elements. Negative indices wrap once; others throw std::out_of_range.
-static void index_nd(Pool& pool, void* const* bufs, const int64_t* params) {
-  using move::kMaxDims;
-  int64_t elem = params[0];
-  int k = (int)params[1], nd = (int)params[2];
-  if (k < 0 || k > kMaxDims || nd < 0 || nd > kMaxDims)
-    throw std::invalid_argument("index_nd: bad rank");
-  const int64_t* extent = params + 3;
-  const int64_t* per_index = extent + nd;
-  int64_t bytes = per_index[k * (nd + 2)] * elem, total = 1;
+// Advanced indexing: each tuple of indices copies `block` contiguous elements. An index without a
+// buffer reads coordinate 0; a negative one counts from the end once; others throw
+// std::out_of_range.
+static void index_nd(Pool& pool, const abi::IndexNdArgs& p) {
+  if (p.indices > kMaxRank || p.rank > kMaxRank) throw std::invalid_argument("index_nd: bad rank");
+  const int64_t elem = p.element_bytes, bytes = p.block * elem;
+  const int k = static_cast<int>(p.indices), nd = static_cast<int>(p.rank);
+  const int64_t* extent = p.extents;
+  const int64_t* strides = p.index_strides;
+  int64_t total = 1;
   for (int d = 0; d < nd; ++d) total *= extent[d];
-  const char* x = (const char*)bufs[0];
-  char* y = (char*)bufs[1];
+  const char* x = static_cast<const char*>(p.x);
+  char* y = static_cast<char*>(p.y);
   move::pieces(pool, total, 4 * move::kGrain / (bytes + 16), [&](int64_t begin, int64_t end) {
-    int64_t digit[kMaxDims], at[kMaxDims] = {};
+    int64_t digit[kMaxRank], at[kMaxRank] = {};
     int64_t rest = begin;
     for (int d = nd - 1; d >= 0; --d) {
       digit[d] = rest % extent[d];
       rest /= extent[d];
-      for (int j = 0; j < k; ++j) at[j] += digit[d] * per_index[j * (nd + 2) + d];
+      for (int j = 0; j < k; ++j) at[j] += digit[d] * strides[j * nd + d];
     }
     for (int64_t i = begin; i < end; ++i) {
       int64_t offset = 0;
       for (int j = 0; j < k; ++j) {
-        const int64_t* idx = (const int64_t*)bufs[2 + j];
+        const int64_t* idx = static_cast<const int64_t*>(p.index[j]);
         if (!idx) continue;
-        int64_t stride = per_index[j * (nd + 2) + nd], size = per_index[j * (nd + 2) + nd + 1];
-        int64_t v = idx[at[j]];
+        const int64_t size = p.x_sizes[j], v = idx[at[j]];
         if (v < -size || v >= size) move::bad_index(v, i, -size, size);
-        offset += (v < 0 ? v + size : v) * stride;
+        offset += (v < 0 ? v + size : v) * p.x_steps[j];
       }
-      std::memcpy(y + i * bytes, x + offset * elem, (size_t)bytes);
+      std::memcpy(y + i * bytes, x + offset * elem, static_cast<size_t>(bytes));
       for (int d = nd - 1; d >= 0; --d) {
         bool carry = ++digit[d] == extent[d];
         int64_t step = carry ? 1 - extent[d] : 1;
         if (carry) digit[d] = 0;
-        for (int j = 0; j < k; ++j) at[j] += step * per_index[j * (nd + 2) + d];
+        for (int j = 0; j < k; ++j) at[j] += step * strides[j * nd + d];
         if (!carry) break;
       }
     }
   });
 }
 
-// y[o, i, c] = x[o, idx[o, i, c], c]. bufs: X, IDX (i64), Y; params: elem_size, outer, n_x, n_idx,
-// inner; all contiguous. An index outside [0, n_x) throws std::out_of_range.
-static void gather_axis(Pool& pool, void* const* bufs, const int64_t* params) {
-  int64_t outer = params[1], n_x = params[2], n_idx = params[3], inner = params[4];
-  const int64_t* idx = (const int64_t*)bufs[1];
-  move::by_size(params[0], [&](auto* type) {
+// y[o, i, c] = x[o, index[o, i, c], c]; all contiguous. An index outside [0, x_n) throws
+// std::out_of_range.
+static void gather_axis(Pool& pool, const abi::GatherAxisArgs& p) {
+  const int64_t n_x = p.x_n, n_idx = p.index_n, inner = p.inner;
+  const int64_t* idx = p.index;
+  move::by_size(p.element_bytes, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const T* x = (const T*)bufs[0];
-    T* y = (T*)bufs[2];
-    int64_t rows = outer * n_idx;
+    const T* x = static_cast<const T*>(p.x);
+    T* y = static_cast<T*>(p.y);
+    int64_t rows = p.outer * n_idx;
     move::pieces(pool, rows, move::kGrain / (inner + 1), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         const T* from = x + r / n_idx * n_x * inner;
@@ -349,37 +338,36 @@ static void gather_axis(Pool& pool, void* const* bufs, const int64_t* params) {
   });
 }
 
-// bufs: Y; params: n, elem_size, bit pattern (low elem_size bytes).
-static void fill(Pool& pool, void* const* bufs, const int64_t* params) {
-  move::by_size(params[1], [&](auto* type) {
+// y[i] = pattern, its low element_bytes bytes.
+static void fill(Pool& pool, const abi::FillArgs& p) {
+  move::by_size(p.element_bytes, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    T* y = (T*)bufs[0];
-    T v = (T)params[2];
-    move::pieces(pool, params[0], 4 * move::kGrain, [&](int64_t begin, int64_t end) {
+    T* y = static_cast<T*>(p.y);
+    T v = static_cast<T>(p.pattern);
+    move::pieces(pool, p.n, 4 * move::kGrain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) y[i] = v;
     });
   });
 }
 
-// y[i] = start + step * i, wrapping. bufs: Y (i64); params: n, start, step.
-static void iota(Pool& pool, void* const* bufs, const int64_t* params) {
-  int64_t* y = (int64_t*)bufs[0];
-  uint64_t start = (uint64_t)params[1], step = (uint64_t)params[2];
-  move::pieces(pool, params[0], move::kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) y[i] = (int64_t)(start + step * (uint64_t)i);
+// y[i] = start + step * i, wrapping.
+static void iota(Pool& pool, const abi::IotaArgs& p) {
+  int64_t* y = p.y;
+  const uint64_t start = static_cast<uint64_t>(p.start), step = static_cast<uint64_t>(p.step);
+  move::pieces(pool, p.n, move::kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      y[i] = static_cast<int64_t>(start + step * static_cast<uint64_t>(i));
   });
 }
 
-// y = x with every NaN made 0x7fc00000; X and Y may be the same. bufs: X, Y (f32); params: n.
-static void canonical_copy(Pool& pool, void* const* bufs, const int64_t* params) {
-  const float* x = (const float*)bufs[0];
-  float* y = (float*)bufs[1];
-  move::pieces(pool, params[0], 2 * move::kGrain, [&](int64_t begin, int64_t end) {
-    F nan = from_bits(set1i(0x7fc00000u));
+// y = x with every NaN made canonical; x and y may be the same.
+static void canonical_copy(Pool& pool, const abi::CanonicalCopyArgs& p) {
+  const float* x = p.x;
+  float* y = p.y;
+  move::pieces(pool, p.n, 2 * move::kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i += W) {
-      int n = (int)move::min64(W, end - i);
-      F v = load_partial(x + i, n);
-      store_partial(y + i, select(ne(v, v), nan, v), n);
+      const int n = static_cast<int>(std::min<int64_t>(W, end - i));
+      store_partial(y + i, canonical(load_partial(x + i, n)), n);
     }
   });
 }

@@ -1,9 +1,11 @@
 // Row kernels: sums and selections over one axis, softmax and norms over the last.
+#pragma once
+#include <algorithm>
 #include <cmath>
-#include <vector>
 
-#include "rows_sum.inl"
 #include "rows_select.inl"
+#include "rows_sum.inl"
+#include "scalar_generated.inl"  // exp_
 
 namespace ree::REE_ISA {
 namespace rows {
@@ -13,7 +15,7 @@ namespace rows {
 template <class Fn>
 void each_group(Pool& pool, int64_t rows, int64_t n, int64_t group, Fn fn) {
   int64_t chunk = std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(n * group, 1)) * group;
-  pool.parallel_for(pieces_of(rows, chunk), [&](int64_t i, int) {
+  pool.parallel_for(ceil_div(rows, chunk), [&](int64_t i, int) {
     int64_t end = std::min(rows, (i + 1) * chunk);
     for (int64_t r = i * chunk; r < end; r += group) fn(r, std::min(group, end - r));
   });
@@ -30,7 +32,7 @@ inline float row_max_lax(const float* x, int64_t n) {
     for (int v = 0; v < kWays; ++v) top[v] = greater(top[v], load(x + i + v * W));
   for (; i + W <= n; i += W) top[0] = greater(top[0], load(x + i));
   if (i < n) {
-    int rest = (int)(n - i);
+    int rest = static_cast<int>(n - i);
     top[1] = greater(top[1], select(lanes_below(rest), load_partial(x + i, rest), low));
   }
   return fold_greater(greater(greater(top[0], top[1]), greater(top[2], top[3])));
@@ -65,7 +67,7 @@ inline float exp_sum(const float* x, int64_t n, float top, float* y, const float
   return tree_sum(n, [x, y, m, next](int64_t i, int64_t c) {
     __builtin_prefetch(next + i);
     F e = exp_(sub(load_n(x + i, c), m));
-    if (c < W) e = select(lanes_below((int)c), e, zero());
+    if (c < W) e = select(lanes_below(static_cast<int>(c)), e, zero());
     store_n(y + i, e, c);
     return e;
   });
@@ -73,7 +75,7 @@ inline float exp_sum(const float* x, int64_t n, float top, float* y, const float
 
 inline void divide_row(float* y, int64_t n, float total) {
   if (total != total) {
-    for (int64_t i = 0; i < n; ++i) y[i] = canonical1(total);
+    for (int64_t i = 0; i < n; ++i) y[i] = canonical(total);
     return;
   }
   Quotient quotient(total);
@@ -97,20 +99,20 @@ void affine_row(const float* x, float* y, int64_t n, float mean, float scale, co
 }
 
 inline float scale_of(float square, int64_t n, float eps) {
-  return 1.0f / std::sqrt(square / (float)n + eps);
+  return 1.0f / std::sqrt(square / static_cast<float>(n) + eps);
 }
 
 }  // namespace rows
 
-// bufs X, Y; params rows, n, row strides of X and Y. m = max; p = exp(x - m); p / sum(p)
-void softmax(Pool& pool, void* const* bufs, const int64_t* p) {
-  const float* x = static_cast<const float*>(bufs[0]);
-  float* y = static_cast<float*>(bufs[1]);
-  int64_t n = p[1], sx = p[2], sy = p[3];
+// m = max; p = exp(x - m); p / sum(p)
+static void softmax(Pool& pool, const abi::SoftmaxArgs& p) {
+  const float* x = p.x;
+  float* y = p.y;
+  int64_t n = p.n, sx = p.x_row, sy = p.y_row;
   // Short rows go through each phase together: the latencies of their folds then overlap.
   constexpr int64_t kMost = 16;
   int64_t group = std::clamp<int64_t>(2048 / std::max<int64_t>(n, 1), 1, kMost);
-  rows::each_group(pool, p[0], n, group, [=](int64_t r, int64_t count) {
+  rows::each_group(pool, p.rows, n, group, [=](int64_t r, int64_t count) {
     float top[kMost], total[kMost];
     // A NaN that the maximum overlooks makes its own p, so the sum, so the whole row NaN, as the
     // rule says; the sign of a zero maximum cannot matter, since exp(+-0) = 1.
@@ -122,35 +124,30 @@ void softmax(Pool& pool, void* const* bufs, const int64_t* p) {
   });
 }
 
-// bufs X, W|null, B|null, Y; params rows, n, row strides of X and Y, eps
-void layer_norm(Pool& pool, void* const* bufs, const int64_t* p) {
-  const float* x = static_cast<const float*>(bufs[0]);
-  const float* w = static_cast<const float*>(bufs[1]);
-  const float* b = static_cast<const float*>(bufs[2]);
-  float* y = static_cast<float*>(bufs[3]);
-  int64_t n = p[1], sx = p[2], sy = p[3];
-  float eps = param_f32(p[4]);
-  rows::each_group(pool, p[0], n, 1, [=](int64_t r, int64_t) {
+static void layer_norm(Pool& pool, const abi::LayerNormArgs& p) {
+  const float *x = p.x, *w = p.weight, *b = p.bias;
+  float* y = p.y;
+  int64_t n = p.n, sx = p.x_row, sy = p.y_row;
+  float eps = p.eps;
+  rows::each_group(pool, p.rows, n, 1, [=](int64_t r, int64_t) {
     const float* row = x + r * sx;
-    float mean = rows::row_sum(row, n) / (float)n;
+    float mean = rows::row_sum(row, n) / static_cast<float>(n);
     F m = set1(mean);
     float square = rows::tree_sum(n, [row, m](int64_t i, int64_t c) {
       F d = sub(rows::load_n(row + i, c), m);
       d = mul(d, d);
-      return c < W ? select(lanes_below((int)c), d, zero()) : d;
+      return c < W ? select(lanes_below(static_cast<int>(c)), d, zero()) : d;
     });
     rows::affine_row<true>(row, y + r * sy, n, mean, rows::scale_of(square, n, eps), w, b);
   });
 }
 
-// bufs X, W|null, Y; params rows, n, row strides of X and Y, eps
-void rms_norm(Pool& pool, void* const* bufs, const int64_t* p) {
-  const float* x = static_cast<const float*>(bufs[0]);
-  const float* w = static_cast<const float*>(bufs[1]);
-  float* y = static_cast<float*>(bufs[2]);
-  int64_t n = p[1], sx = p[2], sy = p[3];
-  float eps = param_f32(p[4]);
-  rows::each_group(pool, p[0], n, 1, [=](int64_t r, int64_t) {
+static void rms_norm(Pool& pool, const abi::RmsNormArgs& p) {
+  const float *x = p.x, *w = p.weight;
+  float* y = p.y;
+  int64_t n = p.n, sx = p.x_row, sy = p.y_row;
+  float eps = p.eps;
+  rows::each_group(pool, p.rows, n, 1, [=](int64_t r, int64_t) {
     const float* row = x + r * sx;
     float square = rows::tree_sum(n, [row](int64_t i, int64_t c) {
       F v = rows::load_n(row + i, c);
@@ -161,9 +158,3 @@ void rms_norm(Pool& pool, void* const* bufs, const int64_t* p) {
 }
 
 }  // namespace ree::REE_ISA
-
-#undef REE_ROWS_KERNELS
-#define REE_ROWS_KERNELS                                                                      \
-  REE_KERNEL(sum)                                                                             \
-  REE_KERNEL(amax) REE_KERNEL(amin) REE_KERNEL(argmax) REE_KERNEL(argmin) REE_KERNEL(softmax) \
-      REE_KERNEL(layer_norm) REE_KERNEL(rms_norm)

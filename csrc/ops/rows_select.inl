@@ -1,5 +1,9 @@
-// Order-free exact selection over one axis: amax, amin, argmax, argmin. Included by rows.inl,
-// after rows_sum.inl.
+// Order-free exact selection over one axis: amax, amin, argmax, argmin.
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include "rows_sum.inl"
 
 namespace ree::REE_ISA {
 namespace rows {
@@ -25,7 +29,8 @@ struct Least {
 template <class Op>
 inline F load_or_start(const float* p, int64_t n) {
   if (n >= W) return load(p);
-  return select(lanes_below((int)n), load_partial(p, (int)n), set1(Op::kStart));
+  return select(lanes_below(static_cast<int>(n)), load_partial(p, static_cast<int>(n)),
+                set1(Op::kStart));
 }
 
 template <class Op>
@@ -45,7 +50,7 @@ float select_row(const float* x, int64_t n, int64_t step) {
     for (; i < n; ++i) top[0] = Op::pick(top[0], set1(x[i * step]));
   }
   for (int v = 1; v < kWays; ++v) top[0] = Op::pick(top[0], top[v]);
-  return any(ne(top[0], top[0])) ? canonical1(__builtin_nanf("")) : Op::fold(top[0]);
+  return any(ne(top[0], top[0])) ? canonical(__builtin_nanf("")) : Op::fold(top[0]);
 }
 
 // out[c] over n rows of `width` columns, rows taken four at a time
@@ -71,15 +76,16 @@ void select_axis(Pool& pool, const float* x, Axis a, float* y) {
   int64_t strip = columns ? std::clamp<int64_t>(share / std::max<int64_t>(a.n, 1), 256, 2048) : 1;
   strip = std::min(strip, width);
   int64_t chunk = std::max<int64_t>(std::max(share, kGrain) / std::max<int64_t>(strip, 1), 16);
-  int64_t chunks = std::max<int64_t>(pieces_of(a.n, chunk), 1), strips = pieces_of(width, strip);
+  int64_t chunks = std::max<int64_t>(ceil_div(a.n, chunk), 1), strips = ceil_div(width, strip);
   int64_t lines = columns ? a.outer : a.results();
   float* out = y;
   if (chunks > 1)
-    out = static_cast<float*>(pool.shared((size_t)(a.results() * chunks) * sizeof(float)));
+    out =
+        static_cast<float*>(pool.shared(static_cast<size_t>(a.results() * chunks) * sizeof(float)));
   // short rows are claimed several at a time
   int64_t items = lines * chunks * strips;
   int64_t batch = columns ? 1 : std::max<int64_t>(1, kGrain / std::max<int64_t>(a.n, 1));
-  pool.parallel_for(pieces_of(items, batch), [&](int64_t first, int) {
+  pool.parallel_for(ceil_div(items, batch), [&](int64_t first, int) {
     for (int64_t i = first * batch; i < std::min(items, (first + 1) * batch); ++i) {
       int64_t c = i % strips * strip, k = i / strips % chunks, line = i / strips / chunks;
       int64_t n = std::min(chunk, a.n - k * chunk);
@@ -120,30 +126,28 @@ inline int64_t find(const float* x, int64_t n, int64_t step, float top) {
 
 }  // namespace rows
 
-// bufs X, Y; params outer, n, inner, strides of X (outer, n, inner)
-void amax(Pool& pool, void* const* bufs, const int64_t* p) {
-  rows::select_axis<rows::Greatest>(pool, static_cast<const float*>(bufs[0]), rows::Axis(p),
-                                    static_cast<float*>(bufs[1]));
+// Over the axis; strides are those of x.
+static void amax(Pool& pool, const abi::AmaxArgs& p) {
+  rows::select_axis<rows::Greatest>(pool, p.x, rows::Axis(p), p.y);
 }
-void amin(Pool& pool, void* const* bufs, const int64_t* p) {
-  rows::select_axis<rows::Least>(pool, static_cast<const float*>(bufs[0]), rows::Axis(p),
-                                 static_cast<float*>(bufs[1]));
+static void amin(Pool& pool, const abi::AminArgs& p) {
+  rows::select_axis<rows::Least>(pool, p.x, rows::Axis(p), p.y);
 }
 
 namespace rows {
 
 // The value picked, then where it is first.
 template <class Op>
-void arg_axis(Pool& pool, void* const* bufs, const int64_t* p) {
-  Axis a(p);
-  const float* x = static_cast<const float*>(bufs[0]);
-  int64_t* y = static_cast<int64_t*>(bufs[1]);
-  std::vector<float> top((size_t)a.results());
+void arg_axis(Pool& pool, const abi::ArgmaxArgs& p) {
+  const Axis a(p);
+  const float* x = p.x;
+  int64_t* y = p.y;
+  std::vector<float> top(static_cast<size_t>(a.results()));
   select_axis<Op>(pool, x, a, top.data());
   if (a.by_columns()) {
     // strips of columns; rows are read in order until every column of the strip has its index
     constexpr int64_t kStrip = 512;
-    int64_t strips = pieces_of(a.inner, kStrip);
+    int64_t strips = ceil_div(a.inner, kStrip);
     pool.parallel_for(a.outer * strips, [&](int64_t i, int) {
       int64_t c0 = i % strips * kStrip, o = i / strips, width = std::min(kStrip, a.inner - c0);
       const float* t = top.data() + o * a.inner + c0;
@@ -164,20 +168,18 @@ void arg_axis(Pool& pool, void* const* bufs, const int64_t* p) {
     return;
   }
   int64_t batch = std::max<int64_t>(1, kGrain / std::max<int64_t>(a.n, 1));
-  pool.parallel_for(pieces_of(a.results(), batch), [&](int64_t i, int) {
+  pool.parallel_for(ceil_div(a.results(), batch), [&](int64_t i, int) {
     for (int64_t r = i * batch; r < std::min(a.results(), (i + 1) * batch); ++r)
-      y[r] = find(x + a.start(r), a.n, a.x_n, top[(size_t)r]);
+      y[r] = find(x + a.start(r), a.n, a.x_n, top[static_cast<size_t>(r)]);
   });
 }
 
 }  // namespace rows
 
-// bufs X, Y (i64); params outer, n, inner, strides of X
-void argmax(Pool& pool, void* const* bufs, const int64_t* p) {
-  rows::arg_axis<rows::Greatest>(pool, bufs, p);
+// As amax and amin, where in the axis.
+static void argmax(Pool& pool, const abi::ArgmaxArgs& p) {
+  rows::arg_axis<rows::Greatest>(pool, p);
 }
-void argmin(Pool& pool, void* const* bufs, const int64_t* p) {
-  rows::arg_axis<rows::Least>(pool, bufs, p);
-}
+static void argmin(Pool& pool, const abi::ArgminArgs& p) { rows::arg_axis<rows::Least>(pool, p); }
 
 }  // namespace ree::REE_ISA

@@ -1,37 +1,32 @@
 // The sum rule over one axis: blocks of 1024 elements, 64 lanes from +0, lanes fold by halving,
 // block results are summed by the same rule.
+#pragma once
 #include <algorithm>
 
-#include "../kernel.hpp"
+#include "common.inl"
 
 namespace ree::REE_ISA {
 namespace rows {
 
-inline constexpr int kLanes = 64;
-inline constexpr int kBlock = 1024;
-inline constexpr int kLaneVectors = kLanes / W;
+inline constexpr int kLaneVectors = kSumLanes / W;
 inline constexpr int64_t kGrain = 32768;  // elements worth a work item
 
-inline float canonical1(float x) {
-  const uint32_t nan = 0x7fc00000u;
-  if (x != x) __builtin_memcpy(&x, &nan, 4);
-  return x;
+inline F load_n(const float* p, int64_t n) {
+  return n >= W ? load(p) : load_partial(p, static_cast<int>(n));
 }
-inline F load_n(const float* p, int64_t n) { return n >= W ? load(p) : load_partial(p, (int)n); }
 inline void store_n(float* p, F x, int64_t n) {
   if (n >= W)
     store(p, x);
   else
-    store_partial(p, x, (int)n);
+    store_partial(p, x, static_cast<int>(n));
 }
 // fn(i, count) for every vector of [0, n); count is W but for the last
 template <class Fn>
 inline void each_vector(int64_t n, Fn fn) {
   int64_t i = 0;
-  for (; i + W <= n; i += W) fn(i, (int64_t)W);
+  for (; i + W <= n; i += W) fn(i, static_cast<int64_t>(W));
   if (i < n) fn(i, n - i);
 }
-inline int64_t pieces_of(int64_t n, int64_t piece) { return (n + piece - 1) / piece; }
 
 // get(i, count) is the W elements from i on, of which `count` exist (count >= W: all); the others
 // must be +0. Adding that to a lane changes nothing: a lane starts at +0, so it is never -0.
@@ -40,8 +35,9 @@ inline float block_sum(int64_t start, int64_t n, Get get) {
   F lanes[kLaneVectors];
   for (int v = 0; v < kLaneVectors; ++v) lanes[v] = zero();
   int64_t i = start, end = start + n;
-  for (; i + kLanes <= end; i += kLanes)
-    for (int v = 0; v < kLaneVectors; ++v) lanes[v] = add(lanes[v], get(i + v * W, (int64_t)W));
+  for (; i + kSumLanes <= end; i += kSumLanes)
+    for (int v = 0; v < kLaneVectors; ++v)
+      lanes[v] = add(lanes[v], get(i + v * W, static_cast<int64_t>(W)));
   for (int v = 0; v < kLaneVectors && i + v * W < end; ++v)
     lanes[v] = add(lanes[v], get(i + v * W, end - i - v * W));
   for (int half = kLaneVectors / 2; half > 0; half /= 2)
@@ -68,12 +64,12 @@ inline float fold_results(const float* x, int64_t n) {
 // Elements are asked for once each, in ascending order.
 template <class Get>
 float span_sum(int64_t start, int64_t n, int64_t unit, const Get& get) {
-  float results[kBlock];
+  float results[kSumBlock];
   int64_t count = 0;
   for (int64_t i = 0; i < n; i += unit) {
     int64_t part = std::min(unit, n - i);
-    results[count++] = unit == kBlock ? block_sum(start + i, part, get)
-                                      : span_sum(start + i, part, unit / kBlock, get);
+    results[count++] = unit == kSumBlock ? block_sum(start + i, part, get)
+                                         : span_sum(start + i, part, unit / kSumBlock, get);
   }
   return fold_results(results, count);
 }
@@ -81,9 +77,9 @@ float span_sum(int64_t start, int64_t n, int64_t unit, const Get& get) {
 // Sum of get(i, count) over [0, n); see block_sum.
 template <class Get>
 inline float tree_sum(int64_t n, const Get& get) {
-  if (n <= kBlock) return block_sum(0, n, get);
-  int64_t unit = kBlock;
-  while (n > unit * kBlock) unit *= kBlock;
+  if (n <= kSumBlock) return block_sum(0, n, get);
+  int64_t unit = kSumBlock;
+  while (n > unit * kSumBlock) unit *= kSumBlock;
   return span_sum(0, n, unit, get);
 }
 
@@ -107,14 +103,20 @@ inline F load_strided(const float* p, int64_t step, int64_t n) {
 // The axis that a reduction removes, of [outer, n, inner], and the strides of its source.
 struct Axis {
   int64_t outer, n, inner, x_outer, x_n, x_inner;
-  explicit Axis(const int64_t* p)
-      : outer(p[0]), n(p[1]), inner(p[2]), x_outer(p[3]), x_n(p[4]), x_inner(p[5]) {}
+  template <class Args>
+  explicit Axis(const Args& p)
+      : outer(p.outer),
+        n(p.n),
+        inner(p.inner),
+        x_outer(p.x_outer),
+        x_n(p.x_n),
+        x_inner(p.x_inner) {}
   int64_t results() const { return outer * inner; }
   bool by_columns() const { return inner > 1 && x_inner == 1; }
   int64_t start(int64_t r) const { return r / inner * x_outer + r % inner * x_inner; }
 };
 
-inline float mean_or_sum(float s, float divisor) { return canonical1(s / divisor); }
+inline float mean_or_sum(float s, float divisor) { return canonical(s / divisor); }
 
 inline void sum_rows(Pool& pool, const float* x, const Axis& a, float divisor, float* y) {
   auto get_at = [&](const float* row, int64_t first, int64_t n) {
@@ -123,24 +125,25 @@ inline void sum_rows(Pool& pool, const float* x, const Axis& a, float divisor, f
     return tree_sum(
         n, [=](int64_t i, int64_t c) { return load_strided(row + (first + i) * step, step, c); });
   };
-  int64_t results = a.results(), blocks = pieces_of(a.n, kBlock);
+  int64_t results = a.results(), blocks = ceil_div(a.n, kSumBlock);
   // few long rows: blocks first, in parallel
   if (pool.threads() > 1 && results < 2 * pool.threads() && a.n > kGrain) {
-    constexpr int64_t kGroup = kGrain / kBlock;
-    int64_t groups = pieces_of(blocks, kGroup);
-    float* partial = static_cast<float*>(pool.shared((size_t)(results * blocks) * sizeof(float)));
+    constexpr int64_t kGroup = kGrain / kSumBlock;
+    int64_t groups = ceil_div(blocks, kGroup);
+    float* partial =
+        static_cast<float*>(pool.shared(static_cast<size_t>(results * blocks) * sizeof(float)));
     pool.parallel_for(results * groups, [&](int64_t i, int) {
       int64_t r = i / groups, first = i % groups * kGroup;
       for (int64_t b = first; b < std::min(blocks, first + kGroup); ++b)
-        partial[r * blocks + b] =
-            get_at(x + a.start(r), b * kBlock, std::min<int64_t>(kBlock, a.n - b * kBlock));
+        partial[r * blocks + b] = get_at(x + a.start(r), b * kSumBlock,
+                                         std::min<int64_t>(kSumBlock, a.n - b * kSumBlock));
     });
     for (int64_t r = 0; r < results; ++r)
       y[r] = mean_or_sum(row_sum(partial + r * blocks, blocks), divisor);
     return;
   }
   int64_t chunk = std::max<int64_t>(1, kGrain / std::max<int64_t>(a.n, 1));
-  pool.parallel_for(pieces_of(results, chunk), [&](int64_t i, int) {
+  pool.parallel_for(ceil_div(results, chunk), [&](int64_t i, int) {
     for (int64_t r = i * chunk; r < std::min(results, (i + 1) * chunk); ++r)
       y[r] = mean_or_sum(get_at(x + a.start(r), 0, a.n), divisor);
   });
@@ -174,18 +177,18 @@ void add_rows(const float* x, int64_t step, int64_t width, float* lane) {
 // lane at a time; lanes are rows of `lanes`, the 65th of which is +0.
 inline void column_block(const float* x, int64_t n, int64_t step, int64_t width, float* lanes,
                          float* out) {
-  constexpr int64_t kAtOnce = 4 * kLanes;
-  float* zeros = lanes + kLanes * width;
+  constexpr int64_t kAtOnce = 4 * kSumLanes;
+  float* zeros = lanes + kSumLanes * width;
   std::fill(zeros, zeros + width, 0.0f);
   int64_t r = 0;
   for (; n - r > kAtOnce; r += kAtOnce)
-    for (int64_t l = 0; l < kLanes; ++l) {
+    for (int64_t l = 0; l < kSumLanes; ++l) {
       auto* add4 = r ? add_rows<true> : add_rows<false>;
-      add4(x + (r + l) * step, kLanes * step, width, lanes + l * width);
+      add4(x + (r + l) * step, kSumLanes * step, width, lanes + l * width);
     }
   auto source = [&](int64_t i) { return r + i < n ? x + (r + i) * step : zeros; };
   auto lane = [&](int64_t l, int64_t live) { return l < live ? lanes + l * width : zeros; };
-  int64_t rest = n - r, live = std::min<int64_t>(n, kLanes);
+  int64_t rest = n - r, live = std::min<int64_t>(n, kSumLanes);
   using Fold = void (*)(const float* const*, const float* const*, int64_t, float*);
   constexpr Fold from_zero[4] = {fold4<1, false>, fold4<2, false>, fold4<3, false>,
                                  fold4<4, false>};
@@ -195,10 +198,10 @@ inline void column_block(const float* x, int64_t n, int64_t step, int64_t width,
   for (int64_t l = 0; l < quarter; ++l) {
     const int64_t order[4] = {l, l + 2 * quarter, l + quarter, l + 3 * quarter};
     const float *start[4], *rows[16];
-    int k = (int)pieces_of(rest, kLanes);
+    int k = static_cast<int>(ceil_div(rest, kSumLanes));
     for (int j = 0; j < 4; ++j) {
       start[j] = lane(order[j], live);
-      for (int i = 0; i < k; ++i) rows[j * k + i] = source(order[j] + i * kLanes);
+      for (int i = 0; i < k; ++i) rows[j * k + i] = source(order[j] + i * kSumLanes);
     }
     float* to = quarter == 1 ? out : lanes + l * width;
     (r ? with_start : from_zero)[k - 1](start, rows, width, to);
@@ -216,24 +219,25 @@ inline void column_block(const float* x, int64_t n, int64_t step, int64_t width,
 
 inline void sum_columns(Pool& pool, const float* x, Axis a, float divisor, float* y) {
   int64_t size = 0;
-  for (int64_t n = a.n; n > kBlock;) size += a.outer * a.inner * (n = pieces_of(n, kBlock));
-  float* level = size ? static_cast<float*>(pool.shared((size_t)size * sizeof(float))) : nullptr;
+  for (int64_t n = a.n; n > kSumBlock;) size += a.outer * a.inner * (n = ceil_div(n, kSumBlock));
+  float* level =
+      size ? static_cast<float*>(pool.shared(static_cast<size_t>(size) * sizeof(float))) : nullptr;
   for (;;) {
-    int64_t blocks = pieces_of(a.n, kBlock);
+    int64_t blocks = ceil_div(a.n, kSumBlock);
     float* out = blocks > 1 ? level : y;
     // Wide strips, since a narrow one reads little of every row it touches; but some for everyone.
     int64_t share = a.inner * a.outer * blocks / (2 * pool.threads());
-    int64_t widest = a.n > 256 ? 2048 : 512, least = kGrain / std::min<int64_t>(a.n, kBlock);
+    int64_t widest = a.n > 256 ? 2048 : 512, least = kGrain / std::min<int64_t>(a.n, kSumBlock);
     int64_t strip = std::clamp(share / W * W, std::clamp<int64_t>(least, 256, widest), widest);
-    int64_t strips = pieces_of(a.inner, strip);
+    int64_t strips = ceil_div(a.inner, strip);
     pool.parallel_for(a.outer * blocks * strips, [&](int64_t i, int thread) {
       int64_t c = i % strips * strip, b = i / strips % blocks, o = i / strips / blocks;
       int64_t width = std::min(strip, a.inner - c);
-      auto* lanes = static_cast<float*>(
-          pool.scratch(thread, (size_t)((kLanes + 1) * std::min(strip, a.inner)) * sizeof(float)));
+      auto* lanes = static_cast<float*>(pool.scratch(
+          thread, static_cast<size_t>((kSumLanes + 1) * std::min(strip, a.inner)) * sizeof(float)));
       float* to = out + (o * blocks + b) * a.inner + c;
-      column_block(x + o * a.x_outer + b * kBlock * a.x_n + c,
-                   std::min<int64_t>(kBlock, a.n - b * kBlock), a.x_n, width, lanes, to);
+      column_block(x + o * a.x_outer + b * kSumBlock * a.x_n + c,
+                   std::min<int64_t>(kSumBlock, a.n - b * kSumBlock), a.x_n, width, lanes, to);
       if (blocks == 1)
         for (int64_t k = 0; k < width; k += W)
           store_n(to + k, canonical(div(load_n(to + k, width - k), set1(divisor))), width - k);
@@ -249,14 +253,12 @@ inline void sum_columns(Pool& pool, const float* x, Axis a, float divisor, float
 
 }  // namespace rows
 
-// bufs X, Y; params outer, n, inner, strides of X (outer, n, inner), mode (0 sum, 1 mean)
-void sum(Pool& pool, void* const* bufs, const int64_t* p) {
-  rows::Axis a(p);
-  const float* x = static_cast<const float*>(bufs[0]);
-  float* y = static_cast<float*>(bufs[1]);
-  float divisor = p[6] ? (float)a.n : 1.0f;  // division by one is exact
-  if (a.n > 0 && a.by_columns()) return rows::sum_columns(pool, x, a, divisor, y);
-  rows::sum_rows(pool, x, a, divisor, y);
+// Sums, or means, over the axis; strides are those of x.
+static void sum(Pool& pool, const abi::SumArgs& p) {
+  const rows::Axis a(p);
+  const float divisor = p.mean ? static_cast<float>(a.n) : 1.0f;  // division by one is exact
+  if (a.n > 0 && a.by_columns()) return rows::sum_columns(pool, p.x, a, divisor, p.y);
+  rows::sum_rows(pool, p.x, a, divisor, p.y);
 }
 
 }  // namespace ree::REE_ISA

@@ -1,8 +1,10 @@
-// Writing at indices along the middle axis of [outer, n, inner]. Included after movement.inl.
+// Writing at indices along the middle axis of [outer, n, inner].
+#pragma once
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
-#include "../kernel.hpp"
+#include "movement.inl"
 
 namespace ree::REE_ISA {
 namespace scattering {
@@ -14,22 +16,18 @@ struct Put {
   }
 };
 struct Add {
-  static float apply(float x, float update) {
-    float v = x + update;
-    if (v != v) {
-      uint32_t nan = 0x7fc00000u;
-      std::memcpy(&v, &nan, 4);
-    }
-    return v;
+  static float apply(float x, float update) { return canonical(x + update); }
+  static int64_t apply(int64_t x, int64_t u) {
+    return static_cast<int64_t>(static_cast<uint64_t>(x) + static_cast<uint64_t>(u));
   }
-  static int64_t apply(int64_t x, int64_t u) { return (int64_t)((uint64_t)x + (uint64_t)u); }
 };
 
 struct Shape {
   int64_t outer, n, inner, k;
   bool shared;
-  explicit Shape(const int64_t* p)
-      : outer(p[0]), n(p[1]), inner(p[2]), k(p[3]), shared(p[4] != 0) {}
+  template <class Args>
+  explicit Shape(const Args& p)
+      : outer(p.outer), n(p.n), inner(p.inner), k(p.updates), shared(p.shared != 0) {}
   // where the entry at position `at` of the index points
   int64_t target(int64_t v, int64_t at) const {
     int64_t low = shared ? -n : 0;
@@ -46,7 +44,7 @@ void run(Pool& pool, const T* x, const int64_t* idx, const T* src, T* y, Shape s
   int64_t work = s.outer * (s.n + s.k) * s.inner / (4 * pool.threads());
   int64_t strip = std::max<int64_t>(work / std::max<int64_t>(s.n + s.k, 1), 64);
   strip = std::min(strip, s.inner);
-  int64_t strips = move::ceil_div(s.inner, strip);
+  int64_t strips = ceil_div(s.inner, strip);
   int64_t grain = move::kGrain / ((s.n + s.k) * strip + 1);
   move::pieces(pool, s.outer * strips, grain, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
@@ -56,7 +54,7 @@ void run(Pool& pool, const T* x, const int64_t* idx, const T* src, T* y, Shape s
       T* to = y + o * s.n * s.inner + c0;
       const T* update = src + o * s.k * s.inner + c0;
       for (int64_t r = 0; r < s.n; ++r)
-        std::memcpy(to + r * s.inner, from + r * s.inner, (size_t)width * sizeof(T));
+        std::memcpy(to + r * s.inner, from + r * s.inner, static_cast<size_t>(width) * sizeof(T));
       for (int64_t j = 0; j < s.k; ++j, update += s.inner) {
         if (s.shared) {
           T* row = to + s.target(idx[j], j) * s.inner;
@@ -73,32 +71,26 @@ void run(Pool& pool, const T* x, const int64_t* idx, const T* src, T* y, Shape s
   });
 }
 
-template <class Op, class T>
-void typed(Pool& pool, void* const* bufs, const int64_t* p) {
-  run<Op, T>(pool, (const T*)bufs[0], (const int64_t*)bufs[1], (const T*)bufs[2], (T*)bufs[3],
-             Shape(p));
-}
-
 }  // namespace scattering
 
-// Y = X, with Y[o, idx, c] = SRC[o, j, c] for j ascending. bufs: X, IDX (i64), SRC, Y; params:
-// outer, n, inner, k, shared, elem_size. IDX is [outer, k, inner], or, if shared, [k] with negative
-// indices from the end. Other indices throw std::out_of_range.
-static void scatter(Pool& pool, void* const* bufs, const int64_t* p) {
-  move::by_size(p[5], [&](auto* type) {
-    scattering::typed<scattering::Put, std::remove_pointer_t<decltype(type)>>(pool, bufs, p);
+// y = x, with y[o, index, c] = src[o, j, c] for j ascending. The index is [outer, updates, inner],
+// or, if shared, [updates] with negative indices from the end. Other indices throw
+// std::out_of_range.
+static void scatter(Pool& pool, const abi::ScatterArgs& p) {
+  move::by_size(p.element_bytes, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    scattering::run<scattering::Put>(pool, static_cast<const T*>(p.x), p.index,
+                                     static_cast<const T*>(p.src), static_cast<T*>(p.y),
+                                     scattering::Shape(p));
   });
 }
 
-// As scatter, with Y[o, idx, c] += SRC[o, j, c].
-static void scatter_add_f32(Pool& pool, void* const* bufs, const int64_t* p) {
-  scattering::typed<scattering::Add, float>(pool, bufs, p);
+// As scatter, with y[o, index, c] += src[o, j, c].
+static void scatter_add_f32(Pool& pool, const abi::ScatterAddF32Args& p) {
+  scattering::run<scattering::Add>(pool, p.x, p.index, p.src, p.y, scattering::Shape(p));
 }
-static void scatter_add_i64(Pool& pool, void* const* bufs, const int64_t* p) {
-  scattering::typed<scattering::Add, int64_t>(pool, bufs, p);
+static void scatter_add_i64(Pool& pool, const abi::ScatterAddI64Args& p) {
+  scattering::run<scattering::Add>(pool, p.x, p.index, p.src, p.y, scattering::Shape(p));
 }
 
 }  // namespace ree::REE_ISA
-
-#define REE_SCATTER_KERNELS \
-  REE_KERNEL(scatter) REE_KERNEL(scatter_add_f32) REE_KERNEL(scatter_add_i64)

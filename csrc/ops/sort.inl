@@ -1,8 +1,9 @@
 // Sorting of the middle axis of [outer, n, inner]: elements and where they came from.
+#pragma once
 #include <algorithm>
-#include <cstring>
+#include <utility>
 
-#include "../kernel.hpp"
+#include "common.inl"
 
 namespace ree::REE_ISA {
 namespace sorting {
@@ -12,23 +13,24 @@ constexpr int64_t kRadix = 12;  // rows of so many elements per byte of the key 
 
 // Unsigned integers in the contract's order: NaN greatest, -0 equal to +0.
 inline uint32_t order_key(float v) {
-  uint32_t u;
-  std::memcpy(&u, &v, 4);
-  uint32_t size = u & 0x7fffffffu;
+  const uint32_t u = bits_of(v);
+  const uint32_t size = u & 0x7fffffffu;
   if (size > 0x7f800000u) return 0xffffffffu;
   if (size == 0) return 0x80000000u;
   return u >> 31 ? ~u : u | 0x80000000u;
 }
-inline uint64_t order_key(int64_t v) { return (uint64_t)v ^ (1ull << 63); }
+inline uint64_t order_key(int64_t v) { return static_cast<uint64_t>(v) ^ (1ull << 63); }
 
 // An element of a row: its key, then its index, so that no two are equal. Rows have fewer than
 // 2^32.
 struct Narrow {
   using Key = uint32_t;
   uint64_t word;
-  static Narrow make(uint32_t key, int64_t i) { return {(uint64_t)key << 32 | (uint64_t)i}; }
-  Key key() const { return (Key)(word >> 32); }
-  int64_t index() const { return (int64_t)(word & 0xffffffffu); }
+  static Narrow make(uint32_t key, int64_t i) {
+    return {static_cast<uint64_t>(key) << 32 | static_cast<uint64_t>(i)};
+  }
+  Key key() const { return static_cast<Key>(word >> 32); }
+  int64_t index() const { return static_cast<int64_t>(word & 0xffffffffu); }
   bool operator<(const Narrow& o) const { return word < o.word; }
 };
 struct Wide {
@@ -64,23 +66,23 @@ Item* radix_sort(Item* a, Item* b, int64_t n) {
   return a;
 }
 
-template <class T, class Item>
-void sort_axis(Pool& pool, void* const* bufs, const int64_t* p) {
-  const T* x = static_cast<const T*>(bufs[0]);
-  T* y = static_cast<T*>(bufs[1]);
-  int64_t* where = static_cast<int64_t*>(bufs[2]);
-  int64_t outer = p[0], n = p[1], inner = p[2], rows = n ? outer * inner : 0;
+template <class Item, class Args>
+void sort_axis(Pool& pool, const Args& p) {
+  const auto* x = p.x;
+  auto* y = p.y;
+  int64_t* where = p.indices;
+  const int64_t n = p.n, inner = p.inner, rows = n ? p.outer * inner : 0;
   using Key = typename Item::Key;
-  Key flip = p[3] ? (Key) ~(Key)0 : 0;  // descending: the order of complements
+  const Key flip = p.descending ? static_cast<Key>(~Key{0}) : 0;  // the order of complements
   int64_t batch = std::max<int64_t>(1, kGrain / std::max<int64_t>(n, 1));
-  pool.parallel_for((rows + batch - 1) / batch, [&](int64_t item, int thread) {
-    Item* a = static_cast<Item*>(pool.scratch(thread, (size_t)(2 * n) * sizeof(Item)));
+  pool.parallel_for(ceil_div(rows, batch), [&](int64_t item, int thread) {
+    Item* a = static_cast<Item*>(pool.scratch(thread, static_cast<size_t>(2 * n) * sizeof(Item)));
     for (int64_t r = item * batch; r < std::min(rows, (item + 1) * batch); ++r) {
       int64_t base = r / inner * n * inner + r % inner;
       for (int64_t i = 0; i < n; ++i)
-        a[i] = Item::make((Key)(order_key(x[base + i * inner]) ^ flip), i);
+        a[i] = Item::make(static_cast<Key>(order_key(x[base + i * inner]) ^ flip), i);
       Item* s = a;
-      if (n >= kRadix * (int64_t)sizeof(Key))
+      if (n >= kRadix * static_cast<int64_t>(sizeof(Key)))
         s = radix_sort(a, a + n, n);
       else
         std::sort(a, a + n);
@@ -95,14 +97,12 @@ void sort_axis(Pool& pool, void* const* bufs, const int64_t* p) {
 
 }  // namespace sorting
 
-// bufs X, Y, INDICES (i64), contiguous; params outer, n, inner, descending
-void sort_f32(Pool& pool, void* const* bufs, const int64_t* p) {
-  sorting::sort_axis<float, sorting::Narrow>(pool, bufs, p);
+// All contiguous.
+static void sort_f32(Pool& pool, const abi::SortF32Args& p) {
+  sorting::sort_axis<sorting::Narrow>(pool, p);
 }
-void sort_i64(Pool& pool, void* const* bufs, const int64_t* p) {
-  sorting::sort_axis<int64_t, sorting::Wide>(pool, bufs, p);
+static void sort_i64(Pool& pool, const abi::SortI64Args& p) {
+  sorting::sort_axis<sorting::Wide>(pool, p);
 }
 
 }  // namespace ree::REE_ISA
-
-#define REE_SORT_KERNELS REE_KERNEL(sort_f32) REE_KERNEL(sort_i64)

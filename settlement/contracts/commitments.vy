@@ -7,27 +7,15 @@
 """
 
 from . import merkle
+from . import numbers
 
 BIT: constant(uint256) = 1
 MASK32: constant(uint256) = 2**32 - 1
 MASK64: constant(uint256) = 2**64 - 1
-LEAF_BYTES: constant(uint256) = 512
 TYPE_BYTES: constant(uint256) = 66  # dtype u8, rank u8, eight dimensions u64
 RECORD_BYTES: constant(uint256) = 240
-MAX_RANK: constant(uint256) = 8
-MAX_ELEMENTS: constant(uint256) = 2**31 - 1
 MAX_DEPTH: constant(uint256) = 40
 
-# dtypes
-F32: constant(uint256) = 0
-F16: constant(uint256) = 1
-BF16: constant(uint256) = 2
-I64: constant(uint256) = 3
-I32: constant(uint256) = 4
-I16: constant(uint256) = 5
-I8: constant(uint256) = 6
-U8: constant(uint256) = 7
-BOOLEAN: constant(uint256) = 8
 # log2 of the bytes of an element, by dtype, a digit each
 LOG_SIZES: constant(uint256) = (
     2 + 1 * 16 + 1 * 16**2 + 3 * 16**3 + 2 * 16**4 + 1 * 16**5
@@ -45,7 +33,7 @@ def dtype(type_: Bytes[TYPE_BYTES]) -> uint256:
     """
     assert len(type_) == TYPE_BYTES, "type: length"
     code: uint256 = convert(slice(type_, 0, 1), uint256)
-    assert code <= BOOLEAN, "type: dtype"
+    assert code <= numbers.DTYPE_BOOL, "type: dtype"
     return code
 
 
@@ -54,21 +42,21 @@ def dtype(type_: Bytes[TYPE_BYTES]) -> uint256:
 def rank(type_: Bytes[TYPE_BYTES]) -> uint256:
     assert len(type_) == TYPE_BYTES, "type: length"
     r: uint256 = convert(slice(type_, 1, 1), uint256)
-    assert r <= MAX_RANK, "type: rank"
+    assert r <= numbers.MAX_RANK, "type: rank"
     return r
 
 
 @internal
 @pure
-def dims(type_: Bytes[TYPE_BYTES]) -> DynArray[uint256, MAX_RANK]:
+def dims(type_: Bytes[TYPE_BYTES]) -> DynArray[uint256, numbers.MAX_RANK]:
     """
     @notice The dimensions, outermost first.
     """
     r: uint256 = self.rank(type_)
     low: uint256 = convert(extract32(type_, 2), uint256)
     high: uint256 = convert(extract32(type_, 34), uint256)
-    out: DynArray[uint256, MAX_RANK] = []
-    for i: uint256 in range(r, bound=MAX_RANK):
+    out: DynArray[uint256, numbers.MAX_RANK] = []
+    for i: uint256 in range(r, bound=numbers.MAX_RANK):
         out.append(self._dim(low, high, i))
     return out
 
@@ -96,9 +84,9 @@ def elements(type_: Bytes[TYPE_BYTES]) -> uint256:
     beyond: uint256 = (low << (r << 6)) | high if r < 4 else high << ((r - 4) << 6)
     assert beyond == 0, "type: dimensions"
     n: uint256 = 1
-    for i: uint256 in range(r, bound=MAX_RANK):
+    for i: uint256 in range(r, bound=numbers.MAX_RANK):
         n = n * self._dim(low, high, i)
-    assert n <= MAX_ELEMENTS, "type: elements"
+    assert n <= numbers.MAX_ELEMENTS, "type: elements"
     return n
 
 
@@ -123,7 +111,7 @@ def body_leaves(type_: Bytes[TYPE_BYTES]) -> uint256:
 @internal
 @pure
 def _leaves(elements_: uint256, scale: uint256) -> uint256:
-    return unsafe_add(elements_ << scale, LEAF_BYTES - 1) >> 9
+    return unsafe_add(elements_ << scale, numbers.LEAF_BYTES - 1) >> 9
 
 
 @internal
@@ -138,15 +126,15 @@ def tensor_hash(type_: Bytes[TYPE_BYTES], body_root: bytes32) -> bytes32:
 
 @internal
 @pure
-def element(leaf: Bytes[LEAF_BYTES], code: uint256, position: uint256) -> uint256:
+def element(leaf: Bytes[numbers.LEAF_BYTES], code: uint256, position: uint256) -> uint256:
     """
     @notice Element `position` of a leaf as the register it is loaded into: two's complement of 32 bits for
             i32, i16 and i8, zero-extended bits for the others.
     """
-    assert len(leaf) == LEAF_BYTES, "leaf: length"
+    assert len(leaf) == numbers.LEAF_BYTES, "leaf: length"
     scale: uint256 = self.log_size(code)
     start: uint256 = position << scale
-    assert position < LEAF_BYTES and start < LEAF_BYTES, "leaf: position"
+    assert position < numbers.LEAF_BYTES and start < numbers.LEAF_BYTES, "leaf: position"
     word: uint256 = convert(extract32(leaf, (start >> 5) << 5), uint256)
     bits: uint256 = BIT << unsafe_add(scale, 3)
     x: uint256 = word >> unsafe_sub(unsafe_sub(256, bits), (start & 31) << 3)
@@ -163,7 +151,7 @@ def element(leaf: Bytes[LEAF_BYTES], code: uint256, position: uint256) -> uint25
         if scale == 3:
             return (x >> 32) | ((x & MASK32) << 32)
         return x & MASK32
-    if code == I16 or code == I8:
+    if code == numbers.DTYPE_I16 or code == numbers.DTYPE_I8:
         flip: uint256 = BIT << unsafe_sub(bits, 1)
         return unsafe_sub(x ^ flip, flip) & MASK32
     return x
@@ -174,7 +162,7 @@ def element(leaf: Bytes[LEAF_BYTES], code: uint256, position: uint256) -> uint25
 def open_element(
     type_: Bytes[TYPE_BYTES],
     index: uint256,
-    leaf: Bytes[LEAF_BYTES],
+    leaf: Bytes[numbers.LEAF_BYTES],
     proof: DynArray[bytes32, MAX_DEPTH],
 ) -> (bytes32, uint256):
     """

@@ -5,14 +5,10 @@
 @dev verde/forms.py, verde/ruled.py and verde/selections.py have the same.
 """
 
-from . import commitments
 from . import forms
+from . import numbers
 from . import rules
 from . import shown
-
-SEGMENT: constant(uint256) = 128
-BLOCK: constant(uint256) = 1024
-LANES: constant(uint256) = 64
 
 
 @internal
@@ -29,15 +25,15 @@ def operations(form: uint256, r: rules.Rule, position: uint256, code: uint256, s
     if form == forms.TABLE:
         return 1 + rules.terms(r, 0)
     if form == forms.CUMSUM:
-        return (position // SEGMENT) * (SEGMENT + 1) + position % SEGMENT + 2
+        return (position // numbers.SEGMENT) * (numbers.SEGMENT + 1) + position % numbers.SEGMENT + 2
     n: uint256 = rules.reduction(r)
     if form == forms.CONTRACTION:
-        return max(n + (n + SEGMENT - 1) // SEGMENT, 1)
+        return max(n + (n + numbers.SEGMENT - 1) // numbers.SEGMENT, 1)
     if form == forms.SUM:
         total: uint256 = 0
         for _: uint256 in range(5):
-            blocks: uint256 = (n + BLOCK - 1) // BLOCK
-            total += n + (LANES - 1) * blocks
+            blocks: uint256 = (n + numbers.SUM_BLOCK - 1) // numbers.SUM_BLOCK
+            total += n + (numbers.SUM_LANES - 1) * blocks
             n = blocks
             if n < 2:
                 break
@@ -58,14 +54,14 @@ def width(form: uint256, dtype: uint256, code: uint256, sources: uint256) -> uin
     if form == forms.CONTRACTION or form == forms.SUM or form == forms.EXTREME:
         return 4
     if form == forms.CUMSUM or form == forms.OUTPUT:
-        return 8 if dtype == commitments.I64 else 4
+        return 8 if dtype == numbers.DTYPE_I64 else 4
     if form != forms.POINTWISE:
         return 8
     records: uint256 = sources + shown.u32(code + 4)
     at: uint256 = code + 8
     for i: uint256 in range(records, bound=1024):
         types: uint256 = shown.u8(at + 1)
-        if types >> 4 == commitments.I64 or types & 15 == commitments.I64:
+        if types >> 4 == numbers.TYPE_I64 or types & 15 == numbers.TYPE_I64:
             return 8
         at += 8
     return 4

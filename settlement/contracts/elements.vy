@@ -11,6 +11,7 @@ from . import derivations
 from . import entries
 from . import forms
 from . import merkle
+from . import numbers
 from . import rules
 from . import shown
 from . import sources
@@ -102,12 +103,12 @@ def _derive(before: states.State, blobs: sources.Blobs, n: uint256) -> states.St
     s.limit = derivations.operations(s.form, rule, position, code, params)
     s.width = derivations.width(s.form, s.dtype, code, params)
     s.entries = shown.digest(at)
-    leaves: uint256 = (s.limit * s.width + 511) // 512
+    leaves: uint256 = (s.limit * s.width + (numbers.LEAF_BYTES - 1)) // numbers.LEAF_BYTES
     last: uint256 = entries.opened(s, s.limit - 1, at + 32)
-    at = shown.after_proof(at + 32 + 512)
+    at = shown.after_proof(at + 32 + numbers.LEAF_BYTES)
     if s.form == forms.SORT and leaves > 1:  # the choice is known from here on
         chosen: uint256 = entries.opened(s, 0, at)
-        at = shown.after_proof(at + 512)
+        at = shown.after_proof(at + numbers.LEAF_BYTES)
     shown.end(at)
     assert last == s.bits, "elements: last entry"
     if leaves == 1:

@@ -4,6 +4,7 @@
 @notice The entries of a derivation: little-endian, 4 or 8 bytes each, in leaves of 512 bytes.
 """
 
+from . import numbers
 from . import shown
 from . import states
 
@@ -14,9 +15,9 @@ def opened(s: states.State, i: uint256, at: uint256) -> uint256:
     """
     @notice Entry i from its leaf and proof.
     """
-    per: uint256 = unsafe_div(512, s.width)
-    leaves: uint256 = (s.limit * s.width + 511) // 512
-    root: bytes32 = shown.root(leaves, unsafe_div(i, per), shown.leaf_hash(at), at + 512)
+    per: uint256 = unsafe_div(numbers.LEAF_BYTES, s.width)
+    leaves: uint256 = (s.limit * s.width + (numbers.LEAF_BYTES - 1)) // numbers.LEAF_BYTES
+    root: bytes32 = shown.root(leaves, unsafe_div(i, per), shown.leaf_hash(at), at + numbers.LEAF_BYTES)
     assert root == s.entries, "entries: entry"
     return self.at(s, at, i % per)
 

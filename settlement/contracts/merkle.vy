@@ -8,10 +8,12 @@
      may be any 32 bytes, zeros among them. Level 0 are the leaf hashes.
 """
 
+from . import numbers
+
 BIT: constant(uint256) = 1
 MAX_COUNT: constant(uint256) = 2**40
 MAX_DEPTH: constant(uint256) = 40
-MAX_LEAF: constant(uint256) = 512
+MAX_LEAF: constant(uint256) = numbers.LEAF_BYTES
 WIDTH: constant(uint256) = 16  # children of a reveal
 STEP: constant(uint256) = 4  # levels of a reveal
 

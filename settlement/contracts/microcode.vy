@@ -9,48 +9,13 @@
 """
 
 from . import fp32
+from . import numbers
 
 BIT: constant(uint256) = 1
 ZERO: constant(uint256) = 0
 INVALID: constant(uint256) = max_value(uint256)
 MASK32: constant(uint256) = 2**32 - 1
 SIGN: constant(uint256) = 2**31
-
-# types
-F32: constant(uint256) = 0
-I32: constant(uint256) = 1
-U32: constant(uint256) = 2
-I64: constant(uint256) = 3
-BOOL: constant(uint256) = 4
-
-# opcodes
-OP_CONST: constant(uint256) = 1
-OP_ADD: constant(uint256) = 2
-OP_SUB: constant(uint256) = 3
-OP_MUL: constant(uint256) = 4
-OP_FMA: constant(uint256) = 5
-OP_DIV: constant(uint256) = 6
-OP_SQRT: constant(uint256) = 7
-OP_NEG: constant(uint256) = 8
-OP_ABS: constant(uint256) = 9
-OP_RINT: constant(uint256) = 10
-OP_LT: constant(uint256) = 11
-OP_LE: constant(uint256) = 12
-OP_EQ: constant(uint256) = 13
-OP_NE: constant(uint256) = 14
-OP_SELECT: constant(uint256) = 15
-OP_CONVERT: constant(uint256) = 16
-OP_BITCAST: constant(uint256) = 17
-OP_AND: constant(uint256) = 18
-OP_OR: constant(uint256) = 19
-OP_XOR: constant(uint256) = 20
-OP_NOT: constant(uint256) = 21
-OP_SHL: constant(uint256) = 22
-OP_SHR: constant(uint256) = 23
-OP_MUL_HI: constant(uint256) = 24
-OP_TABLE: constant(uint256) = 25
-OP_FLOORDIV: constant(uint256) = 26
-OP_MOD: constant(uint256) = 27
 
 
 @internal
@@ -59,9 +24,9 @@ def width(type_: uint256) -> uint256:
     """
     @notice Bits of a register of this type.
     """
-    if type_ == I64:
+    if type_ == numbers.TYPE_I64:
         return 64
-    if type_ == BOOL:
+    if type_ == numbers.TYPE_BOOL:
         return 1
     return 32
 
@@ -87,14 +52,14 @@ def step(record: uint256, a: uint256, b: uint256, c: uint256) -> uint256:
     op: uint256 = record >> 56
     result: uint256 = (record >> 52) & 15
     operand: uint256 = (record >> 48) & 15
-    if op == OP_CONST:
+    if op == numbers.OP_CONST:
         low: uint256 = record & MASK32
-        if operand == I64 and low >= SIGN:
+        if operand == numbers.TYPE_I64 and low >= SIGN:
             return low | (MASK32 << 32)
         return low
-    if op == OP_TABLE:
+    if op == numbers.OP_TABLE:
         return self.lookup(a, b, c)
-    if op == OP_SELECT:
+    if op == numbers.OP_SELECT:
         if a > 1 or (b | c) >> self.width(operand) != 0:
             return INVALID
         if a == 1:
@@ -102,13 +67,13 @@ def step(record: uint256, a: uint256, b: uint256, c: uint256) -> uint256:
         return c
     if (a | b | c) >> self.width(operand) != 0:
         return INVALID
-    if op == OP_CONVERT:
+    if op == numbers.OP_CONVERT:
         return self._convert(operand, result, a)
-    if op == OP_BITCAST:
-        if operand == F32 or result == F32:
+    if op == numbers.OP_BITCAST:
+        if operand == numbers.TYPE_F32 or result == numbers.TYPE_F32:
             return fp32.canonical(a)
         return a
-    if operand == F32:
+    if operand == numbers.TYPE_F32:
         return self._float(op, a, b, c)
     return self._integer(op, operand, a, b)
 
@@ -130,33 +95,33 @@ def lookup(index: uint256, low: uint256, high: uint256) -> uint256:
 @internal
 @pure
 def _float(op: uint256, a: uint256, b: uint256, c: uint256) -> uint256:
-    if op < OP_SQRT:
-        if op == OP_FMA:
+    if op < numbers.OP_SQRT:
+        if op == numbers.OP_FMA:
             return fp32.fma(a, b, c)
-        if op == OP_MUL:
+        if op == numbers.OP_MUL:
             return fp32.mul(a, b)
-        if op == OP_ADD:
+        if op == numbers.OP_ADD:
             return fp32.add(a, b)
-        if op == OP_SUB:
+        if op == numbers.OP_SUB:
             return fp32.sub(a, b)
-        if op == OP_DIV:
+        if op == numbers.OP_DIV:
             return fp32.div(a, b)
         return INVALID
-    if op < OP_LT:
-        if op == OP_NEG:
+    if op < numbers.OP_LT:
+        if op == numbers.OP_NEG:
             return fp32.neg(a)
-        if op == OP_ABS:
+        if op == numbers.OP_ABS:
             return fp32.absolute(a)
-        if op == OP_RINT:
+        if op == numbers.OP_RINT:
             return fp32.rint(a)
         return fp32.sqrt(a)
-    if op == OP_LT:
+    if op == numbers.OP_LT:
         return convert(fp32.less(a, b), uint256)
-    if op == OP_LE:
+    if op == numbers.OP_LE:
         return convert(fp32.less_equal(a, b), uint256)
-    if op == OP_EQ:
+    if op == numbers.OP_EQ:
         return convert(fp32.equal(a, b), uint256)
-    if op == OP_NE:
+    if op == numbers.OP_NE:
         return convert(not fp32.equal(a, b), uint256)
     return INVALID
 
@@ -171,47 +136,47 @@ def _integer(op: uint256, type_: uint256, a: uint256, b: uint256) -> uint256:
     mask: uint256 = unsafe_sub(BIT << bits, 1)
     # flipping the sign bit makes the unsigned order the signed one
     flip: uint256 = 0
-    if type_ == I32 or type_ == I64:
+    if type_ == numbers.TYPE_I32 or type_ == numbers.TYPE_I64:
         flip = (BIT << bits) >> 1
-    if op < OP_LT:
-        if op == OP_ADD:
+    if op < numbers.OP_LT:
+        if op == numbers.OP_ADD:
             return unsafe_add(a, b) & mask
-        if op == OP_SUB:
+        if op == numbers.OP_SUB:
             return unsafe_sub(a, b) & mask
-        if op == OP_MUL:
+        if op == numbers.OP_MUL:
             return unsafe_mul(a, b) & mask
-        if op == OP_NEG or (op == OP_ABS and a & flip != 0):
+        if op == numbers.OP_NEG or (op == numbers.OP_ABS and a & flip != 0):
             return unsafe_sub(ZERO, a) & mask
-        if op == OP_ABS:
+        if op == numbers.OP_ABS:
             return a
         return INVALID
-    if op < OP_SELECT:
-        if op == OP_LT:
+    if op < numbers.OP_SELECT:
+        if op == numbers.OP_LT:
             return convert(a ^ flip < b ^ flip, uint256)
-        if op == OP_LE:
+        if op == numbers.OP_LE:
             return convert(a ^ flip <= b ^ flip, uint256)
-        return convert((a == b) == (op == OP_EQ), uint256)
-    if op < OP_SHL:
-        if op == OP_AND:
+        return convert((a == b) == (op == numbers.OP_EQ), uint256)
+    if op < numbers.OP_SHL:
+        if op == numbers.OP_AND:
             return a & b
-        if op == OP_OR:
+        if op == numbers.OP_OR:
             return a | b
-        if op == OP_XOR:
+        if op == numbers.OP_XOR:
             return a ^ b
         return a ^ mask
-    if op < OP_MUL_HI:
+    if op < numbers.OP_MUL_HI:
         if b >= bits:
             return INVALID
-        if op == OP_SHL:
+        if op == numbers.OP_SHL:
             return (a << b) & mask
         return (unsafe_sub(a ^ flip, flip) >> b) & mask  # of the value extended to 256 bits
-    if op == OP_MUL_HI:
+    if op == numbers.OP_MUL_HI:
         return unsafe_mul(a, b) >> 32
-    if op == OP_FLOORDIV:
+    if op == numbers.OP_FLOORDIV:
         return self._floordiv(flip, mask, a, b)
-    if op == OP_MOD and b != 0:
+    if op == numbers.OP_MOD and b != 0:
         return unsafe_sub(a, unsafe_mul(self._floordiv(flip, mask, a, b), b)) & mask
-    if op == OP_MOD:
+    if op == numbers.OP_MOD:
         return 0
     return INVALID
 
@@ -238,18 +203,18 @@ def _floordiv(flip: uint256, mask: uint256, a: uint256, b: uint256) -> uint256:
 @internal
 @pure
 def _convert(source: uint256, target: uint256, a: uint256) -> uint256:
-    if source == F32:
-        if target == BOOL:
+    if source == numbers.TYPE_F32:
+        if target == numbers.TYPE_BOOL:
             return convert(a << 1 & MASK32 != 0, uint256)
         return fp32.to_integer(a, self.width(target))
-    if target == BOOL:
+    if target == numbers.TYPE_BOOL:
         return convert(a != 0, uint256)
     flip: uint256 = 0
-    if source == I32:
+    if source == numbers.TYPE_I32:
         flip = SIGN
-    elif source == I64:
+    elif source == numbers.TYPE_I64:
         flip = 2**63
-    if target == F32:
+    if target == numbers.TYPE_F32:
         if a & flip != 0:
             return fp32.from_integer(SIGN, unsafe_sub(flip << 1, a))
         return fp32.from_integer(0, a)

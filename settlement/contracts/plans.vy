@@ -5,14 +5,13 @@
 @dev verde/forms.py, verde/ruled.py and verde/selections.py have the same.
 """
 
-from . import commitments
-from . import derivations
 from . import forms
+from . import numbers
 from . import rules
 from . import shown
 from . import states
 
-FULL: constant(uint256) = derivations.BLOCK + derivations.LANES - 1  # operations of a whole block of a sum
+FULL: constant(uint256) = numbers.SUM_BLOCK + numbers.SUM_LANES - 1  # operations of a whole block of a sum
 
 # operations
 COPY: constant(uint256) = 0
@@ -95,9 +94,9 @@ def plan(
     if s.form == forms.EXTREME:
         p.what = EXTREME
         p.count = 3
-        p.operands[0] = self._entry(i - 1) if i > 0 else self._bits(511 * 2**23 if shown.u16(record) == 221 else 255 * 2**23)
+        p.operands[0] = self._entry(i - 1) if i > 0 else self._bits(511 * 2**23 if shown.u16(record) == numbers.OPERATOR_AMAX else 255 * 2**23)
         p.operands[1] = self._read(0, i)
-        p.operands[2] = self._bits(shown.u16(record) - 221)
+        p.operands[2] = self._bits(shown.u16(record) - numbers.OPERATOR_AMAX)
     elif s.form == forms.ARGUMENT:
         p.count = 1  # a copy of 0
         if i > 0:
@@ -107,7 +106,7 @@ def plan(
             p.operands[1] = self._entry(i - 1)
             p.operands[2] = self._read(0, i)
             p.operands[3] = Operand(kind=NAMED, value=i - 1, source=0)
-            p.operands[4] = self._bits(shown.u16(record) - 223)
+            p.operands[4] = self._bits(shown.u16(record) - numbers.OPERATOR_ARGMAX)
     elif s.form == forms.SORT:
         return self._sort(s, record, r, attrs)
     elif s.form == forms.SCATTER:
@@ -122,8 +121,8 @@ def plan(
             p.operands[2] = self._bits(rules.digit(r, s.element, axis))
             p.operands[3] = self._read(2, i - 1)
             opcode: uint256 = shown.u16(record)
-            # odd codes add; from 306 a negative index counts from the end
-            p.operands[4] = self._bits((opcode & 1) + (rules.size(r, axis) << 1 if opcode >= 306 else 0))
+            # odd codes add; from index_put on a negative index counts from the end
+            p.operands[4] = self._bits((opcode & 1) + (rules.size(r, axis) << 1 if opcode >= numbers.OPERATOR_INDEX_PUT else 0))
     else:
         p.count = 1
         p.operands[0] = self._moved(s, record, r, attrs, sources)
@@ -144,7 +143,7 @@ def _moved(s: states.State, record: uint256, r: rules.Rule, attrs: uint256, sour
                 return self._read(i, 0)
         raise "proof: cat"
     if s.form == forms.CREATE:
-        if shown.u16(record) == 320:  # attributes: dtype, shape, value
+        if shown.u16(record) == numbers.OPERATOR_FULL:  # attributes: dtype, shape, value
             return self._bits(self._value(s.dtype, attrs, 16 + 8 * shown.u64(attrs + 8)))
         # n, start, step
         x: int256 = shown.integer(attrs + 8) + shown.integer(attrs + 16) * convert(s.element, int256)
@@ -172,9 +171,9 @@ def _value(dtype: uint256, attrs: uint256, at: uint256) -> uint256:
     @notice An attribute as an element of this type; a float stands in the low 32 bits.
     """
     x: uint256 = shown.u64(attrs + at)
-    if dtype == commitments.I64:
+    if dtype == numbers.DTYPE_I64:
         return x
-    assert dtype == 0 or dtype == 4 or dtype == 8, "proof: attribute"
+    assert dtype == numbers.DTYPE_F32 or dtype == numbers.DTYPE_I32 or dtype == numbers.DTYPE_BOOL, "proof: attribute"
     return x & (2**32 - 1)
 
 
@@ -191,20 +190,19 @@ def _step(code: uint256, params: uint256, i: uint256) -> Plan:
     op: uint256 = p.step >> 56
     a: uint256 = (p.step >> 32) & 65535
     b: uint256 = (p.step >> 16) & 65535
-    if op == 1:
+    if op == numbers.OP_CONST:
         return p
     p.operands[0] = self._entry(a)
     p.count = 1
-    if op == 25:
+    if op == numbers.OP_TABLE:
         table: uint256 = code + 8 * (1 + params + steps + 8 * b)
         p.count = 3
         p.operands[1] = self._bits(shown.number(table, 32))
         p.operands[2] = self._bits(shown.number(table + 32, 32))
-    # all but sqrt, neg, abs, rint, convert, bitcast, not
-    elif (2**7 + 2**8 + 2**9 + 2**10 + 2**16 + 2**17 + 2**21) >> op & 1 == 0:
+    elif numbers.OPS_OF_ONE >> op & 1 == 0:
         p.count = 2
         p.operands[1] = self._entry(b)
-        if op == 5 or op == 15:
+        if op == numbers.OP_FMA or op == numbers.OP_SELECT:
             p.count = 3
             p.operands[2] = self._entry(p.step & 65535)
     return p
@@ -217,17 +215,17 @@ def _segments(s: states.State, r: rules.Rule, attrs: uint256) -> Plan:
     @notice Contractions, and running sums, whose reduction index counts backwards.
     """
     p: Plan = empty(Plan)
-    segment: uint256 = s.entry // (derivations.SEGMENT + 1)
-    j: uint256 = s.entry % (derivations.SEGMENT + 1)
-    k: uint256 = segment * derivations.SEGMENT + j
-    before: Operand = self._entry(segment * (derivations.SEGMENT + 1) - 1) if segment > 0 else self._bits(0)
+    segment: uint256 = s.entry // (numbers.SEGMENT + 1)
+    j: uint256 = s.entry % (numbers.SEGMENT + 1)
+    k: uint256 = segment * numbers.SEGMENT + j
+    before: Operand = self._entry(segment * (numbers.SEGMENT + 1) - 1) if segment > 0 else self._bits(0)
     last: Operand = self._entry(s.entry - 1) if s.entry > 0 else self._bits(0)
     running: bool = s.form == forms.CUMSUM
     p.what = ADD
-    if running and s.dtype == commitments.I64:
+    if running and s.dtype == numbers.DTYPE_I64:
         p.what = ADD64
     p.count = 2
-    if s.entry == s.limit - 1 or j == derivations.SEGMENT:
+    if s.entry == s.limit - 1 or j == numbers.SEGMENT:
         if not running and s.limit == 1:  # nothing to add up
             p.what = COPY
             p.count = 1
@@ -264,30 +262,30 @@ def _sum(r: rules.Rule, i: uint256) -> Plan:
     below: uint256 = 0
     n_below: uint256 = 0
     for _: uint256 in range(5):
-        end: uint256 = first + n + (derivations.LANES - 1) * ((n + derivations.BLOCK - 1) // derivations.BLOCK)
+        end: uint256 = first + n + (numbers.SUM_LANES - 1) * ((n + numbers.SUM_BLOCK - 1) // numbers.SUM_BLOCK)
         if i < end:
             break
         below = first
         n_below = n
         first = end
-        n = (n + derivations.BLOCK - 1) // derivations.BLOCK
+        n = (n + numbers.SUM_BLOCK - 1) // numbers.SUM_BLOCK
     part: uint256 = (i - first) // FULL
     j: uint256 = (i - first) % FULL
     start: uint256 = first + part * FULL
-    size: uint256 = min(derivations.BLOCK, n - part * derivations.BLOCK)
+    size: uint256 = min(numbers.SUM_BLOCK, n - part * numbers.SUM_BLOCK)
     p.what = ADD
     p.count = 2
     if j < size:  # lane j mod 64 takes element j of the block
-        p.operands[0] = self._entry(i - derivations.LANES) if j >= derivations.LANES else self._bits(0)
-        k: uint256 = part * derivations.BLOCK + j
+        p.operands[0] = self._entry(i - numbers.SUM_LANES) if j >= numbers.SUM_LANES else self._bits(0)
+        k: uint256 = part * numbers.SUM_BLOCK + j
         if first == 0:
             p.operands[1] = self._read(0, k)
         else:
-            size = min(derivations.BLOCK, n_below - k * derivations.BLOCK)
-            p.operands[1] = self._entry(below + k * FULL + size + derivations.LANES - 2)
+            size = min(numbers.SUM_BLOCK, n_below - k * numbers.SUM_BLOCK)
+            p.operands[1] = self._entry(below + k * FULL + size + numbers.SUM_LANES - 2)
         return p
     f: uint256 = j - size
-    half: uint256 = derivations.LANES // 2
+    half: uint256 = numbers.SUM_LANES // 2
     offset: uint256 = 0
     for _: uint256 in range(6):
         if f < half:
@@ -300,7 +298,7 @@ def _sum(r: rules.Rule, i: uint256) -> Plan:
         if offset > 0:  # a result of the fold before, twice as wide
             p.operands[side] = self._entry(start + size + offset - 2 * half + x)
         elif x < size:
-            p.operands[side] = self._entry(start + x + (size - 1 - x) // derivations.LANES * derivations.LANES)
+            p.operands[side] = self._entry(start + x + (size - 1 - x) // numbers.SUM_LANES * numbers.SUM_LANES)
     return p
 
 

@@ -7,6 +7,7 @@
 
 from . import entries
 from . import forms
+from . import numbers
 from . import plans
 from . import rules
 from . import shown
@@ -67,7 +68,7 @@ def respond(
             blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
         at = unsafe_add(at, size)
-    claimed: uint256 = entries.at(s, p.leaf, s.entry % unsafe_div(512, s.width))
+    claimed: uint256 = entries.at(s, p.leaf, s.entry % unsafe_div(numbers.LEAF_BYTES, s.width))
     valid: bool = False
     values: uint256[5] = empty(uint256[5])
     dtype: uint256 = 0
@@ -173,7 +174,7 @@ def _entry(s: states.State, i: uint256, leaf: uint256, at: uint256) -> (uint256,
     """
     @notice Entry i, and where its opening ends; an entry of the leaf under dispute has none.
     """
-    per: uint256 = unsafe_div(512, s.width)
+    per: uint256 = unsafe_div(numbers.LEAF_BYTES, s.width)
     if unsafe_div(i, per) == s.leaf_index:
         return entries.at(s, leaf, i % per), at
-    return entries.opened(s, i, at), shown.after_proof(at + 512)
+    return entries.opened(s, i, at), shown.after_proof(at + numbers.LEAF_BYTES)

@@ -11,6 +11,7 @@ from . import commitments
 from . import descent
 from . import forms
 from . import merkle
+from . import numbers
 from . import shown
 from . import states
 from .interfaces import IReferee
@@ -344,7 +345,7 @@ def _leaf(before: states.State) -> states.State:
     @notice The 512 bytes of a leaf, of a tensor or of a derivation.
     """
     s: states.State = before
-    shown.end(512)
+    shown.end(numbers.LEAF_BYTES)
     assert shown.leaf_hash(0) == s.node, "referee: leaf"
     s.leaf = s.node
     s.leaf_index = s.index
@@ -359,7 +360,7 @@ def _element(before: states.State) -> states.State:
     @notice Position u16 in the leaf, and the leaf, which the defender has shown.
     """
     s: states.State = before
-    shown.end(2 + 512)
+    shown.end(2 + numbers.LEAF_BYTES)
     assert shown.leaf_hash(2) == s.leaf, "referee: leaf"
     i: uint256 = shown.u16(0)
     bits: uint256 = commitments.element(shown.leaf(2), s.dtype, i)
@@ -385,7 +386,7 @@ def _entry(before: states.State) -> states.State:
     """
     s: states.State = before
     shown.end(1)
-    per: uint256 = unsafe_div(512, s.width)
+    per: uint256 = unsafe_div(numbers.LEAF_BYTES, s.width)
     i: uint256 = shown.u8(0)
     assert i < per, "referee: entry"
     s.entry = unsafe_add(unsafe_mul(s.leaf_index, per), i)

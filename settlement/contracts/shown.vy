@@ -8,6 +8,7 @@
 """
 
 from . import merkle
+from . import numbers
 
 BIT: constant(uint256) = 1
 STATE_BYTES: constant(uint256) = 384
@@ -15,7 +16,6 @@ MOVE_BYTES: constant(uint256) = 12288
 STATE: constant(uint256) = 196  # selector, three words, two offsets, length
 MOVE: constant(uint256) = 612  # the state, then the move's length
 RECORD_BYTES: constant(uint256) = 240
-LEAF_BYTES: constant(uint256) = 512
 STATEMENT_BYTES: constant(uint256) = 284
 
 
@@ -135,11 +135,11 @@ def digest(at: uint256) -> bytes32:
 
 @internal
 @view
-def leaf(at: uint256) -> Bytes[LEAF_BYTES]:
+def leaf(at: uint256) -> Bytes[numbers.LEAF_BYTES]:
     """
     @notice The 512 bytes of a leaf.
     """
-    return slice(msg.data, unsafe_add(MOVE, at), LEAF_BYTES)
+    return slice(msg.data, unsafe_add(MOVE, at), numbers.LEAF_BYTES)
 
 
 @internal
@@ -148,7 +148,7 @@ def leaf_hash(at: uint256) -> bytes32:
     """
     @notice Hash of a leaf of 512 bytes.
     """
-    return merkle.leaf_hash(slice(msg.data, unsafe_add(MOVE, at), LEAF_BYTES))
+    return merkle.leaf_hash(slice(msg.data, unsafe_add(MOVE, at), numbers.LEAF_BYTES))
 
 
 @internal

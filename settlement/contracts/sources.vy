@@ -8,6 +8,7 @@
 
 from . import commitments
 from . import merkle
+from . import numbers
 from . import rules
 from . import shown
 from . import states
@@ -64,7 +65,7 @@ def open_tensor(flat: uint256, at: uint256) -> (bytes32, uint256, uint256, uint2
     assert flat < commitments.elements(type_), "proof: element"
     code: uint256 = commitments.dtype(type_)
     per: uint256 = unsafe_sub(9, commitments.log_size(code))  # log2 of elements in a leaf
-    leaf: Bytes[512] = shown.leaf(at + 66)
+    leaf: Bytes[numbers.LEAF_BYTES] = shown.leaf(at + 66)
     leaves: uint256 = commitments.body_leaves(type_)
     body: bytes32 = shown.root(leaves, flat >> per, merkle.leaf_hash(leaf), at + 578)
     bits: uint256 = commitments.element(leaf, code, flat & unsafe_sub((BIT << per), 1))

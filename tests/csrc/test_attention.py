@@ -14,7 +14,10 @@ import pytest
 
 from ree import _core
 from ree.kernels.attention import attention
+from ree.kernels.constants import BOOL_MASK, FLOAT_MASK, NO_MASK
 from ree.kernels.numerics import F32
+
+from .calling import run_kernel
 
 ISAS = _core.isa_names()
 POOLS = {n: _core.Pool(n) for n in (1, 2, 7)}
@@ -44,17 +47,16 @@ def run(
     batch, heads, queries, d = q.shape
     kv_heads, keys, dv = v.shape[1:]
     o = np.full((batch, heads, queries, dv), 7, np.float32) if out is None else out
-    kind, mask_strides = 0, [0] * 4
+    kind, mask_strides = NO_MASK, [0] * 4
     if mask is not None:
-        kind = 1 if mask.dtype == bool else 2
+        kind = BOOL_MASK if mask.dtype == bool else FLOAT_MASK
         full = np.broadcast_to(mask, (batch, heads, queries, keys))
         mask_strides = [s // mask.itemsize for s in full.strides]
-    params = [batch, heads, kv_heads, queries, keys, d, dv]
-    params += [int(np.float32(scale).view(np.uint32)), int(causal), q_offset, window, kind]
-    params += [*strides(q, 3), *strides(k, 3), *strides(v, 3), *mask_strides, *strides(o, 3)]
-    plan = _core.Plan(isa)
-    plan.add("attention", [0, 1, 2, 3 if mask is not None else -1, 4], params)
-    plan.run(POOLS[threads], [0 if a is None else a.ctypes.data for a in (q, k, v, mask, o)])
+    run_kernel(isa, POOLS[threads], "attention", q=q, k=k, v=v, mask=mask, o=o, batch=batch, heads=heads,
+               kv_heads=kv_heads, queries=queries, keys=keys, width=d, value_width=dv,
+               scale=float(np.float32(scale)), causal=causal, q_offset=q_offset, window=window,
+               mask_kind=kind, q_strides=strides(q, 3), k_strides=strides(k, 3),
+               v_strides=strides(v, 3), mask_strides=mask_strides, o_strides=strides(o, 3))  # fmt: skip
     return o
 
 

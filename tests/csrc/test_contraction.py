@@ -15,6 +15,8 @@ import pytest
 from ree import _core
 from ree.kernels.numerics import CANONICAL_NAN, contract
 
+from .calling import run_kernel
+
 ISAS = _core.isa_names()
 KINDS = ("gaussian", "wide", "subnormal", "zeros", "special")
 MS, NS, KS = (1, 3, 14, 15, 33), (1, 31, 32, 33, 50), (0, 1, 5, 127, 128, 129, 200, 384)
@@ -58,12 +60,6 @@ def problem(kind: str, m: int, n: int, k: int) -> tuple[np.ndarray, np.ndarray, 
     return a, b, contract(a[:, None, :], b[None])
 
 
-def call(isa: str, pool: Any, kernel: str, bufs: list[Any], params: list[int]) -> None:
-    plan = _core.Plan(isa)
-    plan.add(kernel, list(range(len(bufs))), params)
-    plan.run(pool, [b if isinstance(b, int) else b.ctypes.data for b in bufs])
-
-
 def packed(isa: str, pool: Any, b: np.ndarray) -> np.ndarray:
     """Panels of B [..., n, k], of any strides."""
     *batch, n, k = b.shape
@@ -71,16 +67,22 @@ def packed(isa: str, pool: Any, b: np.ndarray) -> np.ndarray:
     out = np.full((*batch, -(-n // panel), k, panel), np.nan, np.float32)
     stride_n, stride_k = b.strides[-2] // 4, b.strides[-1] // 4
     count, step = (batch[0], b.strides[0] // 4) if batch else (1, 0)
-    call(isa, pool, "pack", [b, out], [k, n, stride_k, stride_n, count, step])
+    run_kernel(isa, pool, "pack", b=b, packed=out, k=k, n=n, stride_k=stride_k, stride_n=stride_n,
+               batch=count, b_batch=step)  # fmt: skip
     return out
 
 
 def gemm(isa: str, pool: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     (m, k), n = a.shape, b.shape[0]
     c = np.full((m, n), np.nan, np.float32)
-    params = [1, m, n, k, 0, a.strides[0] // 4, 0, 0, n, 0]
-    call(isa, pool, "gemm", [a, packed(isa, pool, b), c], params)
+    call_gemm(isa, pool, a, packed(isa, pool, b), c, m, n, k, a.strides[0] // 4)
     return c
+
+
+def call_gemm(isa: str, pool: Any, a: np.ndarray, p: np.ndarray, c: np.ndarray, m: int, n: int, k: int,
+              a_row: int) -> None:  # fmt: skip
+    run_kernel(isa, pool, "gemm", a=a, packed=p, c=c, batch=1, m=m, n=n, k=k, a_batch=0, a_row=a_row,
+               b_batch=0, c_batch=0, c_row=n)  # fmt: skip
 
 
 def same(x: np.ndarray, y: np.ndarray) -> None:
@@ -161,11 +163,14 @@ def test_bmm_strides(isa: str, m: int, n: int, k: int, shared: bool, pool: Any) 
 
     for x, y in itertools.product(forms(a), forms(b)):
         c = np.full((3, 2, m, n + 3), np.nan, np.float32).transpose(1, 0, 2, 3)
-        strides = [s // 4 for z in (x, y) for s in z.strides]
-        a_b0, a_b1, a_row, a_k, b_b0, b_b1, b_n, b_k = strides
-        params = [2, 3, m, n, k, a_b0, a_b1, a_row, a_k, b_b0, b_b1, b_k, b_n]
-        params += [s // 4 for s in c.strides[:3]] + [0]
-        call(isa, pool, "bmm", [x, y, c], params)
+        strides = zip(
+            ("a_batch0", "a_batch1", "a_row", "a_k", "b_batch0", "b_batch1", "b_n", "b_k"),
+            [s // 4 for z in (x, y) for s in z.strides], strict=True)  # fmt: skip
+        c_strides = zip(
+            ("c_batch0", "c_batch1", "c_row"), [s // 4 for s in c.strides[:3]], strict=True
+        )
+        run_kernel(isa, pool, "bmm", a=x, b=y, c=c, batch0=2, batch1=3, m=m, n=n, k=k, **dict(strides),
+                   **dict(c_strides))  # fmt: skip
         same(np.ascontiguousarray(c[..., :n]), want)
         assert np.isnan(c[..., n:]).all()
 
@@ -178,8 +183,9 @@ def test_batched_gemm(isa: str, k: int, pool: Any) -> None:
         a, b = values("gaussian", (4, m, k + 3), 5)[..., :k], values("gaussian", (4, n, k), 6)
         p = packed(isa, pool, b)
         c = np.full((4, m, n + 2), np.nan, np.float32)
-        params = [4, m, n, k, m * (k + 3), k + 3, 0 if share else p[0].size, m * (n + 2), n + 2, 0]
-        call(isa, pool, "gemm", [a, p, c], params)
+        run_kernel(isa, pool, "gemm", a=a, packed=p, c=c, batch=4, m=m, n=n, k=k, a_batch=m * (k + 3),
+                   a_row=k + 3, b_batch=0 if share else p[0].size, c_batch=m * (n + 2),
+                   c_row=n + 2)  # fmt: skip
         want = contract(a[:, :, None, :], (b[:1] if share else b)[:, None])
         same(np.ascontiguousarray(c[..., :n]), want)
         assert np.isnan(c[..., n:]).all()
@@ -189,7 +195,7 @@ class Recorder:
     """A tile function that checks the totals it is shown and replaces them by their double."""
 
     def __init__(self, c: np.ndarray, want: np.ndarray, params: list[int]) -> None:
-        self.c, self.want, self.params = c, want, params
+        self.c, self.want, self.params, self.buffers = c, want, params, [c]
         self.count = np.zeros(c.shape, np.int64)
         self.faults: list[str] = []
         self.lock = threading.Lock()
@@ -226,12 +232,14 @@ def test_epilogue_sees_every_block_once(isa: str, m: int, n: int, k: int, pool: 
     for kernel in ("gemm", "bmm"):
         c = np.full((2 * m, n), np.nan, np.float32)
         tile = Recorder(c, want, [11, -12])
+        common = {"a": a, "c": c, "m": m, "n": n, "k": k, "a_row": k, "c_row": n, "tile": tile}
         if kernel == "gemm":
-            params, right = [2, m, n, k, m * k, k, p[0].size, m * n, n], p
+            run_kernel(isa, pool, "gemm", packed=p, batch=2, a_batch=m * k, b_batch=p[0].size,
+                       c_batch=m * n, **common)  # fmt: skip
         else:
-            params = [1, 2, m, n, k, 0, m * k, k, 1, 0, n * k, 1, k, 0, m * n, n]
-            right = b
-        call(isa, pool, kernel, [a, right, c, c], [*params, tile.address, *tile.params])
+            run_kernel(isa, pool, "bmm", b=b, batch0=1, batch1=2, a_batch0=0, a_batch1=m * k, a_k=1,
+                       b_batch0=0, b_batch1=n * k, b_k=1, b_n=k, c_batch0=0, c_batch1=m * n,
+                       **common)  # fmt: skip
         tile.check()
 
 
@@ -241,7 +249,7 @@ def test_epilogue_sees_every_block_once(isa: str, m: int, n: int, k: int, pool: 
 def test_tile_partitions_its_region(isa: str, rows: int, cols: int, pool: Any) -> None:
     c = np.ones((rows, cols), np.float32)
     tile = Recorder(c, c.copy(), [5])
-    call(isa, pool, "tile", [c], [tile.address, rows, cols, 5])
+    run_kernel(isa, pool, "tile", rows=rows, columns=cols, tile=tile)
     tile.check()
 
 
@@ -280,8 +288,7 @@ def test_a_caller_with_another_float_mode(mode: int) -> None:
             c = np.empty((75, 40), np.float32)
             set_mxcsr(mode)
             dirty = _core.float_mode_is_clean()
-            call(isa, _core.Pool(threads), "gemm", [a, right, c],
-                 [1, 75, 40, 261, 0, 261, 0, 0, 40, 0])  # fmt: skip
+            call_gemm(isa, _core.Pool(threads), a, right, c, 75, 40, 261, 261)
             restored = _core.float_mode_is_clean()
             set_mxcsr(0x1F80)
             results.append((dirty, restored, c))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,19 +13,16 @@ from ree import _core
 from ree.kernels.index import contiguous_strides
 from ree.kernels.numerics import canonical_nan
 
+from .calling import run_kernel
+
 ISAS = _core.isa_names()
 POOLS = {n: _core.Pool(n) for n in (1, 2, 7)}
 DTYPES = (np.uint8, np.uint16, np.uint32, np.uint64)
 Array = npt.NDArray[np.generic]
 
 
-def call(
-    isa: str, threads: int, kernel: str, arrays: list[Array | None], params: list[int]
-) -> None:
-    plan = _core.Plan(isa)
-    slots = [-1 if a is None else i for i, a in enumerate(arrays)]
-    plan.add(kernel, slots, params)
-    plan.run(POOLS[threads], [0 if a is None else a.ctypes.data for a in arrays])
+def call(isa: str, threads: int, kernel: str, /, **arguments: Any) -> None:
+    run_kernel(isa, POOLS[threads], kernel, **arguments)
 
 
 @pytest.fixture(params=[(isa, n) for isa in ISAS for n in POOLS], ids=str)
@@ -44,8 +42,8 @@ def elem_strides(a: Array) -> list[int]:
 
 def copy(where: tuple[str, int], x: Array, y: Array) -> None:
     assert x.shape == y.shape
-    params = [x.itemsize, x.ndim, *x.shape, *elem_strides(x), *elem_strides(y)]
-    call(*where, "strided_copy", [x, y], params)
+    call(*where, "strided_copy", x=x, y=y, element_bytes=x.itemsize, rank=x.ndim, extents=x.shape,
+         x_strides=elem_strides(x), y_strides=elem_strides(y))  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -105,26 +103,25 @@ def test_gather_rows(where: tuple[str, int]) -> None:
     table = noise((50, 19), np.uint16)
     idx = np.random.default_rng(1).integers(0, 50, 9001)
     y = np.zeros((9001, 19), np.uint16)
-    call(*where, "gather_rows", [table, idx, y], [9001, 19, 50, 2])
+    size = {"row_elements": 19, "table_rows": 50, "element_bytes": 2}
+    call(*where, "gather_rows", table=table, index=idx, y=y, count=9001, **size)
     assert (y == table[idx]).all()
     for bad in (-1, 50):
         wrong = idx.copy()
         wrong[8000] = bad
         with pytest.raises(IndexError, match=rf"index {bad} at position 8000 .*\[0, 50\)"):
-            call(*where, "gather_rows", [table, wrong, y], [9001, 19, 50, 2])
-    call(*where, "gather_rows", [table, idx, y], [0, 19, 50, 2])
+            call(*where, "gather_rows", table=table, index=wrong, y=y, count=9001, **size)
+    call(*where, "gather_rows", table=table, index=idx, y=y, count=0, **size)
 
 
 def index_nd(where: tuple[str, int], x: Array, *indices: Array) -> Array:
     shape = np.broadcast_shapes(*(i.shape for i in indices))
     k = len(indices)
     y = np.zeros((*shape, *x.shape[k:]), x.dtype)
-    params = [x.itemsize, k, len(shape), *shape]
-    strides = contiguous_strides(x.shape)
-    for j, idx in enumerate(indices):
-        params += elem_strides(np.broadcast_to(idx, shape))
-        params += [strides[j], x.shape[j]]
-    call(*where, "index_nd", [x, y, *indices], [*params, int(np.prod(x.shape[k:]))])
+    strides = [s for idx in indices for s in elem_strides(np.broadcast_to(idx, shape))]
+    call(*where, "index_nd", x=x, y=y, index=indices, element_bytes=x.itemsize, indices=k,
+         rank=len(shape), block=int(np.prod(x.shape[k:])), extents=shape, index_strides=strides,
+         x_steps=contiguous_strides(x.shape)[:k], x_sizes=x.shape[:k])  # fmt: skip
     return y
 
 
@@ -151,8 +148,8 @@ def test_index_nd_out_of_range(where: tuple[str, int]) -> None:
 def test_index_nd_null_index_reads_coordinate_zero(where: tuple[str, int]) -> None:
     x = noise((4, 5), np.uint32)
     idx, y = np.array([3, 0, -1]), np.zeros(3, np.uint32)
-    params = [4, 2, 1, 3, 0, 5, 4, 1, 1, 5, 1]
-    call(*where, "index_nd", [x, y, None, idx], params)
+    call(*where, "index_nd", x=x, y=y, index=[None, idx], element_bytes=4, indices=2, rank=1, block=1,
+         extents=[3], index_strides=[0, 1], x_steps=[5, 1], x_sizes=[4, 5])  # fmt: skip
     assert (y == x[0, idx]).all()
 
 
@@ -165,12 +162,13 @@ def test_gather_axis(where: tuple[str, int], dtype: type, axis: int) -> None:
     idx = np.random.default_rng(3).integers(0, x.shape[axis], shape)
     y: Array = np.zeros(shape, dtype)
     outer, inner = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1 :]))
-    params = [x.itemsize, outer, x.shape[axis], 4000, inner]
-    call(*where, "gather_axis", [x, idx, y], params)
+    arguments = {"x": x, "index": idx, "y": y, "element_bytes": x.itemsize, "outer": outer,
+                 "x_n": x.shape[axis], "index_n": 4000, "inner": inner}  # fmt: skip
+    call(*where, "gather_axis", **arguments)
     assert (y == np.take_along_axis(x, idx, axis)).all()
     idx.reshape(-1)[12345] = x.shape[axis]
     with pytest.raises(IndexError, match=f"index {x.shape[axis]} at position 12345 "):
-        call(*where, "gather_axis", [x, idx, y], params)
+        call(*where, "gather_axis", **arguments)
 
 
 def test_fill_and_iota(where: tuple[str, int]) -> None:
@@ -179,12 +177,12 @@ def test_fill_and_iota(where: tuple[str, int]) -> None:
             y = noise((n + 1,), dtype)
             last = y[-1]
             pattern = int(np.frombuffer(b"\xfe" * y.itemsize, f"i{y.itemsize}")[0])
-            call(*where, "fill", [y], [n, y.itemsize, pattern])
+            call(*where, "fill", y=y, n=n, element_bytes=y.itemsize, pattern=pattern)
             assert y[:-1].tobytes() == b"\xfe" * (n * y.itemsize)
             assert y[-1] == last
     for n, start, step in ((70_001, -5, 3), (4, 2**63 - 2, 1), (0, 0, 1)):
         z = np.zeros(n, np.int64)
-        call(*where, "iota", [z], [n, start, step])
+        call(*where, "iota", y=z, n=n, start=start, step=step)
         with np.errstate(over="ignore"):
             assert (z == np.int64(start) + np.int64(step) * np.arange(n)).all()
 
@@ -194,9 +192,9 @@ def test_canonical_copy(where: tuple[str, int]) -> None:
     x[::5] = np.array(0xFFC00001, np.uint32).view(np.float32)
     x[:2] = np.array([0x7F800000, 0x7F800001], np.uint32).view(np.float32)
     y = np.zeros_like(x)
-    call(*where, "canonical_copy", [x, y], [x.size])
+    call(*where, "canonical_copy", x=x, y=y, n=x.size)
     assert y.tobytes() == canonical_nan(x).tobytes()
-    call(*where, "canonical_copy", [x, x], [x.size])
+    call(*where, "canonical_copy", x=x, y=x, n=x.size)
     assert x.tobytes() == y.tobytes()
 
 
@@ -213,7 +211,5 @@ def test_short_rows(where: tuple[str, int], dtype: type) -> None:
     ]
     for v in views:
         y = np.zeros(v.shape, dtype)
-        strides = [s // v.itemsize for s in v.strides]
-        params = [v.itemsize, v.ndim, *v.shape, *strides, *contiguous_strides(v.shape)]
-        call(*where, "strided_copy", [v, y], params)
+        copy(where, v, y)
         assert y.tobytes() == v.tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ from ree.kernels import norms, reductions  # noqa: F401  (registers the operator
 from ree.kernels.numerics import F32, canonical_nan, maximum, minimum, tree_sum
 from ree.kernels.opdef import Attrs, apply
 from ree.kernels.samples import patterns
-from ree.kernels.scalar import f32_bits
+
+from .calling import run_kernel
 
 ISAS = _core.isa_names()
 POOLS = {n: _core.Pool(n) for n in (1, 2, 7)}
@@ -33,10 +35,8 @@ def where(request: pytest.FixtureRequest) -> Where:
     return value
 
 
-def call(where: Where, kernel: str, arrays: list[Array | None], params: list[int]) -> None:
-    plan = _core.Plan(where[0])
-    plan.add(kernel, [-1 if a is None else i for i, a in enumerate(arrays)], params)
-    plan.run(POOLS[where[1]], [0 if a is None else a.ctypes.data for a in arrays])
+def call(where: Where, kernel: str, /, **arguments: Any) -> None:
+    run_kernel(where[0], POOLS[where[1]], kernel, **arguments)
 
 
 def halve(f: Callable[[F32, F32], F32], x: F32) -> F32:
@@ -55,20 +55,24 @@ def mean(x: F32) -> F32:
 
 # kernel, mode parameter, reference of the last axis; NumPy's argmax is the contract's: the first NaN,
 # else the first of the greatest, equal zeros
-REDUCTIONS: list[tuple[str, list[int], Callable[[F32], Array]]] = [
-    ("sum", [0], tree_sum),
-    ("sum", [1], mean),
-    ("amax", [], lambda x: halve(maximum, x)),
-    ("amin", [], lambda x: halve(minimum, x)),
-    ("argmax", [], lambda x: np.argmax(x, -1).astype(np.int64)),
+Mode = dict[str, bool]
+SUM, MEAN = {"mean": False}, {"mean": True}
+REDUCTIONS: list[tuple[str, Mode, Callable[[F32], Array]]] = [
+    ("sum", SUM, tree_sum),
+    ("sum", MEAN, mean),
+    ("amax", {}, lambda x: halve(maximum, x)),
+    ("amin", {}, lambda x: halve(minimum, x)),
+    ("argmax", {}, lambda x: np.argmax(x, -1).astype(np.int64)),
 ]
 
 
-def reduce(where: Where, kernel: str, mode: list[int], x: F32, dtype: npt.DTypeLike) -> Array:
+def reduce(where: Where, kernel: str, mode: Mode, x: F32, dtype: npt.DTypeLike) -> Array:
     """The kernel on [outer, n, inner] of any strides."""
     outer, n, inner = x.shape
     y: Array = np.full((outer, inner), 77, dtype)
-    call(where, kernel, [x, y], [outer, n, inner, *(s // 4 for s in x.strides), *mode])
+    x_outer, x_n, x_inner = (s // 4 for s in x.strides)
+    call(where, kernel, x=x, y=y, outer=outer, n=n, inner=inner, x_outer=x_outer, x_n=x_n,
+         x_inner=x_inner, **mode)  # fmt: skip
     return y
 
 
@@ -130,8 +134,8 @@ def test_reductions_of_strided_sources(where: Where) -> None:
 def test_reductions_of_nothing(where: Where) -> None:
     for shape in ((2, 0, 3), (2, 0, 1)):
         x = np.zeros(shape, np.float32)
-        assert not reduce(where, "sum", [0], x, np.float32).view(np.uint32).any()
-        assert (reduce(where, "sum", [1], x, np.float32).view(np.uint32) == 0x7FC00000).all()
+        assert not reduce(where, "sum", SUM, x, np.float32).view(np.uint32).any()
+        assert (reduce(where, "sum", MEAN, x, np.float32).view(np.uint32) == 0x7FC00000).all()
     for shape in ((0, 5, 3), (0, 5, 1), (2, 5, 0)):
         for kernel, mode, _ in REDUCTIONS:
             assert reduce(where, kernel, mode, np.zeros(shape, np.float32), np.int64).size == 0
@@ -145,14 +149,14 @@ def test_any_nan_gives_the_canonical_nan(where: Where) -> None:
             for kernel, mode, _ in REDUCTIONS[:4]:
                 y = reduce(where, kernel, mode, x, np.float32)
                 assert (y.view(np.uint32) == 0x7FC00000).all(), kernel
-            assert (reduce(where, "argmax", [], x, np.int64) == 66).all()
+            assert (reduce(where, "argmax", {}, x, np.int64) == 66).all()
 
 
 def test_a_sum_is_never_negative_zero(where: Where) -> None:
     for n in (1, 4, 16, 64, 256, 300, 1024, 1100):
         for inner in (1, 5):
             x = np.full((2, n, inner), -0.0, np.float32)
-            assert not reduce(where, "sum", [0], x, np.float32).view(np.uint32).any(), (n, inner)
+            assert not reduce(where, "sum", SUM, x, np.float32).view(np.uint32).any(), (n, inner)
 
 
 def test_argmax_takes_the_lowest_index(where: Where) -> None:
@@ -161,7 +165,7 @@ def test_argmax_takes_the_lowest_index(where: Where) -> None:
             for low, top in ((-1.0, 2.0), (0.0, np.inf), (-0.0, 0.0), (1.0, np.nan)):
                 x = np.full((2, 90, inner), low, np.float32)
                 x[:, first::3] = top
-                got = reduce(where, "argmax", [], x, np.int64)
+                got = reduce(where, "argmax", {}, x, np.int64)
                 assert (got == (0 if top == 0 else first)).all()
 
 
@@ -185,9 +189,11 @@ def run_rows(
     where: Where, kernel: str, x: F32, extra: list[F32 | None], y: F32 | None = None
 ) -> F32:
     y = np.full(x.shape, 77, np.float32) if y is None else y
-    eps = [] if kernel == "softmax" else [f32_bits(EPS)]
-    strides = [a.strides[0] // 4 for a in (x, y)]
-    call(where, kernel, [x, *extra, y], [*x.shape, *strides, *eps])
+    given = {} if kernel == "softmax" else {"eps": EPS}
+    given |= zip(("weight", "bias"), extra, strict=False)
+    rows, n = x.shape
+    call(where, kernel, x=x, y=y, rows=rows, n=n, x_row=x.strides[0] // 4, y_row=y.strides[0] // 4,
+         **given)  # fmt: skip
     return y
 
 

@@ -12,7 +12,7 @@ from ree.conformance import cases, graph_of, program_of
 from ree.errors import EnvironmentError_, InputError
 from ree.gpu import find_device, typed
 from ree.kernels import contraction_triton, opdef, registry
-from ree.kernels.launch import PANEL, SCRATCH, KernelCall, Ptr, table
+from ree.kernels.launch import PANEL, SCRATCH, Ptr, kernel_call, table
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.traces.tensor import body_root
@@ -161,7 +161,7 @@ def test_a_write_out_of_range_is_an_error():
 @pytest.mark.parametrize("n", [0, 3, 512, 513, 5 * 512 - 1, 40 * 512 + 77])
 def test_tree_hash(n):
     x = np.random.default_rng(n).integers(0, 256, n, dtype=np.uint8)
-    call = KernelCall([0, 1], [n])
+    call = kernel_call("tree_hash", data=0, root=1, bytes=n)
     table()["tree_hash"](call)
     # what lies behind the data must not be read
     memory = {0: torch.from_numpy(np.concatenate([x, np.full(64, 7, np.uint8)])),

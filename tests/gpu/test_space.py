@@ -22,18 +22,20 @@ def python(text, *args):
 RANDOM_SHAPES = """
 import random
 from ree.compiler.audit import gpu
-from ree.kernels.launch import KernelCall, table
-draw, schedules, EPS = random.Random(5), table(), 0x3727C5AC
+from ree.kernels.launch import kernel_call, table
+draw, schedules = random.Random(5), table()
 for _ in range(3000):
     n, rows = draw.randint(1, 8192), draw.choice([1, 2, 3, 7, 64, 5000])
-    shape = [rows, n, n + draw.choice([0, 0, 1, 16]), n]
-    column = [draw.randint(1, 70), n, draw.choice([1, 1, 2, 5, 48, 700])]
-    calls = {"softmax": ([0, 1], shape), "rms_norm": ([0, draw.choice([-1, 1]), 3], [*shape, EPS]),
-             "layer_norm": ([0, draw.choice([-1, 1]), draw.choice([-1, 2]), 3], [*shape, EPS]),
-             "sum": ([0, 1], [*column, 0, 0, 0, draw.randint(0, 1)]), "amax": ([0, 1], column),
-             "argmin": ([0, 1], column), "cumsum_f32": ([0, 1], column), "sort_f32": ([0, 1, 2], [*column, 1])}
-    for name, (slots, params) in calls.items():
-        call = KernelCall(slots, params)
+    shape = dict(x=0, rows=rows, n=n, x_row=n + draw.choice([0, 0, 1, 16]), y_row=n)
+    column = dict(x=0, y=1, outer=draw.randint(1, 70), n=n, inner=draw.choice([1, 1, 2, 5, 48, 700]))
+    dense, weight = dict(x_outer=0, x_n=0, x_inner=0), dict(y=3, weight=draw.choice([None, 1]), eps=1e-5)
+    calls = {"softmax": {**shape, "y": 1}, "rms_norm": {**shape, **weight},
+             "layer_norm": {**shape, **weight, "bias": draw.choice([None, 2])},
+             "sum": {**column, **dense, "mean": draw.randint(0, 1)}, "amax": {**column, **dense},
+             "argmin": {**column, **dense}, "cumsum_f32": column,
+             "sort_f32": {**column, "indices": 2, "descending": 1}}
+    for name, arguments in calls.items():
+        call = kernel_call(name, **arguments)
         schedules[name](call)
         for x in call.launches:
             print(gpu.kernel_name(x), gpu.variant(x)[0], sep="|")
@@ -53,8 +55,8 @@ def test_the_table_has_every_kernel_that_a_shape_leads_to():
 SPILLS = """
 from dataclasses import replace
 from ree.compiler.audit import gpu
-from ree.kernels.launch import KernelCall, table
-call = KernelCall([0, 1, 2, 3], [7, 97, 97, 97, 0x3727C5AC])
+from ree.kernels.launch import kernel_call, table
+call = kernel_call("layer_norm", x=0, weight=1, bias=2, y=3, rows=7, n=97, x_row=97, y_row=97, eps=1e-5)
 table()["layer_norm"](call)
 (x,) = call.launches
 narrow = replace(x, registers=(16,))

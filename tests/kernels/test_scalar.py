@@ -20,6 +20,7 @@ from ree import _core
 from ree.compiler.emit.jit import TARGETS, assembly, compile_module
 from ree.compiler.emit.scalar_llvm import emit
 from ree.kernels import scalar, softfloat
+from ree.kernels.abi import call
 from ree.kernels.microcode import assemble, decode, microcode_bytes
 from ree.kernels.numerics import CONTRACT, canonical_nan
 from ree.kernels.samples import SPECIAL
@@ -168,7 +169,7 @@ def by_llvm(f: Function, arrays: list[Array], isa: str, lanes: int) -> Array:
 def by_kernel(name: str, isa: str, x: Array) -> Array:
     y = np.empty_like(x)
     plan = _core.Plan(isa)
-    plan.add(f"unary_{name}", [0, 1], [x.size])
+    plan.add(*call(f"unary_{name}", x=0, y=1, n=x.size))
     plan.run(_core.Pool(1), [x.ctypes.data, y.ctypes.data])
     return y.view(np.uint32)
 

@@ -2,9 +2,6 @@
 // for up to `up_to` messages at a time, whatever dispatch.cpp would choose.
 #include REE_LAYER
 
-#include "kernel.hpp"
-
-#define REE_STR(x) "harness"
 #include "hash/sha256.inl"
 
 namespace ree {
@@ -21,6 +18,7 @@ extern "C" __attribute__((visibility("default"))) void run(int up_to, int kernel
   using namespace ree::REE_ISA;
   ree::g_up_to = up_to;
   ree::Pool pool(threads);
-  const ree::Kernel kernels[] = {&tree_hash, &tree_hash_many, &sha256_many};
-  kernels[kernel](pool, bufs, params);
+  if (kernel == 0) tree_hash(pool, ree::abi::TreeHashArgs(bufs, params));
+  if (kernel == 1) tree_hash_many(pool, ree::abi::TreeHashManyArgs(bufs, params));
+  if (kernel == 2) sha256_many(pool, ree::abi::Sha256ManyArgs(bufs, params));
 }

@@ -2,11 +2,13 @@
 
 import functools
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from ree import _core
+from ree.kernels.abi import call
 from ree.traces.tensor import body_root
 
 ISAS = _core.isa_names()
@@ -32,9 +34,11 @@ def pool(threads: int) -> object:
     return _core.Pool(threads)
 
 
-def run(isa: str, threads: int, kernel: str, params: list[int], *arrays: np.ndarray) -> None:
+def run(
+    isa: str, threads: int, kernel: str, arrays: Sequence[np.ndarray], **arguments: object
+) -> None:
     plan = _core.Plan(isa)
-    plan.add(kernel, list(range(len(arrays))), params)
+    plan.add(*call(kernel, **arguments))
     plan.run(pool(threads), [a.ctypes.data for a in arrays])
 
 
@@ -43,7 +47,7 @@ def run(isa: str, threads: int, kernel: str, params: list[int], *arrays: np.ndar
 def test_tree_hash(isa: str, threads: int) -> None:
     for n in LENGTHS:
         out = np.full(34, 0xA5, np.uint8)
-        run(isa, threads, "tree_hash", [n], data(n), out[1:33])
+        run(isa, threads, "tree_hash", [data(n), out[1:33]], data=0, root=1, bytes=n)
         assert out[1:33].tobytes() == reference(n), n
         assert out[0] == out[33] == 0xA5
 
@@ -55,7 +59,8 @@ def test_tree_hash_many(isa: str, threads: int) -> None:
     for k in (0, 1, 2, 3, 17, 40):
         sizes = [int(n) for n in rng.choice(LENGTHS[:-1], k)]
         out = np.zeros((k + 1, 32), np.uint8)
-        run(isa, threads, "tree_hash_many", [k, *sizes], *map(data, sizes), out)
+        run(isa, threads, "tree_hash_many", [*map(data, sizes), out], data=range(k), roots=k, count=k,
+            bytes=sizes)  # fmt: skip
         assert [r.tobytes() for r in out] == [*map(reference, sizes), bytes(32)]
 
 
@@ -66,7 +71,7 @@ def test_tree_hash_at_any_address(isa: str) -> None:
         x = np.zeros(n + 65, np.uint8)
         x[shift : shift + n] = data(n)
         out = np.zeros(32, np.uint8)
-        run(isa, 1, "tree_hash", [n], x[shift : shift + n], out)
+        run(isa, 1, "tree_hash", [x[shift : shift + n], out], data=0, root=1, bytes=n)
         assert out.tobytes() == reference(n)
 
 
@@ -76,6 +81,7 @@ def test_sha256_many(isa: str) -> None:
         for count in (1, 3, 16, 37):
             x = data(count * (length + 3)).reshape(count, length + 3)
             out = np.zeros((count, 32), np.uint8)
-            run(isa, 2, "sha256_many", [count, length, length + 3], x, out)
+            run(isa, 2, "sha256_many", [x, out], data=0, digests=1, count=count, bytes=length,
+                stride=length + 3)  # fmt: skip
             want = [hashlib.sha256(row[:length].tobytes()).digest() for row in x]
             assert [r.tobytes() for r in out] == want

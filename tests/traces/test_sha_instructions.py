@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def processor_has_them() -> bool:
 
 def compile_(source: Path, target: Path, *options: str) -> Path:
     assert COMPILER
-    command = [COMPILER, *FLAGS, f"-I{CSRC}", *options, "-c", str(source), "-o", str(target)]
+    folders = [f"-I{CSRC}", f"-I{target.parent}"]
+    command = [COMPILER, *FLAGS, *folders, *options, "-c", str(source), "-o", str(target)]
     subprocess.run(command, check=True)
     return target
 
@@ -49,6 +51,7 @@ def compile_(source: Path, target: Path, *options: str) -> Path:
 def builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ctypes.CDLL]:
     """A library for each vector layer and each kind of instructions."""
     folder = tmp_path_factory.mktemp("sha")
+    subprocess.run([sys.executable, str(CSRC / "generate.py"), str(folder)], check=True)
     source = CSRC / "hash/sha_x86.cpp"
     emulation = f'-DREE_SHA_EMULATED="{HERE / "sha_emulated.hpp"}"'
     kinds = {"emulated": compile_(source, folder / "emulated.o", "-msse4.1", emulation)}
