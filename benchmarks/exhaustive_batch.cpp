@@ -12,7 +12,9 @@
 
 // y = function(x) for n finite or infinite x; 0 if there is no vector form of it.
 extern "C" int batch_reference(const char* function, const double* x, double* y, int n) {
-  REE_BATCH(tan)
-  REE_BATCH(asin) REE_BATCH(acos) REE_BATCH(atan) REE_BATCH(sinh) REE_BATCH(cosh) REE_BATCH(asinh)
-      REE_BATCH(acosh) REE_BATCH(atanh) REE_BATCH(erfc) return 0;
+  // clang-format off
+  REE_BATCH(tan) REE_BATCH(asin) REE_BATCH(acos) REE_BATCH(atan) REE_BATCH(sinh) REE_BATCH(cosh)
+  REE_BATCH(asinh) REE_BATCH(acosh) REE_BATCH(atanh) REE_BATCH(erfc)
+  return 0;
+  // clang-format on
 }
