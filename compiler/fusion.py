@@ -55,7 +55,7 @@ def group(g: Graph, fuse: bool = True) -> list[Group]:
     for n in g.nodes:
         form = opdef.get(n.op).form
         ready = max((home[s.index] for s in n.sources if s.kind is Kind.VALUE), default=-1)
-        if form is Form.MOVE:
+        if form is Form.MOVEMENT:
             home[n.first] = ready
             continue
         if form is Form.POINTWISE and fuse and ready >= 0 and _joins(n, groups[ready], base):
@@ -89,6 +89,6 @@ def bases(g: Graph) -> Callable[[Ref], Ref]:
     """What the chain of moves behind a source starts from, of any source; one walk finds them all."""
     found: dict[Ref, Ref] = {}
     for n in g.nodes:
-        if opdef.get(n.op).form is Form.MOVE:
+        if opdef.get(n.op).form is Form.MOVEMENT:
             found[n.value] = found.get(n.sources[0], n.sources[0])
     return lambda ref: found.get(ref, ref)

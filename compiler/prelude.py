@@ -40,7 +40,7 @@ def prelude(g: Graph) -> tuple[int, ...]:
             root = base(s)
             if root.kind is Kind.VALUE and root.index in from_weights:
                 read.add(root.index)
-    return tuple(sorted(v for v in read if opdef.get(producers[v].op).form is not Form.MOVE))
+    return tuple(sorted(v for v in read if opdef.get(producers[v].op).form is not Form.MOVEMENT))
 
 
 def prelude_graph(g: Graph, values: tuple[int, ...]) -> Graph:

@@ -69,7 +69,7 @@ def _embedding_samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("embedding", 300, Form.GATHER, "row index[i] of the table", _embedding_infer, move_cost,
+    OpDef("embedding", 300, Form.TABLE, "row index[i] of the table", _embedding_infer, move_cost,
           _embedding_samples, "exact", move_reference, _embedding_rule, lower=_embedding_lower,
           schema=NONE)
 )  # fmt: skip
@@ -134,7 +134,7 @@ def _index_samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("index", 301, Form.GATHER, "leading axes read at index tensors, which broadcast",
+    OpDef("index", 301, Form.TABLE, "leading axes read at index tensors, which broadcast",
           _index_infer, move_cost, _index_samples, "exact", move_reference, _index_rule,
           lower=_index_lower, schema=NONE)
 )  # fmt: skip
@@ -185,7 +185,7 @@ def _gather_samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("gather", 302, Form.GATHER, "one axis read at an index per element", _gather_infer,
+    OpDef("gather", 302, Form.TABLE, "one axis read at an index per element", _gather_infer,
           move_cost, _gather_samples, "exact", move_reference, _gather_rule, lower=_gather_lower,
           schema=ALONG)
 )  # fmt: skip

@@ -162,7 +162,7 @@ def _view_samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("view", 260, Form.MOVE, "the same elements in row-major order", _view_infer, move_cost,
+    OpDef("view", 260, Form.MOVEMENT, "the same elements in row-major order", _view_infer, move_cost,
           _view_samples, "exact", move_reference, _view_rule, schema={"shape": Attr(Kind.DIMS)})
 )  # fmt: skip
 
@@ -191,7 +191,7 @@ def _permute_samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("permute", 261, Form.MOVE, "axes reordered", _permute_infer, move_cost,
+    OpDef("permute", 261, Form.MOVEMENT, "axes reordered", _permute_infer, move_cost,
           _permute_samples, "exact", move_reference, _permute_rule,
           schema={"dims": Attr(Kind.INTS, 0, MAX_RANK - 1)})
 )  # fmt: skip
@@ -221,7 +221,7 @@ def _expand_samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("expand", 262, Form.MOVE, "axes of size 1 repeated", _expand_infer, move_cost,
+    OpDef("expand", 262, Form.MOVEMENT, "axes of size 1 repeated", _expand_infer, move_cost,
           _expand_samples, "exact", move_reference, _expand_rule,
           schema={"shape": Attr(Kind.DIMS)})
 )  # fmt: skip
@@ -259,7 +259,7 @@ def _slice_samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("slice", 263, Form.MOVE, "elements start, start+step, ... of one axis", _slice_infer,
+    OpDef("slice", 263, Form.MOVEMENT, "elements start, start+step, ... of one axis", _slice_infer,
           move_cost, _slice_samples, "exact", move_reference, _slice_rule,
           schema={"dim": AXIS, "start": Attr(Kind.DIM), "step": Attr(Kind.INT, 1), "stop": Attr(Kind.DIM)})
 )  # fmt: skip
@@ -314,6 +314,6 @@ def _cat_samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("cat", 264, Form.GATHER, "sources side by side along one axis", _cat_infer, move_cost,
+    OpDef("cat", 264, Form.CAT, "sources side by side along one axis", _cat_infer, move_cost,
           _cat_samples, "exact", move_reference, _cat_rule, lower=_cat_lower, schema=ALONG)
 )  # fmt: skip

@@ -6,7 +6,6 @@ ranges, attribute conventions and the primitives of row programs: docs/adding-an
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ree.kernels.abi import Tile, Value
+from ree.kernels.forms import Form as Form
+from ree.kernels.forms import Variant as Variant
 from ree.kernels.index import IndexRule
 from ree.kernels.rowprogram import RowProgram
 from ree.kernels.scalar import Function
@@ -24,19 +25,6 @@ from ree.kernels.schema import Schema, check_attrs
 from ree.kernels.types import Dim, DType, TensorType, check_extents, evaluate
 
 Array = npt.NDArray[np.generic]
-
-
-class Form(enum.Enum):
-    """The handful of shapes a numeric rule may have."""
-
-    POINTWISE = "pointwise"  # a scalar function of broadcast sources
-    CONTRACTION = "contraction"  # segmented FMA chain
-    SUM = "sum"  # blocks, lanes, halving
-    SELECTION = "selection"  # exact, order-free: max, argmax, ...
-    MOVE = "move"  # an index rule alone; never hashed
-    GATHER = "gather"  # an index rule with one index read
-    CREATE = "create"  # no sources: iota, full
-    COMPOSITE = "composite"  # has a row program
 
 
 @dataclass(frozen=True)
@@ -135,9 +123,11 @@ Reference = Callable[[Sequence[Array], Bound], tuple[Array, ...]]
 class OpDef:
     """An operator of the contract.
 
-    name and opcode: identity, stable for ever. rule: the numeric rule in one line. infer: shape
+    name and opcode: identity, stable for ever. form: how an element comes about, and so how a dispute
+    opens it (forms.py); variant: which of its form. rule: the numeric rule in one line. infer: shape
     rule, symbolic; raises ValueError, also for attributes that are not those of the schema and for
-    types beyond the limits. schema: the attributes. reference: slow meaning in NumPy. index_rule: see index.py.
+    types beyond the limits. schema: the attributes. reference: slow meaning in NumPy. index_rule: see
+    index.py.
     scalar: for pointwise operators, the function (may depend on dtypes and attributes). lower: emits
     csrc kernel calls (pointwise and move operators are lowered by the planner instead).
     row_program: for composites, one output element in primitive operators. bound: error against
@@ -158,11 +148,16 @@ class OpDef:
     lower: Callable[[Lowering], None] | None = None
     row_program: Callable[[Bound], RowProgram] | None = None
     schema: Schema | None = None
+    variant: Variant = Variant.PLAIN
 
     def __post_init__(self) -> None:
+        if not isinstance(self.form, Form) or self.form is Form.OUTPUT:
+            raise TypeError(
+                f"operator '{self.name}' does not say how an element comes about: {self.form}"
+            )
         needed = {
             Form.POINTWISE: ("scalar", "reference", "index_rule"),
-            Form.MOVE: ("reference", "index_rule"),
+            Form.MOVEMENT: ("reference", "index_rule"),
             Form.COMPOSITE: ("reference", "index_rule", "lower", "row_program"),
             Form.CREATE: ("reference", "lower"),
         }.get(self.form, ("reference", "index_rule", "lower"))
@@ -171,9 +166,7 @@ class OpDef:
         schema = self.schema
         if missing or schema is None:
             missing += ["schema"] if schema is None else []
-            raise TypeError(
-                f"operator '{self.name}' ({self.form.value}) lacks {', '.join(missing)}"
-            )
+            raise TypeError(f"operator '{self.name}' ({self.form.text}) lacks {', '.join(missing)}")
         if list(schema) != sorted(schema):
             raise TypeError(f"operator '{self.name}': the schema's names are not in order")
         object.__setattr__(self, "infer", _within_limits(self.name, schema, self.infer))

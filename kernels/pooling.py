@@ -100,7 +100,7 @@ def _pad_samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("pad", 303, Form.GATHER, "x inside its bounds, the value outside; a negative amount cuts",
+    OpDef("pad", 303, Form.PAD, "x inside its bounds, the value outside; a negative amount cuts",
           _pad_infer, move_cost, _pad_samples, "exact", _pad_reference, _pad_rule,
           lower=_pad_lower,
           schema={"high": Attr(Kind.INTS, -LARGEST), "low": Attr(Kind.INTS, -LARGEST),
@@ -149,7 +149,7 @@ def _window_samples() -> Iterator[Sample]:
 
 _STEP = Attr(Kind.INT, 1)
 register(
-    OpDef("window", 265, Form.MOVE,
+    OpDef("window", 265, Form.MOVEMENT,
           "windows of `size` elements, `dilation` apart, every `step` elements of one axis, as a last axis",
           _window_infer, move_cost, _window_samples, "exact", move_reference, _window_rule,
           schema={"dilation": _STEP, "dim": AXIS, "size": _STEP, "step": _STEP})
@@ -179,6 +179,6 @@ def _flip_samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("flip", 266, Form.MOVE, "one axis reversed", _flip_infer, move_cost, _flip_samples,
+    OpDef("flip", 266, Form.MOVEMENT, "one axis reversed", _flip_infer, move_cost, _flip_samples,
           "exact", move_reference, _flip_rule, schema=ALONG)
 )  # fmt: skip

@@ -20,6 +20,7 @@ from ree.kernels.opdef import (
     Lowering,
     OpDef,
     Sample,
+    Variant,
     bytes_moved,
     register,
 )
@@ -143,18 +144,18 @@ SCHEMA: Schema = {"dim": AXIS, "keepdim": FLAG}
 register(OpDef("sum", 220, Form.SUM, SUM_RULE, _infer(DType.F32), _cost, _samples(True),
                "(ceil(n/64 in a block) + 6 a level) * 2^-24 * sum|x|", _reference(tree_sum),
                reduce_rule, lower=_lower("sum", mean=False), schema=SCHEMA))  # fmt: skip
-register(OpDef("amax", 221, Form.SELECTION, "NaN if any is; -0 < +0", _infer(DType.F32, False), _cost,
+register(OpDef("amax", 221, Form.EXTREME, "NaN if any is; -0 < +0", _infer(DType.F32, False), _cost,
                _samples(False), "exact", _reference(_fold(maximum, -np.inf)), reduce_rule,
                lower=_lower("amax"), schema=SCHEMA))  # fmt: skip
-register(OpDef("amin", 222, Form.SELECTION, "NaN if any is; -0 < +0", _infer(DType.F32, False), _cost,
+register(OpDef("amin", 222, Form.EXTREME, "NaN if any is; -0 < +0", _infer(DType.F32, False), _cost,
                _samples(False), "exact", _reference(_fold(minimum, np.inf)), reduce_rule,
-               lower=_lower("amin"), schema=SCHEMA))  # fmt: skip
-register(OpDef("argmax", 223, Form.SELECTION, "greatest by total order (NaN greatest, -0 = +0), "
+               lower=_lower("amin"), schema=SCHEMA, variant=Variant.LEAST))  # fmt: skip
+register(OpDef("argmax", 223, Form.ARGUMENT, "greatest by total order (NaN greatest, -0 = +0), "
                "lowest index", _infer(DType.I64, False), _cost, _samples(False), "exact",
                _reference(argmax), reduce_rule, lower=_lower("argmax"), schema=SCHEMA))  # fmt: skip
-register(OpDef("argmin", 224, Form.SELECTION, "least, NaN before all, -0 = +0, lowest index",
+register(OpDef("argmin", 224, Form.ARGUMENT, "least, NaN before all, -0 = +0, lowest index",
                _infer(DType.I64, False), _cost, _samples(False), "exact", _reference(argmin),
-               reduce_rule, lower=_lower("argmin"), schema=SCHEMA))  # fmt: skip
+               reduce_rule, lower=_lower("argmin"), schema=SCHEMA, variant=Variant.LEAST))  # fmt: skip
 register(OpDef("mean", 340, Form.COMPOSITE, "sum, then one division by n", _infer(DType.F32), _cost,
                _samples(True), "as sum, / n, + 0.5 ulp", _reference(mean), reduce_rule,
                lower=_lower("sum", mean=True), row_program=_mean_row, schema=SCHEMA))  # fmt: skip

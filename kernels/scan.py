@@ -87,7 +87,7 @@ def _samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("cumsum", 230, Form.SUM,
+    OpDef("cumsum", 230, Form.SCAN,
           "per 128 consecutive elements: s = +0, s = s + x ascending, out = total + s; "
           "then total = total + s; i64 exact",
           _infer, lambda node: Cost(2 * node.out.numel, bytes_moved(node)), _samples,

@@ -26,6 +26,7 @@ from ree.kernels.opdef import (
     OpDef,
     Reference,
     Sample,
+    Variant,
     bytes_moved,
     register,
 )
@@ -158,9 +159,10 @@ for _name, _code, _add, _shared in (
     ("index_add", 307, True, True),
 ):
     register(
-        OpDef(_name, _code, Form.SUM if _add else Form.GATHER,
+        OpDef(_name, _code, Form.SCATTER,
               f"{_ADD if _add else _PUT}; {_SHARED if _shared else _WIDE}",
               _infer(_name, _add, _shared), _cost, _samples(_add, _shared),
               "updates * 2^-24 * sum|x|" if _add else "exact", _reference(_add, _shared),
-              _rule(_shared), lower=_lower(_add, _shared), schema=ALONG)
+              _rule(_shared), lower=_lower(_add, _shared), schema=ALONG,
+              variant=(Variant.ADDS if _add else Variant.PLAIN) | (Variant.WRAPS if _shared else Variant.PLAIN))
     )  # fmt: skip

@@ -93,7 +93,7 @@ def _samples() -> Iterator[Sample]:
 
 
 register(
-    OpDef("sort", 240, Form.SELECTION,
+    OpDef("sort", 240, Form.SORT,
           "one axis in ascending or descending order; NaN greatest, -0 equal to +0, equal elements "
           "by original index in both orders; results: elements, i64 original indices",
           _infer, _cost, _samples, "exact", _reference, _rule, lower=_lower,

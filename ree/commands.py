@@ -86,7 +86,7 @@ def describe(program: Program) -> dict[str, Any]:
         arrays = [program.examples[n] for n in program.names.inputs]
         instance = program.instance(program.bind_symbols(arrays))
         costs = [opdef.get(b.op).cost(b) for b in bound_nodes(instance.graph)
-                 if opdef.get(b.op).form is not opdef.Form.MOVE]  # fmt: skip
+                 if opdef.get(b.op).form is not opdef.Form.MOVEMENT]  # fmt: skip
         data["instance"] = instance.digest.hex()
         data["groups"] = len(group(instance.graph))
         data["flops"] = sum(c.flops for c in costs)

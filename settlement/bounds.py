@@ -5,7 +5,8 @@ from __future__ import annotations
 from ree.compiler.instance import LOCAL, RECORD_BYTES, encode_attrs
 from ree.compiler.ir import Kind, Ref
 from ree.kernels import opdef
-from ree.settlement.decidable import Form, form, obstacles
+from ree.kernels.forms import Form, Reads
+from ree.settlement.decidable import obstacles
 from ree.settlement.evidence import MAX_MOVE, Evidence
 from ree.settlement.openings import microcode, rule_bytes
 from ree.settlement.ways import Way, Ways
@@ -17,9 +18,6 @@ MAX_HOPS = 12  # moves between a source and what is committed
 MAX_BLOBS = 16
 STATEMENT = 285
 ENTRY = LEAF_BYTES + 1 + 32 * 25  # a leaf of a derivation of at most 2^32 operations
-# entries outside the leaf that one operation reads, at most
-ENTRIES = {Form.CONTRACTION: 2, Form.SUM: 2, Form.CUMSUM: 2, Form.EXTREME: 1, Form.ARGUMENT: 2, Form.SORT: 4,
-           Form.SCATTER: 1, Form.TABLE: 0}  # fmt: skip
 
 
 def refusals(evidence: Evidence) -> list[str]:
@@ -29,12 +27,12 @@ def refusals(evidence: Evidence) -> list[str]:
         return found
     scope, out = evidence.game.program, []
     for v, node in enumerate(scope.producers):
-        kind = form(node.op)
-        if kind is Form.MOVED or node.results[v - node.first].numel == 0:
+        form = opdef.get(node.op).form
+        if form is Form.MOVEMENT or node.results[v - node.first].numel == 0:
             continue
-        if kind is not Form.COMPOSITE:
+        if form is not Form.COMPOSITE:
             ways = evidence.ways(VALUES, v, None)
-            out += _check(evidence, node.op, kind, scope.node(VALUES, v)[0], ways)
+            out += _check(evidence, node.op, form, scope.node(VALUES, v)[0], ways)
             continue
         program = scope.row_program(VALUES, v)
         assert program is not None  # a composite
@@ -42,7 +40,7 @@ def refusals(evidence: Evidence) -> list[str]:
         for i, b in enumerate(inner.nodes):
             if not inner.is_move(ROW, i):
                 ways, name = evidence.ways(ROW, i, (VALUES, v)), f"{b.op} in {node.op}"
-                out += _check(evidence, name, form(b.op), b, ways, inner)
+                out += _check(evidence, name, opdef.get(b.op).form, b, ways, inner)
     for i, ref in enumerate(evidence.graph.outputs):
         if ref.kind is Kind.VALUE:
             out += _check(evidence, "an output", Form.OUTPUT, None, evidence.ways(OUTPUTS, i, None))
@@ -54,30 +52,32 @@ def refusals(evidence: Evidence) -> list[str]:
 def _check(
     evidence: Evidence,
     name: str,
-    kind: Form,
+    form: Form,
     b: opdef.Bound | None,
     ways: Ways,
     inner: RowScope | None = None,
 ) -> list[str]:
     """The largest DERIVE and PROVE of an operator."""
-    if kind in (Form.NONE, Form.COMPOSITE):
+    if form is Form.COMPOSITE or not form.number:
         return [f"{name}: no rule on chain"]
     hops = max((len(w.hops) for w in ways.ways), default=0)
     if hops > MAX_HOPS:  # their number is a byte
         return [f"{name}: a source is {hops} moves away, expected {MAX_HOPS} at most"]
     reads = [sum(len(h.rule) for h in w.hops) + _opening(evidence, w, inner) for w in ways.ways]
     blobs = [len(w.hops) for w in ways.ways]
-    if kind in (Form.POINTWISE, Form.CAT):  # reads one source, or entries alone
+    if form.needs.reads is Reads.ONE:
         reads, blobs = [max(reads, default=0)], [max(blobs, default=0)]
-    if kind in (Form.ARGUMENT, Form.SORT):
+    if form.needs.reads is Reads.TWICE:
         reads, blobs = reads * 2, blobs * 2
     own = 1 + RECORD_BYTES + LEAF_BYTES + STATEMENT + 64 + len(ways.encode())
     if b is not None:
         own += len(encode_attrs(b))
         own += len(rule_bytes(b)) if opdef.get(b.op).index_rule else 0
-    code = len(microcode(b)) if b is not None and kind is Form.POINTWISE else 0
-    prove = own + ENTRIES.get(kind, 0) * ENTRY + max(sum(reads), code + 3 * ENTRY if code else 0)
-    derive = own + code + len(ways.shown) + (2 if kind is Form.SORT else 1) * ENTRY
+    code = len(microcode(b)) if b is not None and form.needs.code else 0
+    entries = form.needs.entries * ENTRY
+    # an operation of microcode reads entries alone, those before it one source
+    prove = own + (max(sum(reads), code + entries) if code else sum(reads) + entries)
+    derive = own + code + len(ways.shown) + (2 if form.needs.chosen else 1) * ENTRY
     if max(prove, derive) > MAX_MOVE or sum(blobs) + 3 > MAX_BLOBS:
         return [
             f"{name}: a proof of {max(prove, derive)} bytes and {sum(blobs) + 3} rules does not fit into a move"

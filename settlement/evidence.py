@@ -19,7 +19,8 @@ from ree.compiler.instance import (
     sha256,
 )
 from ree.compiler.ir import Kind, Ref
-from ree.settlement.decidable import Form, form
+from ree.kernels import opdef
+from ree.kernels.forms import Form
 from ree.settlement.openings import Shown, bundle, microcode, opening, proof, rule_bytes
 from ree.settlement.ways import Ways, walk, ways
 from ree.traces.encoding import ZERO
@@ -65,10 +66,6 @@ REASONS = {
     "the tensor is pure": 1, "the tensor has no": 2, "bytes behind the last element are zero": 3,
     "no proof: bytes behind": 4, "no proof: a bool": 5, "executed": 6,
 }  # fmt: skip
-_COUNTED = {Form.CONTRACTION, Form.SUM, Form.EXTREME, Form.ARGUMENT, Form.CUMSUM, Form.SORT, Form.TABLE,
-            Form.SCATTER}  # fmt: skip
-_RULED = _COUNTED | {Form.CAT, Form.PAD, Form.POINTWISE}
-_ATTRIBUTES = {Form.CUMSUM, Form.SORT, Form.SCATTER, Form.PAD, Form.CREATE}
 
 
 class Evidence:
@@ -125,11 +122,11 @@ class Evidence:
     def state(self, s: State) -> bytes:
         """The 384 bytes of a state."""
         inner = self.game.scope(s)
-        kind, dtype, limit, width = Form.NONE, 0, 0, 0
+        form, dtype, limit, width = 0, 0, 0, 0
         record = ZERO
         if s.tensor >= 0:
             t = inner.type(s.tree, s.tensor)
-            kind, dtype, limit = self._form(s), t.dtype.code, t.numel
+            form, dtype, limit = self._form(s).number, t.dtype.code, t.numel
             record = leaf_hash(self._record(s))
         if s.entries:
             d = self.game.derivation(s)
@@ -145,7 +142,7 @@ class Evidence:
         node = s.node
         head = struct.pack(
             ">12B5I", VERSION, PHASES[s.phase], PLAYERS[s.winner], reason, TREES[s.tree],
-            KINDS[node.kind] if node else 0, node.level if node else 0, width, dtype, kind, int(bool(s.owner)),
+            KINDS[node.kind] if node else 0, node.level if node else 0, width, dtype, form, int(bool(s.owner)),
             PLAYERS[s.player], max(s.tensor, 0), s.owner[1] if s.owner else 0, first, leaves, s.step,
         )  # fmt: skip
         numbers = struct.pack(
@@ -167,7 +164,7 @@ class Evidence:
         """The form of the operator under dispute."""
         if s.tree == OUTPUTS:
             return Form.OUTPUT
-        return form(self.game.scope(s).node(s.tree, s.tensor)[0].op)
+        return opdef.get(self.game.scope(s).node(s.tree, s.tensor)[0].op).form
 
     def _record(self, s: State, index: int | None = None) -> bytes:
         """The instance's leaf about a tensor of the tree under dispute."""
@@ -268,19 +265,17 @@ class Evidence:
 
     def _blobs(self, s: State, *, counted: bool) -> list[bytes]:
         """Index rule, attributes and microcode, as the phase needs them."""
-        kind = self._form(s)
-        if kind is Form.OUTPUT:
+        form = self._form(s)
+        if form is Form.OUTPUT:
             return []
-        node = self.game.scope(s).node(s.tree, s.tensor)[0]
-        code = kind is Form.POINTWISE and (counted or s.entry >= len(node.inputs))
-        ruled = kind in (_COUNTED if counted else _RULED) and not code
-        attributes = kind is Form.CUMSUM if counted else kind in _ATTRIBUTES
+        node, needs = self.game.scope(s).node(s.tree, s.tensor)[0], form.needs
+        code = needs.code and (counted or s.entry >= len(node.inputs))
         out = []
         if code:
             out.append(microcode(node))
-        if ruled:
+        elif needs.counted if counted else needs.rule:
             out.append(rule_bytes(node))
-        if attributes:
+        if needs.count_attributes if counted else needs.attributes:
             out.append(encode_attrs(node))
         return out
 

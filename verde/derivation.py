@@ -101,8 +101,8 @@ class Derivation(ABC):
     width = 8
     chosen = False
 
-    def __init__(self, node: Bound, element: int) -> None:
-        self.node, self.element = node, element
+    def __init__(self, node: Bound, element: int, result: int = 0) -> None:
+        self.node, self.element, self.result = node, element, result
 
     @property
     @abstractmethod

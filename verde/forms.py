@@ -11,12 +11,7 @@ from ree.kernels import opdef
 from ree.kernels.microcode import Program, Step, assemble
 from ree.kernels.numerics import SEGMENT, SUM_BLOCK, SUM_LANES
 from ree.kernels.opdef import Array, Bound, Form
-from ree.kernels.scalar import (
-    BOOL,
-    F32,
-    I64,
-    Function,
-)
+from ree.kernels.scalar import F32, I64, Function
 from ree.kernels.types import DType
 from ree.verde.chains import contraction, lane_sums, running_sum
 from ree.verde.derivation import (
@@ -34,15 +29,15 @@ from ree.verde.derivation import (
 from ree.verde.ruled import ZERO, Ruled
 from ree.verde.selections import ArgExtreme, Extreme, Scatter, Sort
 
-FMA = Step("fma", F32, F32, ())
+FMA = {DType.F32: Step("fma", F32, F32, ())}
 ADD = {DType.F32: Step("add", F32, F32, ()), DType.I64: Step("add", I64, I64, ())}
 
 
 class Pointwise(Ruled):
     """Parameters, then the steps of the scalar function."""
 
-    def __init__(self, node: Bound, element: int) -> None:
-        super().__init__(node, element)
+    def __init__(self, node: Bound, element: int, result: int = 0) -> None:
+        super().__init__(node, element, result)
         scalar = opdef.get(node.op).scalar
         assert scalar is not None
         self.program = _program(scalar([t.dtype for t in node.inputs], node.attrs))
@@ -75,8 +70,8 @@ def _program(f: Function) -> Program:
 class Move(Ruled):
     """One element of a source, found by the index rule and at most three indices."""
 
-    def __init__(self, node: Bound, element: int) -> None:
-        super().__init__(node, element)
+    def __init__(self, node: Bound, element: int, result: int = 0) -> None:
+        super().__init__(node, element, result)
         self.steps: list[Operation] = []
         table = self.rule.accesses[0]
         terms = []
@@ -86,9 +81,10 @@ class Move(Ruled):
         source = self.read(0)
         if isinstance(source, Read):
             source = Read(0, source.flat, tuple(terms))
-        if node.op == "pad" and not isinstance(source, Read):
+        form = opdef.get(node.op).form
+        if form is Form.PAD and not isinstance(source, Read):
             source = Bits(_constant(node))
-        if node.op == "cat":
+        if form is Form.CAT:
             source = next(r for i in range(len(node.inputs)) if isinstance(r := self.read(i), Read))
         self.steps.append(Copy(source))
 
@@ -114,35 +110,39 @@ class Create(Derivation):
         return 1
 
     def operation(self, i: int) -> Operation:
-        if self.node.op == "full":
+        if "value" in self.node.attrs:
             return Copy(Bits(_constant(self.node)))
         x = self.node.int_attr("start") + self.node.int_attr("step") * self.element
         return Copy(Bits(x & (1 << 64) - 1))
 
 
 class Contraction(Ruled):
-    """Segments of 128 fused multiply-adds from +0, each followed by its addition to the total."""
+    """Segments of fused multiply-adds from +0 (128 each in float32's chain), each followed by its addition to
+    the total."""
 
     width = 4
 
-    def __init__(self, node: Bound, element: int) -> None:
-        super().__init__(node, element)
+    def __init__(self, node: Bound, element: int, result: int = 0) -> None:
+        super().__init__(node, element, result)
+        chain = opdef.get(node.op).form.chain
+        assert chain is not None  # of a contraction
+        self.segment, self.steps = chain.segment, (FMA[chain.accumulator], ADD[chain.accumulator])
         self.k = int(np.prod(self.rule.red_digits, dtype=np.int64))
 
     @property
     def count(self) -> int:
-        return max(self.k + -(-self.k // SEGMENT), 1)
+        return max(self.k + -(-self.k // self.segment), 1)
 
     def operation(self, i: int) -> Operation:
         if self.k == 0:
             return Copy(ZERO)
-        segment, r = divmod(i, SEGMENT + 1)
-        k = segment * SEGMENT + r
-        if r < SEGMENT and k < self.k:
+        segment, r = divmod(i, self.segment + 1)
+        k = segment * self.segment + r
+        if r < self.segment and k < self.k:
             total = Entry(i - 1) if r else ZERO
-            return Scalar(FMA, (self.read(0, k), self.read(1, k), total))
-        before = Entry(segment * (SEGMENT + 1) - 1) if segment else ZERO
-        return Scalar(ADD[DType.F32], (before, Entry(i - 1)))
+            return Scalar(self.steps[0], (self.read(0, k), self.read(1, k), total))
+        before = Entry(segment * (self.segment + 1) - 1) if segment else ZERO
+        return Scalar(self.steps[1], (before, Entry(i - 1)))
 
     def entries(self, sources: Sequence[Array]) -> Array:
         if self.k == 0:
@@ -150,11 +150,10 @@ class Contraction(Ruled):
         return contraction(self.row(0, sources[0]), self.row(1, sources[1]), self.k)
 
     def where(self, i: int) -> str:
-        segment, r = divmod(i, SEGMENT + 1)
-        k = segment * SEGMENT + r
-        return (
-            f"multiply-add k={k}" if r < SEGMENT and k < self.k else f"total of segment {segment}"
-        )
+        segment, r = divmod(i, self.segment + 1)
+        k = segment * self.segment + r
+        added = r < self.segment and k < self.k
+        return f"multiply-add k={k}" if added else f"total of segment {segment}"
 
 
 class Sum(Ruled):
@@ -162,8 +161,8 @@ class Sum(Ruled):
 
     width = 4
 
-    def __init__(self, node: Bound, element: int) -> None:
-        super().__init__(node, element)
+    def __init__(self, node: Bound, element: int, result: int = 0) -> None:
+        super().__init__(node, element, result)
         n = int(np.prod(self.rule.red_digits, dtype=np.int64))
         self.levels: list[tuple[int, int]] = []  # (first operation, elements)
         at = 0
@@ -218,8 +217,8 @@ class Sum(Ruled):
 class Cumsum(Derivation):
     """Additions of the elements in segments of 128; the total of the segments before is added last."""
 
-    def __init__(self, node: Bound, element: int) -> None:
-        super().__init__(node, element)
+    def __init__(self, node: Bound, element: int, result: int = 0) -> None:
+        super().__init__(node, element, result)
         self.add = ADD[node.out.dtype]
         self.width = node.out.dtype.size
         dims, axis = node.out.dims, node.int_attr("dim")
@@ -245,26 +244,32 @@ class Cumsum(Derivation):
         return running_sum(lambda start, at: x[start:at], self.position + 1, x.dtype)
 
 
+# of every form but that of composites
+DERIVATIONS: dict[Form, type[Derivation]] = {
+    Form.POINTWISE: Pointwise,
+    Form.CONTRACTION: Contraction,
+    Form.SUM: Sum,
+    Form.EXTREME: Extreme,
+    Form.ARGUMENT: ArgExtreme,
+    Form.SCAN: Cumsum,
+    Form.SORT: Sort,
+    Form.MOVEMENT: Move,
+    Form.TABLE: Move,
+    Form.CAT: Move,
+    Form.PAD: Move,
+    Form.CREATE: Create,
+    Form.SCATTER: Scatter,
+}
+
+
 def derivation(node: Bound, element: int, result: int = 0) -> Derivation:
     """The derivation of one element; Undecidable for a composite or an element that does not exist."""
     if not 0 <= element < node.outputs[result].numel:
         raise Undecidable(f"{node.op} has no element {element}")
-    form = opdef.get(node.op).form
-    if node.op == "sort":
-        return Sort(node, element, result)
-    if node.op in ("scatter", "scatter_add", "index_put", "index_add"):
-        return Scatter(node, element)
-    by_name: dict[str, type[Derivation]] = {
-        "cumsum": Cumsum, "amax": Extreme, "amin": Extreme, "argmax": ArgExtreme, "argmin": ArgExtreme,
-    }  # fmt: skip
-    by_form: dict[Form, type[Derivation]] = {
-        Form.POINTWISE: Pointwise, Form.CONTRACTION: Contraction, Form.SUM: Sum, Form.MOVE: Move,
-        Form.GATHER: Move, Form.CREATE: Create,
-    }  # fmt: skip
-    kind = by_name.get(node.op) or by_form.get(form)
+    kind = DERIVATIONS.get(opdef.get(node.op).form)
     if kind is None:
         raise Undecidable(f"{node.op} is opened by its row program")
-    return kind(node, element)
+    return kind(node, element, result)
 
 
-__all__ = ["BOOL", "Derivation", "derivation"]
+__all__ = ["DERIVATIONS", "Derivation", "derivation"]

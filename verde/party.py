@@ -285,7 +285,7 @@ class Party:
     def _nodes_of(self, owner: tuple[str, int, int], values: list[Array]) -> list[Array | None]:
         """The arrays of a row program's nodes, None for moves."""
         program = self._program(owner)
-        moves = [opdef.get(n.op).form is opdef.Form.MOVE for n in program.nodes]
+        moves = [opdef.get(n.op).form is opdef.Form.MOVEMENT for n in program.nodes]
         return [None if m else x for m, x in zip(moves, values[program.first :], strict=True)]
 
     def _sources(self, s: State) -> list[Array]:

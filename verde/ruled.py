@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ree.kernels import opdef
+from ree.kernels.forms import Variant
 from ree.kernels.index import IndexRule, contiguous_strides
 from ree.kernels.opdef import Array, Bound
 from ree.verde.chains import Row
@@ -20,11 +21,13 @@ ZERO = Bits(0)
 class Ruled(Derivation):
     """A derivation whose reads follow the operator's index rule."""
 
-    def __init__(self, node: Bound, element: int) -> None:
-        super().__init__(node, element)
-        rule = opdef.get(node.op).index_rule
+    def __init__(self, node: Bound, element: int, result: int = 0) -> None:
+        super().__init__(node, element, result)
+        op = opdef.get(node.op)
+        rule, self.variant = op.index_rule, op.variant
         assert rule is not None  # checked at registration
         self.rule: IndexRule = rule(node)
+        self.greatest = Variant.LEAST not in self.variant
         self.out = digits_of(element, self.rule.out_digits)
 
     def read(self, source: int, k: int = 0, outside: Operand = ZERO) -> Operand:

@@ -57,8 +57,8 @@ class Place:
 class OutputCopy(Derivation):
     """An output: the element of what the program returns."""
 
-    def __init__(self, node: Bound, element: int) -> None:
-        super().__init__(node, element)
+    def __init__(self, node: Bound, element: int, result: int = 0) -> None:
+        super().__init__(node, element, result)
         self.width = 8 if node.out.dtype.size == 8 else 4
 
     @property
@@ -100,7 +100,7 @@ class ProgramScope:
 
     def is_move(self, tree: str, index: int) -> bool:
         """Whether a tensor is pure movement, whose leaf is 32 zero bytes."""
-        return tree == VALUES and opdef.get(self.producers[index].op).form is Form.MOVE
+        return tree == VALUES and opdef.get(self.producers[index].op).form is Form.MOVEMENT
 
     def node(self, tree: str, index: int) -> tuple[Bound, int]:
         """The operator behind a tensor, and which of its results it is."""
@@ -194,7 +194,7 @@ class RowScope:
         return self.nodes[index].out
 
     def is_move(self, tree: str, index: int) -> bool:
-        return opdef.get(self.nodes[index].op).form is Form.MOVE
+        return opdef.get(self.nodes[index].op).form is Form.MOVEMENT
 
     def node(self, tree: str, index: int) -> tuple[Bound, int]:
         return self.nodes[index], 0

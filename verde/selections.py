@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from ree.kernels.casts import SCALAR
+from ree.kernels.forms import Variant
 from ree.kernels.index import Indirect
 from ree.kernels.microcode import Program, assemble
 from ree.kernels.opdef import Array, Bound
@@ -50,8 +51,8 @@ def _function(name: str, types: Sequence[T], build: Callable[..., Expr]) -> Prog
 
 
 @lru_cache(maxsize=16)
-def _extreme(op: str) -> Program:
-    return _function(op, (F32, F32), maximum if op == "amax" else minimum)
+def _extreme(greatest: bool) -> Program:
+    return _function("extreme", (F32, F32), maximum if greatest else minimum)
 
 
 class Extreme(Ruled):
@@ -64,15 +65,15 @@ class Extreme(Ruled):
         return max(math.prod(self.rule.red_digits), 1)
 
     def operation(self, i: int) -> Operation:
-        infinite = 0xFF800000 if self.node.op == "amax" else 0x7F800000
+        infinite = 0xFF800000 if self.greatest else 0x7F800000
         before = Entry(i - 1) if i else Bits(infinite)
-        return Call(_extreme(self.node.op), (before, self.read(0, i)))
+        return Call(_extreme(self.greatest), (before, self.read(0, i)))
 
     def entries(self, sources: Sequence[Array]) -> Array:
         n = math.prod(self.rule.red_digits)
         if n == 0:
             return super().entries(sources)
-        return extreme(self.row(0, sources[0]), n, self.node.op == "amax")
+        return extreme(self.row(0, sources[0]), n, self.greatest)
 
 
 @lru_cache(maxsize=4)
@@ -90,8 +91,8 @@ def _better(greatest: bool) -> Program:
 class ArgExtreme(Ruled):
     """The index of the best element so far."""
 
-    def __init__(self, node: Bound, element: int) -> None:
-        super().__init__(node, element)
+    def __init__(self, node: Bound, element: int, result: int = 0) -> None:
+        super().__init__(node, element, result)
         dims, axis = node.inputs[0].dims, node.int_attr("dim")
         self.term = Indirect(0, dims[axis], math.prod(dims[axis + 1 :]))
 
@@ -105,12 +106,10 @@ class ArgExtreme(Ruled):
         first = self.read(0, 0)
         assert isinstance(first, Read)
         top = Read(0, first.flat, ((i - 1, self.term),))
-        return Call(
-            _better(self.node.op == "argmax"), (Bits(i), Entry(i - 1), self.read(0, i), top)
-        )
+        return Call(_better(self.greatest), (Bits(i), Entry(i - 1), self.read(0, i), top))
 
     def entries(self, sources: Sequence[Array]) -> Array:
-        return argument(self.row(0, sources[0]), self.count, self.node.op == "argmax")
+        return argument(self.row(0, sources[0]), self.count, self.greatest)
 
 
 @lru_cache(maxsize=8)
@@ -137,10 +136,10 @@ class Sort(Derivation):
 
     chosen = True
 
-    def __init__(self, node: Bound, element: int, result: int) -> None:
-        super().__init__(node, element)
+    def __init__(self, node: Bound, element: int, result: int = 0) -> None:
+        super().__init__(node, element, result)
         dims, axis = node.out.dims, node.int_attr("dim")
-        self.result, self.n = result, dims[axis]
+        self.n = dims[axis]
         self.stride = int(np.prod(dims[axis + 1 :], dtype=np.int64))
         self.position = element // self.stride % self.n
         self.base = element - self.position * self.stride
@@ -213,12 +212,12 @@ def _update(t: T, add: bool, wrap: int) -> Program:
 class Scatter(Ruled):
     """The element itself, then every update along the axis, in order."""
 
-    def __init__(self, node: Bound, element: int) -> None:
-        super().__init__(node, element)
+    def __init__(self, node: Bound, element: int, result: int = 0) -> None:
+        super().__init__(node, element, result)
         self.n = node.inputs[2].dims[node.int_attr("dim")]
         size = node.out.dims[node.int_attr("dim")]
-        self.wrap = size if node.op in ("index_put", "index_add") else 0
-        self.add = node.op in ("scatter_add", "index_add")
+        self.wrap = size if Variant.WRAPS in self.variant else 0
+        self.add = Variant.ADDS in self.variant
         self.update = _update(SCALAR[node.out.dtype], self.add, self.wrap)
         self.place = digits_of(element, node.out.dims)[node.int_attr("dim")]
 

@@ -17,7 +17,7 @@ from ree.kernels.opdef import Array, Bound
 def result(node: Bound, sources: Sequence[Array]) -> Array:
     """The first result of an operator."""
     op = opdef.get(node.op)
-    if op.form is opdef.Form.MOVE:
+    if op.form is opdef.Form.MOVEMENT:
         return moved(node, sources)
     assert op.reference is not None  # checked at registration
     return op.reference(sources, node)[0]

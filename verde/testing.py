@@ -46,7 +46,7 @@ Play = Callable[[State, Party, Party], State]  # a dispute of defender and chall
 
 def operators() -> list[str]:
     """The operators that have leaves of their own."""
-    return [n for n in registry.names() if opdef.get(n).form is not Form.MOVE]
+    return [n for n in registry.names() if opdef.get(n).form is not Form.MOVEMENT]
 
 
 def samples(op: str, many: int) -> list[Sample]:

@@ -86,7 +86,7 @@ def _fold(b: Builder, n: Node, sources: tuple[Ref, ...]) -> tuple[Ref, ...] | No
     types = tuple(b.type_of(s) for s in sources)
     largest = max((t.numel for t in types), default=1)
     op = opdef.get(n.op)
-    if op.form is Form.MOVE and n.results[0].numel > largest:
+    if op.form is Form.MOVEMENT and n.results[0].numel > largest:
         return None  # expanding a constant is free at run time, and not as a constant
     try:
         node = opdef.bind(n.op, types, n.attr_map, {})

@@ -73,7 +73,7 @@ def fault_in(value: int) -> Fault:
         else:
             inner = RowScope(scope, (VALUES, value, element), rows)
             node = int(rng.integers(len(inner.nodes)))
-            if opdef.get(inner.nodes[node].op).form is opdef.Form.MOVE:
+            if opdef.get(inner.nodes[node].op).form is opdef.Form.MOVEMENT:
                 continue
             row = (node, int(rng.integers(inner.nodes[node].out.numel)))
             d = inner.derivation(ROW, *row)

@@ -126,5 +126,12 @@ def test_an_incomplete_operator_cannot_be_registered():
         fields[missing] = "" if missing in ("rule", "bound") else None
         with pytest.raises(TypeError, match=missing):
             opdef.OpDef(**fields)
+    for nothing in (None, "pointwise", opdef.Form.OUTPUT):
+        with pytest.raises(TypeError, match="'add' does not say how an element comes about"):
+            opdef.OpDef(
+                **{f: getattr(add, f) for f in add.__dataclass_fields__} | {"form": nothing}
+            )
+    with pytest.raises(TypeError, match="form"):
+        opdef.OpDef(**{f: getattr(add, f) for f in add.__dataclass_fields__ if f != "form"})
     with pytest.raises(TypeError, match="twice"):
         opdef.register(add)

@@ -10,7 +10,7 @@ from ree.traces.merkle import MerkleTree
 from ree.verde import chains
 from ree.verde.committed import Entries, entry_leaves
 from ree.verde.derivation import Derivation, load_bits, read_bits, run_all, store_bits
-from ree.verde.forms import derivation
+from ree.verde.forms import DERIVATIONS, Contraction, derivation
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -105,6 +105,13 @@ def test_the_last_entry_is_the_element(name, sample):
                 == want
             )
             assert all(x < 1 << 8 * d.width for x in entries)
+
+
+def test_every_form_of_an_operator_has_a_derivation():
+    assert set(DERIVATIONS) == set(Form) - {Form.COMPOSITE, Form.OUTPUT}
+    assert {f for f, d in DERIVATIONS.items() if d.chosen} == {f for f in Form if f.needs.chosen}
+    assert len({f.number for f in Form}) == len(Form)
+    assert all((DERIVATIONS.get(f) is Contraction) == (f.chain is not None) for f in Form)
 
 
 @pytest.mark.parametrize("width", [4, 8])

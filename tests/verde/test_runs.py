@@ -105,7 +105,7 @@ def test_a_step_that_starts_elsewhere_proves_nothing(trained, honest):
 
 def test_every_value_of_a_step_is_decidable(scope):
     for v, n in enumerate(scope.producers):
-        if opdef.get(n.op).form is Form.MOVE or n.results[0].numel == 0:
+        if opdef.get(n.op).form is Form.MOVEMENT or n.results[0].numel == 0:
             continue
         if scope.row_program("values", v) is None:
             assert scope.derivation("values", v, 0).count >= 1

@@ -11,7 +11,7 @@ from ree.verde.party import Party, run_of
 from ree.verde.sources import moved, result, taken
 from ree.verde.testing import program_of, samples
 
-MOVES = [n for n in registry.names() if opdef.get(n).form is Form.MOVE]
+MOVES = [n for n in registry.names() if opdef.get(n).form is Form.MOVEMENT]
 COMPOSITES = [n for n in registry.names() if opdef.get(n).form is Form.COMPOSITE]
 
 
