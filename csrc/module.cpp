@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "abi.hpp"
 #include "plan.hpp"
 
 namespace nb = nanobind;
@@ -17,6 +18,7 @@ struct CleanFloatMode {
 }  // namespace
 
 NB_MODULE(_core, m) {
+  m.attr("abi") = ree::abi::kVersion;
   nb::class_<ree::Pool>(m, "Pool")
       .def(nb::init<int>(), "threads"_a)
       .def_prop_ro("threads", &ree::Pool::threads);

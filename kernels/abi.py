@@ -9,11 +9,14 @@ the standard library may be imported here.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import SimpleNamespace
+
+from ree.kernels.constants import CPP
 
 Value = (
     object  # what a caller gives: an int, a float, a sequence of ints, a slot, slots, a Tile, None
@@ -234,6 +237,11 @@ def _kernel(names: str, *groups: list[Argument], tile: bool = False) -> None:
 def signature(kernel: str) -> Signature:
     """The signature of a kernel; KeyError if there is none. `unary_f` of all scalar functions f is one."""
     return SIGNATURES["unary" if kernel.startswith("unary_") else kernel]
+
+
+def version() -> str:
+    """A name for all signatures and numbers together: compiled code has the one it was built from."""
+    return hashlib.sha256(repr((SIGNATURES, CPP)).encode()).hexdigest()[:16]
 
 
 def call(kernel: str, /, **arguments: Value) -> tuple[str, tuple[int, ...], tuple[int, ...]]:

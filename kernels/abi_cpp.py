@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ree.kernels.abi import SIGNATURES, Buffer, Param, Signature
+from ree.kernels.abi import SIGNATURES, Buffer, Param, Signature, version
 
 ELEMENTS = {"f32": "float", "i64": "int64_t", "u32": "uint32_t", "u64": "uint64_t",
             "bytes": "void"}  # fmt: skip
@@ -30,7 +30,8 @@ def header() -> str:
         "// The arguments of kernels by name, written by csrc/generate.py from kernels/abi.py.",
         "#pragma once", "#include <cstddef>", "#include <cstdint>", "", '#include "core/math.hpp"',
         '#include "kernel.hpp"', "",
-        "namespace ree::abi {", "", *parts, "}  // namespace ree::abi", "",
+        "namespace ree::abi {", "", f'inline constexpr char kVersion[] = "{version()}";', "", *parts,
+        "}  // namespace ree::abi", "",
         "#define REE_KERNELS \\", " \\\n".join(entries), "",
     ])  # fmt: skip
 

@@ -109,13 +109,13 @@ def _load(i: int, o: Operand, at: str) -> str:
 def tile_args(spec: TileSpec, tile: Tile, total: frozenset[int] = frozenset()) -> list[Ptr | int]:
     """Arguments for `tile_code(...).names`. Parameters of a tile: row extents, then strides of each
     operand."""
-    digits, slots, params = spec.row_digits, tile.slots, tile.params
+    digits, slots = spec.row_digits, tile.slots
     used = [i for i, _ in enumerate(spec.operands) if i not in total]
     args: list[Ptr | int] = [Ptr(slots[i], POINTER[spec.operands[i].dtype]) for i in used]
-    args += [params[d] for d in range(digits - 1, 0, -1)]
+    args += [spec.extents(tile.params)[d] for d in range(digits - 1, 0, -1)]
     for i in used:
         o = spec.operands[i]
-        strides = params[digits + i * (digits + 1) : digits + (i + 1) * (digits + 1)]
+        strides = spec.strides(tile.params, i)
         args += [s for s, moves in zip(strides, o.rows, strict=False) if moves]
         if o.inner == 2:
             args.append(strides[-1])
@@ -124,10 +124,9 @@ def tile_args(spec: TileSpec, tile: Tile, total: frozenset[int] = frozenset()) -
 
 def is_wide(spec: TileSpec, tile: Tile, cols: int) -> bool:
     """Whether offsets into some operand need 64 bits."""
-    digits, params = spec.row_digits, tile.params
-    extents = [*params[:digits], cols]
+    extents = [*spec.extents(tile.params), cols]
     for i in range(len(spec.operands)):
-        strides = params[digits + i * (digits + 1) : digits + (i + 1) * (digits + 1)]
+        strides = spec.strides(tile.params, i)
         if sum(e * s for e, s in zip(extents, strides, strict=True)) >= 2**31:
             return True
     return False

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ree.kernels.scalar import Function
 from ree.kernels.types import DType
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,15 @@ class TileSpec:
     @property
     def row_digits(self) -> int:
         return len(self.operands[0].rows)
+
+    # A tile function's parameters: extents of the row digits, then the strides of each operand, over
+    # the row digits and the columns.
+
+    def extents(self, params: Sequence[T]) -> Sequence[T]:
+        """Extents of the row digits."""
+        return params[: self.row_digits]
+
+    def strides(self, params: Sequence[T], operand: int) -> Sequence[T]:
+        """Strides of an operand."""
+        n = self.row_digits + 1
+        return params[self.row_digits + operand * n : self.row_digits + (operand + 1) * n]

@@ -1,5 +1,7 @@
 from collections.abc import Sequence
 
+abi: str
+
 class Pool:
     def __init__(self, threads: int) -> None: ...
     @property

@@ -8,6 +8,7 @@ import weakref
 
 from ree import _core
 from ree.errors import EnvironmentError_
+from ree.kernels import abi
 
 MAX_THREADS = 1024
 
@@ -70,6 +71,17 @@ def _after_fork() -> None:
 
 os.register_at_fork(after_in_child=_after_fork)
 
+
+def _check_core() -> None:
+    """EnvironmentError_ if the compiled kernels were built from other signatures than Python has."""
+    built = getattr(_core, "abi", "none")
+    if built != abi.version():
+        raise EnvironmentError_(
+            f"the compiled kernels are of another version: expected {abi.version()}, got {built}",
+            "build again: pip install -e .",
+        )
+
+
 _pools: dict[int, _core.Pool] = {}
 _pools_lock = ForkLock()
 
@@ -84,6 +96,7 @@ def pool(n: int | None = None) -> _core.Pool:
     key = n + (os.getpid() << 16)  # threads do not survive a fork
     with _pools_lock:
         if key not in _pools:
+            _check_core()
             try:
                 _pools[key] = _core.Pool(n)
             except RuntimeError as e:

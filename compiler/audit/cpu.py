@@ -240,6 +240,7 @@ def audit_core() -> list[KernelReport]:
             for isa in tables]  # fmt: skip
 
 
+ENTRY = 32  # bytes of `KernelEntry` of csrc/kernel.hpp: a string_view, two pointers
 _TARGET = re.compile(r"(?:call|j\w+)\s+([0-9a-f]+)\b")
 _POINTED = re.compile(r"# ([0-9a-f]+)\b")
 _WIDE = re.compile(r"%zmm|%k[0-7]|%[xy]mm(?:1[6-9]|2\d|3[01])")  # AVX-512 alone has these
@@ -355,9 +356,9 @@ class _Library:
                 if isa not in wanted:
                     continue
                 entries, count = word(at + 16) - base, word(at + 24) & 0xFFFFFFFF
-                if 0 < entries < end and 0 < count < 4096 and entries + 24 * count <= end:
+                if 0 < entries < end and 0 < count < 4096 and entries + ENTRY * count <= end:
                     tables[isa] = {word(e + 16) - base: text(e)
-                                   for e in range(entries, entries + 24 * count, 24)}  # fmt: skip
+                                   for e in range(entries, entries + ENTRY * count, ENTRY)}  # fmt: skip
         return tables
 
     def _base(self) -> int:

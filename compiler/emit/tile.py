@@ -61,11 +61,10 @@ class _Emitter:
         bufs, params, r0, r1, c0, c1 = self.fn.args
         b, digits = self.b, self.spec.row_digits
         base = [self._load(PTR, bufs, i) for i in range(len(self.operands))]
-        extents = [self._load(I64, params, d) for d in range(digits)]
-        strides, at = [], digits
-        for _ in self.operands:
-            strides.append([self._load(I64, params, at + d) for d in range(digits + 1)])
-            at += digits + 1
+        at = range(digits + len(self.operands) * (digits + 1))
+        extents = [self._load(I64, params, i) for i in self.spec.extents(at)]
+        strides = [[self._load(I64, params, i) for i in self.spec.strides(at, j)]
+                   for j in range(len(self.operands))]  # fmt: skip
         lanes = self.target.lanes
         wide = lanes * self._interleaved()
         ends = [b.sub(c1, b.srem(b.sub(c1, c0), I64(n))) for n in (wide, lanes)]

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ree import _core
+from ree import _core, settings
 from ree.compiler.lowering import GroupPlanner
+from ree.errors import EnvironmentError_
 from ree.kernels.abi import (
     NO_TILE,
     SIGNATURES,
@@ -25,6 +26,7 @@ from ree.kernels.abi import (
     ints,
     reads,
     signature,
+    version,
     writes,
 )
 from ree.kernels.launch import kernel_call, table
@@ -100,6 +102,16 @@ def test_a_schedule_that_reads_another_name_fails() -> None:
         fill.args.count  # noqa: B018
     table()["fill"](fill)
     assert len(fill.launches) == 1
+
+
+def test_kernels_built_from_other_signatures_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _core.abi == version()
+    monkeypatch.setattr(_core, "abi", "0" * 16)
+    monkeypatch.setattr(settings, "_pools", {})
+    with pytest.raises(
+        EnvironmentError_, match=r"of another version: expected [0-9a-f]{16}, got 0{16}"
+    ):
+        settings.pool(1)
 
 
 def test_the_address_of_a_tile_function_is_put_where_the_signature_says() -> None:
