@@ -10,6 +10,7 @@ import numpy as np
 
 from ree import _core, optim
 from ree.compiler.interp import outputs
+from ree.errors import InputError
 from ree.kernels.canonical import canonical
 from ree.kernels.opdef import Array
 from ree.settlement.bounds import refusals
@@ -133,7 +134,7 @@ def _played(made: Step, batch: Callable[[int], Any], rng: np.random.Generator) -
         fault = last_fault(scope, value, int(rng.integers(scope.type(VALUES, value).numel)))
         try:
             liar = Trained(made, batch, steps, (at, fault), honest, threads=1).party()
-        except NonFiniteLoss:
+        except (NonFiniteLoss, InputError):  # no run goes on from it, or an index is none
             continue
         if liar.statement.history == party.statement.history:
             continue
