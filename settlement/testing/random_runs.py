@@ -67,7 +67,7 @@ def _made(
         at = to
         others = [nn.ReLU, nn.GELU, nn.Tanh, nn.SiLU, nn.Sigmoid, partial(nn.LayerNorm, at),
                   partial(nn.Dropout, 0.3), partial(nn.Softmax, 1),
-                  partial(nn.BatchNorm1d, at) if rows > 1 else nn.Identity]  # fmt: skip
+                  partial(nn.BatchNorm1d, at) if rows > 3 else nn.Identity]  # fmt: skip
         layers.append(pick(others)())
     layers.append(nn.Linear(at, classes))
 
