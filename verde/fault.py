@@ -20,6 +20,7 @@ from ree.verde.derivation import (
     Equal,
     Witness,
     execute,
+    load_bits,
     resolve,
     store_bits,
 )
@@ -60,9 +61,11 @@ def false_entries(d: Derivation, sources: Sequence[Array], at: int, flip: int) -
 
 
 def with_bits(x: Array, element: int, bits: int) -> Array:
-    """A copy of x with one element replaced."""
-    y = np.array(x)
-    raw = store_bits(bits, DType.of(y.dtype))
+    """A copy of x with one element replaced. Vanished where its type has no such bits."""
+    y, dtype = np.array(x), DType.of(x.dtype)
+    raw = store_bits(bits, dtype)
+    if load_bits(raw, dtype) != bits:
+        raise Vanished(f"{bits:#x} is no {dtype.text}")
     y.reshape(-1)[element] = np.frombuffer(raw, y.dtype)[0]
     return y
 
