@@ -28,7 +28,7 @@ check: $(VENV)/.built
 bench: $(VENV)/.built
 	$(BIN)/python benchmarks/run.py
 
-exhaustive: $(VENV)/.built
+exhaustive: $(VENV)/.built build/formal/bin/halmos
 	$(BIN)/python benchmarks/exhaustive_scalar.py
 	$(BIN)/python benchmarks/pow_samples.py
 	$(BIN)/python benchmarks/training_bits.py
@@ -41,6 +41,7 @@ exhaustive: $(VENV)/.built
 	$(BIN)/python benchmarks/derivations.py
 	$(BIN)/python benchmarks/adversary.py 7200
 	$(BIN)/python benchmarks/referee_machine.py 3600
+	$(BIN)/python benchmarks/formal.py
 	$(BIN)/python benchmarks/settlement_node.py
 	$(BIN)/python benchmarks/settlement_soak.py
 
@@ -51,6 +52,11 @@ gpu:
 
 clean:
 	rm -rf $(VENV) build
+
+# a tool of its own, whose dependencies are older than ours
+build/formal/bin/halmos:
+	$(PYTHON) -m venv build/formal
+	build/formal/bin/python -m pip install -q --disable-pip-version-check halmos==0.3.3
 
 $(VENV)/.deps: constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('REE needs Python 3.11 or newer') if sys.version_info < (3, 11) else None"
