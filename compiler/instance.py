@@ -1,7 +1,6 @@
 """Instances: a program with every symbol bound, committed so that a contract can read it.
 
-instance = H(0x04 || numeric id || node root || number of values u64 || interface root
-             || numbers of inputs, weights, states, constants, outputs u32 each)
+instance = H(0x04 || INSTANCE of layout.py)
 
 The node root is a Merkle tree with one record of fixed size per value; what varies in size (index rule,
 attributes, microcode, row program) stands in the record as its digest.
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ree.compiler.ir import Graph, Node, Typer, bind_graph, bound_node
+from ree.compiler.layout import INSTANCE, RECORD
 from ree.compiler.text import print_attrs
 from ree.kernels import opdef
 from ree.kernels.index import IndexRule
@@ -29,7 +29,7 @@ from ree.kernels.types import MAX_RANK, DType, TensorType
 from ree.traces.merkle import merkle_root
 from ree.traces.tensor import tensor_hash
 
-RECORD_BYTES = 240
+RECORD_BYTES = RECORD.size
 MAX_SOURCES = 4
 LOCAL = 5  # kind of a source that is a local of a row program; others: ir.Kind
 NO_DIGEST = bytes(32)
@@ -45,7 +45,7 @@ class Instance:
     numeric_id: bytes
     node_root: bytes
     interface_root: bytes
-    counts: bytes  # numbers of inputs, weights, states, constants, outputs, u32 each
+    encoded: bytes  # what the digest is of, behind its tag: INSTANCE of layout.py
     digest: bytes
 
 
@@ -79,11 +79,13 @@ def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:
     node_root = merkle_root(records)
     interface_root = merkle_root(interface_leaves(bound))
     nid = numeric_id()
-    counts = struct.pack(">5I", *map(len, (g.inputs, g.weights, g.states, g.consts, g.outputs)))
-    digest = sha256(
-        b"\x04", nid, node_root, struct.pack(">Q", len(records)), interface_root, counts
-    )
-    return Instance(bound, g.program_hash(), nid, node_root, interface_root, counts, digest)
+    encoded = INSTANCE.pack(
+        numeric_id=nid, node_root=node_root, values=len(records), interface_root=interface_root,
+        inputs=len(g.inputs), weights=len(g.weights), states=len(g.states), constants=len(g.consts),
+        outputs=len(g.outputs),
+    )  # fmt: skip
+    digest = sha256(b"\x04", encoded)
+    return Instance(bound, g.program_hash(), nid, node_root, interface_root, encoded, digest)
 
 
 def encode_type(t: TensorType) -> bytes:
@@ -102,9 +104,8 @@ def encode_attrs(b: Bound) -> bytes:
 def node_records(n: Node, typer: Typer, known: Digests | None = None) -> list[bytes]:
     """One record per result; known: digests of nodes like it, which are added to.
 
-    opcode u16, result u8, sources u8, type (66), 4 x (kind u8, index u32) (20), padding (6),
-    then the digests of index rule, attributes, microcode and row program (32 each), the row
-    program's leaf count u64, and padding with zeros to RECORD_BYTES.
+    RECORD of layout.py: opcode, result, number of sources, type, sources, the digests of index rule,
+    attributes, microcode and row program, the row program's number of leaves.
     """
     refs = [(s.kind, s.index) for s in n.sources]
     if known is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ree.compiler.instance import LOCAL, RECORD_BYTES, encode_attrs
 from ree.compiler.ir import Kind, Ref
+from ree.compiler.layout import RECORD
 from ree.kernels import opdef
 from ree.kernels.forms import Form, Reads
 from ree.settlement.decidable import obstacles
-from ree.settlement.evidence import MAX_MOVE, Evidence
+from ree.settlement.evidence import Evidence
+from ree.settlement.layout import MAX_MOVE, STATEMENT
 from ree.settlement.openings import microcode, rule_bytes
 from ree.settlement.ways import Way, Ways
 from ree.traces.merkle import depth
@@ -16,7 +18,6 @@ from ree.verde.scope import OUTPUTS, ROW, VALUES, RowScope
 
 MAX_HOPS = 12  # moves between a source and what is committed
 MAX_BLOBS = 16
-STATEMENT = 285
 ENTRY = LEAF_BYTES + 1 + 32 * 25  # a leaf of a derivation of at most 2^32 operations
 
 
@@ -69,7 +70,7 @@ def _check(
         reads, blobs = [max(reads, default=0)], [max(blobs, default=0)]
     if form.needs.reads is Reads.TWICE:
         reads, blobs = reads * 2, blobs * 2
-    own = 1 + RECORD_BYTES + LEAF_BYTES + STATEMENT + 64 + len(ways.encode())
+    own = 1 + RECORD_BYTES + LEAF_BYTES + 1 + STATEMENT.size + 64 + len(ways.encode())
     if b is not None:
         own += len(encode_attrs(b))
         own += len(rule_bytes(b)) if opdef.get(b.op).index_rule else 0
@@ -95,4 +96,6 @@ def _opening(evidence: Evidence, way: Way, inner: RowScope | None) -> int:
         t, tensors = inner.types[way.index], len(inner.nodes)
         local = 141 + 1 + 32 * depth(len(inner.types) + 1)
     leaves = body_leaves(t.nbytes)
-    return local + 66 + LEAF_BYTES + 1 + 32 * depth(leaves) + 1 + 32 * depth(tensors)
+    return (
+        local + RECORD["type"].size + LEAF_BYTES + 1 + 32 * depth(leaves) + 1 + 32 * depth(tensors)
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 from ree.errors import ChainError
 from ree.settlement.clocks import CHALLENGER, DEFENDER, Clocks
-from ree.settlement.evidence import PHASES
+from ree.settlement.layout import STATE
 from ree.settlement.node import Node, Receipt, checksum
 from ree.settlement.policy import Policy
 from ree.settlement.terms import (
@@ -25,7 +25,7 @@ from ree.settlement.terms import (
     facts_digest,
 )
 from ree.settlement.transactions import Pending
-from ree.verde.moves import Phase
+from ree.verde.protocol import Phase
 
 ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
 PENDING, OPENED, CLOSED = 1, 2, 3
@@ -33,7 +33,7 @@ DECIDED = 1 << 136  # less than this is no hash
 DEFENDER_WON, CHALLENGER_WON = 3, 4  # what the Court keeps of a dispute that is decided
 FINAL, VOID = 2**256 - 1, 2**256 - 2
 SETTLED = 64  # blocks that a reorganisation may move an event back, at most
-DESCENTS = (PHASES[Phase.REVEAL], PHASES[Phase.PICK])
+DESCENTS = (Phase.REVEAL.number, Phase.PICK.number)
 
 
 @dataclass(frozen=True)
@@ -372,7 +372,7 @@ class Court:
             return now.clocks.round > round_ or now.decided
 
         who = (dispute.id, dispute.clocks.word, checksum(dispute.other))
-        if state[1] in DESCENTS:
+        if STATE.unpack(state)["phase"] in DESCENTS:
             return self._do(done, "descend", *who, *descent(state), move)
         return self._do(done, "respond", *who, state, move)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-DEFENDER, CHALLENGER = 1, 2  # whose turn it is
-_BITS = (8, 32, 48, 48, 48, 32)  # from the low end
+from ree.settlement.layout import CLOCKS
+from ree.verde.protocol import Side
+
+DEFENDER, CHALLENGER = Side.DEFENDER.number, Side.CHALLENGER.number  # whose turn it is
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,12 @@ class Clocks:
 
     @classmethod
     def of(cls, word: int) -> Clocks:
-        values = []
-        for bits in _BITS:
-            values.append(word & (1 << bits) - 1)
-            word >>= bits
-        return cls(*values)
+        """From the word of CLOCKS (layout.py)."""
+        return cls(**CLOCKS.unpack(word.to_bytes(CLOCKS.size, "big")))
 
     @property
     def word(self) -> int:
-        values = (self.turn, self.round, self.since, self.defender, self.challenger, self.grace)
-        return sum(v << sum(_BITS[:i]) for i, v in enumerate(values))
+        return int.from_bytes(CLOCKS.pack(**asdict(self)), "big")
 
     @property
     def left(self) -> tuple[int, int]:

@@ -19,8 +19,10 @@ from ree.compiler.instance import (
     sha256,
 )
 from ree.compiler.ir import Kind, Ref
+from ree.compiler.layout import INSTANCE
 from ree.kernels import opdef
 from ree.kernels.forms import Form
+from ree.settlement.layout import MAX_MOVE, RUN, STATE, STATEMENT, STEP
 from ree.settlement.openings import Shown, bundle, microcode, opening, proof, rule_bytes
 from ree.settlement.ways import Ways, walk, ways
 from ree.traces.encoding import ZERO
@@ -37,6 +39,7 @@ from ree.verde.derivation import (
 from ree.verde.game import Game
 from ree.verde.moves import (
     FAN,
+    VERSION,
     Derive,
     EntryOpening,
     Leaf,
@@ -53,19 +56,7 @@ from ree.verde.moves import (
     Statement,
     Tensor,
 )
-from ree.verde.scope import OUTPUTS, ROW, VALUES, RowScope
-
-STATE_BYTES = 384
-MAX_MOVE = 12288
-VERSION = 1
-PHASES = {phase: i for i, phase in enumerate(Phase)}
-PLAYERS = {"": 0, "defender": 1, "challenger": 2}
-TREES = {VALUES: 0, OUTPUTS: 1, ROW: 2}
-KINDS = {"history": 1, "tensors": 2, "body": 3, "entries": 4}
-REASONS = {
-    "the tensor is pure": 1, "the tensor has no": 2, "bytes behind the last element are zero": 3,
-    "no proof: bytes behind": 4, "no proof: a bool": 5, "executed": 6,
-}  # fmt: skip
+from ree.verde.scope import OUTPUTS, VALUES, RowScope
 
 
 class Evidence:
@@ -104,23 +95,19 @@ class Evidence:
     # statements and states
 
     def statement(self, s: Statement) -> bytes:
-        """The 284 bytes of a statement."""
-        i = self.instance
-        facts = (
-            i.numeric_id
-            + i.node_root
-            + struct.pack(">Q", len(self.records))
-            + i.interface_root
-            + i.counts
-        )
-        return b"".join([facts, s.inputs, s.weights, s.states, s.outputs, s.loss or ZERO])
+        """The bytes of a statement."""
+        return STATEMENT.pack(
+            **INSTANCE.unpack(self.instance.encoded),
+            inputs_root=s.inputs, weights_root=s.weights, states_root=s.states, outputs_root=s.outputs,
+            loss=s.loss or ZERO,
+        )  # fmt: skip
 
     def run(self, r: RunStatement) -> bytes:
-        """The 104 bytes of a run."""
-        return r.initial + struct.pack(">Q", r.steps) + r.batches + r.history
+        """The bytes of a run."""
+        return RUN.pack(initial=r.initial, steps=r.steps, batches=r.batches, history=r.history)
 
     def state(self, s: State) -> bytes:
-        """The 384 bytes of a state."""
+        """The bytes of a state."""
         inner = self.game.scope(s)
         form, dtype, limit, width = 0, 0, 0, 0
         record = ZERO
@@ -138,21 +125,19 @@ class Evidence:
             first = inner.first
             known, tree = self.row_program(*s.owner[:2])
             leaves, program = len(known), tree.root()
-        reason = next((v for k, v in REASONS.items() if s.reason.startswith(k)), 0)
         node = s.node
-        head = struct.pack(
-            ">12B5I", VERSION, PHASES[s.phase], PLAYERS[s.winner], reason, TREES[s.tree],
-            KINDS[node.kind] if node else 0, node.level if node else 0, width, dtype, form, int(bool(s.owner)),
-            PLAYERS[s.player], max(s.tensor, 0), s.owner[1] if s.owner else 0, first, leaves, s.step,
+        return STATE.pack(
+            version=VERSION, phase=s.phase.number, winner=s.winner.number, reason=s.cause.number,
+            tree=s.tree.number, kind=node.kind.number if node else 0, level=node.level if node else 0,
+            width=width, dtype=dtype, form=form, inside=int(bool(s.owner)), player=s.player.number,
+            tensor=max(s.tensor, 0), owner=s.owner[1] if s.owner else 0, first=first, leaves=leaves,
+            step=s.step, element=max(s.element, 0), bits=max(s.bits, 0),
+            owner_element=s.owner[2] if s.owner else 0, limit=limit, count=node.count if node else 0,
+            index=node.index if node else 0, leaf_index=max(s.leaf_index, 0), entry=max(s.entry, 0),
+            context=sha256(self.statement(s.statement)), run=self._above(s), values=s.values or ZERO,
+            rows=s.rows or ZERO, program=program, record=record, node=node.hash if node else ZERO,
+            leaf=leaf_hash(s.leaf) if s.leaf else ZERO, entries=s.entries or ZERO,
         )  # fmt: skip
-        numbers = struct.pack(
-            ">8Q", max(s.element, 0), max(s.bits, 0), s.owner[2] if s.owner else 0, limit,
-            node.count if node else 0, node.index if node else 0, max(s.leaf_index, 0), max(s.entry, 0),
-        )  # fmt: skip
-        digests = [sha256(self.statement(s.statement)), self._above(s),
-                   s.values or ZERO, s.rows or ZERO, program, record, node.hash if node else ZERO,
-                   leaf_hash(s.leaf) if s.leaf else ZERO, s.entries or ZERO]  # fmt: skip
-        return b"".join([head, numbers, *digests])
 
     def _above(self, s: State) -> bytes:
         """What lies above the program: inside a row program its owner's record, otherwise the run."""
@@ -216,8 +201,9 @@ class Evidence:
                 before = [m.before[0]]
                 if m.before_proof or m.before[1]:
                     before += [m.before[1], proof(m.before_proof)]
-                return b"".join([self.statement(s.statement), self.run(s.run), *m.after, m.batch,
-                                 proof(m.batch_proof), *before])  # fmt: skip
+                opened = STEP.pack(statement=self.statement(s.statement), run=self.run(s.run),
+                                   state=m.after[0], loss=m.after[1], batch=m.batch)  # fmt: skip
+                return b"".join([opened, proof(m.batch_proof), *before])
 
     def _point(self, s: State, index: int) -> bytes:
         if s.phase is Phase.CHOOSE:

@@ -11,7 +11,7 @@ from ree.settlement.compile import compile_contract
 FILE = Path(__file__).parent / "interfaces.json"
 SOURCES = {
     "court": "court.vy",
-    "referee": "testing/mock_referee.vy",  # the functions of IReferee and no others
+    "referee": "referee.vy",
     "token": "testing/token.vy",
 }
 

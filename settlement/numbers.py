@@ -1,13 +1,9 @@
-"""The numbers that contracts share with kernels, as Vyper constants.
-
-python -m ree.settlement.numbers    # writes contracts/numbers.vy again; a test compares
-"""
+"""The numbers that contracts share with kernels, as Vyper constants; generated.py writes the file."""
 
 from __future__ import annotations
 
 from ree.kernels import constants, registry, scalar
 from ree.kernels.types import MAX_ELEMENTS, DType
-from ree.settlement.compile import CONTRACTS
 
 OPERATORS = ("amax", "argmax", "index_put", "full")  # whose codes contracts ask for
 HEAD = '''# pragma version 0.4.3
@@ -40,7 +36,3 @@ def text() -> str:
         f"# those with one operand and no table, a bit each\nOPS_OF_ONE: constant(int256) = {unary}\n"
     )
     return "".join(parts)
-
-
-if __name__ == "__main__":
-    (CONTRACTS / "numbers.vy").write_text(text())

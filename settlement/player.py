@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ree.compiler.instance import Instance
 from ree.errors import ChainError
-from ree.settlement.evidence import KINDS, PHASES, STATE_BYTES, TREES, Evidence
+from ree.settlement.evidence import Evidence
+from ree.settlement.layout import STATE, STEP
 from ree.settlement.terms import OneRun, TrainingRun, decode_facts
 from ree.settlement.watcher import Standing
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import depth
-from ree.traces.tensor import body_leaves
-from ree.verde.moves import FAN, Leaf, Node, Phase, RunStatement, State, Statement
+from ree.traces.tensor import LEAF_BYTES, body_leaves
+from ree.verde.moves import Leaf, Node, RunStatement, State, Statement
 from ree.verde.party import Party
+from ree.verde.protocol import FAN, VERSION, Phase, Tree, TreeKind
 from ree.verde.run_party import RunParty
 from ree.verde.scope import VALUES
 
-_PHASES = {i: p for p, i in PHASES.items()}
-_TREES = {i: t for t, i in TREES.items()}
-_KINDS = {i: k for k, i in KINDS.items()}
-_LEAF = 512
-_OPEN_STEP = 284 + 104  # bytes of an opened step before what it shows
+_PHASES = {p.number: p for p in Phase}
+_TREES = {t.number: t for t in Tree}
+_KINDS = {k.number: k for k in TreeKind}
 
 
 class VerdePlayer:
@@ -41,26 +40,23 @@ class VerdePlayer:
     def state(self, standing: Standing) -> State:
         """The state as the rules in verde have it."""
         raw = standing.state
-        if len(raw) != STATE_BYTES or raw[0] != 1:
+        if len(raw) != STATE.size or raw[STATE["version"].offset] != VERSION:
             raise ChainError("a state of another version")
-        head, numbers = struct.unpack(">12B5I", raw[:32]), struct.unpack(">8Q", raw[32:96])
-        _, _, values, rows, _, _, hash_, _, entries = (
-            raw[i : i + 32] for i in range(96, STATE_BYTES, 32)
-        )
-        statement, run = self._statement(standing, head[16])
-        kind = _KINDS.get(head[5])
+        x = STATE.unpack(raw)
+        statement, run = self._statement(standing, x["step"])
+        kind = _KINDS.get(x["kind"])
         s = State(
-            statement, _PHASES[head[1]], run, head[16], _some(values), _TREES[head[4]], head[12], numbers[0],
-            numbers[1], (VALUES, head[13], numbers[2]) if head[10] else None, _some(rows),
-            Node(kind, hash_, numbers[4], head[6], numbers[5]) if kind else None,
-            leaf_index=numbers[6], entries=_some(entries), entry=numbers[7],
+            statement, _PHASES[x["phase"]], run, x["step"], _some(x["values"]), _TREES[x["tree"]], x["tensor"],
+            x["element"], x["bits"], (VALUES, x["owner"], x["owner_element"]) if x["inside"] else None,
+            _some(x["rows"]), Node(kind, x["node"], x["count"], x["level"], x["index"]) if kind else None,
+            leaf_index=x["leaf_index"], entries=_some(x["entries"]), entry=x["entry"],
         )  # fmt: skip
         s = replace(s, chosen=self._chosen(s, standing.moves))
         return self._shown(s, standing.moves[-1] if standing.moves else b"")
 
     def _chosen(self, s: State, moves: Sequence[bytes]) -> int:
         """What the defender has chosen, as it stands in the leaf that its DERIVE opens last; -1 if nothing."""
-        if s.phase is Phase.PICK and s.node is not None and s.node.kind == "entries":
+        if s.phase is Phase.PICK and s.node is not None and s.node.kind is TreeKind.ENTRIES:
             level = s.node.level
         elif s.phase is Phase.ENTRY:
             level = 0
@@ -72,7 +68,7 @@ class VerdePlayer:
         top = depth(body_leaves(d.count * d.width))
         # reveals and picks so far, then the reveal or the leaf that is shown
         since = 2 * -(-(top - level) // FAN) + (1 if top else 0)
-        raw = moves[-1 - since][-(_LEAF + 1 + 32 * top) :]
+        raw = moves[-1 - since][-(LEAF_BYTES + 1 + 32 * top) :]
         return int.from_bytes(raw[: d.width], "little")
 
     def _shown(self, s: State, shown: bytes) -> State:
@@ -87,9 +83,11 @@ class VerdePlayer:
         if (
             s.phase is Phase.ENTRY
         ):  # a leaf, or a derivation with one leaf and an empty proof at its end
-            return replace(s, leaf=shown if len(shown) == _LEAF else shown[-_LEAF - 1 : -1])
+            return replace(
+                s, leaf=shown if len(shown) == LEAF_BYTES else shown[-LEAF_BYTES - 1 : -1]
+            )
         if s.phase is Phase.PROVE:  # the defender's own
-            node = Node("entries", s.entries, 1, 0, s.leaf_index)
+            node = Node(TreeKind.ENTRIES, s.entries, 1, 0, s.leaf_index)
             own = self.party.move(replace(s, phase=Phase.ENTRIES, node=node))
             assert isinstance(own, Leaf)  # what that phase asks for
             return replace(s, leaf=own.data)
@@ -110,10 +108,11 @@ class VerdePlayer:
     def _of_step(self, facts: TrainingRun, standing: Standing) -> Statement:
         """What the defender has shown of the step: state and loss after it, batch, state before it."""
         at = 2 * -(-depth(facts.steps) // FAN)  # reveals of the history, each with a pick
-        shown = standing.moves[at][_OPEN_STEP:]
-        before = 97 + 32 * shown[96]
-        return Statement(self.instance.digest, shown[64:96], facts.weights, shown[before : before + 32],
-                         shown[:32], shown[32:64])  # fmt: skip
+        move = standing.moves[at]
+        x, rest = STEP.unpack(move[: STEP.size]), move[STEP.size :]
+        before = 1 + len(ZERO) * rest[0]  # behind the proof of the batch
+        return Statement(self.instance.digest, x["batch"], facts.weights, rest[before : before + len(ZERO)],
+                         x["state"], x["loss"])  # fmt: skip
 
 
 def _some(digest: bytes) -> bytes:

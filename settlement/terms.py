@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
+
+from ree.compiler.layout import INSTANCE, WORD
+from ree.settlement.layout import HEAD, NODE, ONE_RUN, PLACE, TRAINING
 
 TAG_CLAIM, TAG_CHALLENGE = "ree.court.claim.1", "ree.court.challenge.1"
 SALT_BYTES = 16
@@ -59,7 +61,7 @@ def _type(name: str) -> str:
 @dataclass(frozen=True)
 class OneRun:
     """Facts of a job over one run of a program: the claim is the root of its outputs.
-    instance: the 124 bytes that its digest is of; the other roots 32 bytes each."""
+    instance: the bytes that its digest is of; the other roots 32 bytes each."""
 
     instance: bytes
     inputs: bytes
@@ -67,8 +69,9 @@ class OneRun:
     states: bytes
 
     def encode(self) -> bytes:
-        """220 bytes."""
-        return self.instance + self.inputs + self.weights + self.states
+        """The bytes of ONE_RUN (layout.py)."""
+        return ONE_RUN.pack(**INSTANCE.unpack(self.instance), inputs_root=self.inputs,
+                            weights_root=self.weights, states_root=self.states)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,9 @@ class TrainingRun:
     batches: bytes
 
     def encode(self) -> bytes:
-        """228 bytes."""
-        return (
-            self.instance
-            + self.weights
-            + self.initial
-            + struct.pack(">Q", self.steps)
-            + self.batches
-        )
+        """The bytes of TRAINING (layout.py)."""
+        return TRAINING.pack(**INSTANCE.unpack(self.instance), weights_root=self.weights, initial=self.initial,
+                             steps=self.steps, batches=self.batches)  # fmt: skip
 
 
 Facts = OneRun | TrainingRun
@@ -98,12 +96,14 @@ Facts = OneRun | TrainingRun
 
 def decode_facts(raw: bytes) -> Facts:
     """Facts from a job's bytes; ValueError if they are of neither form."""
-    if len(raw) == 220:
-        return OneRun(raw[:124], raw[124:156], raw[156:188], raw[188:])
-    if len(raw) == 228:
-        steps = int.from_bytes(raw[188:196], "big")
-        return TrainingRun(raw[:124], raw[124:156], raw[156:188], steps, raw[196:])
-    raise ValueError(f"facts: expected 220 or 228 bytes, got {len(raw)}")
+    instance = raw[: INSTANCE.size]
+    if len(raw) == ONE_RUN.size:
+        x = ONE_RUN.unpack(raw)
+        return OneRun(instance, x["inputs_root"], x["weights_root"], x["states_root"])
+    if len(raw) == TRAINING.size:
+        x = TRAINING.unpack(raw)
+        return TrainingRun(instance, x["weights_root"], x["initial"], x["steps"], x["batches"])
+    raise ValueError(f"facts: expected {ONE_RUN.size} or {TRAINING.size} bytes, got {len(raw)}")
 
 
 def facts_digest(facts: Facts) -> bytes:
@@ -139,9 +139,10 @@ def descent(state: bytes) -> tuple[int, int, bytes, bytes]:
     """What the Court takes of a state to descend in a tree: head, place, node, and the hash of the rest."""
     from eth_utils.crypto import keccak
 
-    head, place = (int.from_bytes(state[i : i + 32], "big") for i in (0, 64))
-    rest = bytes(keccak(state[32:64] + state[96:288] + state[320:]))
-    return head, place, state[288:320], rest
+    words = [state[i : i + WORD] for i in range(0, len(state), WORD)]
+    head, place = (int.from_bytes(words[i], "big") for i in (HEAD, PLACE))
+    rest = b"".join(w for i, w in enumerate(words) if i not in (HEAD, PLACE, NODE))
+    return head, place, words[NODE], bytes(keccak(rest))
 
 
 def state_name(dispute: bytes, clocks: int, player: str, other: str, state: bytes) -> bytes:

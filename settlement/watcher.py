@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from ree.compiler.layout import INSTANCE
 from ree.errors import ChainError
 from ree.settlement.client import (
     CHALLENGER_WON,
@@ -24,10 +25,12 @@ from ree.settlement.client import (
     Dispute,
 )
 from ree.settlement.clocks import DEFENDER
+from ree.settlement.layout import ONE_RUN, RUN, STATEMENT
 from ree.settlement.node import MINED, Receipt
 from ree.settlement.policy import LEAST_GRACE
 from ree.settlement.terms import UNREAD, OneRun, decode_facts, state_name
 from ree.settlement.transactions import FLYING, Flight, Pending
+from ree.traces.encoding import ZERO
 
 MOST = 64  # transactions of a tick
 POLL = 0.2  # seconds between two looks for a block
@@ -96,9 +99,16 @@ class Position:
         root, raw = self._root(d), self.facts
         facts = decode_facts(raw)
         if isinstance(facts, OneRun):
-            return bytes(self.court.rules("begin", raw + root + bytes(32)))
-        statement = facts.instance + bytes(32) + facts.weights + bytes(96)
-        return bytes(self.court.rules("begin_run", statement, raw[156:] + root))
+            statement = STATEMENT.pack(**ONE_RUN.unpack(raw), outputs_root=root, loss=ZERO)
+            return bytes(self.court.rules("begin", statement))
+        statement = STATEMENT.pack(
+            **INSTANCE.unpack(facts.instance), inputs_root=ZERO, weights_root=facts.weights, states_root=ZERO,
+            outputs_root=ZERO, loss=ZERO,
+        )  # fmt: skip
+        run = RUN.pack(
+            initial=facts.initial, steps=facts.steps, batches=facts.batches, history=root
+        )
+        return bytes(self.court.rules("begin_run", statement, run))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,14 +15,6 @@ from ree.traces.encoding import ZERO
 from ree.traces.trace import tensors_root
 from ree.verde.moves import RunStatement
 from ree.verde.party import Run, run_of
-
-
-def instance_bytes(instance: Instance) -> bytes:
-    """The 124 bytes that an instance's digest is of, after its tag."""
-    count = struct.pack(">Q", instance.graph.n_values)
-    return b"".join(
-        (instance.numeric_id, instance.node_root, count, instance.interface_root, instance.counts)
-    )
 
 
 def instance_of(program: Program, inputs: Mapping[str, Array]) -> Instance:
@@ -40,12 +31,12 @@ def call_facts(program: Program, inputs: Mapping[str, Array]) -> OneRun:
     """Facts of a job over one call."""
     hashes = [hash_array(x) for x in arrays_of(program, inputs)]
     instance = instance_of(program, inputs)
-    return OneRun(instance_bytes(instance), tensors_root(hashes), program.weights_root, ZERO)
+    return OneRun(instance.encoded, tensors_root(hashes), program.weights_root, ZERO)
 
 
 def run_facts(instance: Instance, run: RunStatement) -> TrainingRun:
     """Facts of a job over a training run; its root of the history is the claim."""
-    return TrainingRun(instance_bytes(instance), run.weights, run.initial, run.steps, run.batches)
+    return TrainingRun(instance.encoded, run.weights, run.initial, run.steps, run.batches)
 
 
 def independent(program: Program, inputs: Mapping[str, Array]) -> Sequence[Callable[[], bytes]]:

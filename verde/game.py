@@ -51,6 +51,7 @@ from ree.verde.moves import (
     Statement,
     Tensor,
 )
+from ree.verde.protocol import Reason, Side, TreeKind
 from ree.verde.scope import OUTPUTS, ROW, VALUES, Place, ProgramScope, Scope
 
 
@@ -69,7 +70,7 @@ class Game:
 
     def timeout(self, s: State) -> State:
         """The player whose move it is has let its time pass."""
-        return self._won(s, "challenger" if s.player == "defender" else "defender", "timeout")
+        return self._won(s, s.player.other, Reason.TIMEOUT)
 
     def apply(self, s: State, move: Move) -> State:
         """The state after a move. IllegalMove if it is not of the kind that is due or points nowhere;
@@ -84,11 +85,11 @@ class Game:
         try:
             after: State = handler(s, move)
         except (ProofError, Undecidable) as e:
-            after = self._won(s, "challenger", f"no proof: {e}")
+            after = self._won(s, Side.CHALLENGER, Reason.NO_PROOF, str(e))
         return after
 
-    def _won(self, s: State, winner: str, reason: str) -> State:
-        return replace(s, phase=Phase.OVER, winner=winner, reason=reason)
+    def _won(self, s: State, winner: Side, cause: Reason, detail: str = "") -> State:
+        return replace(s, phase=Phase.OVER, winner=winner, cause=cause, reason=cause.says(detail))
 
     # from a history to a step, and to a leaf of it
 
@@ -97,7 +98,7 @@ class Game:
         if isinstance(statement, Statement):
             return State(statement)
         nothing = Statement(statement.instance, ZERO, statement.weights, ZERO, ZERO)
-        root = Node("history", statement.history, statement.steps, depth(statement.steps), 0)
+        root = Node(TreeKind.HISTORY, statement.history, statement.steps, depth(statement.steps), 0)
         return self._at(State(nothing, run=statement), root)
 
     def _on_step(self, s: State, m: OpenStep) -> State:
@@ -131,11 +132,11 @@ class Game:
         s, count = replace(s, tree=OUTPUTS), self.program.count(OUTPUTS)
         if m.index == 2:
             leaf = leaf_hash(tensor_leaf(count - 1, s.statement.loss))
-            return self._at(s, Node("tensors", leaf, count, 0, count - 1))
+            return self._at(s, Node(TreeKind.TENSORS, leaf, count, 0, count - 1))
         return self._tensors(s, s.statement.outputs, count - 1 if s.statement.loss else count)
 
     def _tensors(self, s: State, root: bytes, count: int) -> State:
-        return self._at(s, Node("tensors", root, count, depth(count), 0))
+        return self._at(s, Node(TreeKind.TENSORS, root, count, depth(count), 0))
 
     def _at(self, s: State, node: Node) -> State:
         if node.count == 0:
@@ -185,7 +186,7 @@ class Game:
         if scope.is_move(s.tree, index):
             if m.hash != ZERO:
                 raise ProofError("a tensor of pure movement has a hash")
-            return self._won(s, "defender", "the tensor is pure movement, and its leaf says so")
+            return self._won(s, Side.DEFENDER, Reason.MOVED)
         t = scope.type(s.tree, index)
         if len(m.body) != len(ZERO):
             raise ProofError("body: expected 32 bytes")
@@ -193,8 +194,8 @@ class Game:
             raise ProofError("the body is not the tensor's")
         count = body_leaves(t.nbytes)
         if count == 0:
-            return self._won(s, "defender", "the tensor has no elements")
-        return self._at(s, Node("body", m.body, count, depth(count), 0))
+            return self._won(s, Side.DEFENDER, Reason.EMPTY)
+        return self._at(s, Node(TreeKind.BODY, m.body, count, depth(count), 0))
 
     def name(self, s: State, index: int) -> str:
         """What a tensor is, for people."""
@@ -222,10 +223,10 @@ class Game:
         element = s.leaf_index * (LEAF_BYTES // size) + m.index
         if element >= t.numel:
             if any(raw):
-                raise ProofError("bytes behind the last element are not zero")
-            return self._won(s, "defender", "bytes behind the last element are zero")
+                return self._won(s, Side.CHALLENGER, Reason.FILL_FALSE)
+            return self._won(s, Side.DEFENDER, Reason.FILL)
         if t.dtype is DType.BOOL and raw[0] > 1:
-            raise ProofError(f"a bool is {raw[0]}")
+            return self._won(s, Side.CHALLENGER, Reason.BOOL_FALSE, str(raw[0]))
         s = replace(s, element=element, bits=load_bits(raw, t.dtype), leaf=b"",
                     trail=(*s.trail, f"element {element} = {raw[::-1].hex()}"))  # fmt: skip
         composite = self.scope(s).row_program(s.tree, s.tensor) is not None
@@ -244,7 +245,7 @@ class Game:
             s = replace(s, chosen=self._entry(s, d, 0, m.first or m.last))
         if count == 1:  # the leaf is open already
             return replace(s, phase=Phase.ENTRY, leaf=m.last.leaf, leaf_index=0)
-        return self._at(s, Node("entries", m.entries, count, depth(count), 0))
+        return self._at(s, Node(TreeKind.ENTRIES, m.entries, count, depth(count), 0))
 
     def _entry(self, s: State, d: Derivation, i: int, o: EntryOpening) -> int:
         """Entry i, opened."""
@@ -272,10 +273,8 @@ class Game:
         op = d.operation(s.entry)
         claimed = _entry_at(s.leaf, s.entry % (LEAF_BYTES // d.width), d.width)
         if isinstance(op, Witness):
-            ok = claimed < op.bound
-            return self._won(
-                s, "defender" if ok else "challenger", "executed: a witness in its range"
-            )
+            winner = Side.DEFENDER if claimed < op.bound else Side.CHALLENGER
+            return self._won(s, winner, Reason.EXECUTED, "a witness in its range")
         left = list(m.openings)
 
         def entry(i: int) -> int:
@@ -304,19 +303,20 @@ class Game:
         except ProofError:
             raise
         except ValueError as e:
-            return self._won(s, "challenger", f"executed: {e}")
+            return self._won(s, Side.CHALLENGER, Reason.EXECUTED, str(e))
         if left:
             raise ProofError("more openings than the operation reads")
         text = f"{claimed:0{2 * d.width}x}"
         if result == claimed:
-            return self._won(s, "defender", f"executed: the operation gives {text}, as claimed")
-        return self._won(
-            s, "challenger", f"executed: the operation gives {result:0{2 * d.width}x}, not {text}"
-        )
+            detail = f"the operation gives {text}, as claimed"
+            return self._won(s, Side.DEFENDER, Reason.EXECUTED, detail)
+        detail = f"the operation gives {result:0{2 * d.width}x}, not {text}"
+        return self._won(s, Side.CHALLENGER, Reason.EXECUTED, detail)
 
     def _element_at(self, s: State, at: Place, o: Opening) -> int:
         """An element of a committed tensor, opened."""
-        root = {ROW: s.rows, VALUES: s.values}.get(at.tree) or s.statement.root(at.tree)
+        roots: dict[str, bytes] = {ROW: s.rows, VALUES: s.values}
+        root = roots.get(at.tree) or s.statement.root(at.tree)
         scope = self.scope(s) if at.tree == ROW else self.program
         return _opened(root, scope.count(at.tree), at, o)
 

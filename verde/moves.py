@@ -1,37 +1,14 @@
-"""Phases, moves and states of a dispute: what the rules in game.py work on."""
+"""Moves and states of a dispute: what the rules in game.py work on."""
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
 
-from ree.verde.scope import VALUES
-
-FAN = 4  # levels a reveal descends: 16 nodes
-VERSION = 1
-
-
-class Phase(enum.Enum):
-    """Whose move it is, and what it must be."""
-
-    STEP = ("defender", "open a step of a history")
-    OPEN = ("defender", "commit to the values of the run")
-    CHOOSE = ("challenger", "point at the values, the outputs or the loss")
-    REVEAL = ("defender", "reveal the descendants of a node")
-    PICK = ("challenger", "point at a descendant")
-    TENSOR = ("defender", "open a tensor")
-    BODY = ("defender", "open a leaf of a tensor")
-    ELEMENT = ("challenger", "point at an element")
-    DERIVE = ("defender", "commit to the derivation of an element")
-    ROWS = ("defender", "commit to the row program of an element")
-    ENTRIES = ("defender", "open a leaf of a derivation")
-    ENTRY = ("challenger", "point at an operation")
-    PROVE = ("defender", "open the operands of an operation")
-    OVER = ("", "nothing: the dispute is decided")
-
-    @property
-    def player(self) -> str:
-        return self.value[0]
+from ree.verde.protocol import AT_LEAF as AT_LEAF
+from ree.verde.protocol import FAN as FAN
+from ree.verde.protocol import VERSION as VERSION
+from ree.verde.protocol import Phase as Phase
+from ree.verde.protocol import Reason, Side, Tree, TreeKind
 
 
 @dataclass(frozen=True)
@@ -174,8 +151,6 @@ MOVE_OF: dict[Phase, type] = {
     Phase.ENTRY: Point,
     Phase.PROVE: Prove,
 }
-AT_LEAF = {"history": Phase.STEP, "tensors": Phase.TENSOR, "body": Phase.BODY,
-            "entries": Phase.ENTRIES}  # fmt: skip
 
 
 class IllegalMove(ValueError):
@@ -184,9 +159,9 @@ class IllegalMove(ValueError):
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a tree under dispute: kind is history, tensors, body or entries."""
+    """A node of a tree under dispute."""
 
-    kind: str
+    kind: TreeKind
     hash: bytes
     count: int
     level: int
@@ -203,11 +178,11 @@ class State:
     run: RunStatement | None = None
     step: int = 0  # of the run, from 1
     values: bytes = b""
-    tree: str = VALUES
+    tree: Tree = Tree.VALUES
     tensor: int = -1
     element: int = -1
     bits: int = -1
-    owner: tuple[str, int, int] | None = None
+    owner: tuple[Tree, int, int] | None = None
     rows: bytes = b""
     node: Node | None = None
     revealed: tuple[bytes, ...] = ()
@@ -218,11 +193,12 @@ class State:
         default=-1, compare=False
     )  # for challengers: the entry that the defender has chosen
     entry: int = -1
-    winner: str = ""
-    reason: str = ""
+    winner: Side = Side.NOBODY
+    cause: Reason = Reason.NONE
+    reason: str = ""  # the cause in words
     moves: int = 0
     trail: tuple[str, ...] = field(default=(), compare=False)  # what was pointed at, for people
 
     @property
-    def player(self) -> str:
+    def player(self) -> Side:
         return self.phase.player

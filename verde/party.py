@@ -46,6 +46,7 @@ from ree.verde.moves import (
     Statement,
     Tensor,
 )
+from ree.verde.protocol import TreeKind
 from ree.verde.scope import (
     INPUTS,
     OUTPUTS,
@@ -203,7 +204,7 @@ class Party:
     def _pick(self, s: State) -> Point:
         """The first descendant that differs from one's own."""
         assert s.node is not None
-        if s.node.kind == "entries":
+        if s.node.kind == TreeKind.ENTRIES:
             return self._pick_entries(s, s.node)
         mine = descendants(self._tree(s), s.node)
         return Point(
@@ -257,9 +258,9 @@ class Party:
     def _tree(self, s: State) -> MerkleTree | BodyTree:
         """One's own tree of the node under dispute."""
         assert s.node is not None
-        if s.node.kind == "tensors":
+        if s.node.kind == TreeKind.TENSORS:
             return self._outputs.tree if s.tree == OUTPUTS and not s.owner else self.tensors(s).tree
-        if s.node.kind == "body":
+        if s.node.kind == TreeKind.BODY:
             return self.tensors(s).body(s.tensor)
         return self.entries(s).tree
 

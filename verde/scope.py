@@ -30,16 +30,11 @@ from ree.verde.derivation import (
     read_bits,
 )
 from ree.verde.forms import Move, derivation
+from ree.verde.protocol import Tree
 
 # the trees of tensors that a run commits to
-VALUES, OUTPUTS, INPUTS, WEIGHTS, STATES, ROW = (
-    "values",
-    "outputs",
-    "inputs",
-    "weights",
-    "states",
-    "row",
-)
+VALUES, OUTPUTS, ROW = Tree.VALUES, Tree.OUTPUTS, Tree.ROW
+INPUTS, WEIGHTS, STATES = "inputs", "weights", "states"
 TREES = {Kind.VALUE: VALUES, Kind.INPUT: INPUTS, Kind.WEIGHT: WEIGHTS, Kind.STATE: STATES}
 Index = Callable[[Read], int]  # the flat index of a read, its indices looked up
 

@@ -19,6 +19,7 @@ from ree.verde.derivation import Call, Copy, Derivation, Read, Scalar
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.moves import State
 from ree.verde.party import Party, Run, run_of
+from ree.verde.protocol import Reason
 from ree.verde.scope import ROW, VALUES, ProgramScope, computed
 
 # of a number; the higher ones are rarely rounded away
@@ -163,7 +164,7 @@ def dispute(
     honest, out = Party(run, instance.digest), []
     for i, liar in enumerate(liars(run, instance, value, rng)):
         end = play(State(liar.statement), liar, honest)
-        if end.winner != "challenger" or not end.reason.startswith("executed"):
+        if end.winner != "challenger" or end.cause is not Reason.EXECUTED:
             raise AssertionError(f"{liar.fault}, as defender: {end.winner}, {end.reason}")
         moves = end.moves
         end = play(State(honest.statement), honest, liar)

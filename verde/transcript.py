@@ -32,8 +32,9 @@ from ree.verde.messages import (
     parse,
 )
 from ree.verde.moves import VERSION, Move, Phase, Point, State
+from ree.verde.protocol import Side
 
-PLAYERS = ("defender", "challenger")
+PLAYERS: tuple[str, ...] = (Side.DEFENDER, Side.CHALLENGER)
 MAX_LINE = MAX_MESSAGE + 1024
 MAX_FILE = 64 << 20
 MAX_TIME = 10**15  # microseconds

@@ -53,10 +53,11 @@ from ree.verde.moves import (
     State,
     Statement,
 )
+from ree.verde.protocol import Reason
 from ree.verde.scope import ProgramScope
 from ree.verde.signing import Unsigned, history_of
 
-TIMEOUT = "timeout"
+TIMEOUT = Reason.TIMEOUT.text
 
 
 @dataclass(frozen=True)

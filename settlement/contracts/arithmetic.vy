@@ -7,9 +7,9 @@
 from . import plans
 from . import fp32
 from . import microcode
+from . import protocol
 
 INVALID: constant(uint256) = max_value(uint256)
-MASK64: constant(uint256) = 2**64 - 1
 HIGH: constant(uint256) = 2**63
 
 
@@ -32,7 +32,7 @@ def execute(what: uint256, step: uint256, x: uint256[5], out: uint256, source: u
     if what == plans.ADD:
         return fp32.add(x[0], x[1])
     if what == plans.ADD64:
-        return unsafe_add(x[0], x[1]) & MASK64
+        return unsafe_add(x[0], x[1]) & protocol.MASK64
     if what == plans.EXTREME:
         return fp32.maximum(x[0], x[1]) if x[2] == 0 else fp32.minimum(x[0], x[1])
     if what == plans.BETTER:
@@ -47,14 +47,14 @@ def execute(what: uint256, step: uint256, x: uint256[5], out: uint256, source: u
     # an update: value, index, place, update, what it does
     index: uint256 = x[1]
     if index >= HIGH:
-        index = unsafe_add(index, x[4] >> 1) & MASK64
+        index = unsafe_add(index, x[4] >> 1) & protocol.MASK64
     if index != x[2]:
         return x[0]
     if x[4] & 1 == 0:
         return x[3]
     if out == 0:
         return fp32.add(x[0], x[3])
-    return unsafe_add(x[0], x[3]) & MASK64
+    return unsafe_add(x[0], x[3]) & protocol.MASK64
 
 
 @internal
@@ -70,11 +70,11 @@ def _precedes(x: uint256[5], source: uint256) -> uint256:
         other: bool = fp32.is_nan(x[4])
         less = fp32.less(x[3], x[4]) or (other and not nan)
         more = fp32.less(x[4], x[3]) or (nan and not other)
-    j: uint256 = x[1] & MASK64
+    j: uint256 = x[1] & protocol.MASK64
     if x[1] != j:  # descending
         before: bool = more
         more = less
         less = before
     if less or (not more and j < x[2]):
-        return unsafe_add(x[0], 1) & MASK64
+        return unsafe_add(x[0], 1) & protocol.MASK64
     return x[0]

@@ -6,10 +6,8 @@
 @dev Only the clock of the player whose turn it is runs.
 """
 
-MASK48: constant(uint256) = 2**48 - 1
-MASK32: constant(uint256) = 2**32 - 1
-DEFENDER: constant(uint256) = 1
-CHALLENGER: constant(uint256) = 2
+import protocol
+
 
 
 @internal
@@ -19,24 +17,24 @@ def packed(
 ) -> uint256:
     return (
         turn
-        | (round << 8)
-        | (block.timestamp << 40)
-        | (defender << 88)
-        | (challenger << 136)
-        | (grace << 184)
+        | (round << protocol.CLOCKS_ROUND)
+        | (block.timestamp << protocol.CLOCKS_SINCE)
+        | (defender << protocol.CLOCKS_DEFENDER)
+        | (challenger << protocol.CLOCKS_CHALLENGER)
+        | (grace << protocol.CLOCKS_GRACE)
     )
 
 
 @internal
 @pure
 def turn(word: uint256) -> uint256:
-    return word & 255
+    return word & protocol.MASK8
 
 
 @internal
 @pure
 def round(word: uint256) -> uint256:
-    return (word >> 8) & MASK32
+    return (word >> protocol.CLOCKS_ROUND) & protocol.MASK32
 
 
 @internal
@@ -45,10 +43,10 @@ def late(word: uint256) -> bool:
     """
     @notice The only comparison of a clock: more seconds have passed than were left.
     """
-    left: uint256 = (word >> 88) & MASK48
-    if word & 255 == CHALLENGER:
-        left = (word >> 136) & MASK48
-    return block.timestamp - ((word >> 40) & MASK48) > left
+    left: uint256 = (word >> protocol.CLOCKS_DEFENDER) & protocol.MASK48
+    if word & protocol.MASK8 == protocol.CHALLENGER:
+        left = (word >> protocol.CLOCKS_CHALLENGER) & protocol.MASK48
+    return block.timestamp - ((word >> protocol.CLOCKS_SINCE) & protocol.MASK48) > left
 
 
 @internal
@@ -57,11 +55,11 @@ def moved(word: uint256, turn: uint256) -> uint256:
     """
     @notice The next round, after a move: the clock of the one who moved stands at what is left, and at no less than the grace.
     """
-    used: uint256 = block.timestamp - ((word >> 40) & MASK48)
-    grace: uint256 = word >> 184
-    defender: uint256 = (word >> 88) & MASK48
-    challenger: uint256 = (word >> 136) & MASK48
-    if word & 255 == DEFENDER:
+    used: uint256 = block.timestamp - ((word >> protocol.CLOCKS_SINCE) & protocol.MASK48)
+    grace: uint256 = word >> protocol.CLOCKS_GRACE
+    defender: uint256 = (word >> protocol.CLOCKS_DEFENDER) & protocol.MASK48
+    challenger: uint256 = (word >> protocol.CLOCKS_CHALLENGER) & protocol.MASK48
+    if word & protocol.MASK8 == protocol.DEFENDER:
         defender = max(defender - used, grace)
     else:
         challenger = max(challenger - used, grace)

@@ -8,13 +8,10 @@
 
 from . import merkle
 from . import numbers
+from . import protocol
 
 BIT: constant(uint256) = 1
-MASK32: constant(uint256) = 2**32 - 1
-MASK64: constant(uint256) = 2**64 - 1
 TYPE_BYTES: constant(uint256) = 66  # dtype u8, rank u8, eight dimensions u64
-RECORD_BYTES: constant(uint256) = 240
-MAX_DEPTH: constant(uint256) = 40
 
 # log2 of the bytes of an element, by dtype, a digit each
 LOG_SIZES: constant(uint256) = (
@@ -68,7 +65,7 @@ def _dim(low: uint256, high: uint256, i: uint256) -> uint256:
     @notice Dimension i < 8 of two words that hold four each.
     """
     word: uint256 = low if i < 4 else high
-    return (word >> unsafe_mul(64, unsafe_sub(3, i & 3))) & MASK64
+    return (word >> unsafe_mul(64, unsafe_sub(3, i & 3))) & protocol.MASK64
 
 
 @internal
@@ -149,11 +146,11 @@ def element(leaf: Bytes[numbers.LEAF_BYTES], code: uint256, position: uint256) -
         )
         x = ((x >> 16) & (65535 * (2**32 + 1))) | ((x & (65535 * (2**32 + 1))) << 16)
         if scale == 3:
-            return (x >> 32) | ((x & MASK32) << 32)
-        return x & MASK32
+            return (x >> 32) | ((x & protocol.MASK32) << 32)
+        return x & protocol.MASK32
     if code == numbers.DTYPE_I16 or code == numbers.DTYPE_I8:
         flip: uint256 = BIT << unsafe_sub(bits, 1)
-        return unsafe_sub(x ^ flip, flip) & MASK32
+        return unsafe_sub(x ^ flip, flip) & protocol.MASK32
     return x
 
 
@@ -163,7 +160,7 @@ def open_element(
     type_: Bytes[TYPE_BYTES],
     index: uint256,
     leaf: Bytes[numbers.LEAF_BYTES],
-    proof: DynArray[bytes32, MAX_DEPTH],
+    proof: DynArray[bytes32, merkle.MAX_DEPTH],
 ) -> (bytes32, uint256):
     """
     @notice Tensor hash and element `index`, row-major, from the leaf that holds it and the leaf's proof.
@@ -250,31 +247,31 @@ def instance_digest(
 
 @internal
 @pure
-def record_field(record: Bytes[RECORD_BYTES], start: uint256, size: uint256) -> uint256:
+def record_field(record: Bytes[protocol.RECORD_BYTES], start: uint256, size: uint256) -> uint256:
     """
     @notice `size` bytes of a record from `start`, at most 32, as a number.
     """
-    assert len(record) == RECORD_BYTES, "record: length"
-    at: uint256 = min(start, RECORD_BYTES - 32)
+    assert len(record) == protocol.RECORD_BYTES, "record: length"
+    at: uint256 = min(start, protocol.RECORD_BYTES - 32)
     word: uint256 = convert(extract32(record, at), uint256) << unsafe_mul(8, start - at)
     return word >> unsafe_sub(256, unsafe_mul(8, size))
 
 
 @internal
 @pure
-def record_type(record: Bytes[RECORD_BYTES]) -> Bytes[TYPE_BYTES]:
+def record_type(record: Bytes[protocol.RECORD_BYTES]) -> Bytes[TYPE_BYTES]:
     """
     @notice Encoding of the type of a node's result.
     """
-    return slice(record, 4, TYPE_BYTES)
+    return slice(record, protocol.RECORD_TYPE, TYPE_BYTES)
 
 
 @internal
 @pure
-def record_source(record: Bytes[RECORD_BYTES], i: uint256) -> (uint256, uint256):
+def record_source(record: Bytes[protocol.RECORD_BYTES], i: uint256) -> (uint256, uint256):
     """
     @notice Kind and index of source i of a node.
     """
-    assert i < self.record_field(record, 3, 1), "record: source"
-    at: uint256 = unsafe_add(70, unsafe_mul(5, i))
+    assert i < self.record_field(record, protocol.RECORD_COUNT, 1), "record: source"
+    at: uint256 = unsafe_add(protocol.RECORD_SOURCES, unsafe_mul(5, i))
     return self.record_field(record, at, 1), self.record_field(record, unsafe_add(at, 1), 4)

@@ -10,6 +10,7 @@ import bank
 import disputes
 import docket
 import merkle
+import protocol
 
 initializes: bank
 initializes: docket
@@ -36,8 +37,6 @@ exports: (
     docket.challenge_commitment,
 )
 
-RECORD: constant(uint256) = 240  # of a value of an instance
-MAX_DEPTH: constant(uint256) = 40
 PROOF: constant(uint256) = 4 + 19 * 32  # of `void`, behind the terms and three arguments
 LEAST: constant(uint256) = 60  # seconds of a move; clients ask for more, and for windows (settlement/policy.py)
 LONGEST: constant(uint256) = 90 * 86400  # seconds of a clock, and until the last window ends
@@ -47,7 +46,7 @@ event Posted:
     job: indexed(bytes32)
     poster: indexed(address)
     terms: docket.Job
-    facts: Bytes[docket.TRAINING]
+    facts: Bytes[protocol.TRAINING_BYTES]
     data: String[256]
 
 
@@ -106,7 +105,7 @@ def __init__(referee: address, treasury: address):
 
 
 @external
-def post(job: docket.Job, facts: Bytes[docket.TRAINING], data: String[256]) -> bytes32:
+def post(job: docket.Job, facts: Bytes[protocol.TRAINING_BYTES], data: String[256]) -> bytes32:
     """
     @notice Offer a job; its rewards come from the poster's credit.
     @param data Where what a verdict needs is public: the instance, the inputs.
@@ -127,10 +126,10 @@ def post(job: docket.Job, facts: Bytes[docket.TRAINING], data: String[256]) -> b
     # 1 to 2^128: times a weight, of 64 bits, it is shared
     assert unsafe_sub(job.provider_bond, 1) >> 128 == 0 and job.challenger_bond > 0, "court: bond"
     assert keccak256(facts) == job.facts, "court: facts"
-    assert len(facts) == docket.ONE_RUN or len(facts) == docket.TRAINING, "court: facts"
-    assert extract32(facts, 0) == NUMERIC_ID, "court: numeric id"
+    assert len(facts) == protocol.ONE_RUN_BYTES or len(facts) == protocol.TRAINING_BYTES, "court: facts"
+    assert extract32(facts, protocol.STATEMENT_NUMERIC_ID) == NUMERIC_ID, "court: numeric id"
     # refuses facts that the referee cannot read
-    opening: Bytes[disputes.MAX_STATE] = disputes._opening(facts, empty(bytes32))
+    opening: Bytes[protocol.STATE_BYTES] = disputes._opening(facts, empty(bytes32))
     docket.active[id] = 1
     bank._hold(job.token, msg.sender, job.reward * job.payees)
     log Posted(job=id, poster=msg.sender, terms=job, facts=facts, data=data)
@@ -140,10 +139,10 @@ def post(job: docket.Job, facts: Bytes[docket.TRAINING], data: String[256]) -> b
 @external
 def void(
     job: docket.Job,
-    facts: Bytes[docket.TRAINING],
+    facts: Bytes[protocol.TRAINING_BYTES],
     index: uint256,
-    record: Bytes[RECORD],
-    proof: DynArray[bytes32, MAX_DEPTH],
+    record: Bytes[protocol.RECORD_BYTES],
+    proof: DynArray[bytes32, merkle.MAX_DEPTH],
 ):
     """
     @notice End a job whose program has an operator that the referee cannot decide, shown by its record; anyone
@@ -151,13 +150,13 @@ def void(
     """
     id: bytes32 = docket._open(job)
     assert keccak256(facts) == job.facts, "court: facts"
-    assert len(record) == RECORD, "court: record"
-    count: uint256 = convert(slice(facts, 64, 8), uint256)
+    assert len(record) == protocol.RECORD_BYTES, "court: record"
+    count: uint256 = convert(slice(facts, protocol.STATEMENT_VALUES, 8), uint256)
     # the proof's siblings, where they stand in the call
     siblings: uint256 = convert(slice(msg.data, PROOF, 32), uint256) + 36
     leaf: bytes32 = sha256(concat(0x00, record))
     root: bytes32 = merkle.climb(count, 0, index, leaf, siblings, len(proof))
-    assert root == extract32(facts, 32) and 1 << len(proof) >= count, "court: record"
+    assert root == extract32(facts, protocol.STATEMENT_NODE_ROOT) and 1 << len(proof) >= count, "court: record"
     opcode: uint256 = convert(slice(record, 0, 2), uint256)
     assert not staticcall disputes.REFEREE.decides(opcode), "court: decidable"
     docket.active[id] = docket.VOID
@@ -290,7 +289,7 @@ def collect(job: docket.Job, dispute: bytes32):
         # what the rounds up to here have earned of the half, less what those before this dispute did
         weights: uint256 = docket._claim(id, loser).weight
         half: uint256 = job.provider_bond // 2
-        due = half * (verdict >> 72) // weights - half * ((verdict >> 8) & docket.MASK64) // weights
+        due = half * (verdict >> 72) // weights - half * ((verdict >> 8) & protocol.MASK64) // weights
         if not d.confrontation:
             due += job.challenger_bond
     else:

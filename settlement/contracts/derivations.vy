@@ -24,7 +24,7 @@ def operations(form: uint256, r: rules.Rule, position: uint256, code: uint256, s
         return 1
     if form == forms.TABLE:
         return 1 + rules.terms(r, 0)
-    if form == forms.CUMSUM:
+    if form == forms.SCAN:
         return (position // numbers.SEGMENT) * (numbers.SEGMENT + 1) + position % numbers.SEGMENT + 2
     n: uint256 = rules.reduction(r)
     if form == forms.CONTRACTION:
@@ -53,7 +53,7 @@ def width(form: uint256, dtype: uint256, code: uint256, sources: uint256) -> uin
     """
     if form == forms.CONTRACTION or form == forms.SUM or form == forms.EXTREME:
         return 4
-    if form == forms.CUMSUM or form == forms.OUTPUT:
+    if form == forms.SCAN or form == forms.OUTPUT:
         return 8 if dtype == numbers.DTYPE_I64 else 4
     if form != forms.POINTWISE:
         return 8

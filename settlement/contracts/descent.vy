@@ -9,16 +9,12 @@
 """
 
 from . import merkle
+from . import protocol
 from . import states
 
-REVEAL: constant(uint256) = 3
-PICK: constant(uint256) = 4
-MASK8: constant(uint256) = 255
-MASK64: constant(uint256) = 2**64 - 1
-MASK128: constant(uint256) = 2**128 - 1
 # phase and player in the head; the level too
-TURN: constant(uint256) = (255 << 240) | (255 << 160)
-TURN_AND_LEVEL: constant(uint256) = TURN | (255 << 200)
+TURN: constant(uint256) = (protocol.MASK8 << protocol.STATE_PHASE) | (protocol.MASK8 << protocol.STATE_PLAYER)
+TURN_AND_LEVEL: constant(uint256) = TURN | (protocol.MASK8 << protocol.STATE_LEVEL)
 
 
 @internal
@@ -32,16 +28,16 @@ def play(
             PICK: descendant u8, its digest, and the siblings on its way up to the node: all of them shown
             before.
     """
-    assert head >> 248 == states.VERSION, "state: version"
-    phase: uint256 = (head >> 240) & MASK8
-    level: uint256 = (head >> 200) & MASK8
-    count: uint256 = place >> 192
-    index: uint256 = (place >> 128) & MASK64
-    if phase == REVEAL:
+    assert head >> protocol.STATE_VERSION_AT == protocol.STATE_VERSION, "state: version"
+    phase: uint256 = (head >> protocol.STATE_PHASE) & protocol.MASK8
+    level: uint256 = (head >> protocol.STATE_LEVEL) & protocol.MASK8
+    count: uint256 = place >> protocol.STATE_COUNT
+    index: uint256 = (place >> protocol.STATE_INDEX) & protocol.MASK64
+    if phase == protocol.PHASE_REVEAL:
         assert merkle.reveal(count, level, index, move, size) == node, "referee: reveal"
-        return (head & ~TURN) | (PICK << 240) | (states.CHALLENGER << 160), place, node
-    assert phase == PICK, "referee: no descent"
-    down: uint256 = min(level, 4)
+        return (head & ~TURN) | (protocol.PHASE_PICK << protocol.STATE_PHASE) | (protocol.CHALLENGER << protocol.STATE_PLAYER), place, node
+    assert phase == protocol.PHASE_PICK, "referee: no descent"
+    down: uint256 = min(level, protocol.FAN)
     assert size == unsafe_add(33, down << 5), "shown: length"
     i: uint256 = convert(slice(msg.data, move, 1), uint256)
     assert i >> down == 0, "referee: pick"
@@ -51,11 +47,11 @@ def play(
     assert merkle.climb(
         count, level, index, digest, unsafe_add(move, 33), down
     ) == node, "referee: pick"
-    phase = states.REVEAL
+    phase = protocol.PHASE_REVEAL
     if level == 0:
-        phase = states.at_leaf((head >> 208) & MASK8)
+        phase = states.at_leaf((head >> protocol.STATE_KIND) & protocol.MASK8)
     return (
-        (head & ~TURN_AND_LEVEL) | (phase << 240) | (states.DEFENDER << 160) | (level << 200),
-        (count << 192) | (index << 128) | (place & MASK128),
+        (head & ~TURN_AND_LEVEL) | (phase << protocol.STATE_PHASE) | (protocol.DEFENDER << protocol.STATE_PLAYER) | (level << protocol.STATE_LEVEL),
+        (count << protocol.STATE_COUNT) | (index << protocol.STATE_INDEX) | (place & protocol.MASK128),
         digest,
     )

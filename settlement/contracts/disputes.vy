@@ -9,14 +9,13 @@ import bank
 import clocks
 import descent
 import docket
+import protocol
 import shown
 from interfaces import IReferee
 
 uses: bank
 uses: docket
 
-MAX_STATE: constant(uint256) = 384
-MAX_MOVE: constant(uint256) = 12288
 DESCENT: constant(uint256) = 512  # bytes of a reveal
 DESCENT_AT: constant(uint256) = 4 + 7 * 32  # where `descend` has the offset of its move
 CONFRONTATION_TAG: constant(bytes32) = keccak256("ree.court.confrontation.1")
@@ -39,7 +38,7 @@ event Opened:
 event Moved:
     dispute: indexed(bytes32)
     clocks: uint256  # after it
-    move: Bytes[MAX_MOVE]
+    move: Bytes[protocol.MOVE_BYTES]
 
 
 event Decided:  # by a move, which nobody has to go on from
@@ -77,7 +76,7 @@ def challenge(job: docket.Job, commitment: bytes32):
 
 @external
 def open_challenge(
-    job: docket.Job, facts: Bytes[docket.TRAINING], provider: address, salt: bytes16
+    job: docket.Job, facts: Bytes[protocol.TRAINING_BYTES], provider: address, salt: bytes16
 ) -> bytes32:
     """
     @notice Show the challenge that was committed to, and open its dispute.
@@ -95,7 +94,7 @@ def open_challenge(
 
 @external
 def confront(
-    job: docket.Job, facts: Bytes[docket.TRAINING], defender: address, challenger: address
+    job: docket.Job, facts: Bytes[protocol.TRAINING_BYTES], defender: address, challenger: address
 ) -> bytes32:
     """
     @notice Open the dispute between two providers whose roots differ; anyone may. Whoever loses is refuted.
@@ -118,22 +117,22 @@ def confront(
 
 @internal
 @view
-def _opening(facts: Bytes[docket.TRAINING], root: bytes32) -> Bytes[MAX_STATE]:
+def _opening(facts: Bytes[protocol.TRAINING_BYTES], root: bytes32) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice First state of a dispute over a claim.
     """
-    if len(facts) == docket.ONE_RUN:
-        return staticcall REFEREE.begin(concat(slice(facts, 0, docket.ONE_RUN), root, empty(bytes32)))
+    if len(facts) == protocol.ONE_RUN_BYTES:
+        return staticcall REFEREE.begin(concat(slice(facts, 0, protocol.ONE_RUN_BYTES), root, empty(bytes32)))
     return staticcall REFEREE.begin_run(
         concat(
-            slice(facts, 0, docket.INSTANCE),
+            slice(facts, 0, protocol.INSTANCE_BYTES),
             empty(bytes32),
-            slice(facts, docket.INSTANCE, 32),
+            slice(facts, protocol.TRAINING_WEIGHTS, 32),
             empty(bytes32),
             empty(bytes32),
             empty(bytes32),
         ),
-        concat(slice(facts, 156, 72), root),
+        concat(slice(facts, protocol.TRAINING_RUN, protocol.RUN_HISTORY), root),
     )
 
 
@@ -142,7 +141,7 @@ def _start(
     dispute: bytes32,
     id: bytes32,
     job: docket.Job,
-    facts: Bytes[docket.TRAINING],
+    facts: Bytes[protocol.TRAINING_BYTES],
     defender: address,
     challenger: address,
     confrontation: bool,
@@ -158,13 +157,13 @@ def _start(
     # a stranger has at most one claim of each provider to challenge; more would only stretch its clocks
     assert other.status != 0 or other.load <= docket.MAX_SLOTS, "court: open disputes"
     assert keccak256(facts) == job.facts, "court: facts"
-    state: Bytes[MAX_STATE] = self._opening(facts, claim.digest)
+    state: Bytes[protocol.STATE_BYTES] = self._opening(facts, claim.digest)
     # who has k disputes to play has k times the time for the last of them
     word: uint256 = clocks.packed(
-        docket.DEFENDER,
+        protocol.DEFENDER,
         0,
-        min(job.clock * claim.load, clocks.MASK48),
-        min(job.clock * other.load, clocks.MASK48),
+        min(job.clock * claim.load, protocol.MASK48),
+        min(job.clock * other.load, protocol.MASK48),
         job.grace,
     )
     docket.disputes[dispute] = docket.Dispute(
@@ -190,8 +189,8 @@ def respond(
     dispute: bytes32,
     word: uint256,
     other: address,
-    state: Bytes[MAX_STATE],
-    move: Bytes[MAX_MOVE],
+    state: Bytes[protocol.STATE_BYTES],
+    move: Bytes[protocol.MOVE_BYTES],
 ):
     """
     @notice Play a move. `word` are the clocks and `state` is the game's state, whole; `other` is the other player.
@@ -199,24 +198,24 @@ def respond(
     shown.check()
     self._check_turn(dispute, word, self._name(dispute, word, msg.sender, other, state))
     # the call as it came: referee and Court have the same function
-    after: Bytes[MAX_STATE] = slice(
-        raw_call(REFEREE.address, msg.data, max_outsize=64 + MAX_STATE, is_static_call=True),
+    after: Bytes[protocol.STATE_BYTES] = slice(
+        raw_call(REFEREE.address, msg.data, max_outsize=64 + protocol.STATE_BYTES, is_static_call=True),
         64,
-        MAX_STATE,
+        protocol.STATE_BYTES,
     )
     head: uint256 = convert(slice(after, 0, 32), uint256)
-    next: uint256 = (head >> 160) & 255
-    if next == docket.DEFENDER or next == docket.CHALLENGER:
+    next: uint256 = (head >> protocol.STATE_PLAYER) & protocol.MASK8
+    if next == protocol.DEFENDER or next == protocol.CHALLENGER:
         mover: address = msg.sender if next == clocks.turn(word) else other
         waits: address = other if next == clocks.turn(word) else msg.sender
         moved: uint256 = clocks.moved(word, next)
         docket.disputes[dispute].state = self._name(dispute, moved, mover, waits, after)
         log Moved(dispute=dispute, clocks=moved, move=move)
     else:
-        winner: uint256 = (head >> 232) & 255
-        assert winner == 1 or winner == 2, "court: referee"
+        winner: uint256 = (head >> protocol.STATE_WINNER) & protocol.MASK8
+        assert winner == protocol.DEFENDER or winner == protocol.CHALLENGER, "court: referee"
         log Decided(dispute=dispute, winner=winner)
-        self._decide(dispute, word, docket.DEFENDER_WON if winner == 1 else docket.CHALLENGER_WON)
+        self._decide(dispute, word, docket.DEFENDER_WON if winner == protocol.DEFENDER else docket.CHALLENGER_WON)
 
 
 @external
@@ -243,7 +242,7 @@ def descend(
     place_after: uint256 = 0
     node_after: bytes32 = empty(bytes32)
     head_after, place_after, node_after = descent.play(head, place, node, DESCENT_AT + 64, len(move))
-    moved: uint256 = clocks.moved(word, (head_after >> 160) & 255)  # always the other's turn
+    moved: uint256 = clocks.moved(word, (head_after >> protocol.STATE_PLAYER) & protocol.MASK8)  # always the other's turn
     docket.disputes[dispute].state = self._name_of(
         dispute, moved, other, msg.sender, head_after, place_after, node_after, rest
     )
@@ -270,7 +269,7 @@ def timeout(
     mover: address = docket.disputes[dispute].defender
     other: address = docket.disputes[dispute].challenger
     turn: uint256 = clocks.turn(word)
-    if turn == docket.CHALLENGER:
+    if turn == protocol.CHALLENGER:
         mover = other
         other = docket.disputes[dispute].defender
     assert docket.disputes[dispute].state == self._name_of(
@@ -278,7 +277,7 @@ def timeout(
     ), "court: not the state, or decided"
     assert clocks.late(word), "court: time is left"
     log TimedOut(dispute=dispute, turn=turn)
-    self._decide(dispute, word, docket.CHALLENGER_WON if turn == docket.DEFENDER else docket.DEFENDER_WON)
+    self._decide(dispute, word, docket.CHALLENGER_WON if turn == protocol.DEFENDER else docket.DEFENDER_WON)
 
 
 @internal
@@ -304,17 +303,23 @@ def _decide(dispute: bytes32, word: uint256, verdict: uint256):
 @internal
 @pure
 def _name(
-    dispute: bytes32, word: uint256, mover: address, other: address, state: Bytes[MAX_STATE]
+    dispute: bytes32, word: uint256, mover: address, other: address, state: Bytes[protocol.STATE_BYTES]
 ) -> bytes32:
     return self._name_of(
         dispute,
         word,
         mover,
         other,
-        convert(extract32(state, 0), uint256),
-        convert(extract32(state, 64), uint256),
-        extract32(state, 288),
-        keccak256(concat(slice(state, 32, 32), slice(state, 96, 192), slice(state, 320, 64))),
+        convert(extract32(state, 32 * protocol.WORD_HEAD), uint256),
+        convert(extract32(state, 32 * protocol.WORD_PLACE), uint256),
+        extract32(state, 32 * protocol.WORD_NODE),
+        keccak256(
+            concat(
+                slice(state, 32 * protocol.WORD_NUMBERS, 32),
+                slice(state, 32 * protocol.WORD_CONTEXT, 32 * (protocol.WORD_NODE - protocol.WORD_CONTEXT)),
+                slice(state, 32 * protocol.WORD_LEAF, protocol.STATE_BYTES - 32 * protocol.WORD_LEAF),
+            )
+        ),
     )
 
 

@@ -6,11 +6,8 @@
      are named by what they are, not by numbers, so that a reorganised chain cannot put one in another's place.
 """
 
-# facts: numeric id 32, node root 32, number of values 8, interface root 32, counts 20, then
-# one run: roots of inputs, weights and states; a training run: roots of weights and S0, steps 8, root of batches
-INSTANCE: constant(uint256) = 124
-ONE_RUN: constant(uint256) = 220
-TRAINING: constant(uint256) = 228
+import protocol
+
 MAX_SLOTS: constant(uint256) = 8
 
 # a job without its number of open disputes
@@ -33,11 +30,8 @@ LOAD: constant(uint256) = 2**8
 STOOD: constant(uint256) = 2**72
 LOST: constant(uint256) = 2**136
 WEIGHT: constant(uint256) = 2**200
-MASK64: constant(uint256) = 2**64 - 1
 
-# whose turn a dispute is, in its clocks; who has won it, in place of its state
-DEFENDER: constant(uint256) = 1
-CHALLENGER: constant(uint256) = 2
+# who has won a dispute, in place of its state
 DEFENDER_WON: constant(uint256) = 3
 CHALLENGER_WON: constant(uint256) = 4
 # the weight of a lost dispute: the rounds played, and as many as opening and ending it cost
@@ -161,9 +155,9 @@ def _claim(id: bytes32, provider: address) -> Claim:
     return Claim(
         status=kept.numbers & 255,
         digest=kept.digest,
-        load=(kept.numbers >> 8) & MASK64,
-        stood=(kept.numbers >> 72) & MASK64,
-        lost=(kept.numbers >> 136) & MASK64,
+        load=(kept.numbers >> 8) & protocol.MASK64,
+        stood=(kept.numbers >> 72) & protocol.MASK64,
+        lost=(kept.numbers >> 136) & protocol.MASK64,
         weight=kept.numbers >> 200,
     )
 

@@ -12,29 +12,20 @@ from . import entries
 from . import forms
 from . import merkle
 from . import numbers
+from . import protocol
 from . import rules
 from . import shown
 from . import sources
 from . import states
 from . import ways
 
-STATE_BYTES: constant(uint256) = 384
-MOVE_BYTES: constant(uint256) = 12288
-
-DERIVE: constant(uint256) = 8
-ROWS: constant(uint256) = 9
-ENTRY: constant(uint256) = 11
-TENSORS: constant(uint256) = 2
-ENTRIES: constant(uint256) = 4
-ROW: constant(uint256) = 2
-
 
 
 @external
 @view
 def respond(
-    dispute: bytes32, clocks: uint256, other: address, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
-) -> Bytes[STATE_BYTES]:
+    dispute: bytes32, clocks: uint256, other: address, state: Bytes[protocol.STATE_BYTES], move: Bytes[protocol.MOVE_BYTES]
+) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice The state after DERIVE or ROWS, which decide nothing.
     """
@@ -48,10 +39,10 @@ def respond(
         blobs.at[i] = at
         at = unsafe_add(at, size)
     blobs.at[n] = at
-    if s.phase == DERIVE:
+    if s.phase == protocol.PHASE_DERIVE:
         s = self._derive(s, blobs, n)
     else:
-        assert s.phase == ROWS and n == 0, "elements: phase"
+        assert s.phase == protocol.PHASE_ROWS and n == 0, "elements: phase"
         s = self._rows(s, at)
     return states.write(s)
 
@@ -75,7 +66,7 @@ def _derive(before: states.State, blobs: sources.Blobs, n: uint256) -> states.St
     if shown.u8(at) == 1:
         statement = at + 1
         assert shown.statement_hash(statement) == s.context, "elements: statement"
-        at = statement + shown.STATEMENT_BYTES
+        at = statement + protocol.STATEMENT_BYTES
     else:
         assert shown.u8(at) == 0, "elements: statement"
         at += 1
@@ -89,17 +80,17 @@ def _derive(before: states.State, blobs: sources.Blobs, n: uint256) -> states.St
     position: uint256 = 0
     code: uint256 = 0
     if (forms.COUNTED >> s.form) & 1 == 1:
-        rule = rules.parse(sources.take(blobs, 1, shown.digest(record + 96)))
+        rule = rules.parse(sources.take(blobs, 1, shown.digest(record + protocol.RECORD_RULE)))
         used = 2
-        if s.form == forms.CUMSUM:
-            attrs: uint256 = sources.take(blobs, 2, shown.digest(record + 128))
+        if s.form == forms.SCAN:
+            attrs: uint256 = sources.take(blobs, 2, shown.digest(record + protocol.RECORD_ATTRIBUTES))
             used = 3
             position = rules.digit(rule, s.element, shown.u64(attrs))
     elif s.form == forms.POINTWISE:
-        code = sources.take(blobs, 1, shown.digest(record + 160))
+        code = sources.take(blobs, 1, shown.digest(record + protocol.RECORD_CODE))
         used = 2
     assert used == n, "elements: more bytes than are read"
-    params: uint256 = shown.u8(record + 3)
+    params: uint256 = shown.u8(record + protocol.RECORD_COUNT)
     s.limit = derivations.operations(s.form, rule, position, code, params)
     s.width = derivations.width(s.form, s.dtype, code, params)
     s.entries = shown.digest(at)
@@ -112,11 +103,11 @@ def _derive(before: states.State, blobs: sources.Blobs, n: uint256) -> states.St
     shown.end(at)
     assert last == s.bits, "elements: last entry"
     if leaves == 1:
-        s.phase = ENTRY
+        s.phase = protocol.PHASE_ENTRY
         s.leaf = s.entries
         s.leaf_index = 0
         return s
-    return states.top(s, ENTRIES, s.entries, leaves)
+    return states.top(s, protocol.KIND_ENTRIES, s.entries, leaves)
 
 
 @internal
@@ -128,9 +119,9 @@ def _rows(before: states.State, at: uint256) -> states.State:
     """
     s: states.State = before
     assert shown.record_hash(at) == s.record and s.inside == 0, "elements: record"
-    s.program = shown.digest(at + 192)
-    s.leaves = shown.u64(at + 224)
-    p: uint256 = at + 240
+    s.program = shown.digest(at + protocol.RECORD_PROGRAM)
+    s.leaves = shown.u64(at + protocol.RECORD_PROGRAM_LEAVES)
+    p: uint256 = at + protocol.RECORD_BYTES
     assert shown.u8(p) == 4, "elements: last leaf"
     leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + p, 141))
     assert shown.root(s.leaves, s.leaves - 1, leaf, p + 141) == s.program, "elements: last leaf"
@@ -149,11 +140,11 @@ def _rows(before: states.State, at: uint256) -> states.State:
     s.owner_element = s.element
     s.inside = 1
     s.run = s.record
-    s.tree = ROW
+    s.tree = protocol.TREE_ROW
     s.tensor = 0
     s.element = 0
     s.dtype = 0
     s.form = 0
     s.limit = 0
     s.record = empty(bytes32)
-    return states.top(s, TENSORS, s.rows, nodes)
+    return states.top(s, protocol.KIND_TENSORS, s.rows, nodes)

@@ -2,17 +2,18 @@
 """
 @title Forms
 @notice The operators that can be decided, and how each comes about.
-@dev Codes are those of settlement/decidable.py; a test compares them for every operator of the registry.
+@dev Written by settlement/generated.py from kernels/forms.py and the registry; do not edit.
 """
 
+# forms
 POINTWISE: constant(uint256) = 1
 CONTRACTION: constant(uint256) = 2
 SUM: constant(uint256) = 3
 EXTREME: constant(uint256) = 4
 ARGUMENT: constant(uint256) = 5
-CUMSUM: constant(uint256) = 6
+SCAN: constant(uint256) = 6
 SORT: constant(uint256) = 7
-MOVED: constant(uint256) = 8
+MOVEMENT: constant(uint256) = 8
 TABLE: constant(uint256) = 9
 CAT: constant(uint256) = 10
 PAD: constant(uint256) = 11
@@ -21,9 +22,17 @@ SCATTER: constant(uint256) = 13
 COMPOSITE: constant(uint256) = 14
 OUTPUT: constant(uint256) = 15
 
-# forms, one bit each, whose number of operations follows from an index rule
+# a bit each: those whose number of operations follows from an index rule, and those of which an
+# operation needs the index rule, the attributes
 COUNTED: constant(uint256) = (
-    2**CONTRACTION + 2**SUM + 2**EXTREME + 2**ARGUMENT + 2**CUMSUM + 2**SORT + 2**TABLE + 2**SCATTER
+    2**CONTRACTION + 2**SUM + 2**EXTREME + 2**ARGUMENT + 2**SCAN + 2**SORT + 2**TABLE + 2**SCATTER
+)
+RULED: constant(uint256) = (
+    2**POINTWISE + 2**CONTRACTION + 2**SUM + 2**EXTREME + 2**ARGUMENT + 2**SCAN + 2**SORT + 2**TABLE +
+    2**CAT + 2**PAD + 2**SCATTER
+)
+ATTRIBUTED: constant(uint256) = (
+    2**SCAN + 2**SORT + 2**PAD + 2**CREATE + 2**SCATTER
 )
 
 
@@ -33,30 +42,54 @@ def of(opcode: uint256) -> uint256:
     """
     @notice Form of an operator, 0 if disputes about it cannot be decided.
     """
-    if opcode < 200 or opcode == 330:
-        return POINTWISE
-    if opcode < 220:
-        return CONTRACTION if opcode < 203 else 0
-    if opcode < 260:
-        if opcode == 220:
-            return SUM
+    if opcode < 264:
         if opcode < 223:
+            if opcode < 203:
+                if opcode < 109:
+                    return POINTWISE
+                if opcode < 200:
+                    return 0
+                return CONTRACTION
+            if opcode < 220:
+                return 0
+            if opcode < 221:
+                return SUM
             return EXTREME
-        if opcode < 225:
-            return ARGUMENT
-        if opcode == 230:
-            return CUMSUM
-        return SORT if opcode == 240 else 0
-    if opcode < 300:
-        if opcode == 264:
-            return CAT
-        return MOVED if opcode < 267 else 0
-    if opcode < 320:
+        if opcode < 231:
+            if opcode < 225:
+                return ARGUMENT
+            if opcode < 230:
+                return 0
+            return SCAN
+        if opcode < 241:
+            if opcode < 240:
+                return 0
+            return SORT
+        if opcode < 260:
+            return 0
+        return MOVEMENT
+    if opcode < 308:
+        if opcode < 300:
+            if opcode < 265:
+                return CAT
+            if opcode < 267:
+                return MOVEMENT
+            return 0
         if opcode < 303:
             return TABLE
-        if opcode == 303:
+        if opcode < 304:
             return PAD
-        return SCATTER if opcode < 308 else 0
-    if opcode < 322:
-        return CREATE
-    return COMPOSITE if opcode >= 340 and opcode < 345 else 0
+        return SCATTER
+    if opcode < 330:
+        if opcode < 320:
+            return 0
+        if opcode < 322:
+            return CREATE
+        return 0
+    if opcode < 340:
+        if opcode < 331:
+            return POINTWISE
+        return 0
+    if opcode < 345:
+        return COMPOSITE
+    return 0

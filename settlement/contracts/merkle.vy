@@ -9,13 +9,13 @@
 """
 
 from . import numbers
+from . import protocol
 
 BIT: constant(uint256) = 1
 MAX_COUNT: constant(uint256) = 2**40
 MAX_DEPTH: constant(uint256) = 40
 MAX_LEAF: constant(uint256) = numbers.LEAF_BYTES
-WIDTH: constant(uint256) = 16  # children of a reveal
-STEP: constant(uint256) = 4  # levels of a reveal
+WIDTH: constant(uint256) = 2**protocol.FAN  # children of a reveal
 
 
 @internal
@@ -126,7 +126,7 @@ def children(count: uint256, level: uint256, index: uint256) -> uint256:
     @notice How many descendants a reveal of this node shows: those min(level, 4) levels below it that have a
             leaf. The node must be one of the tree.
     """
-    down: uint256 = min(level, STEP)
+    down: uint256 = min(level, protocol.FAN)
     below: uint256 = unsafe_sub(level, down)
     # ceil(count / 2^below) nodes on that level
     nodes: uint256 = unsafe_add(count, unsafe_sub(BIT << below, 1)) >> below
@@ -177,7 +177,7 @@ def reveal(count: uint256, level: uint256, index: uint256, at: uint256, size: ui
     nodes: bytes32[WIDTH] = empty(bytes32[WIDTH])
     for i: uint256 in range(n, bound=WIDTH):
         nodes[i] = convert(slice(msg.data, unsafe_add(at, i << 5), 32), bytes32)
-    for h: uint256 in range(min(level, STEP), bound=STEP):
+    for h: uint256 in range(min(level, protocol.FAN), bound=protocol.FAN):
         pairs: uint256 = n >> 1
         for i: uint256 in range(pairs, bound=8):
             nodes[i] = self.node_hash(nodes[unsafe_mul(i, 2)], nodes[unsafe_add(unsafe_mul(i, 2), 1)])

@@ -10,11 +10,11 @@
 
 from . import fp32
 from . import numbers
+from . import protocol
 
 BIT: constant(uint256) = 1
 ZERO: constant(uint256) = 0
 INVALID: constant(uint256) = max_value(uint256)
-MASK32: constant(uint256) = 2**32 - 1
 SIGN: constant(uint256) = 2**31
 
 
@@ -53,9 +53,9 @@ def step(record: uint256, a: uint256, b: uint256, c: uint256) -> uint256:
     result: uint256 = (record >> 52) & 15
     operand: uint256 = (record >> 48) & 15
     if op == numbers.OP_CONST:
-        low: uint256 = record & MASK32
+        low: uint256 = record & protocol.MASK32
         if operand == numbers.TYPE_I64 and low >= SIGN:
-            return low | (MASK32 << 32)
+            return low | (protocol.MASK32 << 32)
         return low
     if op == numbers.OP_TABLE:
         return self.lookup(a, b, c)
@@ -89,7 +89,7 @@ def lookup(index: uint256, low: uint256, high: uint256) -> uint256:
     word: uint256 = low
     if index > 7:
         word = high
-    return (word >> unsafe_mul(unsafe_sub(7, index & 7), 32)) & MASK32
+    return (word >> unsafe_mul(unsafe_sub(7, index & 7), 32)) & protocol.MASK32
 
 
 @internal
@@ -205,7 +205,7 @@ def _floordiv(flip: uint256, mask: uint256, a: uint256, b: uint256) -> uint256:
 def _convert(source: uint256, target: uint256, a: uint256) -> uint256:
     if source == numbers.TYPE_F32:
         if target == numbers.TYPE_BOOL:
-            return convert(a << 1 & MASK32 != 0, uint256)
+            return convert(a << 1 & protocol.MASK32 != 0, uint256)
         return fp32.to_integer(a, self.width(target))
     if target == numbers.TYPE_BOOL:
         return convert(a != 0, uint256)

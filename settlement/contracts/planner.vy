@@ -7,28 +7,21 @@
 
 from . import forms
 from . import plans
+from . import protocol
 from . import rules
 from . import shown
 from . import sources
 from . import states
 from . import ways
 
-STATE_BYTES: constant(uint256) = 384
-MOVE_BYTES: constant(uint256) = 12288
 PLAN_BYTES: constant(uint256) = 32 * 22
 OWN: constant(uint256) = 3  # blobs: ways, then rule or microcode, attributes
-
-# forms, one bit each
-RULE: constant(uint256) = forms.COUNTED + 2**forms.CAT + 2**forms.PAD + 2**forms.POINTWISE
-ATTRIBUTES: constant(uint256) = (
-    2**forms.CUMSUM + 2**forms.SORT + 2**forms.SCATTER + 2**forms.PAD + 2**forms.CREATE
-)
 
 
 @external
 @view
 def respond(
-    dispute: bytes32, clocks: uint256, other: address, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
+    dispute: bytes32, clocks: uint256, other: address, state: Bytes[protocol.STATE_BYTES], move: Bytes[protocol.MOVE_BYTES]
 ) -> Bytes[PLAN_BYTES]:
     """
     @notice From the start of a PROVE: the operator's own blobs, its record, and the leaf with the claimed entry.
@@ -57,19 +50,19 @@ def _plan(s: states.State, blobs: sources.Blobs, start: uint256) -> plans.Plan:
     assert shown.leaf_hash(leaf) == s.leaf, "planner: leaf"
     params: uint256 = 0
     if s.form != forms.OUTPUT:
-        params = shown.u8(record + 3)
+        params = shown.u8(record + protocol.RECORD_COUNT)
     rule: rules.Rule = empty(rules.Rule)
     attrs: uint256 = 0
     code: uint256 = 0
     blob: uint256 = 1
     if s.form == forms.POINTWISE and s.entry >= params:
-        code = sources.take(blobs, 1, shown.digest(record + 160))
+        code = sources.take(blobs, 1, shown.digest(record + protocol.RECORD_CODE))
         blob = 2
-    elif (RULE >> s.form) & 1 == 1:
-        rule = rules.parse(sources.take(blobs, 1, shown.digest(record + 96)))
+    elif (forms.RULED >> s.form) & 1 == 1:
+        rule = rules.parse(sources.take(blobs, 1, shown.digest(record + protocol.RECORD_RULE)))
         blob = 2
-    if (ATTRIBUTES >> s.form) & 1 == 1:
-        attrs = sources.take(blobs, blob, shown.digest(record + 128))
+    if (forms.ATTRIBUTED >> s.form) & 1 == 1:
+        attrs = sources.take(blobs, blob, shown.digest(record + protocol.RECORD_ATTRIBUTES))
         blob += 1
     p: plans.Plan = plans.plan(s, record, rule, attrs, code, params)
     p.leaf = leaf

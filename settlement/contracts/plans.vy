@@ -7,6 +7,7 @@
 
 from . import forms
 from . import numbers
+from . import protocol
 from . import rules
 from . import shown
 from . import states
@@ -87,7 +88,7 @@ def plan(
         p.count = 1
         p.operands[0] = self._read(i, 0)
         return p
-    if s.form == forms.CONTRACTION or s.form == forms.CUMSUM:
+    if s.form == forms.CONTRACTION or s.form == forms.SCAN:
         return self._segments(s, r, attrs)
     if s.form == forms.SUM:
         return self._sum(r, i)
@@ -220,7 +221,7 @@ def _segments(s: states.State, r: rules.Rule, attrs: uint256) -> Plan:
     k: uint256 = segment * numbers.SEGMENT + j
     before: Operand = self._entry(segment * (numbers.SEGMENT + 1) - 1) if segment > 0 else self._bits(0)
     last: Operand = self._entry(s.entry - 1) if s.entry > 0 else self._bits(0)
-    running: bool = s.form == forms.CUMSUM
+    running: bool = s.form == forms.SCAN
     p.what = ADD
     if running and s.dtype == numbers.DTYPE_I64:
         p.what = ADD64
@@ -333,6 +334,6 @@ def _sort(s: states.State, record: uint256, r: rules.Rule, attrs: uint256) -> Pl
     else:
         p.count = 1
         p.operands[0] = self._entry(0)
-        if shown.u8(record + 2) == 0:
+        if shown.u8(record + protocol.RECORD_RESULT) == 0:
             p.operands[0] = Operand(kind=NAMED, value=0, source=0)
     return p

@@ -9,6 +9,7 @@ from . import entries
 from . import forms
 from . import numbers
 from . import plans
+from . import protocol
 from . import rules
 from . import shown
 from . import sources
@@ -19,19 +20,11 @@ interface IArithmetic:
         what: uint256, step: uint256, x: uint256[5], out: uint256, source: uint256
     ) -> uint256: pure
 
-STATE_BYTES: constant(uint256) = 384
-MOVE_BYTES: constant(uint256) = 12288
 PLAN_BYTES: constant(uint256) = 32 * 22
 INVALID: constant(uint256) = max_value(uint256)
-MASK64: constant(uint256) = 2**64 - 1
 HIGH: constant(uint256) = 2**63
 NOWHERE: constant(uint256) = 2**128  # beyond all calldata
 
-DEFENDER: constant(uint256) = 1
-CHALLENGER: constant(uint256) = 2
-PROVE: constant(uint256) = 12
-EXECUTED: constant(uint256) = 6
-STATEMENT_BYTES: constant(uint256) = 284
 
 PLANNER: immutable(address)
 ARITHMETIC: immutable(IArithmetic)
@@ -46,15 +39,15 @@ def __init__(planner: address, arithmetic: address):
 @external
 @view
 def respond(
-    dispute: bytes32, clocks: uint256, other: address, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
-) -> Bytes[STATE_BYTES]:
+    dispute: bytes32, clocks: uint256, other: address, state: Bytes[protocol.STATE_BYTES], move: Bytes[protocol.MOVE_BYTES]
+) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice The decided state. Blobs: ways, the operator's own, the rules of hops; record; the leaf with the
             claimed entry; 1 and the statement, or 0 where no tensor of the program is read; then for each operand in order the leaf and proof of its
             entry, unless it stands in the leaf, or the opening of its source.
     """
     s: states.State = states.read()
-    assert s.phase == PROVE, "proofs: phase"
+    assert s.phase == protocol.PHASE_PROVE, "proofs: phase"
     p: plans.Plan = abi_decode(
         slice(raw_call(PLANNER, msg.data, max_outsize=64 + PLAN_BYTES, is_static_call=True), 64, PLAN_BYTES),
         plans.Plan,
@@ -83,7 +76,9 @@ def respond(
             result = claimed
     elif valid:
         result = staticcall ARITHMETIC.execute(p.what, p.step, values, s.dtype, dtype)
-    s = states.won(s, DEFENDER if result == claimed else CHALLENGER, EXECUTED)
+    s = states.won(
+        s, protocol.DEFENDER if result == claimed else protocol.CHALLENGER, protocol.REASON_EXECUTED
+    )
     return states.write(s)
 
 
@@ -100,7 +95,7 @@ def _operands(
     r: sources.Reader = sources.Reader(at=statement, blob=p.blob, outer=False)
     if shown.u8(unsafe_sub(statement, 1)) == 1:
         assert shown.statement_hash(statement) == s.context, "proofs: statement"
-        r.at = statement + STATEMENT_BYTES
+        r.at = statement + protocol.STATEMENT_BYTES
     else:
         statement = NOWHERE
     rule: rules.Rule = empty(rules.Rule)
@@ -161,7 +156,7 @@ def _place(
             index: uint256 = 0
             index, at = self._entry(s, t, p.leaf, at)
             if term.wrap and index >= HIGH:
-                index = unsafe_add(index, term.bound) & MASK64
+                index = unsafe_add(index, term.bound) & protocol.MASK64
             if index >= term.bound:
                 return 2, 0, at
             flat += index * term.stride

@@ -12,52 +12,12 @@ from . import descent
 from . import forms
 from . import merkle
 from . import numbers
+from . import protocol
 from . import shown
 from . import states
 from .interfaces import IReferee
 
 implements: IReferee
-
-STATE_BYTES: constant(uint256) = 384
-MOVE_BYTES: constant(uint256) = 12288
-STATEMENT_BYTES: constant(uint256) = 284
-RUN_BYTES: constant(uint256) = 104
-
-DEFENDER: constant(uint256) = 1
-CHALLENGER: constant(uint256) = 2
-
-# phases
-STEP: constant(uint256) = 0
-OPEN: constant(uint256) = 1
-CHOOSE: constant(uint256) = 2
-REVEAL: constant(uint256) = 3
-PICK: constant(uint256) = 4
-TENSOR: constant(uint256) = 5
-BODY: constant(uint256) = 6
-ELEMENT: constant(uint256) = 7
-DERIVE: constant(uint256) = 8
-ROWS: constant(uint256) = 9
-ENTRIES: constant(uint256) = 10
-ENTRY: constant(uint256) = 11
-PROVE: constant(uint256) = 12
-
-# kinds of trees
-HISTORY: constant(uint256) = 1
-TENSORS: constant(uint256) = 2
-BODIES: constant(uint256) = 3
-
-# trees of tensors
-VALUES: constant(uint256) = 0
-OUTPUTS: constant(uint256) = 1
-
-# reasons
-MOVED: constant(uint256) = 1
-EMPTY: constant(uint256) = 2
-FILL: constant(uint256) = 3
-FILL_FALSE: constant(uint256) = 4
-BOOL_FALSE: constant(uint256) = 5
-
-BOOLEAN: constant(uint256) = 8
 
 numeric_id: public(immutable(bytes32))
 ELEMENTS: immutable(address)
@@ -82,14 +42,14 @@ def decides(opcode: uint256) -> bool:
 
 @external
 @view
-def begin(statement: Bytes[STATEMENT_BYTES]) -> Bytes[STATE_BYTES]:
+def begin(statement: Bytes[protocol.STATEMENT_BYTES]) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice First state of a dispute over one run of a program.
     """
-    assert len(statement) == STATEMENT_BYTES, "referee: statement"
-    assert convert(slice(statement, 0, 32), bytes32) == numeric_id, "referee: numeric id"
+    assert len(statement) == protocol.STATEMENT_BYTES, "referee: statement"
+    assert convert(slice(statement, protocol.STATEMENT_NUMERIC_ID, 32), bytes32) == numeric_id, "referee: numeric id"
     s: states.State = empty(states.State)
-    s.phase = OPEN
+    s.phase = protocol.PHASE_OPEN
     s.context = sha256(statement)
     return states.write(s)
 
@@ -97,86 +57,94 @@ def begin(statement: Bytes[STATEMENT_BYTES]) -> Bytes[STATE_BYTES]:
 @external
 @view
 def begin_run(
-    statement: Bytes[STATEMENT_BYTES], run: Bytes[RUN_BYTES]
-) -> Bytes[STATE_BYTES]:
+    statement: Bytes[protocol.STATEMENT_BYTES], run: Bytes[protocol.RUN_BYTES]
+) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice First state of a dispute over a training run.
     """
-    assert len(statement) == STATEMENT_BYTES, "referee: statement"
-    assert convert(slice(statement, 0, 32), bytes32) == numeric_id, "referee: numeric id"
-    assert len(run) == RUN_BYTES, "referee: run"
+    assert len(statement) == protocol.STATEMENT_BYTES, "referee: statement"
+    assert convert(slice(statement, protocol.STATEMENT_NUMERIC_ID, 32), bytes32) == numeric_id, "referee: numeric id"
+    assert len(run) == protocol.RUN_BYTES, "referee: run"
     s: states.State = empty(states.State)
     s.context = sha256(statement)
     s.run = sha256(run)
-    steps: uint256 = convert(slice(run, 32, 8), uint256)
-    return states.write(states.top(s, HISTORY, convert(slice(run, 72, 32), bytes32), steps))
+    steps: uint256 = convert(slice(run, protocol.RUN_STEPS, 8), uint256)
+    return states.write(states.top(s, protocol.KIND_HISTORY, convert(slice(run, protocol.RUN_HISTORY, 32), bytes32), steps))
 
 
 @external
 @view
 def respond(
-    dispute: bytes32, clocks: uint256, other: address, state: Bytes[STATE_BYTES], move: Bytes[MOVE_BYTES]
-) -> Bytes[STATE_BYTES]:
+    dispute: bytes32, clocks: uint256, other: address, state: Bytes[protocol.STATE_BYTES], move: Bytes[protocol.MOVE_BYTES]
+) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice The state after a move.
     """
     shown.check()
-    phase: uint256 = (shown.state_word(0) >> 240) & 255
-    if phase == REVEAL or phase == PICK:
+    phase: uint256 = (shown.state_word(protocol.WORD_HEAD) >> protocol.STATE_PHASE) & protocol.MASK8
+    if phase == protocol.PHASE_REVEAL or phase == protocol.PHASE_PICK:
         return self._descended()
-    if phase == PROVE:
+    if phase == protocol.PHASE_PROVE:
         return self._handed_on(PROOFS)
-    if phase == DERIVE or phase == ROWS:
+    if phase == protocol.PHASE_DERIVE or phase == protocol.PHASE_ROWS:
         return self._handed_on(ELEMENTS)
     s: states.State = states.read()
-    if s.phase == ELEMENT:
+    if s.phase == protocol.PHASE_ELEMENT:
         s = self._element(s)
-    elif s.phase == ENTRY:
+    elif s.phase == protocol.PHASE_ENTRY:
         s = self._entry(s)
-    elif s.phase == BODY or s.phase == ENTRIES:
+    elif s.phase == protocol.PHASE_BODY or s.phase == protocol.PHASE_ENTRIES:
         s = self._leaf(s)
-    elif s.phase == TENSOR:
+    elif s.phase == protocol.PHASE_TENSOR:
         s = self._tensor(s)
-    elif s.phase == CHOOSE:
+    elif s.phase == protocol.PHASE_CHOOSE:
         s = self._choose(s)
-    elif s.phase == OPEN:
+    elif s.phase == protocol.PHASE_OPEN:
         shown.end(32)
         s.values = shown.digest(0)
-        s.phase = CHOOSE
+        s.phase = protocol.PHASE_CHOOSE
     else:
-        assert s.phase == STEP, "referee: over"
+        assert s.phase == protocol.PHASE_STEP, "referee: over"
         s = self._step(s)
     return states.write(s)
 
 
 @internal
 @view
-def _descended() -> Bytes[STATE_BYTES]:
+def _descended() -> Bytes[protocol.STATE_BYTES]:
     """
     @notice The state after REVEAL or PICK, most of which stays.
     """
     head: uint256 = 0
     place: uint256 = 0
     node: bytes32 = empty(bytes32)
-    node = convert(shown.state_word(9), bytes32)
-    head, place, node = descent.play(shown.state_word(0), shown.state_word(2), node, shown.MOVE, shown.size())
+    node = convert(shown.state_word(protocol.WORD_NODE), bytes32)
+    head, place, node = descent.play(
+        shown.state_word(protocol.WORD_HEAD), shown.state_word(protocol.WORD_PLACE), node, shown.MOVE, shown.size()
+    )
     return concat(
         convert(head, bytes32),
-        slice(msg.data, shown.STATE + 32, 32),
+        slice(msg.data, shown.STATE + 32 * protocol.WORD_NUMBERS, 32),
         convert(place, bytes32),
-        slice(msg.data, shown.STATE + 96, 192),
+        slice(
+            msg.data,
+            shown.STATE + 32 * protocol.WORD_CONTEXT,
+            32 * (protocol.WORD_NODE - protocol.WORD_CONTEXT),
+        ),
         node,
-        slice(msg.data, shown.STATE + 320, 64),
+        slice(
+            msg.data, shown.STATE + 32 * protocol.WORD_LEAF, protocol.STATE_BYTES - 32 * protocol.WORD_LEAF
+        ),
     )
 
 
 @internal
 @view
-def _handed_on(to: address) -> Bytes[STATE_BYTES]:
+def _handed_on(to: address) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice What another contract says to this call.
     """
-    return slice(raw_call(to, msg.data, max_outsize=64 + STATE_BYTES, is_static_call=True), 64, STATE_BYTES)
+    return slice(raw_call(to, msg.data, max_outsize=64 + protocol.STATE_BYTES, is_static_call=True), 64, protocol.STATE_BYTES)
 
 
 @internal
@@ -188,11 +156,11 @@ def _step(before: states.State) -> states.State:
     """
     s: states.State = before
     assert shown.statement_hash(0) == s.context, "referee: statement"
-    run: Bytes[RUN_BYTES] = slice(msg.data, shown.MOVE + STATEMENT_BYTES, RUN_BYTES)
+    run: Bytes[protocol.RUN_BYTES] = slice(msg.data, shown.MOVE + protocol.STATEMENT_BYTES, protocol.RUN_BYTES)
     assert sha256(run) == s.run, "referee: run"
-    initial: uint256 = STATEMENT_BYTES
-    steps: uint256 = shown.u64(initial + 32)
-    at: uint256 = STATEMENT_BYTES + RUN_BYTES
+    initial: uint256 = protocol.STATEMENT_BYTES
+    steps: uint256 = shown.u64(initial + protocol.RUN_STEPS)
+    at: uint256 = protocol.STATEMENT_BYTES + protocol.RUN_BYTES
     after: bytes32 = shown.digest(at)
     loss: bytes32 = shown.digest(at + 32)
     batch: bytes32 = shown.digest(at + 64)
@@ -201,7 +169,7 @@ def _step(before: states.State) -> states.State:
     assert merkle.leaf_hash(concat(number, after, loss)) == s.node, "referee: step"
     at += 96
     leaf: bytes32 = merkle.leaf_hash(concat(number, batch))
-    assert shown.root(steps, s.index, leaf, at) == shown.digest(initial + 40), "referee: batch"
+    assert shown.root(steps, s.index, leaf, at) == shown.digest(initial + protocol.RUN_BATCHES), "referee: batch"
     at = shown.after_proof(at)
     start: bytes32 = shown.digest(at)
     end: uint256 = at + 32
@@ -211,12 +179,12 @@ def _step(before: states.State) -> states.State:
         number = convert(convert(s.index, uint64), bytes8)
         leaf = merkle.leaf_hash(concat(number, start, shown.digest(at + 32)))
         history: bytes32 = shown.root(steps, unsafe_sub(s.index, 1), leaf, at + 64)
-        assert history == shown.digest(initial + 72), "referee: step before"
+        assert history == shown.digest(initial + protocol.RUN_HISTORY), "referee: step before"
         end = shown.after_proof(at + 64)
     shown.end(end)
-    instance: Bytes[124] = slice(msg.data, shown.MOVE, 124)
-    s.context = sha256(concat(instance, batch, shown.digest(156), start, after, loss))
-    return states.nowhere(s, OPEN)
+    instance: Bytes[protocol.INSTANCE_BYTES] = slice(msg.data, shown.MOVE, protocol.INSTANCE_BYTES)
+    s.context = sha256(concat(instance, batch, shown.digest(protocol.STATEMENT_WEIGHTS_ROOT), start, after, loss))
+    return states.nowhere(s, protocol.PHASE_OPEN)
 
 
 @internal
@@ -226,21 +194,21 @@ def _choose(before: states.State) -> states.State:
     @notice 0 for the values, 1 for the outputs, 2 for the loss in a byte; statement.
     """
     s: states.State = before
-    shown.end(1 + STATEMENT_BYTES)
+    shown.end(1 + protocol.STATEMENT_BYTES)
     assert shown.statement_hash(1) == s.context, "referee: statement"
     what: uint256 = shown.u8(0)
-    s.tree = min(what, OUTPUTS)
+    s.tree = min(what, protocol.TREE_OUTPUTS)
     if what == 0:
-        return states.top(s, TENSORS, s.values, shown.u64(65))
-    outputs: uint256 = shown.u32(121)
-    loss: bytes32 = shown.digest(253)
+        return states.top(s, protocol.KIND_TENSORS, s.values, shown.u64(1 + protocol.STATEMENT_VALUES))
+    outputs: uint256 = shown.u32(1 + protocol.STATEMENT_OUTPUTS)
+    loss: bytes32 = shown.digest(1 + protocol.STATEMENT_LOSS)
     if what == 1:
         if loss != empty(bytes32):
             outputs -= 1
-        return states.top(s, TENSORS, shown.digest(221), outputs)
+        return states.top(s, protocol.KIND_TENSORS, shown.digest(1 + protocol.STATEMENT_OUTPUTS_ROOT), outputs)
     assert what == 2 and loss != empty(bytes32), "referee: choice"
     leaf: bytes32 = commitments.tensor_leaf_hash(outputs - 1, loss)
-    return states.at(s, TENSORS, leaf, outputs, 0, outputs - 1)
+    return states.at(s, protocol.KIND_TENSORS, leaf, outputs, 0, outputs - 1)
 
 
 @internal
@@ -258,36 +226,36 @@ def _tensor(before: states.State) -> states.State:
     end: uint256 = 0
     if s.inside == 1:
         assert shown.u8(32) == 2, "referee: node"
-        s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32, 241))
+        s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32, 1 + protocol.RECORD_BYTES))
         i: uint256 = unsafe_add(s.first, s.index)
-        assert shown.root(s.leaves, i, s.record, 273) == s.program, "referee: node"
-        end = shown.after_proof(273)
+        assert shown.root(s.leaves, i, s.record, 33 + protocol.RECORD_BYTES) == s.program, "referee: node"
+        end = shown.after_proof(33 + protocol.RECORD_BYTES)
     else:
         assert shown.statement_hash(32) == s.context, "referee: statement"
-        record = 32 + STATEMENT_BYTES
-        if s.tree == VALUES:
+        record = 32 + protocol.STATEMENT_BYTES
+        if s.tree == protocol.TREE_VALUES:
             s.record, end = self._record(record, s.index)
         else:
             record, end = self._output(s.index)
-            s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + STATEMENT_BYTES, 6))
+            s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + protocol.STATEMENT_BYTES, 6))
     shown.end(end)
     s.form = forms.OUTPUT
-    if s.tree != OUTPUTS:
+    if s.tree != protocol.TREE_OUTPUTS:
         s.form = forms.of(shown.u16(record))
         assert s.form != 0, "referee: undecidable"
-    if s.form == forms.MOVED:
+    if s.form == forms.MOVEMENT:
         leaf: bytes32 = commitments.tensor_leaf_hash(s.index, empty(bytes32))
         assert leaf == s.node and body == empty(bytes32), "referee: moved"
-    type_: Bytes[66] = slice(msg.data, shown.MOVE + 4 + record, 66)
+    type_: Bytes[commitments.TYPE_BYTES] = slice(msg.data, shown.MOVE + record + protocol.RECORD_TYPE, commitments.TYPE_BYTES)
     s.dtype = commitments.dtype(type_)
     s.limit = commitments.elements(type_)
-    if s.form == forms.MOVED:
-        return states.won(s, DEFENDER, MOVED)
+    if s.form == forms.MOVEMENT:
+        return states.won(s, protocol.DEFENDER, protocol.REASON_MOVED)
     hash: bytes32 = commitments.tensor_hash(type_, body)
     assert commitments.tensor_leaf_hash(s.index, hash) == s.node, "referee: tensor"
     if s.limit == 0:
-        return states.won(s, DEFENDER, EMPTY)
-    return states.top(s, BODIES, body, commitments.body_leaves(type_))
+        return states.won(s, protocol.DEFENDER, protocol.REASON_EMPTY)
+    return states.top(s, protocol.KIND_BODY, body, commitments.body_leaves(type_))
 
 
 @internal
@@ -297,9 +265,9 @@ def _record(at: uint256, index: uint256) -> (bytes32, uint256):
     @notice Leaf hash of the record of a value, which stands with its proof at this position; where they end.
     """
     leaf: bytes32 = shown.record_hash(at)
-    root: bytes32 = shown.root(shown.u64(96), index, leaf, at + 240)
-    assert root == shown.digest(64), "referee: record"
-    return leaf, shown.after_proof(at + 240)
+    root: bytes32 = shown.root(shown.u64(32 + protocol.STATEMENT_VALUES), index, leaf, at + protocol.RECORD_BYTES)
+    assert root == shown.digest(32 + protocol.STATEMENT_NODE_ROOT), "referee: record"
+    return leaf, shown.after_proof(at + protocol.RECORD_BYTES)
 
 
 @internal
@@ -308,18 +276,18 @@ def _output(index: uint256) -> (uint256, uint256):
     """
     @notice Position four bytes before the type of an output, and where its proof ends.
     """
-    at: uint256 = 32 + STATEMENT_BYTES
+    at: uint256 = 32 + protocol.STATEMENT_BYTES
     assert shown.u8(at) == 3, "referee: output"
     kind: uint256 = shown.u8(at + 1)
     which: uint256 = shown.u32(at + 2)
-    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + STATEMENT_BYTES, 6))
+    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + protocol.STATEMENT_BYTES, 6))
     # the interface's leaves: inputs, weights, states, constants, outputs
-    inputs: uint256 = shown.u32(136)
-    weights: uint256 = inputs + shown.u32(140)
-    constants: uint256 = weights + shown.u32(144)
-    outputs: uint256 = constants + shown.u32(148)
-    total: uint256 = outputs + shown.u32(152)
-    interface_root: bytes32 = shown.digest(104)
+    inputs: uint256 = shown.u32(32 + protocol.STATEMENT_INPUTS)
+    weights: uint256 = inputs + shown.u32(32 + protocol.STATEMENT_WEIGHTS)
+    constants: uint256 = weights + shown.u32(32 + protocol.STATEMENT_STATES)
+    outputs: uint256 = constants + shown.u32(32 + protocol.STATEMENT_CONSTANTS)
+    total: uint256 = outputs + shown.u32(32 + protocol.STATEMENT_OUTPUTS)
+    interface_root: bytes32 = shown.digest(32 + protocol.STATEMENT_INTERFACE_ROOT)
     assert shown.root(total, outputs + index, leaf, at + 6) == interface_root, "referee: output"
     at = shown.after_proof(at + 6)
     if kind == 0:
@@ -349,7 +317,7 @@ def _leaf(before: states.State) -> states.State:
     assert shown.leaf_hash(0) == s.node, "referee: leaf"
     s.leaf = s.node
     s.leaf_index = s.index
-    s.phase = ELEMENT if s.phase == BODY else ENTRY
+    s.phase = protocol.PHASE_ELEMENT if s.phase == protocol.PHASE_BODY else protocol.PHASE_ENTRY
     return s
 
 
@@ -367,14 +335,14 @@ def _element(before: states.State) -> states.State:
     element: uint256 = (s.leaf_index << unsafe_sub(9, commitments.log_size(s.dtype))) + i
     if element >= s.limit:
         if bits != 0:
-            return states.won(s, CHALLENGER, FILL_FALSE)
-        return states.won(s, DEFENDER, FILL)
-    if s.dtype == BOOLEAN and bits > 1:
-        return states.won(s, CHALLENGER, BOOL_FALSE)
+            return states.won(s, protocol.CHALLENGER, protocol.REASON_FILL_FALSE)
+        return states.won(s, protocol.DEFENDER, protocol.REASON_FILL)
+    if s.dtype == numbers.DTYPE_BOOL and bits > 1:
+        return states.won(s, protocol.CHALLENGER, protocol.REASON_BOOL_FALSE)
     s.element = element
     s.bits = bits
     s.leaf = empty(bytes32)
-    s.phase = ROWS if s.form == forms.COMPOSITE else DERIVE
+    s.phase = protocol.PHASE_ROWS if s.form == forms.COMPOSITE else protocol.PHASE_DERIVE
     return s
 
 
@@ -391,5 +359,5 @@ def _entry(before: states.State) -> states.State:
     assert i < per, "referee: entry"
     s.entry = unsafe_add(unsafe_mul(s.leaf_index, per), i)
     assert s.entry < s.limit, "referee: entry"
-    s.phase = PROVE
+    s.phase = protocol.PHASE_PROVE
     return s

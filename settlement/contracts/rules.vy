@@ -6,9 +6,9 @@
      Whoever calls has compared the bytes with the digest in the instance.
 """
 
+from . import protocol
 from . import shown
 
-MASK64: constant(uint256) = 2**64 - 1
 MAX_DIGITS: constant(uint256) = 24
 MAX_ACCESSES: constant(uint256) = 16
 MAX_COORDS: constant(uint256) = 16
@@ -82,7 +82,7 @@ def digits(r: Rule, element: uint256, k: uint256) -> uint256[MAX_DIGITS]:
             x = element
             p = unsafe_sub(p, 8)  # the number of reduction digits
         i = unsafe_sub(i, 1)
-        n: uint256 = max(convert(slice(msg.data, p, 32), uint256) & MASK64, 1)
+        n: uint256 = max(convert(slice(msg.data, p, 32), uint256) & protocol.MASK64, 1)
         p = unsafe_sub(p, 8)
         out[i] = x % n
         x = unsafe_div(x, n)
@@ -141,23 +141,23 @@ def flat(r: Rule, source: uint256, element: uint256, k: uint256) -> (bool, uint2
             if word >> 192 != 0:
                 x = unsafe_add(x, unsafe_mul(unsafe_sub((word >> 192) ^ 2**63, 2**63), d[i]))
             if word << 64 != 0:
-                y: uint256 = (word >> 128) & MASK64
+                y: uint256 = (word >> 128) & protocol.MASK64
                 if y != 0:
                     x = unsafe_add(x, unsafe_mul(unsafe_sub(y ^ 2**63, 2**63), d[unsafe_add(i, 1)]))
-                y = (word >> 64) & MASK64
+                y = (word >> 64) & protocol.MASK64
                 if y != 0:
                     x = unsafe_add(x, unsafe_mul(unsafe_sub(y ^ 2**63, 2**63), d[unsafe_add(i, 2)]))
-                y = word & MASK64
+                y = word & protocol.MASK64
                 if y != 0:
                     x = unsafe_add(x, unsafe_mul(unsafe_sub(y ^ 2**63, 2**63), d[unsafe_add(i, 3)]))
             i = unsafe_add(i, 4)
         # bound, stride, offset
         word: uint256 = convert(slice(msg.data, unsafe_sub(p, 8), 32), uint256)
         p = unsafe_add(p, 24)
-        x = unsafe_add(x, self._signed(word & MASK64))
-        if x >= (word >> 128) & MASK64:  # negative ones are above 2^255
+        x = unsafe_add(x, self._signed(word & protocol.MASK64))
+        if x >= (word >> 128) & protocol.MASK64:  # negative ones are above 2^255
             return False, 0
-        total = total + x * ((word >> 64) & MASK64)
+        total = total + x * ((word >> 64) & protocol.MASK64)
     return True, total
 
 

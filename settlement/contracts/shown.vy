@@ -9,14 +9,11 @@
 
 from . import merkle
 from . import numbers
+from . import protocol
 
 BIT: constant(uint256) = 1
-STATE_BYTES: constant(uint256) = 384
-MOVE_BYTES: constant(uint256) = 12288
 STATE: constant(uint256) = 196  # selector, three words, two offsets, length
-MOVE: constant(uint256) = 612  # the state, then the move's length
-RECORD_BYTES: constant(uint256) = 240
-STATEMENT_BYTES: constant(uint256) = 284
+MOVE: constant(uint256) = STATE + protocol.STATE_BYTES + 32  # the state, then the move's length
 
 
 @internal
@@ -28,8 +25,8 @@ def check():
     """
     # offsets of state and move, and the state's length
     offsets: uint256 = convert(slice(msg.data, 100, 32), uint256) ^ 160
-    offsets |= convert(slice(msg.data, 132, 32), uint256) ^ (192 + STATE_BYTES)
-    offsets |= convert(slice(msg.data, 164, 32), uint256) ^ STATE_BYTES
+    offsets |= convert(slice(msg.data, 132, 32), uint256) ^ (192 + protocol.STATE_BYTES)
+    offsets |= convert(slice(msg.data, 164, 32), uint256) ^ protocol.STATE_BYTES
     self.check_last(offsets, MOVE, self.size())
 
 
@@ -45,7 +42,7 @@ def check_last(wrong: uint256, at: uint256, size: uint256):
     last: uint256 = convert(slice(msg.data, unsafe_sub(len(msg.data), 32), 32), uint256)
     assert (
         wrong == 0
-        and size <= MOVE_BYTES
+        and size <= protocol.MOVE_BYTES
         and len(msg.data) == end
         and last & unsafe_sub(BIT << (fill << 3), 1) == 0
     ), "shown: layout"
@@ -157,13 +154,13 @@ def record_hash(at: uint256) -> bytes32:
     """
     @notice Hash of a leaf that is a node's record.
     """
-    return merkle.leaf_hash(slice(msg.data, unsafe_add(MOVE, at), RECORD_BYTES))
+    return merkle.leaf_hash(slice(msg.data, unsafe_add(MOVE, at), protocol.RECORD_BYTES))
 
 
 @internal
 @view
 def statement_hash(at: uint256) -> bytes32:
-    return sha256(slice(msg.data, unsafe_add(MOVE, at), STATEMENT_BYTES))
+    return sha256(slice(msg.data, unsafe_add(MOVE, at), protocol.STATEMENT_BYTES))
 
 
 @internal

@@ -9,13 +9,13 @@
 from . import commitments
 from . import merkle
 from . import numbers
+from . import protocol
 from . import rules
 from . import shown
 from . import states
 from . import ways
 
 BIT: constant(uint256) = 1
-MASK64: constant(uint256) = 2**64 - 1
 BLOBS: constant(uint256) = 16
 NUMBER_BYTES: constant(uint256) = 141  # tag, u32, eight times size and coefficient, offset
 
@@ -103,7 +103,7 @@ def affine(at: uint256, element: uint256) -> uint256:
         if size > 0:
             total += shown.integer(p + 8) * convert(x % size, int256)
             x = unsafe_div(x, size)
-    return convert(total, uint256) & MASK64 if total >= 0 else unsafe_sub(0, convert(-total, uint256)) & MASK64
+    return convert(total, uint256) & protocol.MASK64 if total >= 0 else unsafe_sub(0, convert(-total, uint256)) & protocol.MASK64
 
 
 @internal
@@ -149,7 +149,7 @@ def _committed(
         r.outer = True
         if kind != VALUE:
             return self._given(statement, r, kind, index, flat)
-        bits, code, r.at = self.open_in(s.values, shown.u64(statement + 64), index, flat, r.at)
+        bits, code, r.at = self.open_in(s.values, shown.u64(statement + protocol.STATEMENT_VALUES), index, flat, r.at)
     elif index >= s.first:
         nodes: uint256 = s.leaves - 1 - s.first
         bits, code, r.at = self.open_in(s.rows, nodes, index - s.first, flat, r.at)
@@ -180,27 +180,27 @@ def _given(
     r: Reader = start
     bits: uint256 = 0
     code: uint256 = 0
-    inputs: uint256 = shown.u32(statement + 104)
-    weights: uint256 = shown.u32(statement + 108)
-    held: uint256 = shown.u32(statement + 112)
+    inputs: uint256 = shown.u32(statement + protocol.STATEMENT_INPUTS)
+    weights: uint256 = shown.u32(statement + protocol.STATEMENT_WEIGHTS)
+    held: uint256 = shown.u32(statement + protocol.STATEMENT_STATES)
     if kind == HELD:
         given: uint256 = inputs + weights + held
-        count: uint256 = given + shown.u32(statement + 116) + shown.u32(statement + 120)
+        count: uint256 = given + shown.u32(statement + protocol.STATEMENT_CONSTANTS) + shown.u32(statement + protocol.STATEMENT_OUTPUTS)
         hash: bytes32 = empty(bytes32)
         end: uint256 = 0
         hash, bits, code, end = self.open_tensor(flat, r.at)
         leaf: bytes32 = merkle.leaf_hash(concat(0x02, hash))
         root: bytes32 = shown.root(count, given + index, leaf, end)
-        assert root == shown.digest(statement + 72), "proof: constant"
+        assert root == shown.digest(statement + protocol.STATEMENT_INTERFACE_ROOT), "proof: constant"
         r.at = shown.after_proof(end)
         return Opened(bits=bits, dtype=code, reader=r)
-    root_at: uint256 = statement + 124
+    root_at: uint256 = statement + protocol.STATEMENT_INPUTS_ROOT
     count: uint256 = inputs
     if kind == WEIGHT:
-        root_at = statement + 156
+        root_at = statement + protocol.STATEMENT_WEIGHTS_ROOT
         count = weights
     elif kind == STATE:
-        root_at = statement + 188
+        root_at = statement + protocol.STATEMENT_STATES_ROOT
         count = held
     else:
         assert kind == INPUT, "proof: kind"

@@ -6,30 +6,16 @@
 """
 
 from . import merkle
+from . import protocol
 from . import shown
-
-MASK8: constant(uint256) = 255
-MASK32: constant(uint256) = 2**32 - 1
-MASK64: constant(uint256) = 2**64 - 1
-VERSION: constant(uint256) = 1
-STATE_BYTES: constant(uint256) = 384
-
-DEFENDER: constant(uint256) = 1
-CHALLENGER: constant(uint256) = 2
-# phases of the challenger: CHOOSE, PICK, ELEMENT, ENTRY
-POINTS: constant(uint256) = 2**2 + 2**4 + 2**7 + 2**11
-# by kind of tree, the phase at a leaf: history STEP, tensors TENSOR, body BODY, entries ENTRIES
-AT_LEAF: constant(uint256) = 0 * 16 + 5 * 16**2 + 6 * 16**3 + 10 * 16**4
-REVEAL: constant(uint256) = 3
-OVER: constant(uint256) = 13
 
 
 struct State:
     phase: uint256
     winner: uint256
     reason: uint256
-    tree: uint256  # 0 values, 1 outputs, 2 row
-    kind: uint256  # of node: 1 history, 2 tensors, 3 body, 4 entries
+    tree: uint256  # protocol.TREE_*
+    kind: uint256  # of node, protocol.KIND_*
     level: uint256
     width: uint256  # bytes of an entry
     dtype: uint256
@@ -65,61 +51,92 @@ def read() -> State:
     """
     @notice The state in calldata.
     """
-    a: uint256 = shown.state_word(0)
-    b: uint256 = shown.state_word(1)
-    c: uint256 = shown.state_word(2)
-    assert a >> 248 == VERSION, "state: version"
+    a: uint256 = shown.state_word(protocol.WORD_HEAD)
+    b: uint256 = shown.state_word(protocol.WORD_NUMBERS)
+    c: uint256 = shown.state_word(protocol.WORD_PLACE)
+    assert a >> protocol.STATE_VERSION_AT == protocol.STATE_VERSION, "state: version"
     return State(
-        phase=(a >> 240) & MASK8,
-        winner=(a >> 232) & MASK8,
-        reason=(a >> 224) & MASK8,
-        tree=(a >> 216) & MASK8,
-        kind=(a >> 208) & MASK8,
-        level=(a >> 200) & MASK8,
-        width=(a >> 192) & MASK8,
-        dtype=(a >> 184) & MASK8,
-        form=(a >> 176) & MASK8,
-        inside=(a >> 168) & MASK8,
-        tensor=(a >> 128) & MASK32,
-        owner=(a >> 96) & MASK32,
-        first=(a >> 64) & MASK32,
-        leaves=(a >> 32) & MASK32,
-        step=a & MASK32,
-        element=b >> 192,
-        bits=(b >> 128) & MASK64,
-        owner_element=(b >> 64) & MASK64,
-        limit=b & MASK64,
-        count=c >> 192,
-        index=(c >> 128) & MASK64,
-        leaf_index=(c >> 64) & MASK64,
-        entry=c & MASK64,
-        context=convert(shown.state_word(3), bytes32),
-        run=convert(shown.state_word(4), bytes32),
-        values=convert(shown.state_word(5), bytes32),
-        rows=convert(shown.state_word(6), bytes32),
-        program=convert(shown.state_word(7), bytes32),
-        record=convert(shown.state_word(8), bytes32),
-        node=convert(shown.state_word(9), bytes32),
-        leaf=convert(shown.state_word(10), bytes32),
-        entries=convert(shown.state_word(11), bytes32),
+        phase=(a >> protocol.STATE_PHASE) & protocol.MASK8,
+        winner=(a >> protocol.STATE_WINNER) & protocol.MASK8,
+        reason=(a >> protocol.STATE_REASON) & protocol.MASK8,
+        tree=(a >> protocol.STATE_TREE) & protocol.MASK8,
+        kind=(a >> protocol.STATE_KIND) & protocol.MASK8,
+        level=(a >> protocol.STATE_LEVEL) & protocol.MASK8,
+        width=(a >> protocol.STATE_WIDTH) & protocol.MASK8,
+        dtype=(a >> protocol.STATE_DTYPE) & protocol.MASK8,
+        form=(a >> protocol.STATE_FORM) & protocol.MASK8,
+        inside=(a >> protocol.STATE_INSIDE) & protocol.MASK8,
+        tensor=(a >> protocol.STATE_TENSOR) & protocol.MASK32,
+        owner=(a >> protocol.STATE_OWNER) & protocol.MASK32,
+        first=(a >> protocol.STATE_FIRST) & protocol.MASK32,
+        leaves=(a >> protocol.STATE_LEAVES) & protocol.MASK32,
+        step=(a >> protocol.STATE_STEP) & protocol.MASK32,
+        element=b >> protocol.STATE_ELEMENT,
+        bits=(b >> protocol.STATE_BITS) & protocol.MASK64,
+        owner_element=(b >> protocol.STATE_OWNER_ELEMENT) & protocol.MASK64,
+        limit=(b >> protocol.STATE_LIMIT) & protocol.MASK64,
+        count=c >> protocol.STATE_COUNT,
+        index=(c >> protocol.STATE_INDEX) & protocol.MASK64,
+        leaf_index=(c >> protocol.STATE_LEAF_INDEX) & protocol.MASK64,
+        entry=(c >> protocol.STATE_ENTRY) & protocol.MASK64,
+        context=convert(shown.state_word(protocol.WORD_CONTEXT), bytes32),
+        run=convert(shown.state_word(protocol.WORD_RUN), bytes32),
+        values=convert(shown.state_word(protocol.WORD_VALUES), bytes32),
+        rows=convert(shown.state_word(protocol.WORD_ROWS), bytes32),
+        program=convert(shown.state_word(protocol.WORD_PROGRAM), bytes32),
+        record=convert(shown.state_word(protocol.WORD_RECORD), bytes32),
+        node=convert(shown.state_word(protocol.WORD_NODE), bytes32),
+        leaf=convert(shown.state_word(protocol.WORD_LEAF), bytes32),
+        entries=convert(shown.state_word(protocol.WORD_ENTRIES), bytes32),
     )
 
 
 @internal
 @pure
-def write(s: State) -> Bytes[STATE_BYTES]:
+def write(s: State) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice The bytes of a state.
     """
     player: uint256 = 0
-    if s.phase != OVER:
-        player = DEFENDER + ((POINTS >> s.phase) & 1)
-    a: uint256 = (VERSION << 248) | (s.phase << 240) | (s.winner << 232) | (s.reason << 224)
-    a |= (s.tree << 216) | (s.kind << 208) | (s.level << 200) | (s.width << 192) | (s.dtype << 184)
-    a |= (s.form << 176) | (s.inside << 168) | (player << 160) | (s.tensor << 128)
-    a |= (s.owner << 96) | (s.first << 64) | (s.leaves << 32) | s.step
-    b: uint256 = (s.element << 192) | (s.bits << 128) | (s.owner_element << 64) | s.limit
-    c: uint256 = (s.count << 192) | (s.index << 128) | (s.leaf_index << 64) | s.entry
+    if s.phase != protocol.PHASE_OVER:
+        player = protocol.DEFENDER + ((protocol.PHASES_OF_CHALLENGER >> s.phase) & 1)
+    a: uint256 = (
+        (protocol.STATE_VERSION << protocol.STATE_VERSION_AT)
+        | (s.phase << protocol.STATE_PHASE)
+        | (s.winner << protocol.STATE_WINNER)
+        | (s.reason << protocol.STATE_REASON)
+    )
+    a |= (
+        (s.tree << protocol.STATE_TREE)
+        | (s.kind << protocol.STATE_KIND)
+        | (s.level << protocol.STATE_LEVEL)
+        | (s.width << protocol.STATE_WIDTH)
+        | (s.dtype << protocol.STATE_DTYPE)
+    )
+    a |= (
+        (s.form << protocol.STATE_FORM)
+        | (s.inside << protocol.STATE_INSIDE)
+        | (player << protocol.STATE_PLAYER)
+        | (s.tensor << protocol.STATE_TENSOR)
+    )
+    a |= (
+        (s.owner << protocol.STATE_OWNER)
+        | (s.first << protocol.STATE_FIRST)
+        | (s.leaves << protocol.STATE_LEAVES)
+        | (s.step << protocol.STATE_STEP)
+    )
+    b: uint256 = (
+        (s.element << protocol.STATE_ELEMENT)
+        | (s.bits << protocol.STATE_BITS)
+        | (s.owner_element << protocol.STATE_OWNER_ELEMENT)
+        | (s.limit << protocol.STATE_LIMIT)
+    )
+    c: uint256 = (
+        (s.count << protocol.STATE_COUNT)
+        | (s.index << protocol.STATE_INDEX)
+        | (s.leaf_index << protocol.STATE_LEAF_INDEX)
+        | (s.entry << protocol.STATE_ENTRY)
+    )
     return concat(
         convert(a, bytes32),
         convert(b, bytes32),
@@ -150,7 +167,7 @@ def at(s: State, kind: uint256, node: bytes32, count: uint256, level: uint256, i
     out.level = level
     out.index = index
     if level > 0:
-        out.phase = REVEAL
+        out.phase = protocol.PHASE_REVEAL
     else:
         out.phase = self.at_leaf(kind)
     return out
@@ -162,7 +179,7 @@ def at_leaf(kind: uint256) -> uint256:
     """
     @notice The phase at a leaf of this kind of tree.
     """
-    return (AT_LEAF >> unsafe_mul(4, kind)) & 15
+    return (protocol.PHASES_AT_LEAF >> unsafe_mul(4, kind)) & 15
 
 
 @internal
@@ -194,7 +211,7 @@ def nowhere(s: State, phase: uint256) -> State:
 @pure
 def won(s: State, winner: uint256, reason: uint256) -> State:
     out: State = s
-    out.phase = OVER
+    out.phase = protocol.PHASE_OVER
     out.winner = winner
     out.reason = reason
     return out

@@ -10,6 +10,7 @@
 
 from . import forms
 from . import merkle
+from . import protocol
 from . import shown
 from . import states
 
@@ -17,8 +18,7 @@ HOPS: constant(uint256) = 12
 HOP: constant(uint256) = 33  # bytes
 END: constant(uint256) = 5
 SOURCES: constant(uint256) = 4
-SOURCES_AT: constant(uint256) = 70  # in a record: kind u8 and index u32 of each
-NODE_BYTES: constant(uint256) = 241  # of the leaf of a node of a row program
+NODE_BYTES: constant(uint256) = 1 + protocol.RECORD_BYTES  # of the leaf of a node of a row program
 INPUT_BYTES: constant(uint256) = 100
 
 # kinds of hops
@@ -64,8 +64,8 @@ def check(s: states.State, statement: uint256, record: uint256, start: uint256, 
     count: uint256 = 1
     source: uint256 = record + 1  # of an output: kind and index in its leaf
     if s.form != forms.OUTPUT:
-        count = shown.u8(record + 3)
-        source = record + SOURCES_AT
+        count = shown.u8(record + protocol.RECORD_COUNT)
+        source = record + protocol.RECORD_SOURCES
     for _: uint256 in range(count, bound=SOURCES):
         kind: uint256 = shown.u8(source)
         index: uint256 = shown.u32(source + 1)
@@ -80,15 +80,15 @@ def check(s: states.State, statement: uint256, record: uint256, start: uint256, 
                 outer = True
                 first = self._proven(statement, first, index, at)
                 next = self._moved(at)
-                digest = at + 96
-                at = shown.after_proof(at + shown.RECORD_BYTES)
+                digest = at + protocol.RECORD_RULE
+                at = shown.after_proof(at + protocol.RECORD_BYTES)
             else:
                 assert kind == LOCAL, "way: source"
                 if shown.u8(at) == 2:
                     leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, NODE_BYTES))
                     self.check_local(s, index, leaf, at + NODE_BYTES)
                     next = self._moved(at + 1)
-                    digest = at + 97
+                    digest = at + 1 + protocol.RECORD_RULE
                     at = shown.after_proof(at + NODE_BYTES)
                 else:
                     assert shown.u8(at) == 0, "way: local"
@@ -101,8 +101,8 @@ def check(s: states.State, statement: uint256, record: uint256, start: uint256, 
                     if owner == 0:
                         assert shown.record_hash(at) == s.run, "way: owner"
                         owner = at
-                        at += shown.RECORD_BYTES
-                    next = owner + SOURCES_AT + END * operand
+                        at += protocol.RECORD_BYTES
+                    next = owner + protocol.RECORD_SOURCES + END * operand
             assert shown.u8(p) == hop and shown.digest(p + 1) == shown.digest(digest), "way: hop"
             p += HOP
             kind = shown.u8(next)
@@ -119,10 +119,10 @@ def _proven(statement: uint256, first: First, index: uint256, at: uint256) -> Fi
     @notice A record stands here, and its proof: of the first one to the root, of others to where they meet it.
     """
     leaf: bytes32 = shown.record_hash(at)
-    proof: uint256 = at + shown.RECORD_BYTES
-    count: uint256 = shown.u64(statement + 64)
+    proof: uint256 = at + protocol.RECORD_BYTES
+    count: uint256 = shown.u64(statement + protocol.STATEMENT_VALUES)
     if first.proof == 0:
-        assert shown.root(count, index, leaf, proof) == shown.digest(statement + 32), "way: record"
+        assert shown.root(count, index, leaf, proof) == shown.digest(statement + protocol.STATEMENT_NODE_ROOT), "way: record"
         return First(index=index, leaf=leaf, proof=proof)
     n: uint256 = shown.u8(proof)
     if index == first.index:
@@ -141,8 +141,8 @@ def _moved(record: uint256) -> uint256:
     """
     @notice Position of the source of a record that only moves.
     """
-    assert forms.of(shown.u16(record)) == forms.MOVED, "way: not moved"
-    return record + SOURCES_AT
+    assert forms.of(shown.u16(record)) == forms.MOVEMENT, "way: not moved"
+    return record + protocol.RECORD_SOURCES
 
 
 @internal
@@ -164,7 +164,7 @@ def record(s: states.State, at: uint256) -> (uint256, uint256, bytes32):
         return at, at + 6, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, 6))
     if s.inside == 1:
         return at + 1, at + NODE_BYTES, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, NODE_BYTES))
-    return at, at + shown.RECORD_BYTES, shown.record_hash(at)
+    return at, at + protocol.RECORD_BYTES, shown.record_hash(at)
 
 
 @internal

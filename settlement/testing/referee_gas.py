@@ -16,7 +16,7 @@ from ree.settlement.testing.deep import DeepParty
 from ree.settlement.testing.evm import CALLER
 from ree.settlement.testing.receipts import play
 from ree.settlement.testing.referee import referee
-from ree.settlement.work import instance_bytes, run_facts
+from ree.settlement.work import run_facts
 from ree.verde.fault import Fault, Liar
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
@@ -81,7 +81,7 @@ def _lie(program: Program, inputs: tuple[Array, ...], fault: Fault) -> tuple[Evi
     evidence = Evidence(Game(run.scope), instance)
     honest, liar = Party(run, instance.digest), Liar(run, fault, instance.digest)
     s = liar.statement
-    facts = OneRun(instance_bytes(instance), s.inputs, s.weights, s.states)
+    facts = OneRun(instance.encoded, s.inputs, s.weights, s.states)
     return evidence, play(facts, evidence, State(s), liar, honest)
 
 
