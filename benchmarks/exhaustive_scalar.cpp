@@ -14,6 +14,8 @@ struct Function {
   const char* name;
   double (*fast)(double);
   long double (*exact)(long double);
+  // 0 where errors count in ulps of the result, else what they count in: f(x), x
+  double (*unit)(double, double) = nullptr;
 };
 
 template <class R>
@@ -28,6 +30,60 @@ template <class R>
 R softplus(R x) {
   return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
 }
+
+// The y with erf(y) = x: a start within 1e-4 (Winitzki), then Halley's steps on erf, or on erfc
+// near 1.
+template <class R>
+R inverse_erf(R x) {
+  const R a = std::fabs(x), rest = 1 - a;  // exact for a float32
+  if (!(a < 1)) return a == 1 ? std::copysign((R)INFINITY, x) : (R)NAN;
+  const R half_root_pi = 0.886226925452758013649083741670572591L;
+  if (a < (R)1e-7) return x * half_root_pi;
+  const R l = std::log(rest * (1 + a)), c = (R)0.147, m = 2 / (3.14159265358979323846L * c) + l / 2;
+  R y = std::sqrt(std::sqrt(m * m - l / c) - m);
+  for (int i = 0; i < (sizeof(R) > 8 ? 4 : 3); ++i) {
+    const R e =
+        (a < (R)0.5 ? std::erf(y) - a : rest - std::erfc(y)) * half_root_pi * std::exp(y * y);
+    y -= e / (1 + y * e);
+  }
+  return std::copysign(y, x);
+}
+
+template <class R>
+R log_gamma(R x) {
+  if constexpr (sizeof(R) > 8) {
+    int sign;
+    return lgammal_r(x, &sign);
+  } else {
+    int sign;
+    return lgamma_r(x, &sign);
+  }
+}
+
+// Up to 20 by recurrence, there the asymptotic series (DLMF 5.11.2); reflected below 0
+// (DLMF 5.5.4).
+template <class R>
+R digamma(R x) {
+  if (x == 0) return std::copysign((R)INFINITY, -x);
+  if (x < 0) {
+    constexpr R pi = 3.14159265358979323846264338327950288L;
+    const R near = x - std::round(x);  // exact
+    return near == 0 || near != near ? NAN : digamma(1 - x) - pi / std::tan(pi * near);
+  }
+  R less = 0;
+  for (; x < 20; x += 1) less += 1 / x;
+  if (std::isinf(x)) return x;
+  const R w = 1 / (x * x);
+  const R series =
+      w * (1.0L / 12 -
+           w * (1.0L / 120 -
+                w * (1.0L / 252 -
+                     w * (1.0L / 240 -
+                          w * (1.0L / 132 -
+                               w * (691.0L / 32760 - w * (1.0L / 12 - w * (3617.0L / 8160))))))));
+  return std::log(x) - 1 / (2 * x) - series - less;
+}
+
 #define REE_STD(name)                                                                        \
   {                                                                                          \
 #name, [](double x) { return std::name(x); }, [](long double x) { return std::name(x); } \
@@ -56,6 +112,15 @@ const Function kFunctions[] = {
     {"rsqrt", recip_sqrt<double>, recip_sqrt<long double>},
     {"sigmoid", logistic<double>, logistic<long double>},
     {"softplus", softplus<double>, softplus<long double>},
+    {"erfinv", inverse_erf<double>, inverse_erf<long double>},
+    {"lgamma", log_gamma<double>, log_gamma<long double>,
+     [](double f, double x) {
+       return x > -0.5 ? 0 : 0x1p-24 * (1 + std::fabs(f) + std::fabs(log_gamma(-x)));
+     }},
+    {"digamma", digamma<double>, digamma<long double>,
+     [](double f, double x) {
+       return x > 0 ? 0 : 0x1p-24 * (1 + std::fabs(f) + std::fabs(digamma(1 - x)));
+     }},
 };
 
 // 1 / (one unit in the last place of a float32 near f, a normal double).
@@ -86,14 +151,15 @@ uint32_t bits(float x) {
 struct Stats {
   double max_ulp;
   uint32_t worst_input, worst_output;
-  int64_t finite;      // results compared in ulps
+  int64_t finite;      // results compared in ulps, or in the function's unit
   int64_t mismatches;  // NaN, infinity or zero wanted or got, and the bits differ
   uint32_t mismatch_input, unused;
 };
 
-// Compares a result with the true one, given in double and, on demand, in 80 bits.
+// Compares a result with the true one, given in double and, on demand, in 80 bits; unit 0 is an
+// ulp.
 template <class Exact>
-void judge(double f, float y, uint32_t in, Stats& stats, Exact exact_value) {
+void judge(double f, float y, uint32_t in, Stats& stats, Exact exact_value, double unit = 0) {
   const float rounded = (float)f;
   bool wrong;
   if (f != f) {
@@ -102,15 +168,16 @@ void judge(double f, float y, uint32_t in, Stats& stats, Exact exact_value) {
     wrong = bits(y) != bits(rounded);  // overflow, or infinite in truth
   } else if (f == 0 && y == 0) {
     wrong = bits(y) != bits(rounded);
-  } else if (y != y || std::signbit(y) != std::signbit(f)) {
+  } else if (y != y || (unit == 0 && std::signbit(y) != std::signbit(f))) {
     wrong = true;
   } else {
     wrong = false;
     ++stats.finite;
     // just below a power of two f may have been rounded up to it, where the ulp is twice as big
-    const double e = std::fabs(y - f) * ulps(f * (1 - 0x1p-40));
+    const double e = std::fabs(y - f) * (unit == 0 ? ulps(f * (1 - 0x1p-40)) : 1 / unit);
     if (!(e < stats.max_ulp - 1e-3)) {
-      const double exact = exact_error(y, exact_value());
+      const double exact =
+          unit == 0 ? exact_error(y, exact_value()) : (double)(std::fabs(y - exact_value()) / unit);
       if (exact > stats.max_ulp || (exact == stats.max_ulp && in < stats.worst_input)) {
         stats.max_ulp = exact;
         stats.worst_input = in;
@@ -142,7 +209,9 @@ int compare(const char* name, uint32_t first, int64_t count, const float* y, Sta
       if (!batch_reference(name, x, f, n))
         for (int j = 0; j < n; ++j) f[j] = fn.fast(x[j]);
       for (int j = 0; j < n; ++j)
-        judge(f[j], y[i + j], first + (uint32_t)(i + j), *stats, [&] { return fn.exact(x[j]); });
+        judge(
+            f[j], y[i + j], first + (uint32_t)(i + j), *stats, [&] { return fn.exact(x[j]); },
+            fn.unit ? fn.unit(f[j], x[j]) : 0);
     }
     return 0;
   }
