@@ -57,7 +57,7 @@ class WithHistory:
         self.hasher = StateHasher(graph.states, unchanged=unchanged_states(graph), threads=threads)
 
     def run(self, batch: list[Any]) -> None:
-        from ree.program import hash_array
+        from ree.runtime.hashing import hash_array
         from ree.traces.history import StepRecord, batch_digest, state_root
 
         digest = batch_digest(hash_array(x) for x in batch)

@@ -41,6 +41,8 @@ class Captured:
     output_names: tuple[str, ...]
     weight_names: tuple[str, ...]
     weights: tuple[Array, ...]
+    state_names: tuple[str, ...]
+    initial: tuple[Array, ...]
     structure: Structure
     examples: tuple[torch.Tensor, ...]
 
@@ -51,10 +53,12 @@ def capture(
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
     rearranged: bool = False,
+    states: bool = False,
 ) -> Captured:
     """The canonical graph of a module called with example inputs.
 
     rearranged: an example was not contiguous and has been made so; code that reads layouts is refused.
+    states: buffers and parameters that forward changes are states; they are refused otherwise.
     Raises CaptureError when torch.export fails, UnsupportedError when operators are missing.
     """
     args, kwargs = tuple(args), dict(kwargs or {})
@@ -63,15 +67,20 @@ def capture(
     program = exported.program
     structure = structure_of(program, module.forward)
     examples = examples_of(args, kwargs, program.call_spec.in_spec)
-    return _import(exported, module.training, structure, examples)
+    return _import(exported, module.training, structure, examples, states)
 
 
 @clean_floats
 def _import(
-    exported: Exported, training: bool, structure: Structure, examples: Sequence[torch.Tensor]
+    exported: Exported,
+    training: bool,
+    structure: Structure,
+    examples: Sequence[torch.Tensor],
+    states: bool,
 ) -> Captured:
     program = exported.program
     signature, graph = program.graph_signature, program.graph
+    changed = {s.target: i for i, s in enumerate(signature.output_specs) if s.kind in MUTATIONS}
     fixed = {s.arg.name: s.arg.value for s in signature.input_specs
              if isinstance(s.arg, ConstantArgument)}  # fmt: skip
     imp = Importer()
@@ -80,23 +89,29 @@ def _import(
     constants = dict(signature.inputs_to_lifted_tensor_constants)
     used = {n.name for n in graph.nodes if n.op == "placeholder" and n.users}
     data = {**dict(program.state_dict), **dict(program.constants)}
-    may_fold = {**signature.inputs_to_buffers, **constants}
+    may_fold = {
+        k: v for k, v in {**signature.inputs_to_buffers, **constants}.items() if v not in changed
+    }
     imp.env.update({name: Double(data[target]) for name, target in may_fold.items()
                     if data[target].dtype is torch.float64})  # fmt: skip
     named = sorted((target, name) for name, target in {**buffers, **constants}.items()
-                   if name in used and name not in imp.env)  # fmt: skip
-    weight_of: dict[str, Ref | Pair] = {}
-    weights = []
+                   if (name in used or target in changed) and name not in imp.env)  # fmt: skip
+    given: dict[str, Ref | Pair] = {}
+    weights, initial = {}, {}
     for target, name in named:
         array = to_array(data[target], target)
-        weights.append(array)
-        ref = imp.builder.weight(TensorType(DType.of(array.dtype), array.shape))
-        weight_of[name] = view_as_complex(imp, ref) if data[target].is_complex() else ref
+        t = TensorType(DType.of(array.dtype), array.shape)
+        if target in changed and states:
+            _must_be_alone(target, data)
+            initial[target], ref = array, imp.builder.state(t)
+        else:
+            weights[target], ref = array, imp.builder.weight(t)
+        given[name] = view_as_complex(imp, ref) if data[target].is_complex() else ref
     input_names = []
     for node in graph.nodes:
         if node.op == "placeholder":
-            if node.name in weight_of:
-                imp.env[node.name] = weight_of[node.name]
+            if node.name in given:
+                imp.env[node.name] = given[node.name]
             elif node.name in fixed:
                 imp.env[node.name] = fixed[node.name]
             elif node.name not in buffers and node.name not in constants:
@@ -105,15 +120,9 @@ def _import(
                 )
                 input_names.append(node.name)
     refs = import_nodes(imp, program, symbols)
-    for spec in signature.output_specs:
-        if spec.kind in MUTATIONS:
-            what = spec.target if spec.kind is not OutputKind.USER_INPUT_MUTATION else INPUT
-            line = exported.changed.get(what, "")
-            raise CaptureError(
-                f"the model changes {MUTATIONS[spec.kind]} '{spec.target}' in place{at(line)}",
-                "the module is in training mode; call model.eval() first" if training
-                else "return the new value instead of assigning it",
-            )  # fmt: skip
+    if (changed and not states) or signature.user_inputs_to_mutate:
+        raise _changes(exported, training)
+    refs = [*(refs[changed[target]] for target in initial), *refs[len(changed) :]]
     for note in imp.notes:
         warnings.warn(note, UserWarning, stacklevel=4)
     imp.builder.symbols = symbols.used()
@@ -122,8 +131,42 @@ def _import(
         legal.check(g)
     except legal.IllegalGraph as e:
         raise UnsupportedError(f"beyond the limits of the contract: {e}", (str(e),)) from e
-    return Captured(g, tuple(input_names), structure.output_names(), tuple(t for t, _ in named),
-                    tuple(weights), structure, tuple(examples))  # fmt: skip
+    outputs = (*(f"new.{target}" for target in initial), *structure.output_names())
+    return Captured(g, tuple(input_names), outputs, tuple(weights), tuple(weights.values()), tuple(initial),
+                    tuple(initial.values()), structure, tuple(examples))  # fmt: skip
+
+
+def _changes(exported: Exported, training: bool) -> CaptureError:
+    """The refusal of a module that changes a tensor which is not its own value."""
+    specs = exported.program.graph_signature.output_specs
+    spec = next(s for s in specs if s.kind in MUTATIONS)
+    of_input = spec.kind is OutputKind.USER_INPUT_MUTATION
+    line = exported.changed.get(INPUT if of_input else str(spec.target), "")
+    if training:
+        what = (
+            "the module is in training mode: call model.eval() first, or compile with states=True"
+        )
+    elif of_input:
+        what = "return the new value instead of assigning it"
+    else:
+        what = "return the new value, or compile with states=True to keep it from run to run"
+    return CaptureError(
+        f"the model changes {MUTATIONS[spec.kind]} '{spec.target}' in place{at(line)}", what
+    )
+
+
+def _must_be_alone(target: str, data: Mapping[str, torch.Tensor]) -> None:
+    """A state has one name: what reads it by another would see the old value."""
+    mine = data[target]
+    if mine.is_complex():
+        raise UnsupportedError(
+            f"state '{target}' is complex", (target,), "hold torch.view_as_real of it"
+        )
+    for name, t in data.items():
+        if name != target and t.untyped_storage().data_ptr() == mine.untyped_storage().data_ptr():
+            raise CaptureError(
+                f"state '{target}' shares its memory with '{name}'", "clone one of them"
+            )
 
 
 def to_array(t: torch.Tensor, name: str) -> Array:

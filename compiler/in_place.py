@@ -1,62 +1,80 @@
-"""Which states of a step may be overwritten by their new values: those that nobody reads later."""
+"""Which states may be overwritten by their new values: those whose old values nobody reads later."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 from ree.compiler.fusion import Group, bases
-from ree.compiler.ir import Graph, Kind, Ref
+from ree.compiler.ir import Graph, Kind, Node, Ref
+from ree.kernels import opdef
+from ree.kernels.opdef import Form
 
 
-def in_place_states(g: Graph, groups: list[Group]) -> frozenset[int]:
-    """Indices of states whose new value can be written over the old one.
+def in_place_states(g: Graph, groups: list[Group], commit: int) -> dict[Ref, int]:
+    """Values that can be written over a state, with its index; an unchanged state is one too.
 
-    The new value is computed by pointwise work, in a group that runs after every other reader of the
-    old one and after the loss (so that a loss that is not finite leaves the state as it was), and that
-    group reads the old value at the place it writes, not through a view; no other output is the old
-    value or a view of it. An unchanged state is one too.
+    A new value lies there if its group runs after group `commit` and after every other reader of the old
+    one, and reads the old value at the place it writes, not through a view. It is made by pointwise work,
+    or by a chain of scatters, whose kernels may write over their first source: each of them then stands in the
+    state's memory, under the same conditions. No other output may be an old value or a view of one.
     """
-    producers, base, uses = g.producers(), bases(g), Counter(g.outputs)
-    home = {n.first: i for i, grp in enumerate(groups) for n in grp.nodes}
-    last: dict[int, int] = {}  # state -> last group that reads it
-    elsewhere: dict[
-        int, set[int]
-    ] = {}  # state -> groups that read it in another way than place by place
-    for i, grp in enumerate(groups):
-        for n in grp.nodes:
-            for s in n.sources:
-                root = base(s)
-                if root.kind is not Kind.STATE:
-                    continue
-                last[root.index] = max(last.get(root.index, -1), i)
-                direct = (
-                    s == root
-                    and n in grp.pointwise
-                    and n.results[0].dims == g.states[root.index].dims
-                )
-                if not direct:
-                    elsewhere.setdefault(root.index, set()).add(i)
-    n_states = len(g.states)
-    loss = -1
-    if len(g.outputs) > n_states:
-        ref = base(g.outputs[n_states])
-        loss = home.get(producers[ref.index].first, -1) if ref.kind is Kind.VALUE else -1
-    copied = {
-        root.index
-        for i, ref in enumerate(g.outputs)
-        if (root := base(ref)).kind is Kind.STATE and ref != Ref(Kind.STATE, i)
-    }  # outputs that are views of old values are copied when all else is done
-    found = set()
-    for i, ref in enumerate(g.outputs[:n_states]):
-        if ref == Ref(Kind.STATE, i):
-            found.add(i)
-            continue
-        if ref.kind is not Kind.VALUE or uses[ref] > 1 or i in copied:
-            continue
-        node = producers[ref.index]
-        at = home.get(node.first, -1)
-        if at < 0 or node not in groups[at].pointwise:
-            continue
-        if at > loss and at >= last.get(i, -1) and at not in elsewhere.get(i, ()):
-            found.add(i)
-    return frozenset(found)
+    return _Finder(g, groups, commit).run()
+
+
+class _Finder:
+    def __init__(self, g: Graph, groups: list[Group], commit: int) -> None:
+        self.g, self.groups, self.commit = g, groups, commit
+        self.producers, self.base, self.uses = g.producers(), bases(g), Counter(g.outputs)
+        self.seen = Counter(map(self.base, g.outputs))
+        self.home = {n.first: i for i, grp in enumerate(groups) for n in grp.nodes}
+        self.readers: dict[Ref, list[tuple[int, Node, Ref]]] = defaultdict(list)  # by what is read
+        for i, grp in enumerate(groups):
+            for n in grp.nodes:
+                for s in n.sources:
+                    self.readers[self.base(s)].append((i, n, s))
+
+    def run(self) -> dict[Ref, int]:
+        found: dict[Ref, int] = {}
+        for i, ref in enumerate(self.g.outputs[: len(self.g.states)]):
+            old = Ref(Kind.STATE, i)
+            if ref == old:
+                found[ref] = i
+            elif ref.kind is Kind.VALUE and self.uses[ref] == 1:
+                versions = self._versions(ref, old)
+                if all(map(self._may_follow, versions, versions[1:])):
+                    found |= dict.fromkeys(versions[1:], i)
+        return found
+
+    def _versions(self, new: Ref, old: Ref) -> list[Ref]:
+        """What lies in a state's memory one after the other, from the old value to the new one."""
+        chain = [new]
+        while chain[-1].kind is Kind.VALUE and self._updates(
+            node := self.producers[chain[-1].index]
+        ):
+            chain.append(node.sources[0])
+        return chain[::-1] if chain[-1] == old else [old, new]
+
+    def _updates(self, node: Node) -> bool:
+        return opdef.get(node.op).form is Form.SCATTER and node.first in self.home
+
+    def _may_follow(self, old: Ref, new: Ref) -> bool:
+        """Whether `new` may be written where `old` lies."""
+        node = self.producers[new.index]
+        at = self.home.get(node.first, -1)
+        if (
+            at <= self.commit or self.seen[old]
+        ):  # an output that is a view of it is copied at the end
+            return False
+        reads = self.readers[old]
+        if self._updates(node) and node.sources[0] == old:
+            mine = [s for _, n, s in reads if n is node]
+            return mine == [old] and all(i < at for i, n, _ in reads if n is not node)
+        if node not in self.groups[at].pointwise:
+            return False
+        return all(i < at or (i == at and self._direct(n, s, old)) for i, n, s in reads)
+
+    def _direct(self, n: Node, s: Ref, old: Ref) -> bool:
+        """Whether a node of a group reads the old value element by element where the group writes."""
+        grp = self.groups[self.home[n.first]]
+        same = n.results[0].dims == self.g.type_of(old).dims
+        return s == old and same and n in grp.pointwise

@@ -66,13 +66,21 @@ def numeric_id() -> bytes:
     return sha256(b"ree.numeric\0", *parts)
 
 
-def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:
-    """The instance of program g with its symbols bound to env; ValueError if a shape rule refuses
-    or a symbol is unbound."""
+def bind_all(g: Graph, env: Mapping[str, int]) -> Graph:
+    """Program g with its symbols bound to env; ValueError if a shape rule refuses or a symbol is unbound."""
     missing = [s.name for s in g.symbols if s.name not in env]
     if missing:
         raise ValueError(f"symbol {missing[0]} is not bound")
-    bound = bind_graph(g, env)
+    return bind_graph(g, env)
+
+
+def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:
+    """The instance of program g with its symbols bound to env; ValueError as `bind_all`."""
+    return commit(g, bind_all(g, env))
+
+
+def commit(g: Graph, bound: Graph) -> Instance:
+    """The instance of program g that is bound so."""
     typer = bound.typer()
     known: Digests = {}
     records = [r for n in bound.nodes for r in node_records(n, typer, known)]

@@ -63,12 +63,12 @@ class GroupPlanner:
                 if same:
                     self.p.places[ref] = self.p.places[same[-1].value]
                     continue
-            buffer = self.p.output_buffer(ref) or self.p.arena(t.nbytes)
+            buffer = self.p.result_buffer(ref) or self.p.arena(t.nbytes)
             self.p.places[ref] = Place(buffer, 0, t, contiguous_strides(t.dims))
 
     def _result_place(self, n: Node) -> None:
         t = n.results[0]
-        buffer = self.p.output_buffer(n.value) or self.p.arena(t.nbytes)
+        buffer = self.p.result_buffer(n.value) or self.p.arena(t.nbytes)
         self.p.places[n.value] = Place(buffer, 0, t, contiguous_strides(t.dims))
 
     # Lowering

@@ -21,26 +21,31 @@ from ree.kernels.types import LARGEST
 
 
 def plan(
-    g: Graph, *, panel: int, hash_values: bool = False, keep_values: bool = False, fuse: bool = True
+    g: Graph,
+    *,
+    panel: int,
+    hash_values: bool = False,
+    keep_values: bool = False,
+    fuse: bool = True,
+    commit_after: int | None = None,
 ) -> Recipe:
     """The recipe of a bound graph.
 
     panel: columns of a packed panel on the instruction set. hash_values: every value that is not a
     pure move is materialised and its body root written to the digests. keep_values: arena memory is
-    not reused, so that values can be read after the run.
+    not reused, so that values can be read after the run. commit_after: an output that is final before
+    any state is overwritten, so that whoever runs it may look at it and stop.
     """
-    return Planner(g, panel, hash_values, keep_values, fuse).run()
+    return Planner(g, panel, hash_values, keep_values, fuse, commit_after).run()
 
 
 class Planner:
-    def __init__(self, g: Graph, panel: int, hash_values: bool, keep: bool, fuse: bool) -> None:
-        self.g, self.panel, self.hash_values, self.keep, self.fuse = (
-            g,
-            panel,
-            hash_values,
-            keep,
-            fuse,
-        )
+    def __init__(
+        self, g: Graph, panel: int, hash_values: bool, keep: bool, fuse: bool, commit: int | None
+    ) -> None:
+        self.g, self.panel, self.fuse = g, panel, fuse
+        self.hash_values, self.keep, self.commit = hash_values, keep, commit
+        self.over_state: dict[Ref, int] = {}  # values that lie in the memory of a state
         self.recipe = Recipe()
         self.typer = g.typer()
         self.producers = g.producers()
@@ -56,12 +61,16 @@ class Planner:
     def run(self) -> Recipe:
         groups = group(self.g, self.fuse)
         self.recipe.groups = len(groups)
+        final = self._commit_group(groups)
         if not self.keep and not self.hash_values:
-            self.recipe.in_place = in_place_states(self.g, groups)
-        loss = self._loss_group(groups)
+            self.over_state = in_place_states(self.g, groups, final)
+            n = len(self.g.states)
+            self.recipe.in_place = frozenset(
+                i for i, r in enumerate(self.g.outputs[:n]) if self.over_state.get(r) == i
+            )
         needed = self._needed_outside(groups)
-        if loss < 0 and self._has_loss():  # the loss is a source
-            self._loss_is_final()
+        if final < 0 and self.commit is not None:  # the output is a source
+            self._commit()
         for at, grp in enumerate(groups):
             self.origins = tuple(dict.fromkeys(
                 f"{n.op} ({n.origin.location or n.origin.name})" for n in grp.nodes))  # fmt: skip
@@ -70,8 +79,8 @@ class Planner:
                 for n in grp.nodes:
                     for i in range(len(n.results)):
                         self._digest(Ref(Kind.VALUE, n.first + i))
-            if at == loss:
-                self._loss_is_final()
+            if at == final:
+                self._commit()
         self.origins = ()
         self._outputs()
         self._assign()
@@ -200,24 +209,24 @@ class Planner:
             self.copy(p, Buffer(kind, i))
         self._placed.add((i, kind))
 
-    def output_buffer(self, ref: Ref) -> Buffer | None:
+    def result_buffer(self, ref: Ref) -> Buffer | None:
+        """Where a value must lie: over a state, or in the first output that it is."""
+        if ref in self.over_state:
+            return Buffer("state", self.over_state[ref])
         i = self._first_output.get(ref)
-        if i is None:
-            return None
-        return Buffer("state" if i in self.recipe.in_place else "output", i)
+        return None if i is None else Buffer("output", i)
 
-    def _has_loss(self) -> bool:
-        return bool(self.g.states) and len(self.g.outputs) > len(self.g.states)
+    def _commit(self) -> None:
+        """What comes from here on may overwrite states."""
+        assert self.commit is not None
+        self._place_output(self.commit)
+        self.recipe.commit = len(self.recipe.calls)
 
-    def _loss_is_final(self) -> None:
-        self._place_output(len(self.g.states))
-        self.recipe.checked = len(self.recipe.calls)
-
-    def _loss_group(self, groups: list[Group]) -> int:
-        """The group that makes the first output behind the new states; -1 if none does."""
-        if not self._has_loss():
+    def _commit_group(self, groups: list[Group]) -> int:
+        """The group that makes the output to commit after; -1 if none does."""
+        if self.commit is None:
             return -1
-        ref = bases(self.g)(self.g.outputs[len(self.g.states)])
+        ref = bases(self.g)(self.g.outputs[self.commit])
         if ref.kind is not Kind.VALUE:
             return -1
         first = self.producers[ref.index].first

@@ -68,7 +68,7 @@ class Recipe:
     offsets: list[int] = field(default_factory=list)  # its place
     arena_bytes: int = 0
     groups: int = 0
-    checked: int = 0  # calls after which the first output behind the new states is final, if any is
+    commit: int = 0  # calls after which states may be overwritten; 0: from the start
     in_place: frozenset[int] = frozenset()  # states whose new value is written over the old one
     digests: list[int] = field(default_factory=list)  # values hashed, in digest order
     values: dict[int, Buffer] = field(default_factory=dict)  # kept values (keep_values only)

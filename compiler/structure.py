@@ -16,6 +16,7 @@ import sys
 from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 from typing import Any
 
 from ree.errors import InputError
@@ -85,13 +86,15 @@ class Structure:
     omitted: tuple[Parameter, ...] = ()
     tree: Any = None
 
-    @property
+    @cached_property
     def is_flat(self) -> bool:
         """Whether every argument is one tensor."""
         return all(p.part.kind == "tensor" for p in self.parameters)
 
     def build(self, tensors: Sequence[Any]) -> Any:
         """What forward returns, holding these tensors."""
+        if self.result.kind == "tensor":
+            return tensors[0]
         if self.tree is not None:
             from torch.utils._pytree import tree_unflatten
 

@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from ree.compilation import compile
     from ree.errors import ReeError
     from ree.program import Program, Result
+    from ree.runtime.session import Session
     from ree.trace_file import load_trace
     from ree.training import train
     from ree.verification import verify
 
 __version__ = "0.1.0"
 __all__ = [
-    "Program", "ReeError", "Result", "compile", "load", "load_trace", "optim", "random", "train",
+    "Program", "ReeError", "Result", "Session", "compile", "load", "load_trace", "optim", "random", "train",
     "verify",
 ]  # fmt: skip
 
 _HOMES = {
     "compile": "ree.compilation", "load": "ree.artifact", "verify": "ree.verification",
     "load_trace": "ree.trace_file", "Program": "ree.program", "Result": "ree.program",
-    "ReeError": "ree.errors", "train": "ree.training",
+    "ReeError": "ree.errors", "Session": "ree.runtime.session", "train": "ree.training",
 }  # fmt: skip
 _MODULES = ("optim", "random")
 

@@ -18,7 +18,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
 from pathlib import Path
@@ -34,7 +34,8 @@ from ree.files import atomic_directory, opened_together
 from ree.kernels.canonical import is_canonical
 from ree.kernels.opdef import Array
 from ree.kernels.types import TensorType
-from ree.program import Names, Program, hash_array
+from ree.program import Names, Program
+from ree.runtime.hashing import hash_array
 from ree.tensor_file import MAX_NAME, METADATA, array_type, parse_tensors, write_tensors_to
 from ree.traces.strict_json import strict_json
 
@@ -45,8 +46,9 @@ GRAPH, WEIGHTS, CONSTANTS, EXAMPLES, ORIGINS = (
     "graph.txt", "weights.safetensors", "constants.safetensors", "examples.safetensors", "origins.json",
 )  # fmt: skip
 FILES = (GRAPH, WEIGHTS, CONSTANTS, EXAMPLES, ORIGINS)
+STATES = "states.safetensors"  # what the states are at first, where the program says it
 MAX_BYTES = {MANIFEST: 64 << 20, GRAPH: MAX_TEXT, WEIGHTS: 1 << 40, CONSTANTS: 1 << 40,
-             EXAMPLES: 1 << 34, ORIGINS: 256 << 20}  # fmt: skip
+             EXAMPLES: 1 << 34, ORIGINS: 256 << 20, STATES: 1 << 40}  # fmt: skip
 MAX_ORIGIN = 1000
 MAX_DEPTH = 64  # of the manifest's JSON, for nested structures
 
@@ -87,7 +89,9 @@ def _write(program: Program, create: Callable[[str], AbstractContextManager[Bina
         "weights": list(names.weights),
         **({"states": list(names.states)} if g.states else {}),
         **({"structure": names.structure.encode()} if names.structure else {}),
-        "files": {f: {"bytes": 0, "sha256": "0" * 64} for f in FILES},
+        "files": {
+            f: {"bytes": 0, "sha256": "0" * 64} for f in FILES + (STATES,) * bool(program.initial)
+        },
     }
     problem = _manifest_problem(manifest)
     if problem:
@@ -103,6 +107,10 @@ def _write(program: Program, create: Callable[[str], AbstractContextManager[Bina
         EXAMPLES: lambda f: write_tensors_to(f, program.examples),
         ORIGINS: lambda f: f.write(json.dumps(origins).encode()),
     }
+    if program.initial:
+        contents[STATES] = lambda f: write_tensors_to(
+            f, dict(zip(names.states, program.initial, strict=True))
+        )
     for name, write in contents.items():
         with create(name) as f:
             counted = _Hashing(f)
@@ -129,7 +137,7 @@ class _Hashing:
 def is_artifact(path: Path) -> bool:
     """Whether a directory holds an artifact and nothing else, so that replacing it loses nothing."""
     try:
-        if path.is_symlink() or {p.name for p in path.iterdir()} - {MANIFEST, *FILES}:
+        if path.is_symlink() or {p.name for p in path.iterdir()} - {MANIFEST, *FILES, STATES}:
             return False
         return f'"{MAGIC}"' in (path / MANIFEST).read_text("utf-8", "replace")
     except OSError:
@@ -148,7 +156,7 @@ def load(path: str | PathLike[str]) -> Program:
     if not os.path.lexists(d / MANIFEST):
         raise ArtifactError(f"'{d}' is not an artifact: it has no {MANIFEST}",
                             "expected a directory written by ree compile")  # fmt: skip
-    with opened_together(d, (MANIFEST, *FILES)) as files:
+    with opened_together(d, (MANIFEST, *FILES, STATES)) as files:
 
         def read(name: str, limit: int) -> bytes:
             if name not in files:
@@ -209,7 +217,10 @@ def _read(d: str, read: Callable[[str, int], bytes]) -> Program:
     inputs, outputs, named, states = (tuple(manifest.get(k, ()))
                                       for k in ("inputs", "outputs", "weights", "states"))  # fmt: skip
     names = Names(inputs, outputs, named, states)
-    weights = _weights(g, names, _tensors(data.pop(WEIGHTS), WEIGHTS), d)
+    weights = _named(d, "weight", names.weights, g.weights, _tensors(data.pop(WEIGHTS), WEIGHTS))
+    initial = []
+    if STATES in data:
+        initial = _named(d, "state", names.states, g.states, _tensors(data.pop(STATES), STATES))
     for what, have, want in (("inputs", len(names.inputs), len(g.inputs)),
                              ("outputs", len(names.outputs), len(g.outputs)),
                              ("states", len(names.states), len(g.states))):  # fmt: skip
@@ -219,13 +230,15 @@ def _read(d: str, read: Callable[[str, int], bytes]) -> Program:
         raise ArtifactError(f"artifact '{d}': expected states in the order of their names")
     if "structure" in manifest:
         try:
-            names.structure = Structure.decode(manifest["structure"], len(g.inputs), len(g.outputs))
+            names.structure = Structure.decode(
+                manifest["structure"], len(g.inputs), len(g.outputs) - len(g.states)
+            )
         except ValueError as e:
             raise ArtifactError(f"artifact '{d}': structure: {e}") from e
     examples = _tensors(data[EXAMPLES], EXAMPLES)
     _no_more(d, EXAMPLES, examples, names.inputs)
     _no_more(d, CONSTANTS, large, asked)
-    program = Program(g, names, weights, examples)
+    program = Program(g, names, weights, examples, initial)
     _same(d, "contract", manifest["contract"], g.contract)
     _same(d, "program hash", manifest["program"], program.program_hash.hex())
     _same(d, "weights root", manifest["weights_root"], program.weights_root.hex())
@@ -266,7 +279,9 @@ def _manifest_problem(m: Any) -> str:
         if len(set(names)) != len(names):
             return f"{k}: a name stands twice"
     files = m["files"]
-    if not isinstance(files, dict) or set(files) != set(FILES):
+    if not isinstance(files, dict) or set(files) - ({STATES} if m.get("states") else set()) != set(
+        FILES
+    ):
         return f"files: expected {', '.join(FILES)}"
     for name, entry in files.items():
         if not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
@@ -304,20 +319,27 @@ def _no_more(d: str, name: str, tensors: Mapping[str, Array], wanted: Iterable[s
         raise ArtifactError(f"artifact '{d}': {name}: tensor {min(odd)[:200]!r} is of nothing")
 
 
-def _weights(g: Graph, names: Names, tensors: dict[str, Array], d: str) -> list[Array]:
-    if list(names.weights) != sorted(names.weights) or len(names.weights) != len(g.weights):
-        raise ArtifactError(f"artifact '{d}': weights do not match the graph")
-    _no_more(d, WEIGHTS, tensors, names.weights)
+def _named(
+    d: str,
+    what: str,
+    names: Sequence[str],
+    types: Sequence[TensorType],
+    tensors: Mapping[str, Array],
+) -> list[Array]:
+    """Weights or initial states by name, in order."""
+    if list(names) != sorted(names) or len(names) != len(types):
+        raise ArtifactError(f"artifact '{d}': {what}s do not match the graph")
+    _no_more(d, WEIGHTS if what == "weight" else STATES, tensors, names)
     out = []
-    for name, t in zip(names.weights, g.weights, strict=True):
+    for name, t in zip(names, types, strict=True):
         x = tensors.get(name)
         if x is None:
-            raise ArtifactError(f"artifact '{d}': weight '{name}' is missing")
+            raise ArtifactError(f"artifact '{d}': {what} '{name}' is missing")
         have = f"{x.dtype}{list(x.shape)}"
         if x.dtype != t.dtype.numpy or x.shape != t.shape:
-            raise ArtifactError(f"artifact '{d}': weight '{name}': expected {t}, got {have}")
+            raise ArtifactError(f"artifact '{d}': {what} '{name}': expected {t}, got {have}")
         if not is_canonical(x):
-            raise ArtifactError(f"artifact '{d}': weight '{name}': its bits are not canonical")
+            raise ArtifactError(f"artifact '{d}': {what} '{name}': its bits are not canonical")
         out.append(x)
     return out
 

@@ -224,7 +224,7 @@ def verdict_command(args: argparse.Namespace) -> int:
 def _inputs_root(program: Program, path: str | None) -> bytes | None:
     """Root of the inputs of a file."""
     from ree.input_file import read_inputs
-    from ree.program import hash_array
+    from ree.runtime.hashing import hash_array
     from ree.traces.trace import tensors_root
 
     if path is None:

@@ -16,13 +16,17 @@ def compile(
     module: Any,
     example_inputs: Sequence[Any] | Mapping[str, Any] | Any,
     dynamic_shapes: Any = None,
+    *,
+    states: bool = False,
 ) -> Program:
     """Compile a torch module.
 
     example_inputs: a tuple of positional arguments, a dict of keyword arguments, or one tensor.
     Tensors may be nested in them as torch.export takes it; numbers, text, True, False and None are
     part of the program. What the module returns, the program returns, in the same structure.
-    dynamic_shapes: as torch.export's. Raises CaptureError, UnsupportedError.
+    dynamic_shapes: as torch.export's. states: what forward changes in place (a cache, a counter) is a state
+    of the program, which runs in a `Session`; without it such a module is refused. Raises CaptureError,
+    UnsupportedError.
     """
     import torch
     from torch.utils._pytree import tree_leaves, tree_map
@@ -46,12 +50,12 @@ def compile(
     rearranged = any(
         a is not b for a, b in zip(tree_leaves((args, kwargs)), tree_leaves(given), strict=True)
     )
-    captured = capture(module, args, kwargs, dynamic_shapes, rearranged)
+    captured = capture(module, args, kwargs, dynamic_shapes, rearranged, states)
     kept = zip(captured.input_names, captured.examples, strict=True)
     examples = {name: to_numpy(t.contiguous()) for name, t in kept}
     names = Names(captured.input_names, captured.output_names, captured.weight_names,
-                  structure=captured.structure)  # fmt: skip
-    return Program(captured.graph, names, captured.weights, examples)
+                  captured.state_names, captured.structure)  # fmt: skip
+    return Program(captured.graph, names, captured.weights, examples, captured.initial)
 
 
 def dense(x: Any) -> Any:

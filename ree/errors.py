@@ -128,12 +128,16 @@ def only_ree_errors(foreign: Foreign | None = None) -> Iterator[None]:
     except Exception as e:
         if foreign is not None and foreign.raised(e):
             raise
-        if isinstance(e, OSError):
-            raise ReeError(f"{e.filename or 'file'}: {e.strerror or e}") from e
-        raise InternalError(
-            f"unexpected {type(e).__name__}: {str(e)[:300]}",
-            "this is a defect of REE, or an argument that it should have refused; please report it",
-        ) from e
+        raise _as_ree_error(e) from e
+
+
+def _as_ree_error(e: Exception) -> ReeError:
+    if isinstance(e, OSError):
+        return ReeError(f"{e.filename or 'file'}: {e.strerror or e}")
+    return InternalError(
+        f"unexpected {type(e).__name__}: {str(e)[:300]}",
+        "this is a defect of REE, or an argument that it should have refused; please report it",
+    )
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
@@ -141,7 +145,11 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        with only_ree_errors():
+        try:  # as only_ree_errors, quicker
             return function(*args, **kwargs)
+        except (ReeError, MemoryError):
+            raise
+        except Exception as e:
+            raise _as_ree_error(e) from e
 
     return guarded

@@ -14,9 +14,10 @@ from ree.errors import InputError
 from ree.gpu import GpuExecutable, find_device, out_of_memory
 from ree.kernels.launch import PANEL
 from ree.kernels.types import DType, TensorType
-from ree.program import Program, Result, array_of, tensor_hash_of
-
-KEPT = 16  # executables of one program and device
+from ree.program import SHAPES, Program, Result
+from ree.runtime.cache import LeastRecent
+from ree.runtime.hashing import tensor_hash_of
+from ree.runtime.inputs import array_of
 
 
 @dataclass
@@ -26,7 +27,9 @@ class OnDevice:
     device: Any
     weights: list[Any]
     packed: dict[Any, Any] = field(default_factory=dict)
-    executables: dict[tuple[object, ...], GpuExecutable] = field(default_factory=dict)
+    executables: LeastRecent[tuple[object, ...], GpuExecutable] = field(
+        default_factory=lambda: LeastRecent(SHAPES)
+    )
 
 
 def run_on(
@@ -77,22 +80,15 @@ def _state(program: Program, name: str) -> OnDevice:
 def _executable(
     program: Program, state: OnDevice, env: Any, trace: str | None, fuse: bool, keep: bool
 ) -> GpuExecutable:
-    instance = program.instance(env)
-    key = (instance.digest, trace, fuse, keep)
-    if key not in state.executables:
-        if len(state.executables) >= KEPT:  # many shapes: drop the oldest buffers
-            state.executables.pop(next(iter(state.executables)))
-        recipe = plan(
-            instance.graph,
-            panel=PANEL,
-            hash_values=trace == "ops",
-            keep_values=keep,
-            fuse=fuse,
+    def make() -> GpuExecutable:
+        recipe = plan(graph, panel=PANEL, hash_values=trace == "ops", keep_values=keep, fuse=fuse)
+        return GpuExecutable(
+            graph, recipe, state.device, state.weights, state.packed, trace is not None
         )
-        state.executables[key] = GpuExecutable(
-            instance.graph, recipe, state.device, state.weights, state.packed, trace is not None
-        )
-    return state.executables[key]
+
+    graph = program.bound(env)
+    key = (tuple(env[s.name] for s in program.graph.symbols), trace, fuse, keep)
+    return state.executables.get_or_make(key, make)
 
 
 def _to_tensor(name: str, value: Any, t: TensorType, device: Any) -> Any:

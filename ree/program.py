@@ -7,31 +7,32 @@ from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from ree import _core, settings
 from ree.body_tree import BodyTree
 from ree.compiler.float_mode import clean_floats
-from ree.compiler.instance import Instance, make_instance
+from ree.compiler.instance import Instance, bind_all, commit
 from ree.compiler.ir import Graph, Kind, Node, Origin, Ref, users
 from ree.compiler.plan import plan
 from ree.compiler.prelude import prelude, prelude_graph, without_prelude
-from ree.compiler.torch_types import dtype_of, to_numpy, to_torch
+from ree.compiler.torch_types import to_numpy, to_torch
 from ree.errors import InputError, public
-from ree.executor import Executable
 from ree.kernels import opdef, registry  # noqa: F401  (operators)
-from ree.kernels.abi import call
-from ree.kernels.canonical import canonical
-from ree.kernels.casts import cast_function, store
 from ree.kernels.opdef import Array
-from ree.kernels.scalar_numpy import evaluate as evaluate_scalar
-from ree.kernels.types import DType, TensorType, affine, evaluate
+from ree.kernels.types import TensorType
 from ree.result import Names, Result, program_line, program_text
-from ree.traces.tensor import body_root, hash_from_root, tensor_hash
+from ree.runtime.cache import LeastRecent
+from ree.runtime.executable import Executable
+from ree.runtime.hashing import hash_array, tensor_hash_of
+from ree.runtime.inputs import array_of, bind_symbols, canonical_array
+from ree.traces.tensor import tensor_hash
 from ree.traces.trace import Trace, ValueInfo, make_trace, tensors_root
 
 LEVELS = ("io", "ops")
+SHAPES = 16  # instances and executables that a program keeps
 
 
 class Program:
@@ -48,21 +49,28 @@ class Program:
         names: Names,
         weights: Sequence[Array],
         examples: Mapping[str, Array] | None = None,
+        initial: Sequence[Array] = (),
     ) -> None:
         self.graph, self.names = graph, names
         self.weights = [canonical_array(np.asarray(w, order="C")) for w in weights]
         self.examples = dict(examples or {})
+        self.initial = tuple(
+            canonical_array(np.asarray(x, order="C")) for x in initial
+        )  # of the states
         self.program_hash = graph.program_hash()
-        self._instances: dict[tuple[int, ...], Instance] = {}
-        self._executables: dict[tuple[object, ...], Executable] = {}
-        self._packed: dict[object, Any] = {}
+        # by the values of the symbols; what is not used for longest is made again
+        self._bound: LeastRecent[tuple[int, ...], Graph] = LeastRecent(SHAPES)
+        self._instances: LeastRecent[tuple[int, ...], Instance] = LeastRecent(SHAPES)
+        self._executables: LeastRecent[tuple[object, ...], Executable] = LeastRecent(SHAPES)
+        # weights in panels, as long as an executable reads them
+        self.packed: WeakValueDictionary[object, Array] = WeakValueDictionary()
         self._made: tuple[tuple[int, ...], list[Array]] | None = None
         self.on_device: dict[str, Any] = {}  # per GPU, kept by gpu_run
         self.lock = settings.ForkLock()
 
     @public
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._run(self._flat(args, kwargs), {}).value
+        return self._run(self.flat(args, kwargs)).value
 
     @property
     def inputs(self) -> dict[str, TensorType]:
@@ -121,21 +129,17 @@ class Program:
         goes by position, or with run_named."""
         options = {"trace": trace, "threads": threads, "isa": isa, "device": device, "fuse": fuse,
                    "keep_values": keep_values}  # fmt: skip
-        return self._run(self._flat(args, kwargs), options)
+        return self._run(self.flat(args, kwargs), **options)
 
     @public
     def run_named(self, inputs: Mapping[str, Any], /, **options: Any) -> Result:
         """As `run`, inputs by name as files hold them, whatever the names are."""
         if not isinstance(inputs, Mapping):
             raise InputError(f"inputs: expected a dict, got {type(inputs).__name__}")
-        return self._run(self._flat((), inputs, by_name=True), options)
-
-    def _run(self, values: list[Any], options: Mapping[str, Any]) -> Result:
-        result = self._run_flat(values, **options)
-        return replace(result, structure=self.names.structure)
+        return self._run(self.flat((), inputs, by_name=True), **options)
 
     @clean_floats
-    def _run_flat(
+    def _run(
         self,
         values: list[Any],
         trace: str | None = None,
@@ -147,36 +151,48 @@ class Program:
     ) -> Result:
         if trace is not None and (not isinstance(trace, str) or trace not in LEVELS):
             raise InputError(f"trace level: expected io or ops, got {trace!r:.40}")
-        if type(device).__module__ == "torch":
-            device = str(device)
-        if not isinstance(device, str | None):
-            raise InputError(f"device: expected a name such as cpu or cuda:0, got {device!r:.40}")
-        device = "cpu" if device == "cpu:0" else device
-        as_torch = any(type(v).__module__.startswith("torch") for v in values)
-        home = next((str(v.device) for v in values if getattr(v, "is_cuda", False)), None)
-        device = device or home or "cpu"
-        if device != "cpu":
-            from ree.gpu_run import run_on
+        if self.graph.states:
+            raise InputError(
+                "the program has states, which a run changes", "run it in a ree.Session"
+            )
+        as_torch, home = False, None
+        for v in values:
+            if type(v).__module__.startswith("torch"):
+                as_torch = True
+                if v.is_cuda:
+                    home = home or str(v.device)
+        if device is not None or home is not None:
+            device = device_name(device) or home
+            if device != "cpu":
+                return self._run_on(values, device, trace, fuse, keep_values, as_torch, home)
+        pool, isa = settings.pool(threads), settings.isa(isa)
+        scan = self._scanned
+        arrays = [array_of(n, v, t, pool, trace is not None or i in scan) for i, (n, v, t) in enumerate(
+                  zip(self.names.inputs, values, self.graph.inputs, strict=True))]  # fmt: skip
+        env = self.bind_symbols(arrays)
+        executable = self.executable(
+            env, isa, hash_values=trace == "ops", keep=keep_values, fuse=fuse
+        )
+        outputs, digests, kept = executable.run(arrays, pool)
+        made = None
+        if trace is not None:
+            made = self.make_trace(env, [hash_array(x) for x in arrays], [hash_array(x) for x in outputs],
+                                   digests if trace == "ops" else None)  # fmt: skip
+        results = tuple(map(to_torch, outputs)) if as_torch else tuple(outputs)
+        return Result(results, made, kept, self.names.structure)
 
-            result = run_on(self, values, device, trace, fuse, keep_values)
-            if as_torch:
-                return replace(result, outputs=tuple(x.to(home or "cpu") for x in result.outputs))
-            return replace(result, outputs=tuple(to_numpy(x) for x in result.outputs))
-        pool = settings.pool(threads)
-        arrays = [array_of(n, v, t, pool, trace is not None or i in self._scanned)
-                  for i, (n, v, t) in enumerate(zip(self.names.inputs, values, self.graph.inputs,
-                                                    strict=True))]  # fmt: skip
-        with self.lock:  # buffers belong to one run at a time
-            env = self.bind_symbols(arrays)
-            executable = self._executable(env, settings.isa(isa), trace == "ops",
-                                          keep_values, fuse)  # fmt: skip
-            outputs, digests, kept = executable.run(arrays, pool)
-            made = None
-            if trace is not None:
-                made = self.make_trace(env, [hash_array(x) for x in arrays],
-                                       [hash_array(x) for x in outputs],
-                                       digests if trace == "ops" else None)  # fmt: skip
-        return Result(tuple(to_torch(x) if as_torch else x for x in outputs), made, kept)
+    def _run_on(
+        self, values: list[Any], device: str, trace: str | None, fuse: bool, keep: bool, as_torch: bool,
+        home: str | None,
+    ) -> Result:  # fmt: skip
+        from ree.gpu_run import run_on
+
+        result = run_on(self, values, device, trace, fuse, keep)
+        if as_torch:
+            outputs = tuple(x.to(home or "cpu") for x in result.outputs)
+        else:
+            outputs = tuple(map(to_numpy, result.outputs))
+        return replace(result, outputs=outputs, structure=self.names.structure)
 
     # inputs
 
@@ -196,12 +212,15 @@ class Program:
         read |= set(self.graph.outputs)
         return frozenset(i for i in range(len(self.graph.inputs)) if Ref(Kind.INPUT, i) in read)
 
-    def _flat(
+    def flat(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], by_name: bool = False
     ) -> list[Any]:
         """The inputs as given, in the program's order."""
         names, structure = self.names.inputs, self.names.structure
-        if structure is not None and not (structure.is_flat and all(k in names for k in kwargs)):
+        flat = structure is None or structure.is_flat
+        if flat and not kwargs and len(args) == len(names):
+            return list(args)
+        if structure is not None and not (flat and all(k in names for k in kwargs)):
             return structure.flatten(names, args, kwargs, by_name)
         if len(args) > len(names):
             raise InputError(f"expected {len(names)} inputs, got {len(args)}")
@@ -219,74 +238,51 @@ class Program:
 
     def bind_symbols(self, arrays: Sequence[Any]) -> dict[str, int]:
         """Values of the symbols that the input shapes imply; InputError where they do not fit."""
-        env: dict[str, int] = {}
-        if not self.graph.symbols and all(
-            a.shape == t.shape for t, a in zip(self.graph.inputs, arrays, strict=True)
-        ):
-            return env
-        for name, t, a in zip(self.names.inputs, self.graph.inputs, arrays, strict=True):
-            if a.ndim != t.rank:
-                raise InputError(f"input '{name}': expected {t}, got rank {a.ndim}")
-            for d, size in zip(t.shape, a.shape, strict=True):
-                form = affine(d)
-                if form is None:
-                    continue
-                symbol, factor, more = form
-                value, rest = divmod(size - more, factor)
-                if rest or value < 0:
-                    raise InputError(f"input '{name}': expected {t}, got shape {list(a.shape)}")
-                if env.setdefault(symbol, value) != value:
-                    raise InputError(
-                        f"input '{name}': expected {t} with {symbol}={env[symbol]}, got shape {list(a.shape)}"
-                    )
-        for s in self.graph.symbols:
-            if not s.low <= env[s.name] <= s.high:
-                raise InputError(
-                    f"dimension {s.name}: expected {s.low} to {s.high}, got {env[s.name]}"
-                )
-        for name, t, a in zip(self.names.inputs, self.graph.inputs, arrays, strict=True):
-            want = tuple(evaluate(d, env) for d in t.shape)
-            if a.shape != want:
-                raise InputError(
-                    f"input '{name}': expected shape {list(want)}, got {list(a.shape)}"
-                )
-        return env
+        return bind_symbols(self.graph, self.names.inputs, arrays)
 
     # execution
 
     @clean_floats
-    def instance(self, env: Mapping[str, int]) -> Instance:
-        """The instance for bound symbols."""
-        key = tuple(env[s.name] for s in self.graph.symbols)
-        if key not in self._instances:
-            try:
-                self._instances[key] = make_instance(self.graph, env)
-            except ValueError as e:
-                raise InputError(f"the program does not accept these shapes: {e}") from e
-        return self._instances[key]
+    def bound(self, env: Mapping[str, int]) -> Graph:
+        """The graph with its symbols bound; InputError for shapes that a rule refuses."""
+        key = tuple([env[s.name] for s in self.graph.symbols])
+        try:
+            return self._bound.get_or_make(key, lambda: bind_all(self.graph, env))
+        except ValueError as e:
+            raise InputError(f"the program does not accept these shapes: {e}") from e
 
-    def _executable(
-        self, env: Mapping[str, int], isa: str, hash_values: bool, keep: bool, fuse: bool
-    ) -> Executable:
-        instance = self.instance(env)
-        key = (instance.digest, isa, hash_values, keep, fuse)
-        if key not in self._executables:
-            graph, weights = instance.graph, self.weights
+    @clean_floats
+    def instance(self, env: Mapping[str, int]) -> Instance:
+        """The instance for bound symbols, which traces and disputes speak of."""
+        key = tuple([env[s.name] for s in self.graph.symbols])
+        bound = self.bound(env)
+        return self._instances.get_or_make(key, lambda: commit(self.graph, bound))
+
+    def executable(
+        self, env: Mapping[str, int], isa: str, *, hash_values: bool = False, keep: bool = False,
+        fuse: bool = True, commit_after: int | None = None,
+    ) -> Executable:  # fmt: skip
+        """The compiled code for bound symbols; what it hashes and keeps, and commit_after, as `plan`."""
+        key = (
+            tuple([env[s.name] for s in self.graph.symbols]),
+            isa,
+            hash_values,
+            keep,
+            fuse,
+            commit_after,
+        )
+
+        def make() -> Executable:
+            graph, weights = self.bound(env), self.weights
             if not hash_values and not keep:
                 values, made = self._prelude()
                 if values:
                     graph, weights = without_prelude(graph, values), [*weights, *made]
-            if len(self._executables) >= 16:  # many shapes: drop the oldest buffers
-                self._executables.pop(next(iter(self._executables)))
-            recipe = plan(
-                graph,
-                panel=_core.panel(isa),
-                hash_values=hash_values,
-                keep_values=keep,
-                fuse=fuse,
-            )
-            self._executables[key] = Executable(graph, recipe, isa, weights, self._packed)
-        return self._executables[key]
+            recipe = plan(graph, panel=_core.panel(isa), hash_values=hash_values, keep_values=keep, fuse=fuse,
+                          commit_after=commit_after)  # fmt: skip
+            return Executable(graph, recipe, isa, weights, self.packed)
+
+        return self._executables.get_or_make(key, make)
 
     def _prelude(self) -> tuple[tuple[int, ...], list[Array]]:
         """Values that follow from the weights alone, made once."""
@@ -333,6 +329,15 @@ class Program:
         save(self, path)
 
 
+def device_name(device: Any) -> str | None:
+    """A device as given: its name, or a torch device; InputError for anything else."""
+    if type(device).__module__ == "torch":
+        device = str(device)
+    if not isinstance(device, str | None):
+        raise InputError(f"device: expected a name such as cpu or cuda:0, got {device!r:.40}")
+    return "cpu" if device == "cpu:0" else device
+
+
 def value_infos(g: Graph) -> tuple[ValueInfo, ...]:
     """What travels beside a trace: per value, operator, type and origin."""
     return tuple(
@@ -342,88 +347,10 @@ def value_infos(g: Graph) -> tuple[ValueInfo, ...]:
     )
 
 
-def hash_array(x: Array) -> bytes:
-    """Tensor hash, the body root by the csrc kernel."""
-    return tensor_hash(x, body_root=fast_body_root)
-
-
-def tensor_hash_of(t: TensorType, root: bytes) -> bytes:
-    """Tensor hash from a type and a body root."""
-    return hash_from_root(t.dtype.code, t.dims, root)
-
-
-def fast_body_root(x: Array) -> bytes:
-    """Body root of a contiguous array by the csrc kernel."""
-    x = np.ascontiguousarray(x)
-    out = np.zeros(32, np.uint8)
-    p = _core.Plan(settings.isa())
-    p.add(*call("tree_hash", data=0, root=1, bytes=x.nbytes))
-    p.run(settings.pool(), [x.ctypes.data, out.ctypes.data])
-    return out.tobytes()
-
-
 def origin_of(g: Graph, value: int) -> tuple[Node, Origin]:
     """The node that defines a value, and where it comes from."""
     node = g.producers()[value]
     return node, node.origin
 
 
-def array_of(
-    name: str, value: Any, t: TensorType, pool: _core.Pool | None = None, scan: bool = True
-) -> Array:
-    """A contiguous array of the input's dtype in canonical bits, but f32 only if `scan`; may be the caller's
-    memory."""
-    if type(value).__module__.startswith("torch"):
-        if dtype_of(value.dtype) is None or str(value.layout) != "torch.strided":
-            raise InputError(f"input '{name}': expected {t}, got {value.dtype}, {value.layout}")
-        if value.is_meta:
-            raise InputError(f"input '{name}': the tensor is on the meta device and holds no data")
-        value = to_numpy(value)
-    try:
-        a = np.asarray(value)
-    except Exception as e:  # what is no array says so in many ways
-        raise InputError(f"input '{name}': expected {t}, got no array: {str(e)[:100]}") from e
-    if a.dtype != t.dtype.numpy:
-        a = _converted(name, value, a, t)
-    if not a.flags.c_contiguous:
-        a = np.ascontiguousarray(a)
-    return canonical_array(a, pool) if scan or t.dtype is not DType.F32 else a
-
-
-def canonical_array(a: Array, pool: _core.Pool | None = None) -> Array:
-    """A contiguous array in canonical bits; itself if it has no others."""
-    if a.dtype != np.float32:
-        return canonical(a)
-    address = a.__array_interface__["data"][0]  # quicker than a.ctypes.data
-    return canonical(a) if _core.has_nan(pool or settings.pool(), address, a.size) else a
-
-
-def _converted(name: str, value: Any, a: Array, t: TensorType) -> Array:
-    """Python's numbers as an array of another dtype; InputError for anything else."""
-    if isinstance(value, bool | int | float | list | tuple) and a.dtype.kind in "bif":
-        return _exactly(name, a, t)
-    try:
-        dtype = DType.of(a.dtype)
-    except ValueError as e:
-        raise InputError(f"input '{name}': expected {t}, got dtype {a.dtype}") from e
-    raise InputError(f"input '{name}': expected dtype {t.dtype.text}, got {dtype.text}")
-
-
-def _exactly(name: str, a: Array, t: TensorType) -> Array:
-    """Python's numbers as t: rounded to a float type; InputError if an integer type cannot hold one."""
-    if t.dtype is DType.BF16:
-        with np.errstate(over="ignore"):
-            return store(
-                evaluate_scalar(cast_function(DType.F32, t.dtype), a.astype(np.float32)), t.dtype
-            )
-    with np.errstate(all="ignore"):
-        y = a.astype(t.dtype.numpy)
-        if t.dtype not in (DType.F32, DType.F16):
-            lost = np.nonzero((y.astype(a.dtype) != a).reshape(-1))[0]
-            if lost.size:
-                value = a.reshape(-1)[lost[0]]
-                raise InputError(f"input '{name}': expected {t}, got {value}, which it cannot hold")
-    return y
-
-
-__all__ = ["Names", "Program", "Result", "body_root", "hash_array"]
+__all__ = ["Names", "Program", "Result"]

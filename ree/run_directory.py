@@ -30,7 +30,7 @@ import numpy as np
 from ree.errors import ReeError, RunError
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
-from ree.program import hash_array
+from ree.runtime.hashing import hash_array
 from ree.tensor_file import read_tensors
 from ree.traces.encoding import DIGEST, sha256, u32, u64
 from ree.traces.history import History, RunHeader, StepRecord, batch_digest, state_root

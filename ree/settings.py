@@ -83,16 +83,23 @@ def _check_core() -> None:
 
 
 _pools: dict[int, _core.Pool] = {}
+_own = threading.local()
 _pools_lock = ForkLock()
 
 
 def pool(n: int | None = None) -> _core.Pool:
-    """The pool of n threads (default: `threads()`); one per size and process."""
+    """The pool of n threads (default: `threads()`); one per size and process, in which calls take turns. One
+    thread is the caller's own, so that callers with one each run side by side."""
     n = threads() if n is None else n
     if type(n) is not int:
         raise EnvironmentError_(f"threads: expected a whole number, got {n!r:.40}")
     if not 1 <= n <= MAX_THREADS:
         raise EnvironmentError_(f"threads: expected 1 to {MAX_THREADS}, got {n}")
+    if n == 1:
+        if not hasattr(_own, "pool"):
+            _own.pool = _core.Pool(1)
+        own: _core.Pool = _own.pool
+        return own
     key = n + (os.getpid() << 16)  # threads do not survive a fork
     with _pools_lock:
         if key not in _pools:

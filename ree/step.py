@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ree import _core, settings
-from ree.compiler.float_mode import clean_floats
 from ree.compiler.instance import Instance
 from ree.compiler.ir import Graph
-from ree.compiler.plan import plan
 from ree.errors import ArtifactError, InputError, ReeError
-from ree.executor import Executable
 from ree.kernels.canonical import canonical
 from ree.kernels.opdef import Array
-from ree.kernels.types import TensorType
 from ree.optim import Optimizer
-from ree.program import Names, Program, array_of, hash_array, tensor_hash_of, value_infos
-from ree.traces.trace import Trace, make_trace, tensors_root
+from ree.program import Names, Program
+from ree.runtime.hashing import hash_array
+from ree.runtime.inputs import array_of
+from ree.runtime.session import Session
+from ree.traces.trace import Trace, tensors_root
 
 if TYPE_CHECKING:
     from ree.compiler.divisors import Divisors
@@ -148,7 +146,7 @@ class Step:
         self, threads: int | None = None, isa: str | None = None, fuse: bool = True
     ) -> StepRunner:
         """Something that runs steps, from the initial state."""
-        return StepRunner(self, settings.pool(threads), settings.isa(isa), fuse)
+        return StepRunner(self, threads, isa, fuse)
 
     def save(self, path: str | Path) -> None:
         """Write the program as an artifact directory; the state is not part of it."""
@@ -176,94 +174,45 @@ class Step:
 
 
 class StepRunner:
-    """Runs a step again and again on a state that it owns.
+    """Runs a step again and again on a state of its own: a session that stops before the state changes where
+    the loss is not finite. `state` may be read between runs; it is not to be written to."""
 
-    A state that nobody reads after its new value is computed is overwritten; the others have two
-    buffers that change places. `state` may be read between runs; it is not to be written to.
-    """
+    def __init__(
+        self, step: Step, threads: int | None = None, isa: str | None = None, fuse: bool = True
+    ) -> None:
+        self.step = step
+        self.session = Session(step.program, step.initial or None, threads=threads, isa=isa, fuse=fuse,
+                               commit_after=len(step.graph.states))  # fmt: skip
 
-    @clean_floats
-    def __init__(self, step: Step, pool: _core.Pool, isa: str, fuse: bool) -> None:
-        self.step, self._pool, self._isa, self._fuse = step, pool, isa, fuse
-        graph = step.instance.graph
-        recipe = plan(graph, panel=_core.panel(isa), fuse=fuse)
-        self._executable = Executable(graph, recipe, isa, step.weights, step.program._packed)
-        self._in_place = recipe.in_place
-        self._types = list(graph.states)
-        nothing = np.zeros(0, np.float32)
-        n = len(self._types)
-        self._outputs = [
-            nothing if i in self._in_place else _empty(t)
-            for i, t in enumerate(map(graph.typer(), graph.outputs))
-        ]
-        self._loss = self._outputs[n]
-        # false while a step overwrites the state, and after one that failed there
-        self.intact = True
-        self.state: list[Array] = [_empty(t) for t in self._types]
-        if step.initial:
-            self.load(step.initial)
+    @property
+    def state(self) -> list[Array]:
+        return self.session.state
 
     @property
     def state_bytes(self) -> int:
-        return sum(t.nbytes for t in self._types)
+        return self.session.state_bytes
+
+    @property
+    def intact(self) -> bool:
+        """False while a step overwrites the state, after one that failed there, and before there is one."""
+        return self.session.intact
 
     def load(self, state: Sequence[Array]) -> None:
         """Take over a copy of a state; InputError if it does not fit."""
-        if len(state) != len(self._types):
-            raise InputError(f"state: expected {len(self._types)} tensors, got {len(state)}")
-        for name, x, t in zip(self.step.names.states, state, self._types, strict=True):
-            if x.shape != t.dims or x.dtype != t.dtype.numpy:
-                raise InputError(f"state '{name}': expected {t}, got {x.dtype}{list(x.shape)}")
-        for mine, x in zip(self.state, state, strict=True):
-            np.copyto(mine, canonical(x))
-        self.intact = True
+        self.session.load(state)
 
-    @clean_floats
     def run(self, batch: Sequence[Any]) -> np.float32:
         """One step; the loss. NonFiniteLoss, before the state changes, if it is NaN or infinite; InputError
         after a step that failed while it changed the state."""
-        if not self.intact:
-            raise InputError("a step failed while it changed the state", "load a state first")
-        arrays = self.step.batch(batch)
-        e = self._executable
-        e.bind({"input": arrays, "output": self._outputs, "state": self.state})
-        e.run_part(0, self._pool)
-        loss = np.float32(self._loss.reshape(()))
-        if not np.isfinite(loss):
-            raise NonFiniteLoss(
-                f"the loss is {loss}", "the state is kept as it was before the step"
-            )
-        self.intact = False
-        e.run_part(1, self._pool)
-        for i in range(len(self.state)):
-            if i not in self._in_place:
-                self.state[i], self._outputs[i] = self._outputs[i], self.state[i]
-        self.intact = True
-        return loss
+        (loss,) = self.session.advance(self.step.batch(batch), _must_be_finite)
+        return np.float32(loss.reshape(()))
 
-    @clean_floats
     def trace(self, batch: Sequence[Any]) -> Trace:
         """The operator-level trace of a step from the current state, which does not change."""
-        step, graph = self.step, self.step.instance.graph
-        arrays = step.batch(batch)
-        recipe = plan(graph, panel=_core.panel(self._isa), hash_values=True, fuse=self._fuse)
-        e = Executable(graph, recipe, self._isa, step.weights, step.program._packed)
-        outputs = [_empty(t) for t in map(graph.typer(), graph.outputs)]
-        e.bind({"input": arrays, "output": outputs, "state": self.state})
-        e.run_part(0, self._pool)
-        e.run_part(1, self._pool)
-        digests = e.digests()
-        values = [tensor_hash_of(t, digests[v]) if v in digests else bytes(32)
-                  for v, t in enumerate(graph.value_types())]  # fmt: skip
-        instance = step.instance
-        return make_trace(
-            numeric_id=instance.numeric_id, program=instance.program, instance=instance.digest,
-            weights_root=step.weights_root,
-            inputs=[hash_array(x) for x in (*self.state, *arrays)],
-            outputs=[hash_array(x) for x in outputs],
-            values=values, infos=value_infos(graph),
-        )  # fmt: skip
+        return self.session.trace_of(self.step.batch(batch))
 
 
-def _empty(t: TensorType) -> Array:
-    return np.empty(t.dims, t.dtype.numpy)
+def _must_be_finite(outputs: Sequence[Array]) -> None:
+    loss = np.float32(outputs[0].reshape(()))
+    if not np.isfinite(loss):
+        raise NonFiniteLoss(f"the loss is {loss}", "the state is kept as it was before the step")

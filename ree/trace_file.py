@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ree.errors import TraceError, public
-from ree.program import fast_body_root
+from ree.runtime.hashing import fast_body_root
 from ree.traces.files import TraceFile, TraceFormatError, read_trace
 from ree.traces.trace import Trace
 

@@ -11,7 +11,8 @@ import numpy as np
 from ree.compiler.torch_types import to_numpy
 from ree.errors import public
 from ree.given import Path, inputs_of, program_of, trace_of
-from ree.program import Program, Result, fast_body_root
+from ree.program import Program, Result
+from ree.runtime.hashing import fast_body_root
 from ree.traces.diff import Difference, Tensors, compare
 from ree.traces.files import TraceFile
 from ree.traces.format import StoredTensors

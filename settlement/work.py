@@ -8,7 +8,8 @@ from typing import Any
 from ree import _core, settings
 from ree.compiler.instance import Instance
 from ree.kernels.opdef import Array
-from ree.program import Program, hash_array
+from ree.program import Program
+from ree.runtime.hashing import hash_array
 from ree.settlement.gate import admit
 from ree.settlement.terms import OneRun, TrainingRun
 from ree.traces.encoding import ZERO

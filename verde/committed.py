@@ -8,7 +8,7 @@ import numpy as np
 
 from ree.body_tree import BodyTree
 from ree.kernels.opdef import Array
-from ree.program import fast_body_root
+from ree.runtime.hashing import fast_body_root
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
 from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, tensor_hash

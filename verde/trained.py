@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ree.kernels.opdef import Array
-from ree.program import hash_array
+from ree.runtime.hashing import hash_array
 from ree.step import Step
 from ree.traces.history import History, RunHeader, StepRecord, batch_digest
 from ree.verde.fault import Fault, Liar

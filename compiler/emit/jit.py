@@ -51,7 +51,14 @@ TARGETS = {
     "avx2": Target("avx2", "x86-64", "+avx2,+fma,+f16c", 8, True, 4),
     "neon": Target("neon", "generic", "+neon", 4, True, 4),
 }
-_engines: list[llvm.ExecutionEngine] = []  # code lives as long as the process
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """A compiled function; its code lives as long as this, and what else is of its module."""
+
+    address: int
+    engine: llvm.ExecutionEngine
 
 
 def machine(target: Target) -> llvm.TargetMachine:
@@ -83,13 +90,12 @@ def optimise(text: str, target: Target) -> tuple[llvm.ModuleRef, llvm.TargetMach
     return module, tm
 
 
-def compile_module(text: str, names: list[str], target: Target) -> list[int]:
-    """Addresses of the functions `names` of an LLVM module given as text."""
+def compile_module(text: str, names: list[str], target: Target) -> list[Code]:
+    """The functions `names` of an LLVM module given as text."""
     module, tm = optimise(text, target)
     engine = llvm.create_mcjit_compiler(module, tm)
     engine.finalize_object()
-    _engines.append(engine)
-    return [engine.get_function_address(n) for n in names]
+    return [Code(engine.get_function_address(n), engine) for n in names]
 
 
 def assembly(text: str, target: Target) -> str:

@@ -6,11 +6,12 @@ broadcast along, or strided over, any of them. Every stored float32 gets the can
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import llvmlite.ir as ll
 
-from ree.compiler.emit.jit import TARGETS, compile_module
+from ree.compiler.emit.jit import TARGETS, Code, compile_module
 from ree.compiler.emit.scalar_llvm import emit as emit_scalar
 from ree.compiler.emit.scalar_llvm import root_of
 from ree.kernels.numerics import CANONICAL_NAN
@@ -27,18 +28,24 @@ SIGNED = (DType.I16, DType.I8)
 LONG = 16  # nodes of an expression
 
 
-_compiled: dict[tuple[str, TileSpec], int] = {}
+MOST = 4096  # functions that are found again; what an executable uses stays while it does
+_compiled: OrderedDict[tuple[str, TileSpec], Code] = OrderedDict()
 
 
-def addresses(specs: Sequence[TileSpec], isa: str) -> list[int]:
-    """Addresses of the tile functions, compiling those not seen before as one module."""
-    missing = [s for s in dict.fromkeys(specs) if (isa, s) not in _compiled]
+def compiled(specs: Sequence[TileSpec], isa: str) -> list[Code]:
+    """The tile functions, compiling those not seen before as one module."""
+    found = {s: _compiled[isa, s] for s in dict.fromkeys(specs) if (isa, s) in _compiled}
+    missing = [s for s in dict.fromkeys(specs) if s not in found]
     if missing:
         names = [f"tile{i}" for i in range(len(missing))]
         text = module_text(missing, names, isa)
-        for spec, address in zip(missing, compile_module(text, names, TARGETS[isa]), strict=True):
-            _compiled[isa, spec] = address
-    return [_compiled[isa, s] for s in specs]
+        found |= zip(missing, compile_module(text, names, TARGETS[isa]), strict=True)
+    for s, code in found.items():
+        _compiled[isa, s] = code
+        _compiled.move_to_end((isa, s))
+    while len(_compiled) > MOST:
+        _compiled.popitem(last=False)
+    return [found[s] for s in specs]
 
 
 def module_text(specs: Sequence[TileSpec], names: Sequence[str], isa: str) -> str:

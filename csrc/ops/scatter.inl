@@ -53,7 +53,7 @@ void run(Pool& pool, const T* x, const int64_t* idx, const T* src, T* y, Shape s
       const T* from = x + o * s.n * s.inner + c0;
       T* to = y + o * s.n * s.inner + c0;
       const T* update = src + o * s.k * s.inner + c0;
-      for (int64_t r = 0; r < s.n; ++r)
+      for (int64_t r = 0; r < s.n && from != to; ++r)
         std::memcpy(to + r * s.inner, from + r * s.inner, static_cast<size_t>(width) * sizeof(T));
       for (int64_t j = 0; j < s.k; ++j, update += s.inner) {
         if (s.shared) {
@@ -73,8 +73,8 @@ void run(Pool& pool, const T* x, const int64_t* idx, const T* src, T* y, Shape s
 
 }  // namespace scattering
 
-// y = x, with y[o, index, c] = src[o, j, c] for j ascending. The index is [outer, updates, inner],
-// or, if shared, [updates] with negative indices from the end. Other indices throw
+// y = x, with y[o, index, c] = src[o, j, c] for j ascending; y may be x. The index is [outer,
+// updates, inner], or, if shared, [updates] with negative indices from the end. Other indices throw
 // std::out_of_range.
 static void scatter(Pool& pool, const abi::ScatterArgs& p) {
   move::by_size(p.element_bytes, [&](auto* type) {

@@ -1,15 +1,15 @@
-"""Executables: a recipe with memory and code behind it."""
+"""Executables: a recipe with code behind it; frames: the memory of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ree import _core
 from ree.compiler.division import said
-from ree.compiler.emit.tile import addresses
+from ree.compiler.emit.tile import compiled
 from ree.compiler.ir import Graph
 from ree.compiler.recipe import Call, Packing, Recipe
 from ree.errors import InputError
@@ -18,10 +18,11 @@ from ree.kernels.abi import signature
 from ree.kernels.constants import ALIGN, DIGEST_BYTES
 from ree.kernels.opdef import Array
 
+SPARE = 2  # frames that an executable keeps for the runs to come
+
 
 class Executable:
-    """Runs one instance on one instruction set. Memory is allocated once, here; a run allocates only
-    its outputs. A run whose values are kept gives its memory away with them, and the next one has its own."""
+    """One instance compiled for one instruction set. It does not change: runs have frames of their own."""
 
     def __init__(
         self,
@@ -34,91 +35,47 @@ class Executable:
         self.graph, self.recipe, self.isa = graph, recipe, isa
         self._weights = list(weights)
         self._consts = [c.array() for c in graph.consts]
-        self._arena = aligned(recipe.arena_bytes)
-        self._digests = np.zeros(max(DIGEST_BYTES * len(recipe.digests), 1), np.uint8)
         self._packed = [self._pack(p, packed) for p in recipe.packings]
-        code = addresses(recipe.tiles, isa)
-        self._plans = [_core.Plan(isa) for _ in range(2 if recipe.checked else 1)]
+        self._code = compiled(recipe.tiles, isa)
+        code = [c.address for c in self._code]
+        self.plans = [_core.Plan(isa) for _ in range(2 if recipe.commit else 1)]
         for i, call in enumerate(recipe.calls):
-            p = self._plans[-1 if i >= recipe.checked else 0]
+            p = self.plans[-1 if i >= recipe.commit else 0]
             p.add(call.kernel, call.slots, _params(call, code))
-        self._fixed = {
-            "weight": [w.ctypes.data for w in self._weights],
-            "const": [c.ctypes.data for c in self._consts],
-            "packed": [p.ctypes.data for p in self._packed],
-            "digest": [self._digests.ctypes.data],
-        }
-        self._out_types = list(map(graph.typer(), graph.outputs))
-        self._table = [0] * len(recipe.slots)
-        self._moving = []  # slots whose address changes from run to run
-        self._in_arena = []
+        self.out_types = [(t.dims, t.dtype.numpy) for t in map(graph.typer(), graph.outputs)]
+        fixed = {"weight": self._weights, "const": self._consts, "packed": self._packed}
+        self.table = [0] * len(recipe.slots)  # addresses that are the same in every run
+        self.in_arena: list[tuple[int, int]] = []  # slot, place in the arena
+        self.in_digests: list[tuple[int, int]] = []
+        self.moving: dict[str, list[tuple[int, int, int]]] = {}  # kind -> slot, index, offset
         for i, s in enumerate(recipe.slots):
-            if s.buffer.kind == "arena":
-                self._in_arena.append((i, recipe.offsets[s.buffer.index] + s.offset))
-            elif s.buffer.kind in ("input", "output", "state"):
-                self._moving.append((i, s.buffer.kind, s.buffer.index, s.offset))
+            kind = s.buffer.kind
+            if kind == "arena":
+                self.in_arena.append((i, recipe.offsets[s.buffer.index] + s.offset))
+            elif kind == "digest":
+                self.in_digests.append((i, s.offset))
+            elif kind in fixed:
+                self.table[i] = fixed[kind][s.buffer.index].ctypes.data + s.offset
             else:
-                self._table[i] = self._fixed[s.buffer.kind][s.buffer.index] + s.offset
-        self._given_away = False
-        self._place_arena()
-
-    def _place_arena(self) -> None:
-        start = self._arena.ctypes.data
-        for i, offset in self._in_arena:
-            self._table[i] = start + offset
+                self.moving.setdefault(kind, []).append((i, s.buffer.index, s.offset))
+        self._spare: list[Frame] = []
 
     def run(
         self, inputs: Sequence[Array], pool: _core.Pool
     ) -> tuple[list[Array], dict[int, bytes], dict[int, Array]]:
-        """(outputs, body roots by value, kept values by value)."""
-        if self._given_away:
-            self._arena = aligned(self.recipe.arena_bytes)
-            self._place_arena()
-            self._given_away = False
-        outputs = [np.empty(t.dims, t.dtype.numpy) for t in self._out_types]
-        self.bind({"input": inputs, "output": outputs})
-        for part in range(len(self._plans)):
-            self.run_part(part, pool)
-        digests = self.digests()
-        return outputs, digests, self._kept(outputs)
-
-    def bind(self, arrays: Mapping[str, Sequence[Array]]) -> None:
-        """Say where the buffers that change from run to run lie: inputs, outputs and states."""
-        for i, kind, index, offset in self._moving:
-            self._table[i] = arrays[kind][index].ctypes.data + offset
-
-    def run_part(self, part: int, pool: _core.Pool) -> None:
-        """Run the calls up to the loss (0) or the rest (1); a program without states has part 0 alone."""
+        """(outputs, body roots by value, kept values by value) of a program without states."""
         try:
-            # a signal must not leave states half new: the last part may write them in place
-            whole = part == len(self._plans) - 1 and bool(self.recipe.in_place)
-            self._plans[part].run(pool, self._table, not whole)
-        except IndexError as e:
-            raise InputError(said(str(e))) from e
-
-    def digests(self) -> dict[int, bytes]:
-        """Body roots by value."""
-        if not self.recipe.digests:
-            return {}
-        raw = self._digests.tobytes()
-        return {
-            v: raw[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)]
-            for i, v in enumerate(self.recipe.digests)
-        }
-
-    def _kept(self, outputs: Sequence[Array]) -> dict[int, Array]:
-        values = {}
-        types = self.graph.value_types()
-        for v, buffer in self.recipe.values.items():
-            t = types[v]
-            if buffer.kind == "output":
-                values[v] = outputs[buffer.index]
-            else:
-                start = self.recipe.offsets[buffer.index]
-                raw = self._arena[start : start + t.nbytes]
-                values[v] = raw.view(t.dtype.numpy).reshape(t.dims)
-                self._given_away = True
-        return values
+            frame = self._spare.pop()
+        except IndexError:
+            frame = Frame(self)
+        outputs = [np.empty(dims, dtype) for dims, dtype in self.out_types]
+        frame.bind("input", inputs)
+        frame.bind("output", outputs)
+        frame.run_part(0, pool)
+        digests, kept = frame.digests(), frame.kept(outputs)
+        if not kept and len(self._spare) < SPARE:  # kept values lie in the frame's memory
+            self._spare.append(frame)
+        return outputs, digests, kept
 
     def _pack(self, p: Packing, cache: MutableMapping[Any, Array]) -> Array:
         key = (self.isa, p)
@@ -136,10 +93,70 @@ class Executable:
         return cache[key]
 
 
-def _params(call: Call, code: Sequence[int]) -> Sequence[int]:
-    if call.tile < 0:
-        return call.params
-    return signature(call.kernel).with_tile(call.params, code[call.tile])
+class Frame:
+    """Memory for one run at a time: the arena, digests, and the addresses that the kernels are given."""
+
+    def __init__(self, executable: Executable, arena: Array | None = None) -> None:
+        self.executable, recipe = executable, executable.recipe
+        self._arena = aligned(recipe.arena_bytes) if arena is None else arena
+        self._digests = np.zeros(max(DIGEST_BYTES * len(recipe.digests), 1), np.uint8)
+        self._table = list(executable.table)
+        for place, array in (
+            (executable.in_arena, self._arena),
+            (executable.in_digests, self._digests),
+        ):
+            start = array.ctypes.data
+            for i, offset in place:
+                self._table[i] = start + offset
+
+    def bind(self, kind: str, arrays: Sequence[Array]) -> None:
+        """Say where inputs, outputs or states lie, which change from run to run. The arrays stay with the
+        caller, who keeps them until the run is over."""
+        table = self._table
+        for i, index, offset in self.executable.moving.get(kind, ()):
+            table[i] = (
+                arrays[index].__array_interface__["data"][0] + offset
+            )  # quicker than .ctypes.data
+
+    def run_part(self, part: int, pool: _core.Pool) -> None:
+        """Run the calls up to the commit point (0) or the rest (1); without one part 0 is all."""
+        e = self.executable
+        try:
+            # a signal must not leave states half new: the last part may write them in place
+            whole = bool(e.recipe.in_place) and part == len(e.plans) - 1
+            e.plans[part].run(pool, self._table, not whole)
+        except IndexError as error:
+            raise InputError(said(str(error))) from error
+
+    def digests(self) -> dict[int, bytes]:
+        """Body roots by value."""
+        values = self.executable.recipe.digests
+        if not values:
+            return {}
+        raw = self._digests.tobytes()
+        return {v: raw[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)] for i, v in enumerate(values)}
+
+    def kept(self, outputs: Sequence[Array]) -> dict[int, Array]:
+        """Values that the recipe keeps; they share the frame's memory."""
+        recipe, values = self.executable.recipe, {}
+        if recipe.values:
+            types = self.executable.graph.value_types()
+            for v, buffer in recipe.values.items():
+                if buffer.kind == "output":
+                    values[v] = outputs[buffer.index]
+                else:
+                    start, t = recipe.offsets[buffer.index], types[v]
+                    values[v] = (
+                        self._arena[start : start + t.nbytes].view(t.dtype.numpy).reshape(t.dims)
+                    )
+        return values
+
+
+def _params(call: Call, code: Sequence[int]) -> list[int]:
+    params = list(call.params)
+    if call.tile >= 0:
+        params[call.tile_at] = code[call.tile]
+    return params
 
 
 def aligned(nbytes: int) -> Array:

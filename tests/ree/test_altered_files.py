@@ -19,9 +19,9 @@ from torch import nn
 
 import ree
 from ree.cli import main
-from ree.program import hash_array
 from ree.run_directory import Manifest, RunReader, encode_record, step_file
 from ree.run_writer import commitment_json
+from ree.runtime.hashing import hash_array
 from ree.tensor_file import write_tensors
 from ree.trace_file import read_trace_file
 from ree.traces.files import TraceFormatError, check_values, write_trace

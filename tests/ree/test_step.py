@@ -133,7 +133,7 @@ def test_every_operators_trace_has_one_root_and_changes_nothing(case):
 
 def runner_root(step, before, runner, trace):
     """The root, after checking that the trace's outputs are the states that the step then gave."""
-    from ree.program import hash_array
+    from ree.runtime.hashing import hash_array
 
     assert list(trace.outputs[: len(before)]) == [hash_array(x) for x in runner.state]
     return trace.root
@@ -160,7 +160,7 @@ def test_updates_are_in_place(case):
     """All optimizer slots and parameters but a few are overwritten: no second copy of the state."""
     step, _ = case
     runner = step.runner()
-    kept = sum(x.nbytes for i, x in enumerate(runner.state) if i in runner._in_place)
+    kept = sum(x.nbytes for i, x in enumerate(runner.state) if i in runner.session.in_place)
     assert kept > 0.6 * runner.state_bytes
 
 

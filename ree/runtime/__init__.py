@@ -1,0 +1,1 @@
+"""Running programs: compiled code, the memory of a run, sessions that own states."""

@@ -1,0 +1,216 @@
+"""Sessions: a program with states, run again and again in memory that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ree import settings
+from ree.compiler.float_mode import clean_floats
+from ree.compiler.torch_types import to_torch
+from ree.errors import InputError, public
+from ree.kernels.canonical import canonical
+from ree.kernels.opdef import Array
+from ree.kernels.types import TensorType
+from ree.result import Result
+from ree.runtime.cache import LeastRecent
+from ree.runtime.executable import Executable, Frame, aligned
+from ree.runtime.hashing import hash_array
+from ree.traces.trace import Trace
+
+if TYPE_CHECKING:
+    from ree.program import Program
+
+FRAMES = 64  # shapes whose addresses are kept
+
+
+class Session:
+    """A program's states and the memory of its runs.
+
+    A run reads the states and replaces them. Nobody else changes them: sessions of one program do not
+    see each other and do not wait for each other. A state that nobody reads after its new value is
+    computed is overwritten in place; the others have two buffers that change places. `state` may be read
+    between runs; it is not to be written to.
+
+    initial: the states, by name or in the program's order; by default those the program was compiled
+    with. capacity: a size by name of a symbolic dimension. Memory is taken for it at once, so that runs
+    of any shape up to it take no more; without it memory grows with the largest shape so far.
+    commit_after: an output that `look` sees before any state changes.
+    """
+
+    @public
+    @clean_floats
+    def __init__(
+        self, program: Program, initial: Sequence[Any] | Mapping[str, Any] | None = None, *,
+        capacity: Mapping[str, int] | None = None, threads: int | None = None, isa: str | None = None,
+        fuse: bool = True, commit_after: int | None = None,
+    ) -> None:  # fmt: skip
+        self.program, self._fuse, self._commit_after = program, fuse, commit_after
+        self._threads, self._isa = threads, settings.isa(isa)
+        settings.pool(threads)  # refuses what cannot be
+        self._types = list(program.graph.states)
+        self._arena = aligned(0)
+        self._frames: LeastRecent[tuple[int, ...], Frame] = LeastRecent(FRAMES)
+        self.state: list[Array] = [_empty(t) for t in self._types]
+        self._next: dict[int, Array] = {}  # second buffers of states
+        # false while a run overwrites the state, after one that failed there, and before there is one
+        self.intact = not self._types
+        self._failed = False
+        if initial is None:
+            initial = program.initial
+        if initial:
+            self.load(initial)
+        if capacity is not None:
+            self._reserve(capacity)
+        elif not program.graph.symbols:
+            self._frame({})
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(t.nbytes for t in self._types)
+
+    @property
+    def in_place(self) -> frozenset[int]:
+        """Indices of states that the latest shape's runs overwrite."""
+        frame = next(reversed(self._frames.values()), None)
+        return frozenset() if frame is None else frame.executable.recipe.in_place
+
+    @property
+    def states(self) -> dict[str, Array]:
+        """The states by name; not to be written to."""
+        return dict(zip(self.program.names.states, self.state, strict=True))
+
+    def load(self, state: Sequence[Any] | Mapping[str, Any]) -> None:
+        """Take over a copy of a state; InputError if it does not fit."""
+        names = self.program.names.states
+        if isinstance(state, Mapping):
+            odd = next((n for n in (*names, *state) if (n in names) != (n in state)), None)
+            if odd is not None:
+                raise InputError(f"state '{odd}': {'missing' if odd in names else 'unknown'}")
+            state = [state[n] for n in names]
+        if len(state) != len(self._types):
+            raise InputError(f"state: expected {len(self._types)} tensors, got {len(state)}")
+        arrays = []
+        for name, x, t in zip(names, state, self._types, strict=True):
+            a = x if isinstance(x, np.ndarray) else _as_array(x)
+            if a.shape != t.dims or a.dtype != t.dtype.numpy:
+                raise InputError(f"state '{name}': expected {t}, got {a.dtype}{list(a.shape)}")
+            arrays.append(a)
+        for mine, a in zip(self.state, arrays, strict=True):
+            np.copyto(mine, canonical(a))
+        self.intact = True
+
+    @public
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """One run; what the module's forward returns."""
+        return self.run(*args, **kwargs).value
+
+    @public
+    def run(self, /, *args: Any, **kwargs: Any) -> Result:
+        """One run, after which the states are the new ones; its outputs are tensors where an input is one.
+
+        InputError for inputs that do not fit, which change nothing, and for a run that failed while it
+        changed the states: load some first.
+        """
+        values = self.program.flat(args, kwargs)
+        outputs = self.advance(self.program.arrays(values))
+        if any(type(v).__module__.startswith("torch") for v in values):
+            return Result(tuple(map(to_torch, outputs)), structure=self.program.names.structure)
+        return Result(tuple(outputs), structure=self.program.names.structure)
+
+    @clean_floats
+    def advance(
+        self, arrays: Sequence[Array], look: Callable[[Sequence[Array]], None] | None = None
+    ) -> list[Array]:
+        """As `run`, on arrays of the program's types; the outputs behind the states. What `look`, which is
+        given them once the one to commit after is final, raises leaves the states as they were."""
+        if not self.intact:
+            raise InputError("a run failed while it changed the state" if self._failed
+                             else "there is no state yet", "load a state first")  # fmt: skip
+        frame = self._frame(self.program.bind_symbols(arrays))
+        executable, n = frame.executable, len(self._types)
+        in_place = executable.recipe.in_place
+        for i in range(n):
+            if i not in in_place and i not in self._next:
+                self._next[i] = _empty(self._types[i])
+        fresh = [np.empty(dims, dtype) for dims, dtype in executable.out_types[n:]]
+        frame.bind("input", arrays)
+        frame.bind("state", self.state)
+        frame.bind("output", [*(self._next.get(i, _NONE) for i in range(n)), *fresh])
+        pool, last = settings.pool(self._threads), len(executable.plans) - 1
+        for part in range(last + 1):
+            if part == last:
+                if look is not None:
+                    look(fresh)
+                self.intact, self._failed = not in_place, bool(in_place)
+            frame.run_part(part, pool)
+        for i in range(n):
+            if i not in in_place:
+                self.state[i], self._next[i] = self._next[i], self.state[i]
+        self.intact, self._failed = True, False
+        return fresh
+
+    @public
+    def trace(self, /, *args: Any, **kwargs: Any) -> Trace:
+        """The operator-level trace of a run from the current states, which do not change."""
+        return self.trace_of(self.program.arrays(self.program.flat(args, kwargs)))
+
+    @clean_floats
+    def trace_of(self, arrays: Sequence[Array]) -> Trace:
+        """As `trace`, on arrays of the program's types."""
+        program = self.program
+        env = program.bind_symbols(arrays)
+        frame = Frame(program.executable(env, self._isa, hash_values=True, fuse=self._fuse))
+        outputs = [np.empty(dims, dtype) for dims, dtype in frame.executable.out_types]
+        for kind, given in (("input", arrays), ("state", self.state), ("output", outputs)):
+            frame.bind(kind, given)
+        frame.run_part(0, settings.pool(self._threads))
+        return program.make_trace(env, [hash_array(x) for x in (*self.state, *arrays)],
+                                  [hash_array(x) for x in outputs], frame.digests())  # fmt: skip
+
+    def _reserve(self, capacity: Mapping[str, int]) -> None:
+        symbols = {s.name: s for s in self.program.graph.symbols}
+        for name, size in capacity.items():
+            if name not in symbols:
+                known = ", ".join(symbols) or "it has none"
+                raise InputError(
+                    f"capacity: unknown dimension '{name}'", f"of this program: {known}"
+                )
+            if type(size) is not int or not symbols[name].low <= size <= symbols[name].high:
+                raise InputError(f"capacity of {name}: expected {symbols[name].low} to "
+                                 f"{symbols[name].high}, got {size!r:.40}")  # fmt: skip
+        missing = [s for s in symbols if s not in capacity]
+        if missing:
+            raise InputError(f"capacity: nothing for dimension '{missing[0]}'")
+        self._frame(capacity)
+
+    def _frame(self, env: Mapping[str, int]) -> Frame:
+        key = tuple([env[s.name] for s in self.program.graph.symbols])
+        return self._frames.get_or_make(key, lambda: self._new_frame(env))
+
+    def _new_frame(self, env: Mapping[str, int]) -> Frame:
+        executable: Executable = self.program.executable(
+            env, self._isa, fuse=self._fuse, commit_after=self._commit_after
+        )
+        wanted = executable.recipe.arena_bytes
+        if wanted > len(self._arena):
+            self._frames.clear()  # they are of the old memory
+            self._arena = aligned(wanted)
+        return Frame(executable, self._arena)
+
+
+_NONE = np.zeros(0, np.float32)  # stands for an output that lies over its state
+
+
+def _empty(t: TensorType) -> Array:
+    return np.empty(t.dims, t.dtype.numpy)
+
+
+def _as_array(x: Any) -> Array:
+    if type(x).__module__.startswith("torch"):
+        from ree.compiler.torch_types import to_numpy
+
+        return to_numpy(x)
+    return np.asarray(x)
