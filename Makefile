@@ -16,7 +16,7 @@ check: $(VENV)/.built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/typing && mkdir -p build/typing/ree
-	ln -sfn $(abspath ree)/*.py $(abspath ree)/*.pyi $(abspath ree)/py.typed build/typing/ree/
+	ln -sfn $(abspath ree)/*.py $(abspath ree)/*.pyi $(abspath ree)/py.typed $(abspath ree)/runtime build/typing/ree/
 	for d in compiler kernels traces verde settlement; do ln -sfn $(abspath .)/$$d build/typing/ree/$$d; done
 	cd build/typing && $(abspath $(BIN))/python -m mypy -p ree --config-file $(abspath pyproject.toml)
 	$(BIN)/cmake -S . -B build/check -G Ninja -DREE_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) > /dev/null

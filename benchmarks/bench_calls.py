@@ -1,4 +1,4 @@
-"""What a call costs above its kernel, and what many shapes leave behind: python benchmarks/bench_calls.py [-o FILE]
+"""What a call costs above its kernel, and what many shapes leave: python benchmarks/bench_calls.py [-o FILE]
 
 A call of a program with one operator on 98,304 elements, torch's own call and the kernel alone take turns;
 the smallest and the middle time of each count. Then 10,000 calls of 500 shapes of a small model: resident

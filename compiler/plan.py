@@ -64,9 +64,9 @@ class Planner:
         final = self._commit_group(groups)
         if not self.keep and not self.hash_values:
             self.over_state = in_place_states(self.g, groups, final)
-            n = len(self.g.states)
+            new = self.g.outputs[: len(self.g.states)]
             self.recipe.in_place = frozenset(
-                i for i, r in enumerate(self.g.outputs[:n]) if self.over_state.get(r) == i
+                i for i, r in enumerate(new) if self.over_state.get(r) == i
             )
         needed = self._needed_outside(groups)
         if final < 0 and self.commit is not None:  # the output is a source

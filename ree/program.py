@@ -127,9 +127,7 @@ class Program:
         an "ops" trace hashes. device: cpu, cuda, cuda:N or interpret; by default where the inputs
         are. InputError for inputs that do not fit. An input that has the name of one of these options
         goes by position, or with run_named."""
-        options = {"trace": trace, "threads": threads, "isa": isa, "device": device, "fuse": fuse,
-                   "keep_values": keep_values}  # fmt: skip
-        return self._run(self.flat(args, kwargs), **options)
+        return self._run(self.flat(args, kwargs), trace, threads, isa, device, fuse, keep_values)
 
     @public
     def run_named(self, inputs: Mapping[str, Any], /, **options: Any) -> Result:

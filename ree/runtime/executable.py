@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from ree.kernels.abi import signature
 from ree.kernels.constants import ALIGN, DIGEST_BYTES
 from ree.kernels.opdef import Array
 
+PAGES = 1 << 16  # bytes from which memory is mapped
 SPARE = 2  # frames that an executable keeps for the runs to come
 
 
@@ -160,7 +162,10 @@ def _params(call: Call, code: Sequence[int]) -> list[int]:
 
 
 def aligned(nbytes: int) -> Array:
-    """An uninitialised byte array whose address is a multiple of ALIGN."""
+    """An uninitialised byte array whose address is a multiple of ALIGN. A large one is pages of its own, which
+    go back to the system with it; freed in the heap they would leave holes that the next size does not fit."""
+    if nbytes >= PAGES:
+        return np.frombuffer(mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
     raw = np.empty(nbytes + ALIGN, np.uint8)
     start = -raw.ctypes.data % ALIGN
     return raw[start : start + nbytes]

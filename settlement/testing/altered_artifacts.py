@@ -19,7 +19,8 @@ from ree.kernels.canonical import FLOATS, canonical
 from ree.kernels.opdef import Array
 from ree.kernels.schema import Attr, Kind
 from ree.kernels.types import LARGEST, MAX_RANK, DType
-from ree.program import Program, hash_array
+from ree.program import Program
+from ree.runtime.hashing import hash_array
 from ree.settlement.testing.adversary import examined, one_line
 from ree.settlement.testing.random_programs import MOST, WORK, Case, Maker, Nothing
 from ree.tensor_file import parse_tensors
