@@ -154,11 +154,10 @@ class Frame:
         return values
 
 
-def _params(call: Call, code: Sequence[int]) -> list[int]:
-    params = list(call.params)
-    if call.tile >= 0:
-        params[call.tile_at] = code[call.tile]
-    return params
+def _params(call: Call, code: Sequence[int]) -> Sequence[int]:
+    if call.tile < 0:
+        return call.params
+    return signature(call.kernel).with_tile(call.params, code[call.tile])
 
 
 def aligned(nbytes: int) -> Array:
