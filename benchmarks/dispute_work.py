@@ -23,6 +23,7 @@ from ree.verde.fault import Fault, Vanished
 from ree.verde.messages import Dispute, Signed, decode_signed, encode_request
 from ree.verde.moves import Phase
 from ree.verde.party import Party, run_of
+from ree.verde.protocol import Reason
 from ree.verde.referee import check_terms
 from ree.verde.run_party import step_run
 from ree.verde.scope import ROW, VALUES, ProgramScope
@@ -69,7 +70,7 @@ def play(program: Program, defender: Service, challenger: Service) -> dict[str, 
         sizes += len(answer)
         shown += revealed(moves[-1].move)
         s = rules.apply(s, moves[-1].move)
-    assert s.reason.startswith("executed"), s.reason
+    assert s.cause is Reason.EXECUTED, s.reason
     return {
         "winner": s.winner,
         "moves": len(moves),

@@ -25,7 +25,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "formal.json"
 LIMIT = 600  # seconds of a property
 # property: the file that a fault is planted in, a text of it, and another in its place
 FAULTS = {
-    "clocks.expiry": ("clocks.vy", "& MASK48) > left", "& MASK48) >= left"),
+    "clocks.expiry": ("clocks.vy", "& protocol.MASK48) > left", "& protocol.MASK48) >= left"),
     "clocks.a_move_buys_no_time": ("clocks.vy", "max(defender - used, grace)", "max(defender, grace)"),
     "clocks.nothing_else_changes": ("clocks.vy", "unsafe_add(self.round(word), 1), defender,",
                                     "unsafe_add(self.round(word), 1), defender + 1,"),
@@ -36,7 +36,7 @@ FAULTS = {
     "microcode.add_sub": ("microcode.vy", "return unsafe_add(a, b) & mask", "return unsafe_add(a, b)"),
     "microcode.mul": ("microcode.vy", "unsafe_mul(a, b) >> 32", "unsafe_mul(a, b) >> 31"),
     "microcode.mul_signed": ("microcode.vy", "return unsafe_mul(a, b) & mask", "return a * b & mask >> 1"),
-    "microcode.neg_abs": ("microcode.vy", "(op == OP_ABS and a & flip != 0)", "op == OP_ABS"),
+    "microcode.neg_abs": ("microcode.vy", "(op == numbers.OP_ABS and a & flip != 0)", "op == numbers.OP_ABS"),
     "microcode.compare": ("microcode.vy", "a ^ flip <= b ^ flip", "a <= b"),
     "microcode.bits": ("microcode.vy", "return a ^ b\n", "return a | b\n"),
     "microcode.shifts": ("microcode.vy", "(unsafe_sub(a ^ flip, flip) >> b) & mask", "(a >> b) & mask"),
@@ -49,9 +49,9 @@ FAULTS = {
     "microcode.division_signed": ("microcode.vy", "unsafe_sub(unsafe_add(n, m), 1), m)", "n, m)"),
     "microcode.division_by_0": ("microcode.vy", "MOD:\n        return 0", "MOD:\n        return a"),
     "rules.digits": ("rules.vy", "x = unsafe_div(x, n)", "x = unsafe_div(x, max(n - 1, 1))"),
-    "rules.flat": ("rules.vy", "if x >= (word >> 128) & MASK64:", "if x > (word >> 128) & MASK64:"),
+    "rules.flat": ("rules.vy", "if x >= (word >> 128) &", "if x > (word >> 128) &"),
     "shares.pay": ("court.vy", "due += job.reward - fee", "due += job.reward"),
-    "shares.collect": ("court.vy", "- half * ((verdict >> 8) & docket.MASK64) // weights", ""),
+    "shares.collect": ("court.vy", "- half * ((verdict >> 8) & protocol.MASK64) // weights", ""),
     "shares.weights": ("disputes.vy", "docket.OPENING_ROUNDS + clocks.round(word)", "clocks.round(word)"),
 }  # fmt: skip
 

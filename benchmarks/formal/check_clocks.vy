@@ -7,6 +7,7 @@
 
 from . import expect
 from .. import clocks
+from .. import protocol
 
 MASK32: constant(uint256) = 2**32 - 1
 MASK48: constant(uint256) = 2**48 - 1
@@ -29,7 +30,7 @@ def _given(turn: uint256, round: uint256, since: uint256, own: uint256, other: u
     """
     g: Given = Given(
         word=0,
-        turn=clocks.DEFENDER + (turn & 1),
+        turn=protocol.DEFENDER + (turn & 1),
         round=round & (MASK32 >> 1),
         since=since & (MASK48 >> 1),
         own=own & (MASK48 >> 1),
@@ -37,8 +38,8 @@ def _given(turn: uint256, round: uint256, since: uint256, own: uint256, other: u
         grace=grace & MASK32,
     )
     assert g.grace <= min(g.own, g.other)
-    defender: uint256 = g.own if g.turn == clocks.DEFENDER else g.other
-    challenger: uint256 = g.other if g.turn == clocks.DEFENDER else g.own
+    defender: uint256 = g.own if g.turn == protocol.DEFENDER else g.other
+    challenger: uint256 = g.other if g.turn == protocol.DEFENDER else g.own
     expect.warp(g.since)
     g.word = clocks.packed(g.turn, g.round, defender, challenger, g.grace)
     return g
@@ -73,7 +74,7 @@ def _after(g: Given, next: uint256, used: uint256) -> (uint256, uint256, uint256
     word: uint256 = convert(data, uint256)
     defender: uint256 = (word // 2**88) % 2**48
     challenger: uint256 = (word // 2**136) % 2**48
-    if g.turn == clocks.DEFENDER:
+    if g.turn == protocol.DEFENDER:
         return word, defender, challenger
     return word, challenger, defender
 
@@ -111,7 +112,7 @@ def check_a_move_buys_no_time(
     word: uint256 = 0
     after: uint256 = 0
     waits: uint256 = 0
-    word, after, waits = self._after(g, clocks.DEFENDER + (next & 1), seconds)
+    word, after, waits = self._after(g, protocol.DEFENDER + (next & 1), seconds)
     expect.holds(after >= g.grace)
     expect.holds(after + seconds == g.own or after == g.grace)
     expect.holds(after + seconds <= g.own + g.grace)  # so m moves of a player last clock + m x grace at most
@@ -130,7 +131,7 @@ def check_nothing_else_changes(
     word: uint256 = 0
     after: uint256 = 0
     waits: uint256 = 0
-    to: uint256 = clocks.DEFENDER + (next & 1)
+    to: uint256 = protocol.DEFENDER + (next & 1)
     word, after, waits = self._after(g, to, seconds)
     expect.holds(waits == g.other)
     expect.holds(word % 2**8 == to and clocks.turn(word) == to)

@@ -18,6 +18,7 @@ from ree.verde.fault import Fault, Liar
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
 from ree.verde.party import Party, run_of
+from ree.verde.protocol import Reason
 from ree.verde.testing import last_fault
 
 N = 2500  # a sort's element has 40 leaves of entries, two reveals
@@ -67,5 +68,5 @@ def test_a_player_answers_as_its_party(sorting, fault):
         moves.append(data)
         s = step(evidence, s, move)
     assert s.winner == "challenger"
-    assert s.reason.startswith("executed")
+    assert s.cause is Reason.EXECUTED
     assert left or fault.value < 3

@@ -22,6 +22,7 @@ from ree.settlement.testing.referee import play, referee
 from ree.step import compile_step
 from ree.verde.fault import Fault
 from ree.verde.moves import State
+from ree.verde.protocol import Reason
 from ree.verde.run_party import RunParty
 from ree.verde.trained import Trained
 
@@ -97,7 +98,7 @@ def test_a_false_step_is_found_on_chain(step, trained, honest, name, at):
     evidence = Evidence(honest.game, step.instance)
     end = play(evidence, honest.game.begin(liar.statement), liar, honest)
     assert (end.winner, end.step) == ("challenger", at), end.reason
-    assert end.reason.startswith("executed")
+    assert end.cause is Reason.EXECUTED
     end = play(evidence, honest.game.begin(honest.statement), honest, liar)
     assert end.winner == "defender", end.reason
 

@@ -23,6 +23,7 @@ from ree.verde.fault import Fault, Liar
 from ree.verde.game import Game
 from ree.verde.moves import Phase, Prove, State
 from ree.verde.party import Party, run_of
+from ree.verde.protocol import Reason
 from ree.verde.scope import VALUES, Place
 
 HOP_BYTES = 33  # a kind and a digest
@@ -55,7 +56,7 @@ def stages(request):
         found[s.phase] = (s, move, evidence.state(s), evidence.move(s, move))
         s = evidence.game.apply(s, move)
     assert s.winner == "challenger"
-    assert s.reason.startswith("executed")
+    assert s.cause is Reason.EXECUTED
     return evidence, found, liar
 
 

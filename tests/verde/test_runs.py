@@ -12,6 +12,7 @@ from ree.kernels.types import DType
 from ree.step import compile_step
 from ree.verde.fault import Fault
 from ree.verde.game import Phase
+from ree.verde.protocol import Reason
 from ree.verde.scope import ProgramScope
 from ree.verde.trained import Trained
 
@@ -82,7 +83,7 @@ def test_a_false_step_is_found(step, trained, honest, scope, name, at):
         pytest.fail("no lie is seen in the history")
     end = play(liar, honest)
     assert (end.winner, end.step) == ("challenger", at), end.reason
-    assert end.reason.startswith("executed")
+    assert end.cause is Reason.EXECUTED
     assert f"step {at}" in end.trail
     end = play(honest, liar)
     assert end.winner == "defender", end.reason

@@ -14,6 +14,7 @@ from ree.verde.fault import Fault, Liar, recompute, with_bits
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
 from ree.verde.party import Party, play, run_of
+from ree.verde.protocol import Reason
 from ree.verde.rehearsal import in_values, shown
 from ree.verde.scope import VALUES
 from ree.verde.selections import Sort
@@ -91,7 +92,7 @@ def test_a_liar_about_a_sort_loses(n, ties, lie):
             liar = Chooser(run, result, element, entries, instance)
             end = play(game, State(liar.statement), liar, honest)
             assert end.winner == "challenger", (result, end.reason, end.trail)
-            assert end.reason.startswith("executed"), end.reason
+            assert end.cause is Reason.EXECUTED, end.reason
             end = play(game, State(honest.statement), honest, liar)
             assert end.winner == "defender", end.reason
             played += 1
