@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ree.compiler.ir import Graph, Node, Typer, bind_graph, bound_node
-from ree.compiler.layout import INSTANCE, RECORD
+from ree.compiler.layout import INSTANCE, RECORD, InterfaceLeaf, RowLeaf
+from ree.compiler.layout import LOCAL as LOCAL
 from ree.compiler.text import print_attrs
 from ree.kernels import opdef
 from ree.kernels.index import IndexRule
@@ -30,8 +31,6 @@ from ree.traces.merkle import merkle_root
 from ree.traces.tensor import tensor_hash
 
 RECORD_BYTES = RECORD.size
-MAX_SOURCES = 4
-LOCAL = 5  # kind of a source that is a local of a row program; others: ir.Kind
 NO_DIGEST = bytes(32)
 Digests = dict[tuple[object, ...], bytes]  # by operator, types of the sources and attributes
 
@@ -133,7 +132,7 @@ def _records_of(
     name: str, results: Sequence[TensorType], refs: Sequence[tuple[int, int]], digests: bytes
 ) -> list[bytes]:
     sources = b"".join(struct.pack(">BI", *r) for r in refs)
-    sources += bytes(5 * (MAX_SOURCES - len(refs)) + 6)
+    sources += bytes(RECORD["rule"].offset - RECORD["sources"].offset - len(sources))
     opcode, out = opdef.get(name).opcode, []
     for i, t in enumerate(results):
         record = struct.pack(">HBB", opcode, i, len(refs)) + encode_type(t) + sources + digests
@@ -177,25 +176,20 @@ def _sub_program(op: OpDef, b: Bound) -> tuple[bytes, int]:
 def row_leaves(program: RowProgram) -> list[bytes]:
     """Canonical bytes of a row program, a leaf each, in the order of its locals:
 
-    0, operand u8, type, digest of the index rule   an input
-    1, tensor hash                                  a constant
-    3, zero u32, number                             a number that depends on the element
-    2, record                                       a node, whose sources are locals (kind 5)
-    4, locals ahead of the nodes u32, number        last: where the element stands in the last node
-
-    A number is eight times size and coefficient of a digit of the element's index, then the offset, i64 each.
+    inputs, constants, numbers that depend on the element, nodes, whose sources are locals, and last where the
+    element stands in the last node: RowLeaf and ROW_... of layout.py.
     """
-    leaves = [bytes([0]) + struct.pack(">B", x.operand) + encode_type(x.type) + sha256(encode_rule(x.rule))
+    leaves = [bytes([RowLeaf.INPUT, x.operand]) + encode_type(x.type) + sha256(encode_rule(x.rule))
               for x in program.inputs]  # fmt: skip
-    leaves += [bytes([1]) + tensor_hash(c) for c in program.constants]
-    leaves += [bytes([3]) + _number(program, n, 0) for n in program.numbers]
+    leaves += [bytes([RowLeaf.CONSTANT]) + tensor_hash(c) for c in program.constants]
+    leaves += [bytes([RowLeaf.NUMBER]) + _number(program, n, 0) for n in program.numbers]
     types = program.given_types()
     for node in program.nodes:
         b = opdef.bind(node.op, [types[s] for s in node.sources], node.attrs, {})
         (record,) = _records(b, [(LOCAL, s) for s in node.sources])
-        leaves.append(bytes([2]) + record)
+        leaves.append(bytes([RowLeaf.NODE]) + record)
         types.append(b.out)
-    return [*leaves, bytes([4]) + _number(program, program.element, program.first)]
+    return [*leaves, bytes([RowLeaf.ELEMENT]) + _number(program, program.element, program.first)]
 
 
 def _number(program: RowProgram, x: Affine, first: int) -> bytes:
@@ -222,9 +216,11 @@ def encode_rule(rule: IndexRule) -> bytes:
 
 def interface_leaves(g: Graph) -> list[bytes]:
     """Leaves of the interface tree: inputs, weights, states, constants, outputs, in that order."""
-    leaves = [b"\x00" + encode_type(t) for t in g.inputs]
-    leaves += [b"\x01" + encode_type(t) for t in g.weights]
-    leaves += [b"\x04" + encode_type(t) for t in g.states]
-    leaves += [b"\x02" + tensor_hash(c.array()) for c in g.consts]
-    leaves += [b"\x03" + struct.pack(">BI", r.kind, r.index) for r in g.outputs]
+    leaves = [bytes([InterfaceLeaf.INPUT]) + encode_type(t) for t in g.inputs]
+    leaves += [bytes([InterfaceLeaf.WEIGHT]) + encode_type(t) for t in g.weights]
+    leaves += [bytes([InterfaceLeaf.STATE]) + encode_type(t) for t in g.states]
+    leaves += [bytes([InterfaceLeaf.CONSTANT]) + tensor_hash(c.array()) for c in g.consts]
+    leaves += [
+        bytes([InterfaceLeaf.OUTPUT]) + struct.pack(">BI", r.kind, r.index) for r in g.outputs
+    ]
     return leaves

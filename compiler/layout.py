@@ -5,12 +5,15 @@ Fields of at most 8 bytes are big-endian numbers, longer ones bytes.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 NUMBER = 8  # bytes of a field that is a number, at most
 WORD = 32
+MAX_SOURCES = 4  # of a node
+LOCAL = 5  # kind of a source that is a local of a row program; others: ir.Kind
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,41 @@ INSTANCE = Layout(
     numeric_id=32, node_root=32, values=8, interface_root=32,
     inputs=4, weights=4, states=4, constants=4, outputs=4,
 )  # fmt: skip
-# the leaf of a value; sources: kind u8 and index u32 of four; program: of a composite's row program
+SOURCE = Layout(kind=1, index=4)
+TYPE = Layout(dtype=1, rank=1, dims=64)
+# the leaf of a value; program: of a composite's row program
 RECORD = Layout(
-    opcode=2, result=1, count=1, type=66, sources=20, _gap=6, rule=32, attributes=32, code=32, program=32,
-    program_leaves=8, _end=8,
+    opcode=2, result=1, count=1, type=TYPE.size, sources=MAX_SOURCES * SOURCE.size, _gap=6,
+    rule=32, attributes=32, code=32, program=32, program_leaves=8, _end=8,
 )  # fmt: skip
+
+
+class RowLeaf(enum.IntEnum):
+    """What a leaf of a row program is, its first byte. ELEMENT: where the element stands in the last node."""
+
+    INPUT = 0
+    CONSTANT = 1
+    NODE = 2
+    NUMBER = 3
+    ELEMENT = 4
+
+
+ROW_INPUT = Layout(leaf=1, operand=1, type=TYPE.size, rule=32)
+ROW_CONSTANT = Layout(leaf=1, tensor=32)
+ROW_NODE = Layout(leaf=1, record=RECORD.size)
+# first: locals ahead of the nodes, of ELEMENT; digits: size and coefficient, i64 each, of eight
+ROW_NUMBER = Layout(leaf=1, first=4, digits=128, offset=8)
+
+
+class InterfaceLeaf(enum.IntEnum):
+    """What a leaf of the interface is, its first byte."""
+
+    INPUT = 0
+    WEIGHT = 1
+    CONSTANT = 2
+    OUTPUT = 3
+    STATE = 4
+
+
+GIVEN = Layout(leaf=1, type=TYPE.size)  # an input, weight or state
+RETURNED = Layout(leaf=1, source=SOURCE.size)  # an output

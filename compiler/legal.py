@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from ree.compiler.ir import Graph, Kind, Ref
+from ree.compiler.layout import MAX_SOURCES
 from ree.compiler.text import print_attrs
 from ree.kernels import opdef
 from ree.kernels.canonical import is_canonical
 from ree.kernels.numerics import CONTRACT
 from ree.kernels.schema import check_attrs
 from ree.kernels.types import DType, TensorType, affine, check_extents, symbols_of
-
-MAX_SOURCES = 4  # what a node record holds
 
 
 class IllegalGraph(ValueError):

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from ree.compiler.instance import LOCAL, RECORD_BYTES, encode_attrs
 from ree.compiler.ir import Kind, Ref
-from ree.compiler.layout import RECORD
+from ree.compiler.layout import ROW_NUMBER, TYPE
 from ree.kernels import opdef
 from ree.kernels.forms import Form, Reads
 from ree.settlement.decidable import obstacles
 from ree.settlement.evidence import Evidence
-from ree.settlement.layout import MAX_MOVE, STATEMENT
+from ree.settlement.layout import MAX_BLOBS, MAX_HOPS, MAX_MOVE, STATEMENT
 from ree.settlement.openings import microcode, rule_bytes
 from ree.settlement.ways import Way, Ways
 from ree.traces.merkle import depth
 from ree.traces.tensor import LEAF_BYTES, body_leaves
 from ree.verde.scope import OUTPUTS, ROW, VALUES, RowScope
 
-MAX_HOPS = 12  # moves between a source and what is committed
-MAX_BLOBS = 16
 ENTRY = LEAF_BYTES + 1 + 32 * 25  # a leaf of a derivation of at most 2^32 operations
 
 
@@ -94,8 +92,6 @@ def _opening(evidence: Evidence, way: Way, inner: RowScope | None) -> int:
     else:
         assert inner is not None  # only there are locals
         t, tensors = inner.types[way.index], len(inner.nodes)
-        local = 141 + 1 + 32 * depth(len(inner.types) + 1)
+        local = ROW_NUMBER.size + 1 + 32 * depth(len(inner.types) + 1)
     leaves = body_leaves(t.nbytes)
-    return (
-        local + RECORD["type"].size + LEAF_BYTES + 1 + 32 * depth(leaves) + 1 + 32 * depth(tensors)
-    )
+    return local + TYPE.size + LEAF_BYTES + 1 + 32 * depth(leaves) + 1 + 32 * depth(tensors)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ree.errors import ChainError
 from ree.settlement.clocks import CHALLENGER, DEFENDER, Clocks
-from ree.settlement.layout import STATE
+from ree.settlement.layout import STATE, ChallengeStatus, ClaimStatus, Verdict
 from ree.settlement.node import Node, Receipt, checksum
 from ree.settlement.policy import Policy
 from ree.settlement.terms import (
@@ -27,10 +27,10 @@ from ree.settlement.terms import (
 from ree.settlement.transactions import Pending
 from ree.verde.protocol import Phase
 
-ACCEPTED, COMMITTED, REVEALED, REFUTED = 1, 2, 3, 4
-PENDING, OPENED, CLOSED = 1, 2, 3
+ACCEPTED, COMMITTED, REVEALED, REFUTED = ClaimStatus
+PENDING, OPENED, CLOSED = ChallengeStatus
 DECIDED = 1 << 136  # less than this is no hash
-DEFENDER_WON, CHALLENGER_WON = 3, 4  # what the Court keeps of a dispute that is decided
+DEFENDER_WON, CHALLENGER_WON = Verdict
 FINAL, VOID = 2**256 - 1, 2**256 - 2
 SETTLED = 64  # blocks that a reorganisation may move an event back, at most
 DESCENTS = (Phase.REVEAL.number, Phase.PICK.number)
@@ -71,6 +71,12 @@ class Dispute:
     @property
     def decided(self) -> bool:
         return self.turn >= DEFENDER_WON
+
+    @property
+    def winner(self) -> str:
+        """Who has won it; empty while it is played."""
+        won: dict[int, str] = {DEFENDER_WON: self.defender, CHALLENGER_WON: self.challenger}
+        return won.get(self.turn, "")
 
     @property
     def player(self) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ree.compiler.ir import Graph
+from ree.compiler.layout import MAX_SOURCES
 from ree.kernels import opdef
 from ree.kernels.opdef import Bound, Form
 from ree.kernels.types import DType
 
-MAX_SOURCES = 4
 MAX_ELEMENTS = 2**31 - 1
 
 

@@ -72,7 +72,7 @@ class Told:
 
     def move(self, standing: Standing) -> bytes:
         s = self.player.state(standing)
-        self.stage.phase = s.phase.value[1]
+        self.stage.phase = s.phase.what
         return self.player.move(standing)
 
 

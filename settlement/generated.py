@@ -8,7 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from textwrap import fill, indent
 
-from ree.compiler.layout import INSTANCE, RECORD, Layout
+from ree.compiler.ir import Kind
+from ree.compiler.layout import (
+    GIVEN,
+    INSTANCE,
+    LOCAL,
+    MAX_SOURCES,
+    RECORD,
+    RETURNED,
+    ROW_CONSTANT,
+    ROW_INPUT,
+    ROW_NODE,
+    ROW_NUMBER,
+    SOURCE,
+    TYPE,
+    InterfaceLeaf,
+    Layout,
+    RowLeaf,
+)
 from ree.kernels import registry
 from ree.kernels.forms import Form
 from ree.settlement import layout, numbers
@@ -60,6 +77,26 @@ def protocol() -> str:
             "TRAINING_RUN": layout.TRAINING["initial"].offset,
         },
         "the record of a value: offsets": _offsets("RECORD", RECORD),
+        "kinds of sources, and of what they may be": {
+            **{f"SOURCE_{k.name}": k.value for k in Kind}, "SOURCE_LOCAL": LOCAL, "SOURCE_BYTES": SOURCE.size,
+            "MAX_SOURCES": MAX_SOURCES, "MAX_HOPS": layout.MAX_HOPS, "MAX_BLOBS": layout.MAX_BLOBS,
+        },
+        "leaves of a row program: the first byte, bytes, offsets": {
+            **{f"ROW_{leaf.name}": leaf.value for leaf in RowLeaf},
+            "ROW_INPUT_BYTES": ROW_INPUT.size, "ROW_INPUT_OPERAND": ROW_INPUT["operand"].offset,
+            "ROW_INPUT_RULE": ROW_INPUT["rule"].offset, "ROW_CONSTANT_BYTES": ROW_CONSTANT.size,
+            "ROW_NODE_BYTES": ROW_NODE.size, "ROW_NUMBER_BYTES": ROW_NUMBER.size,
+            "ROW_NUMBER_FIRST": ROW_NUMBER["first"].offset, "ROW_NUMBER_OFFSET": ROW_NUMBER["offset"].offset,
+        },
+        "leaves of the interface: the first byte, bytes": {
+            **{f"INTERFACE_{leaf.name}": leaf.value for leaf in InterfaceLeaf},
+            "GIVEN_BYTES": GIVEN.size, "RETURNED_BYTES": RETURNED.size, "TYPE_BYTES": TYPE.size,
+        },
+        "claims, challenges, verdicts": {
+            **{f"CLAIM_{x.name}": x.value for x in layout.ClaimStatus},
+            **{f"CHALLENGE_{x.name}": x.value for x in layout.ChallengeStatus},
+            **{x.name: x.value for x in layout.Verdict},
+        },
     }  # fmt: skip
     head = HEAD.format(
         title="Protocol",

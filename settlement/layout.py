@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
+import enum
+
 from ree.compiler.layout import INSTANCE, Layout
 
 MAX_MOVE = 12288  # bytes
+MAX_HOPS = 12  # moves of data between a source and what is committed
+MAX_BLOBS = 16  # of a move
+
+
+class ClaimStatus(enum.IntEnum):
+    """Of a provider's claim in the Court."""
+
+    ACCEPTED = 1
+    COMMITTED = 2
+    REVEALED = 3
+    REFUTED = 4
+
+
+class ChallengeStatus(enum.IntEnum):
+    """Of a challenge of a claim."""
+
+    PENDING = 1
+    OPENED = 2
+    CLOSED = 3
+
+
+class Verdict(enum.IntEnum):
+    """What the Court keeps of a dispute that is decided, where a side stands while it is played."""
+
+    DEFENDER_WON = 3
+    CHALLENGER_WON = 4
+
 
 # what a defender stands for: an instance, roots of what went in and came out, the loss's tensor hash or zeros
 STATEMENT = Layout(

@@ -13,9 +13,7 @@ from typing import Protocol
 from ree.compiler.layout import INSTANCE
 from ree.errors import ChainError
 from ree.settlement.client import (
-    CHALLENGER_WON,
     COMMITTED,
-    DEFENDER_WON,
     FINAL,
     PENDING,
     REVEALED,
@@ -356,8 +354,7 @@ def collect_won(court: Court, job: bytes) -> list[Receipt | None]:
     fails."""
     me = court.node.account
     decided = [d for d in court.disputes(job) if not d.paid]
-    won = [d for d in decided
-           if me == {DEFENDER_WON: d.defender, CHALLENGER_WON: d.challenger}.get(d.turn)]  # fmt: skip
+    won = [d for d in decided if me == d.winner]
     out, failed = list[Receipt | None](), list[ChainError]()
     for d in won:
         try:

@@ -220,9 +220,7 @@ def timeline(t: Transcript, start: State, apply: Callable[[State, Move], State])
             continue
         after = apply(s, r.move)
         new = after.trail[len(s.trail) :]
-        what = ", ".join(new) or (
-            _pointed(s, r.move) if isinstance(r.move, Point) else phase.value[1]
-        )
+        what = ", ".join(new) or (_pointed(s, r.move) if isinstance(r.move, Point) else phase.what)
         if after.phase is Phase.OVER:
             what += f" -> the {after.winner} wins: {after.reason}"
         lines.append(

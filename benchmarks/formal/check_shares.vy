@@ -10,6 +10,7 @@ from .. import bank
 from .. import court
 from .. import disputes
 from .. import docket
+from .. import protocol
 
 initializes: court
 uses: bank
@@ -87,13 +88,13 @@ def check_pay(reward_: uint256, bond_: uint256, more: uint256, first: uint256, s
     poster: uint256 = 0
     for i: uint256 in range(2):
         credit: uint256 = bank.credits[TOKEN][A if i == 0 else B]
-        if status[i] == docket.REVEALED:
+        if status[i] == protocol.CLAIM_REVEALED:
             pay: uint256 = reward - reward // 200 if left > 0 else 0
             expect.holds(credit == bond + pay)
             left -= min(left, 1)
         else:
             expect.holds(credit == 0)
-            if status[i] == docket.REFUTED:
+            if status[i] == protocol.CLAIM_REFUTED:
                 winners += bond // 2
             else:
                 poster += bond // 2
@@ -119,11 +120,11 @@ def check_collect(bond_: uint256, challenger_: uint256, weights_: uint256, befor
     id: bytes32 = docket._id(job)
     winner: address = B if against else A
     loser: address = A if against else B
-    verdict: uint256 = (docket.CHALLENGER_WON if against else docket.DEFENDER_WON) | before << 8 | after << 72
+    verdict: uint256 = (protocol.CHALLENGER_WON if against else protocol.DEFENDER_WON) | before << 8 | after << 72
     docket.disputes[DISPUTE] = docket.Dispute(
         state=convert(verdict, bytes32), job=id, defender=A, challenger=B, confrontation=confrontation, paid=False
     )
-    docket.claims[id][loser].numbers = docket.REFUTED | weights * docket.WEIGHT
+    docket.claims[id][loser].numbers = protocol.CLAIM_REFUTED | weights * docket.WEIGHT
     docket.active[id] = docket.FINAL
     bank.held[TOKEN] = bond + stake
     ok: bool = raw_call(self, abi_encode(job, DISPUTE, method_id=method_id("collect((address,address,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),bytes32)")), revert_on_failure=False)
@@ -161,18 +162,18 @@ def check_weights(known_: uint256, load_: uint256, round_: uint256, against: boo
     docket.disputes[DISPUTE].challenger = B
     docket.disputes[DISPUTE].confrontation = confrontation
     for who: address in [A, B]:
-        docket.claims[id][who].numbers = docket.REVEALED | load << 8 | known << 200
-    disputes._decide(DISPUTE, 1 | played << 8, docket.CHALLENGER_WON if against else docket.DEFENDER_WON)
+        docket.claims[id][who].numbers = protocol.CLAIM_REVEALED | load << 8 | known << 200
+    disputes._decide(DISPUTE, 1 | played << 8, protocol.CHALLENGER_WON if against else protocol.DEFENDER_WON)
     loser: address = A if against else B
     winner: address = B if against else A
     kept: uint256 = convert(docket.disputes[DISPUTE].state, uint256)
-    expect.holds(kept % 256 == (docket.CHALLENGER_WON if against else docket.DEFENDER_WON))
+    expect.holds(kept % 256 == (protocol.CHALLENGER_WON if against else protocol.DEFENDER_WON))
     expect.holds((kept >> 8) % 2**64 == known and kept >> 72 == known + 8 + played)
     lost: docket.Claim = docket._claim(id, loser)
     won: docket.Claim = docket._claim(id, winner)
     claims: bool = against or confrontation
     expect.holds(lost.weight == (known + 8 + played if claims else known))
-    expect.holds(lost.status == (docket.REFUTED if claims else docket.REVEALED))
+    expect.holds(lost.status == (protocol.CLAIM_REFUTED if claims else protocol.CLAIM_REVEALED))
     expect.holds(lost.load == load - 1 and won.load == load - 1)
-    expect.holds(won.weight == known and won.status == docket.REVEALED and won.lost == 0)
+    expect.holds(won.weight == known and won.status == protocol.CLAIM_REVEALED and won.lost == 0)
     expect.holds(docket.active[id] == 2)

@@ -11,7 +11,6 @@ from . import numbers
 from . import protocol
 
 BIT: constant(uint256) = 1
-TYPE_BYTES: constant(uint256) = 66  # dtype u8, rank u8, eight dimensions u64
 
 # log2 of the bytes of an element, by dtype, a digit each
 LOG_SIZES: constant(uint256) = (
@@ -24,11 +23,11 @@ LOG_SIZES: constant(uint256) = (
 
 @internal
 @pure
-def dtype(type_: Bytes[TYPE_BYTES]) -> uint256:
+def dtype(type_: Bytes[protocol.TYPE_BYTES]) -> uint256:
     """
     @notice Code of the element type in the encoding of a tensor type.
     """
-    assert len(type_) == TYPE_BYTES, "type: length"
+    assert len(type_) == protocol.TYPE_BYTES, "type: length"
     code: uint256 = convert(slice(type_, 0, 1), uint256)
     assert code <= numbers.DTYPE_BOOL, "type: dtype"
     return code
@@ -36,8 +35,8 @@ def dtype(type_: Bytes[TYPE_BYTES]) -> uint256:
 
 @internal
 @pure
-def rank(type_: Bytes[TYPE_BYTES]) -> uint256:
-    assert len(type_) == TYPE_BYTES, "type: length"
+def rank(type_: Bytes[protocol.TYPE_BYTES]) -> uint256:
+    assert len(type_) == protocol.TYPE_BYTES, "type: length"
     r: uint256 = convert(slice(type_, 1, 1), uint256)
     assert r <= numbers.MAX_RANK, "type: rank"
     return r
@@ -45,7 +44,7 @@ def rank(type_: Bytes[TYPE_BYTES]) -> uint256:
 
 @internal
 @pure
-def dims(type_: Bytes[TYPE_BYTES]) -> DynArray[uint256, numbers.MAX_RANK]:
+def dims(type_: Bytes[protocol.TYPE_BYTES]) -> DynArray[uint256, numbers.MAX_RANK]:
     """
     @notice The dimensions, outermost first.
     """
@@ -70,7 +69,7 @@ def _dim(low: uint256, high: uint256, i: uint256) -> uint256:
 
 @internal
 @pure
-def elements(type_: Bytes[TYPE_BYTES]) -> uint256:
+def elements(type_: Bytes[protocol.TYPE_BYTES]) -> uint256:
     """
     @notice Number of elements; at most 2^31 - 1.
     """
@@ -98,7 +97,7 @@ def log_size(code: uint256) -> uint256:
 
 @internal
 @pure
-def body_leaves(type_: Bytes[TYPE_BYTES]) -> uint256:
+def body_leaves(type_: Bytes[protocol.TYPE_BYTES]) -> uint256:
     """
     @notice Leaves of a tensor's body, of 512 bytes each.
     """
@@ -113,7 +112,7 @@ def _leaves(elements_: uint256, scale: uint256) -> uint256:
 
 @internal
 @pure
-def tensor_hash(type_: Bytes[TYPE_BYTES], body_root: bytes32) -> bytes32:
+def tensor_hash(type_: Bytes[protocol.TYPE_BYTES], body_root: bytes32) -> bytes32:
     """
     @notice H(0x02 || dtype || rank || dimensions || body root).
     """
@@ -157,7 +156,7 @@ def element(leaf: Bytes[numbers.LEAF_BYTES], code: uint256, position: uint256) -
 @internal
 @pure
 def open_element(
-    type_: Bytes[TYPE_BYTES],
+    type_: Bytes[protocol.TYPE_BYTES],
     index: uint256,
     leaf: Bytes[numbers.LEAF_BYTES],
     proof: DynArray[bytes32, merkle.MAX_DEPTH],
@@ -259,11 +258,11 @@ def record_field(record: Bytes[protocol.RECORD_BYTES], start: uint256, size: uin
 
 @internal
 @pure
-def record_type(record: Bytes[protocol.RECORD_BYTES]) -> Bytes[TYPE_BYTES]:
+def record_type(record: Bytes[protocol.RECORD_BYTES]) -> Bytes[protocol.TYPE_BYTES]:
     """
     @notice Encoding of the type of a node's result.
     """
-    return slice(record, protocol.RECORD_TYPE, TYPE_BYTES)
+    return slice(record, protocol.RECORD_TYPE, protocol.TYPE_BYTES)
 
 
 @internal
@@ -273,5 +272,5 @@ def record_source(record: Bytes[protocol.RECORD_BYTES], i: uint256) -> (uint256,
     @notice Kind and index of source i of a node.
     """
     assert i < self.record_field(record, protocol.RECORD_COUNT, 1), "record: source"
-    at: uint256 = unsafe_add(protocol.RECORD_SOURCES, unsafe_mul(5, i))
+    at: uint256 = unsafe_add(protocol.RECORD_SOURCES, unsafe_mul(protocol.SOURCE_BYTES, i))
     return self.record_field(record, at, 1), self.record_field(record, unsafe_add(at, 1), 4)

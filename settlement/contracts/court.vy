@@ -176,7 +176,7 @@ def accept(job: docket.Job):
     assert docket.claims[id][msg.sender].numbers == 0, "court: accepted"
     assert len(docket.accepted[id]) < job.slots, "court: full"
     docket.accepted[id].append(msg.sender)
-    docket.claims[id][msg.sender].numbers = docket.ACCEPTED
+    docket.claims[id][msg.sender].numbers = protocol.CLAIM_ACCEPTED
     bank._hold(job.token, msg.sender, job.provider_bond)
     log Accepted(job=id, provider=msg.sender)
 
@@ -188,8 +188,8 @@ def commit(job: docket.Job, commitment: bytes32):
     """
     id: bytes32 = docket._open(job)
     docket._by(job.commit_until)
-    assert docket.claims[id][msg.sender].numbers == docket.ACCEPTED, "court: not a provider, or committed"
-    docket.claims[id][msg.sender].numbers = docket.COMMITTED
+    assert docket.claims[id][msg.sender].numbers == protocol.CLAIM_ACCEPTED, "court: not a provider, or committed"
+    docket.claims[id][msg.sender].numbers = protocol.CLAIM_COMMITTED
     docket.claims[id][msg.sender].digest = commitment
     log Committed(job=id, provider=msg.sender)
 
@@ -202,11 +202,11 @@ def reveal(job: docket.Job, root: bytes32, salt: bytes16):
     id: bytes32 = docket._open(job)
     docket._after(job.commit_until)
     docket._by(job.reveal_until)
-    assert docket.claims[id][msg.sender].numbers == docket.COMMITTED, "court: not committed, or revealed"
+    assert docket.claims[id][msg.sender].numbers == protocol.CLAIM_COMMITTED, "court: not committed, or revealed"
     assert docket.claims[id][msg.sender].digest == docket._claim_commitment(
         id, msg.sender, root, salt
     ), "court: commitment"
-    docket.claims[id][msg.sender].numbers = docket.REVEALED
+    docket.claims[id][msg.sender].numbers = protocol.CLAIM_REVEALED
     docket.claims[id][msg.sender].digest = root
     log Revealed(job=id, provider=msg.sender, root=root)
 
@@ -225,9 +225,9 @@ def finalise(job: docket.Job):
     outcome: docket.Outcome = empty(docket.Outcome)
     for provider: address in docket.accepted[id]:
         claim: docket.Claim = docket._claim(id, provider)
-        if claim.status == docket.REVEALED or claim.status == docket.REFUTED:
+        if claim.status == protocol.CLAIM_REVEALED or claim.status == protocol.CLAIM_REFUTED:
             revealed = True
-        if claim.status == docket.REVEALED:
+        if claim.status == protocol.CLAIM_REVEALED:
             assert outcome.standing == 0 or claim.digest == outcome.root, "court: claims differ"
             outcome.root = claim.digest
             outcome.standing += 1
@@ -253,14 +253,14 @@ def _pay(id: bytes32, job: docket.Job):
     fee: uint256 = job.reward // FEE
     for provider: address in docket.accepted[id]:
         claim: docket.Claim = docket._claim(id, provider)
-        if claim.status == docket.REVEALED:
+        if claim.status == protocol.CLAIM_REVEALED:
             due: uint256 = job.provider_bond
             if left > 0:
                 left -= 1
                 due += job.reward - fee
                 bank._credit(job.token, TREASURY, fee)
             bank._credit(job.token, provider, due)
-        elif claim.status == docket.REFUTED:  # its winners collect the rest
+        elif claim.status == protocol.CLAIM_REFUTED:  # its winners collect the rest
             bank._burn(job.token, job.provider_bond - job.provider_bond // 2)
         else:
             self._forfeit(id, job, provider, job.provider_bond)
@@ -280,7 +280,7 @@ def collect(job: docket.Job, dispute: bytes32):
     winner: address = d.defender
     loser: address = d.challenger
     verdict: uint256 = convert(d.state, uint256)
-    against: bool = verdict & 255 == docket.CHALLENGER_WON
+    against: bool = verdict & 255 == protocol.CHALLENGER_WON
     if against:
         winner = d.challenger
         loser = d.defender
@@ -306,8 +306,8 @@ def forfeit(job: docket.Job, challenger: address, commitment: bytes32):
     """
     id: bytes32 = docket._id(job)
     assert block.timestamp > job.open_until and docket.active[id] != docket.VOID, "court: early or void"
-    assert docket.challenges[id][challenger][commitment] == docket.PENDING, "court: no challenge"
-    docket.challenges[id][challenger][commitment] = docket.CLOSED
+    assert docket.challenges[id][challenger][commitment] == protocol.CHALLENGE_PENDING, "court: no challenge"
+    docket.challenges[id][challenger][commitment] = protocol.CHALLENGE_CLOSED
     self._forfeit(id, job, challenger, job.challenger_bond)
 
 
@@ -319,8 +319,8 @@ def reclaim(job: docket.Job, challenger: address, commitment: bytes32):
     id: bytes32 = docket._id(job)
     assert docket.active[id] == docket.VOID, "court: not void"
     status: uint256 = docket.challenges[id][challenger][commitment]
-    assert status == docket.PENDING or status == docket.OPENED, "court: no challenge"
-    docket.challenges[id][challenger][commitment] = docket.CLOSED
+    assert status == protocol.CHALLENGE_PENDING or status == protocol.CHALLENGE_OPENED, "court: no challenge"
+    docket.challenges[id][challenger][commitment] = protocol.CHALLENGE_CLOSED
     bank._credit(job.token, challenger, job.challenger_bond)
 
 

@@ -69,7 +69,7 @@ def challenge(job: docket.Job, commitment: bytes32):
     docket._after(job.reveal_until)
     docket._by(job.challenge_until)
     assert docket.challenges[id][msg.sender][commitment] == 0, "court: challenged"
-    docket.challenges[id][msg.sender][commitment] = docket.PENDING
+    docket.challenges[id][msg.sender][commitment] = protocol.CHALLENGE_PENDING
     bank._hold(job.token, msg.sender, job.challenger_bond)
     log Challenged(job=id, challenger=msg.sender, commitment=commitment)
 
@@ -85,8 +85,8 @@ def open_challenge(
     docket._after(job.challenge_until)
     docket._by(job.open_until)
     commitment: bytes32 = docket._challenge_commitment(id, msg.sender, provider, salt)
-    assert docket.challenges[id][msg.sender][commitment] == docket.PENDING, "court: no challenge, or open"
-    docket.challenges[id][msg.sender][commitment] = docket.OPENED
+    assert docket.challenges[id][msg.sender][commitment] == protocol.CHALLENGE_PENDING, "court: no challenge, or open"
+    docket.challenges[id][msg.sender][commitment] = protocol.CHALLENGE_OPENED
     dispute: bytes32 = keccak256(abi_encode(docket.CHALLENGE_TAG, id, msg.sender, commitment))
     self._start(dispute, id, job, facts, provider, msg.sender, False)
     return dispute
@@ -102,7 +102,7 @@ def confront(
     id: bytes32 = docket._open(job)
     docket._after(job.reveal_until)
     other: docket.Claim = docket._claim(id, challenger)
-    assert other.status == docket.REVEALED, "court: no claim"
+    assert other.status == protocol.CLAIM_REVEALED, "court: no claim"
     assert other.digest != docket.claims[id][defender].digest, "court: same root"
     low: address = defender
     high: address = challenger
@@ -151,8 +151,8 @@ def _start(
     docket.active[id] += 1
     claim: docket.Claim = docket._claim(id, defender)
     other: docket.Claim = docket._claim(id, challenger)
-    assert claim.status == docket.REVEALED or (
-        claim.status == docket.REFUTED and not confrontation
+    assert claim.status == protocol.CLAIM_REVEALED or (
+        claim.status == protocol.CLAIM_REFUTED and not confrontation
     ), "court: no claim"
     # a stranger has at most one claim of each provider to challenge; more would only stretch its clocks
     assert other.status != 0 or other.load <= docket.MAX_SLOTS, "court: open disputes"
@@ -215,7 +215,7 @@ def respond(
         winner: uint256 = (head >> protocol.STATE_WINNER) & protocol.MASK8
         assert winner == protocol.DEFENDER or winner == protocol.CHALLENGER, "court: referee"
         log Decided(dispute=dispute, winner=winner)
-        self._decide(dispute, word, docket.DEFENDER_WON if winner == protocol.DEFENDER else docket.CHALLENGER_WON)
+        self._decide(dispute, word, protocol.DEFENDER_WON if winner == protocol.DEFENDER else protocol.CHALLENGER_WON)
 
 
 @external
@@ -277,7 +277,7 @@ def timeout(
     ), "court: not the state, or decided"
     assert clocks.late(word), "court: time is left"
     log TimedOut(dispute=dispute, turn=turn)
-    self._decide(dispute, word, docket.CHALLENGER_WON if turn == protocol.DEFENDER else docket.DEFENDER_WON)
+    self._decide(dispute, word, protocol.CHALLENGER_WON if turn == protocol.DEFENDER else protocol.DEFENDER_WON)
 
 
 @internal
@@ -290,7 +290,7 @@ def _decide(dispute: bytes32, word: uint256, verdict: uint256):
     docket.active[job] -= 1
     defender: address = docket.disputes[dispute].defender
     challenger: address = docket.disputes[dispute].challenger
-    won: bool = verdict == docket.DEFENDER_WON
+    won: bool = verdict == protocol.DEFENDER_WON
     before: uint256 = docket.claims[job][challenger if won else defender].numbers // docket.WEIGHT
     weight: uint256 = docket.OPENING_ROUNDS + clocks.round(word)
     docket.disputes[dispute].state = convert(

@@ -14,26 +14,12 @@ MAX_SLOTS: constant(uint256) = 8
 FINAL: constant(uint256) = max_value(uint256)
 VOID: constant(uint256) = max_value(uint256) - 1
 
-# a claim
-ACCEPTED: constant(uint256) = 1
-COMMITTED: constant(uint256) = 2
-REVEALED: constant(uint256) = 3
-REFUTED: constant(uint256) = 4
-
-# a challenge
-PENDING: constant(uint256) = 1
-OPENED: constant(uint256) = 2
-CLOSED: constant(uint256) = 3
-
 # one more in what is kept of a claim
 LOAD: constant(uint256) = 2**8
 STOOD: constant(uint256) = 2**72
 LOST: constant(uint256) = 2**136
 WEIGHT: constant(uint256) = 2**200
 
-# who has won a dispute, in place of its state
-DEFENDER_WON: constant(uint256) = 3
-CHALLENGER_WON: constant(uint256) = 4
 # the weight of a lost dispute: the rounds played, and as many as opening and ending it cost
 OPENING_ROUNDS: constant(uint256) = 8
 
@@ -169,7 +155,7 @@ def _decided(id: bytes32, account: address, claims: bool, lost: bool, weight: ui
     """
     numbers: uint256 = self.claims[id][account].numbers - LOAD
     if claims and lost:
-        numbers = ((numbers >> 8) << 8 | REFUTED) + LOST + weight * WEIGHT
+        numbers = ((numbers >> 8) << 8 | protocol.CLAIM_REFUTED) + LOST + weight * WEIGHT
     elif claims:
         numbers += STOOD
     self.claims[id][account].numbers = numbers

@@ -122,13 +122,13 @@ def _rows(before: states.State, at: uint256) -> states.State:
     s.program = shown.digest(at + protocol.RECORD_PROGRAM)
     s.leaves = shown.u64(at + protocol.RECORD_PROGRAM_LEAVES)
     p: uint256 = at + protocol.RECORD_BYTES
-    assert shown.u8(p) == 4, "elements: last leaf"
-    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + p, 141))
-    assert shown.root(s.leaves, s.leaves - 1, leaf, p + 141) == s.program, "elements: last leaf"
-    s.first = shown.u32(p + 1)
+    assert shown.u8(p) == protocol.ROW_ELEMENT, "elements: last leaf"
+    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + p, protocol.ROW_NUMBER_BYTES))
+    assert shown.root(s.leaves, s.leaves - 1, leaf, p + protocol.ROW_NUMBER_BYTES) == s.program, "elements: last leaf"
+    s.first = shown.u32(p + protocol.ROW_NUMBER_FIRST)
     nodes: uint256 = s.leaves - 1 - s.first
     flat: uint256 = sources.affine(p, s.element)
-    p = shown.after_proof(p + 141)
+    p = shown.after_proof(p + protocol.ROW_NUMBER_BYTES)
     s.rows = shown.digest(p)
     bits: uint256 = 0
     code: uint256 = 0

@@ -55,7 +55,7 @@ def respond(
     blobs: sources.Blobs = empty(sources.Blobs)
     n: uint256 = shown.u8(0)
     at: uint256 = unsafe_add(1, unsafe_mul(2, n))
-    for i: uint256 in range(n, bound=sources.BLOBS):
+    for i: uint256 in range(n, bound=protocol.MAX_BLOBS):
         size: uint256 = shown.u16(unsafe_add(1, unsafe_mul(2, i)))
         if i >= p.blob:  # the planner has seen the operator's own
             blobs.digest[i] = sha256(slice(move, at, size))

@@ -155,3 +155,51 @@ RECORD_ATTRIBUTES: constant(uint256) = 128
 RECORD_CODE: constant(uint256) = 160
 RECORD_PROGRAM: constant(uint256) = 192
 RECORD_PROGRAM_LEAVES: constant(uint256) = 224
+
+# kinds of sources, and of what they may be
+SOURCE_VALUE: constant(uint256) = 0
+SOURCE_WEIGHT: constant(uint256) = 1
+SOURCE_STATE: constant(uint256) = 2
+SOURCE_INPUT: constant(uint256) = 3
+SOURCE_CONST: constant(uint256) = 4
+SOURCE_LOCAL: constant(uint256) = 5
+SOURCE_BYTES: constant(uint256) = 5
+MAX_SOURCES: constant(uint256) = 4
+MAX_HOPS: constant(uint256) = 12
+MAX_BLOBS: constant(uint256) = 16
+
+# leaves of a row program: the first byte, bytes, offsets
+ROW_INPUT: constant(uint256) = 0
+ROW_CONSTANT: constant(uint256) = 1
+ROW_NODE: constant(uint256) = 2
+ROW_NUMBER: constant(uint256) = 3
+ROW_ELEMENT: constant(uint256) = 4
+ROW_INPUT_BYTES: constant(uint256) = 100
+ROW_INPUT_OPERAND: constant(uint256) = 1
+ROW_INPUT_RULE: constant(uint256) = 68
+ROW_CONSTANT_BYTES: constant(uint256) = 33
+ROW_NODE_BYTES: constant(uint256) = 241
+ROW_NUMBER_BYTES: constant(uint256) = 141
+ROW_NUMBER_FIRST: constant(uint256) = 1
+ROW_NUMBER_OFFSET: constant(uint256) = 133
+
+# leaves of the interface: the first byte, bytes
+INTERFACE_INPUT: constant(uint256) = 0
+INTERFACE_WEIGHT: constant(uint256) = 1
+INTERFACE_CONSTANT: constant(uint256) = 2
+INTERFACE_OUTPUT: constant(uint256) = 3
+INTERFACE_STATE: constant(uint256) = 4
+GIVEN_BYTES: constant(uint256) = 67
+RETURNED_BYTES: constant(uint256) = 6
+TYPE_BYTES: constant(uint256) = 66
+
+# claims, challenges, verdicts
+CLAIM_ACCEPTED: constant(uint256) = 1
+CLAIM_COMMITTED: constant(uint256) = 2
+CLAIM_REVEALED: constant(uint256) = 3
+CLAIM_REFUTED: constant(uint256) = 4
+CHALLENGE_PENDING: constant(uint256) = 1
+CHALLENGE_OPENED: constant(uint256) = 2
+CHALLENGE_CLOSED: constant(uint256) = 3
+DEFENDER_WON: constant(uint256) = 3
+CHALLENGER_WON: constant(uint256) = 4

@@ -225,11 +225,11 @@ def _tensor(before: states.State) -> states.State:
     record: uint256 = 33  # where the record starts, or four bytes before a type
     end: uint256 = 0
     if s.inside == 1:
-        assert shown.u8(32) == 2, "referee: node"
-        s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32, 1 + protocol.RECORD_BYTES))
+        assert shown.u8(32) == protocol.ROW_NODE, "referee: node"
+        s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32, protocol.ROW_NODE_BYTES))
         i: uint256 = unsafe_add(s.first, s.index)
-        assert shown.root(s.leaves, i, s.record, 33 + protocol.RECORD_BYTES) == s.program, "referee: node"
-        end = shown.after_proof(33 + protocol.RECORD_BYTES)
+        assert shown.root(s.leaves, i, s.record, 32 + protocol.ROW_NODE_BYTES) == s.program, "referee: node"
+        end = shown.after_proof(32 + protocol.ROW_NODE_BYTES)
     else:
         assert shown.statement_hash(32) == s.context, "referee: statement"
         record = 32 + protocol.STATEMENT_BYTES
@@ -237,7 +237,7 @@ def _tensor(before: states.State) -> states.State:
             s.record, end = self._record(record, s.index)
         else:
             record, end = self._output(s.index)
-            s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + protocol.STATEMENT_BYTES, 6))
+            s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + protocol.STATEMENT_BYTES, protocol.RETURNED_BYTES))
     shown.end(end)
     s.form = forms.OUTPUT
     if s.tree != protocol.TREE_OUTPUTS:
@@ -246,7 +246,7 @@ def _tensor(before: states.State) -> states.State:
     if s.form == forms.MOVEMENT:
         leaf: bytes32 = commitments.tensor_leaf_hash(s.index, empty(bytes32))
         assert leaf == s.node and body == empty(bytes32), "referee: moved"
-    type_: Bytes[commitments.TYPE_BYTES] = slice(msg.data, shown.MOVE + record + protocol.RECORD_TYPE, commitments.TYPE_BYTES)
+    type_: Bytes[protocol.TYPE_BYTES] = slice(msg.data, shown.MOVE + record + protocol.RECORD_TYPE, protocol.TYPE_BYTES)
     s.dtype = commitments.dtype(type_)
     s.limit = commitments.elements(type_)
     if s.form == forms.MOVEMENT:
@@ -277,10 +277,10 @@ def _output(index: uint256) -> (uint256, uint256):
     @notice Position four bytes before the type of an output, and where its proof ends.
     """
     at: uint256 = 32 + protocol.STATEMENT_BYTES
-    assert shown.u8(at) == 3, "referee: output"
+    assert shown.u8(at) == protocol.INTERFACE_OUTPUT, "referee: output"
     kind: uint256 = shown.u8(at + 1)
     which: uint256 = shown.u32(at + 2)
-    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + protocol.STATEMENT_BYTES, 6))
+    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + protocol.STATEMENT_BYTES, protocol.RETURNED_BYTES))
     # the interface's leaves: inputs, weights, states, constants, outputs
     inputs: uint256 = shown.u32(32 + protocol.STATEMENT_INPUTS)
     weights: uint256 = inputs + shown.u32(32 + protocol.STATEMENT_WEIGHTS)
@@ -288,22 +288,22 @@ def _output(index: uint256) -> (uint256, uint256):
     outputs: uint256 = constants + shown.u32(32 + protocol.STATEMENT_CONSTANTS)
     total: uint256 = outputs + shown.u32(32 + protocol.STATEMENT_OUTPUTS)
     interface_root: bytes32 = shown.digest(32 + protocol.STATEMENT_INTERFACE_ROOT)
-    assert shown.root(total, outputs + index, leaf, at + 6) == interface_root, "referee: output"
-    at = shown.after_proof(at + 6)
-    if kind == 0:
+    assert shown.root(total, outputs + index, leaf, at + protocol.RETURNED_BYTES) == interface_root, "referee: output"
+    at = shown.after_proof(at + protocol.RETURNED_BYTES)
+    if kind == protocol.SOURCE_VALUE:
         return at, self._record(at, which)[1]
-    if kind == 4:  # a constant is known by its tensor hash, which binds type and body
-        constant_: bytes32 = commitments.tensor_hash(slice(msg.data, shown.MOVE + at, 66), shown.digest(at + 66))
+    if kind == protocol.SOURCE_CONST:  # a constant is known by its tensor hash, which binds type and body
+        constant_: bytes32 = commitments.tensor_hash(slice(msg.data, shown.MOVE + at, protocol.TYPE_BYTES), shown.digest(at + protocol.TYPE_BYTES))
         leaf = merkle.leaf_hash(concat(0x02, constant_))
-        assert shown.root(total, constants + which, leaf, at + 98) == interface_root, "referee: output"
-        return at - 4, shown.after_proof(at + 98)
-    if kind == 1:
+        assert shown.root(total, constants + which, leaf, at + (protocol.TYPE_BYTES + 32)) == interface_root, "referee: output"
+        return at - 4, shown.after_proof(at + (protocol.TYPE_BYTES + 32))
+    if kind == protocol.SOURCE_WEIGHT:
         which += inputs
-    elif kind == 2:
+    elif kind == protocol.SOURCE_STATE:
         which += weights
-    leaf = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, 67))
-    assert shown.root(total, which, leaf, at + 67) == interface_root, "referee: output"
-    return at - 3, shown.after_proof(at + 67)
+    leaf = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.GIVEN_BYTES))
+    assert shown.root(total, which, leaf, at + protocol.GIVEN_BYTES) == interface_root, "referee: output"
+    return at - 3, shown.after_proof(at + protocol.GIVEN_BYTES)
 
 
 @internal

@@ -16,21 +16,12 @@ from . import states
 from . import ways
 
 BIT: constant(uint256) = 1
-BLOBS: constant(uint256) = 16
-NUMBER_BYTES: constant(uint256) = 141  # tag, u32, eight times size and coefficient, offset
-
-# kinds of sources
-VALUE: constant(uint256) = 0
-WEIGHT: constant(uint256) = 1
-STATE: constant(uint256) = 2
-INPUT: constant(uint256) = 3
-HELD: constant(uint256) = 4
-LOCAL: constant(uint256) = 5
+SHOWN: constant(uint256) = protocol.TYPE_BYTES + numbers.LEAF_BYTES  # type and leaf of an opening
 
 
 struct Blobs:
-    digest: bytes32[BLOBS]
-    at: uint256[BLOBS + 1]  # and where the last one ends
+    digest: bytes32[protocol.MAX_BLOBS]
+    at: uint256[protocol.MAX_BLOBS + 1]  # and where the last one ends
 
 
 struct Reader:  # how far a move has been read
@@ -61,15 +52,15 @@ def open_tensor(flat: uint256, at: uint256) -> (bytes32, uint256, uint256, uint2
     """
     @notice From type, leaf and proof: tensor hash, element, its type's code, and where they end.
     """
-    type_: Bytes[66] = slice(msg.data, shown.MOVE + at, 66)
+    type_: Bytes[protocol.TYPE_BYTES] = slice(msg.data, shown.MOVE + at, protocol.TYPE_BYTES)
     assert flat < commitments.elements(type_), "proof: element"
     code: uint256 = commitments.dtype(type_)
     per: uint256 = unsafe_sub(9, commitments.log_size(code))  # log2 of elements in a leaf
-    leaf: Bytes[numbers.LEAF_BYTES] = shown.leaf(at + 66)
+    leaf: Bytes[numbers.LEAF_BYTES] = shown.leaf(at + protocol.TYPE_BYTES)
     leaves: uint256 = commitments.body_leaves(type_)
-    body: bytes32 = shown.root(leaves, flat >> per, merkle.leaf_hash(leaf), at + 578)
+    body: bytes32 = shown.root(leaves, flat >> per, merkle.leaf_hash(leaf), at + SHOWN)
     bits: uint256 = commitments.element(leaf, code, flat & unsafe_sub((BIT << per), 1))
-    return commitments.tensor_hash(type_, body), bits, code, shown.after_proof(at + 578)
+    return commitments.tensor_hash(type_, body), bits, code, shown.after_proof(at + SHOWN)
 
 
 @internal
@@ -95,8 +86,8 @@ def affine(at: uint256, element: uint256) -> uint256:
     @notice A number of a row program, as the bits of an i64.
     """
     x: uint256 = element
-    total: int256 = shown.integer(at + 133)
-    p: uint256 = at + 133
+    total: int256 = shown.integer(at + protocol.ROW_NUMBER_OFFSET)
+    p: uint256 = at + protocol.ROW_NUMBER_OFFSET
     for _: uint256 in range(8):
         p = unsafe_sub(p, 16)
         size: uint256 = shown.u64(p)
@@ -119,7 +110,7 @@ def opened(
     hops: uint256 = shown.u8(p)
     p = unsafe_add(p, 1)
     flat: uint256 = element
-    for _: uint256 in range(hops, bound=ways.HOPS):
+    for _: uint256 in range(hops, bound=protocol.MAX_HOPS):
         rule: rules.Rule = rules.parse(self.take(blobs, r.blob, shown.digest(unsafe_add(p, 1))))
         r.blob = unsafe_add(r.blob, 1)
         inside: bool = False
@@ -145,26 +136,26 @@ def _committed(
     r: Reader = start
     bits: uint256 = 0
     code: uint256 = 0
-    if kind != LOCAL:
+    if kind != protocol.SOURCE_LOCAL:
         r.outer = True
-        if kind != VALUE:
+        if kind != protocol.SOURCE_VALUE:
             return self._given(statement, r, kind, index, flat)
         bits, code, r.at = self.open_in(s.values, shown.u64(statement + protocol.STATEMENT_VALUES), index, flat, r.at)
     elif index >= s.first:
         nodes: uint256 = s.leaves - 1 - s.first
         bits, code, r.at = self.open_in(s.rows, nodes, index - s.first, flat, r.at)
-    elif shown.u8(r.at) == 3:
-        leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + r.at, NUMBER_BYTES))
-        ways.check_local(s, index, leaf, r.at + NUMBER_BYTES)
+    elif shown.u8(r.at) == protocol.ROW_NUMBER:
+        leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + r.at, protocol.ROW_NUMBER_BYTES))
+        ways.check_local(s, index, leaf, r.at + protocol.ROW_NUMBER_BYTES)
         bits = self.affine(r.at, s.owner_element)
-        code = 3
-        r.at = shown.after_proof(r.at + NUMBER_BYTES)
+        code = numbers.DTYPE_I64
+        r.at = shown.after_proof(r.at + protocol.ROW_NUMBER_BYTES)
     else:
         at: uint256 = r.at
-        assert shown.u8(at) == 1, "proof: local"
-        ways.check_local(s, index, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, 33)), at + 33)
+        assert shown.u8(at) == protocol.ROW_CONSTANT, "proof: local"
+        ways.check_local(s, index, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.ROW_CONSTANT_BYTES)), at + protocol.ROW_CONSTANT_BYTES)
         hash: bytes32 = empty(bytes32)
-        hash, bits, code, r.at = self.open_tensor(flat, shown.after_proof(at + 33))
+        hash, bits, code, r.at = self.open_tensor(flat, shown.after_proof(at + protocol.ROW_CONSTANT_BYTES))
         assert hash == shown.digest(at + 1), "proof: constant"
     return Opened(bits=bits, dtype=code, reader=r)
 
@@ -183,7 +174,7 @@ def _given(
     inputs: uint256 = shown.u32(statement + protocol.STATEMENT_INPUTS)
     weights: uint256 = shown.u32(statement + protocol.STATEMENT_WEIGHTS)
     held: uint256 = shown.u32(statement + protocol.STATEMENT_STATES)
-    if kind == HELD:
+    if kind == protocol.SOURCE_CONST:
         given: uint256 = inputs + weights + held
         count: uint256 = given + shown.u32(statement + protocol.STATEMENT_CONSTANTS) + shown.u32(statement + protocol.STATEMENT_OUTPUTS)
         hash: bytes32 = empty(bytes32)
@@ -196,13 +187,13 @@ def _given(
         return Opened(bits=bits, dtype=code, reader=r)
     root_at: uint256 = statement + protocol.STATEMENT_INPUTS_ROOT
     count: uint256 = inputs
-    if kind == WEIGHT:
+    if kind == protocol.SOURCE_WEIGHT:
         root_at = statement + protocol.STATEMENT_WEIGHTS_ROOT
         count = weights
-    elif kind == STATE:
+    elif kind == protocol.SOURCE_STATE:
         root_at = statement + protocol.STATEMENT_STATES_ROOT
         count = held
     else:
-        assert kind == INPUT, "proof: kind"
+        assert kind == protocol.SOURCE_INPUT, "proof: kind"
     bits, code, r.at = self.open_in(shown.digest(root_at), count, index, flat, r.at)
     return Opened(bits=bits, dtype=code, reader=r)

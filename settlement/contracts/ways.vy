@@ -14,20 +14,11 @@ from . import protocol
 from . import shown
 from . import states
 
-HOPS: constant(uint256) = 12
 HOP: constant(uint256) = 33  # bytes
-END: constant(uint256) = 5
-SOURCES: constant(uint256) = 4
-NODE_BYTES: constant(uint256) = 1 + protocol.RECORD_BYTES  # of the leaf of a node of a row program
-INPUT_BYTES: constant(uint256) = 100
 
 # kinds of hops
 MOVED: constant(uint256) = 0
 CUT: constant(uint256) = 1  # an input of a row program: by the digits of the owner's element
-
-# kinds of sources
-VALUE: constant(uint256) = 0
-LOCAL: constant(uint256) = 5
 
 
 struct First:  # record that is shown
@@ -43,8 +34,8 @@ def way(start: uint256, source: uint256) -> uint256:
     @notice Position of the way of a source among those that start here.
     """
     p: uint256 = start
-    for _: uint256 in range(source, bound=SOURCES):
-        p = unsafe_add(p, unsafe_add(1 + END, unsafe_mul(HOP, shown.u8(p))))
+    for _: uint256 in range(source, bound=protocol.MAX_SOURCES):
+        p = unsafe_add(p, unsafe_add(1 + protocol.SOURCE_BYTES, unsafe_mul(HOP, shown.u8(p))))
     return p
 
 
@@ -66,49 +57,49 @@ def check(s: states.State, statement: uint256, record: uint256, start: uint256, 
     if s.form != forms.OUTPUT:
         count = shown.u8(record + protocol.RECORD_COUNT)
         source = record + protocol.RECORD_SOURCES
-    for _: uint256 in range(count, bound=SOURCES):
+    for _: uint256 in range(count, bound=protocol.MAX_SOURCES):
         kind: uint256 = shown.u8(source)
         index: uint256 = shown.u32(source + 1)
-        source += END
+        source += protocol.SOURCE_BYTES
         hops: uint256 = shown.u8(p)
         p += 1
-        for _h: uint256 in range(hops, bound=HOPS):
+        for _h: uint256 in range(hops, bound=protocol.MAX_HOPS):
             next: uint256 = 0  # position of kind and index of what is moved
             digest: uint256 = 0  # of the rule's
             hop: uint256 = MOVED
-            if kind == VALUE:
+            if kind == protocol.SOURCE_VALUE:
                 outer = True
                 first = self._proven(statement, first, index, at)
                 next = self._moved(at)
                 digest = at + protocol.RECORD_RULE
                 at = shown.after_proof(at + protocol.RECORD_BYTES)
             else:
-                assert kind == LOCAL, "way: source"
-                if shown.u8(at) == 2:
-                    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, NODE_BYTES))
-                    self.check_local(s, index, leaf, at + NODE_BYTES)
+                assert kind == protocol.SOURCE_LOCAL, "way: source"
+                if shown.u8(at) == protocol.ROW_NODE:
+                    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.ROW_NODE_BYTES))
+                    self.check_local(s, index, leaf, at + protocol.ROW_NODE_BYTES)
                     next = self._moved(at + 1)
                     digest = at + 1 + protocol.RECORD_RULE
-                    at = shown.after_proof(at + NODE_BYTES)
+                    at = shown.after_proof(at + protocol.ROW_NODE_BYTES)
                 else:
-                    assert shown.u8(at) == 0, "way: local"
-                    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, INPUT_BYTES))
-                    self.check_local(s, index, leaf, at + INPUT_BYTES)
+                    assert shown.u8(at) == protocol.ROW_INPUT, "way: local"
+                    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.ROW_INPUT_BYTES))
+                    self.check_local(s, index, leaf, at + protocol.ROW_INPUT_BYTES)
                     hop = CUT
-                    operand: uint256 = shown.u8(at + 1)
-                    digest = at + 68
-                    at = shown.after_proof(at + INPUT_BYTES)
+                    operand: uint256 = shown.u8(at + protocol.ROW_INPUT_OPERAND)
+                    digest = at + protocol.ROW_INPUT_RULE
+                    at = shown.after_proof(at + protocol.ROW_INPUT_BYTES)
                     if owner == 0:
                         assert shown.record_hash(at) == s.run, "way: owner"
                         owner = at
                         at += protocol.RECORD_BYTES
-                    next = owner + protocol.RECORD_SOURCES + END * operand
+                    next = owner + protocol.RECORD_SOURCES + protocol.SOURCE_BYTES * operand
             assert shown.u8(p) == hop and shown.digest(p + 1) == shown.digest(digest), "way: hop"
             p += HOP
             kind = shown.u8(next)
             index = shown.u32(next + 1)
-        assert shown.number(p, END) == (kind << 32) | index, "way: end"
-        p += END
+        assert shown.number(p, protocol.SOURCE_BYTES) == (kind << 32) | index, "way: end"
+        p += protocol.SOURCE_BYTES
     return p, at, outer
 
 
@@ -161,9 +152,13 @@ def record(s: states.State, at: uint256) -> (uint256, uint256, bytes32):
     @notice Where the record of the operator under dispute starts, which stands here, where it ends, and its hash.
     """
     if s.form == forms.OUTPUT:
-        return at, at + 6, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, 6))
+        return (
+            at,
+            at + protocol.RETURNED_BYTES,
+            merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.RETURNED_BYTES)),
+        )
     if s.inside == 1:
-        return at + 1, at + NODE_BYTES, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, NODE_BYTES))
+        return at + 1, at + protocol.ROW_NODE_BYTES, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.ROW_NODE_BYTES))
     return at, at + protocol.RECORD_BYTES, shown.record_hash(at)
 
 
