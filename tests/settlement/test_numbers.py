@@ -4,8 +4,8 @@ import pytest
 
 from ree.compiler.layout import INSTANCE, RECORD, Layout
 from ree.kernels import opdef, registry
-from ree.kernels.forms import Form
-from ree.settlement import generated, layout
+from ree.kernels.forms import Form, Variant
+from ree.settlement import generated, layout, numbers
 from ree.settlement.compile import CONTRACTS
 
 FILES = generated.FILES
@@ -63,6 +63,24 @@ def test_layouts_keep_their_sizes():
         layout.STATE.pack(**values | {"leaf": bytes(31)})
     with pytest.raises(ValueError, match="expected 384 bytes, got 383"):
         layout.STATE.unpack(bytes(383))
+
+
+def test_contracts_read_variants_off_the_codes():
+    """plans.vy: by the distance from the first of a kind, the lowest bit, the first whose indices wrap."""
+    code = {n: opdef.get(n).opcode for n in numbers.OPERATORS}
+    for op in map(opdef.get, registry.names()):
+        least, adds, wraps = (x in op.variant for x in (Variant.LEAST, Variant.ADDS, Variant.WRAPS))
+        match op.form:
+            case Form.EXTREME:
+                assert op.opcode - code["amax"] == least
+            case Form.ARGUMENT:
+                assert op.opcode - code["argmax"] == least
+            case Form.SCATTER:
+                assert (op.opcode & 1, op.opcode >= code["index_put"]) == (adds, wraps)
+            case Form.CREATE:
+                assert (op.opcode == code["full"]) == ("value" in op.closed_schema)
+            case _:
+                assert op.variant is Variant.PLAIN
 
 
 def test_ranges_of_codes_have_the_forms_of_the_registry():
