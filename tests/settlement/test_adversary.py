@@ -12,6 +12,7 @@ pytest.importorskip("pyrevm", reason="needs the extra settlement")
 from ree import artifact, program, step
 from ree.compiler import legal, text
 from ree.kernels import opdef
+from ree.runtime import inputs, session
 from ree.settlement.testing import adversary
 from ree.settlement.testing.altered_artifacts import may_be
 from ree.settlement.testing.court import World
@@ -141,8 +142,10 @@ def test_money_that_stays_behind_is_found(monkeypatch):
 
 
 def test_bits_that_are_taken_as_they_come_are_found(monkeypatch):
-    monkeypatch.setattr(program, "canonical_array", lambda a, pool=None: a)
-    monkeypatch.setattr(step, "canonical", lambda a: a)
+    for module in (program, inputs):
+        monkeypatch.setattr(module, "canonical_array", lambda a, pool=None: a)
+    for module in (step, session):
+        monkeypatch.setattr(module, "canonical", lambda a: a)
     assert found("run", range(1), "other bits, other run|bool: expected")
     assert found("program", range(40), "other bits of")
 
