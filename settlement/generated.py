@@ -47,7 +47,9 @@ PAD = "    "
 def protocol() -> str:
     """The module `protocol.vy`."""
     groups: dict[str, Mapping[str, int | str]] = {
-        "masks": {f"MASK{bits}": f"2**{bits} - 1" for bits in (8, 32, 48, 64, 128)},
+        "masks, and the sign of an i64": {
+            **{f"MASK{bits}": f"2**{bits} - 1" for bits in (8, 32, 48, 64, 128)}, "SIGN64": "2**63",
+        },
         "sides": {s.name: s.number for s in Side if s.number},
         "phases": {f"PHASE_{p.name}": p.number for p in Phase},
         "phases of the challenger, a bit each; phases at a leaf by kind of tree, four bits each": {

@@ -9,9 +9,6 @@ from . import fp32
 from . import microcode
 from . import protocol
 
-INVALID: constant(uint256) = max_value(uint256)
-HIGH: constant(uint256) = 2**63
-
 
 @external
 @pure
@@ -41,12 +38,12 @@ def execute(what: uint256, step: uint256, x: uint256[5], out: uint256, source: u
             return x[0]
         return x[1]
     if what == plans.EQUAL:
-        return x[0] if x[0] == x[1] else INVALID
+        return x[0] if x[0] == x[1] else microcode.INVALID
     if what == plans.PRECEDES:
         return self._precedes(x, source)
     # an update: value, index, place, update, what it does
     index: uint256 = x[1]
-    if index >= HIGH:
+    if index >= protocol.SIGN64:
         index = unsafe_add(index, x[4] >> 1) & protocol.MASK64
     if index != x[2]:
         return x[0]
@@ -63,8 +60,8 @@ def _precedes(x: uint256[5], source: uint256) -> uint256:
     """
     @notice The count in x[0], and one more if element x[3] at x[1] comes before x[4] at x[2].
     """
-    less: bool = (x[3] ^ HIGH) < (x[4] ^ HIGH)
-    more: bool = (x[4] ^ HIGH) < (x[3] ^ HIGH)
+    less: bool = (x[3] ^ protocol.SIGN64) < (x[4] ^ protocol.SIGN64)
+    more: bool = (x[4] ^ protocol.SIGN64) < (x[3] ^ protocol.SIGN64)
     if source == 0:
         nan: bool = fp32.is_nan(x[3])
         other: bool = fp32.is_nan(x[4])

@@ -10,7 +10,6 @@ from . import merkle
 from . import numbers
 from . import protocol
 
-BIT: constant(uint256) = 1
 
 # log2 of the bytes of an element, by dtype, a digit each
 LOG_SIZES: constant(uint256) = (
@@ -132,7 +131,7 @@ def element(leaf: Bytes[numbers.LEAF_BYTES], code: uint256, position: uint256) -
     start: uint256 = position << scale
     assert position < numbers.LEAF_BYTES and start < numbers.LEAF_BYTES, "leaf: position"
     word: uint256 = convert(extract32(leaf, (start >> 5) << 5), uint256)
-    bits: uint256 = BIT << unsafe_add(scale, 3)
+    bits: uint256 = merkle.BIT << unsafe_add(scale, 3)
     x: uint256 = word >> unsafe_sub(unsafe_sub(256, bits), (start & 31) << 3)
     # from little-endian
     if scale == 0:
@@ -148,7 +147,7 @@ def element(leaf: Bytes[numbers.LEAF_BYTES], code: uint256, position: uint256) -
             return (x >> 32) | ((x & protocol.MASK32) << 32)
         return x & protocol.MASK32
     if code == numbers.DTYPE_I16 or code == numbers.DTYPE_I8:
-        flip: uint256 = BIT << unsafe_sub(bits, 1)
+        flip: uint256 = merkle.BIT << unsafe_sub(bits, 1)
         return unsafe_sub(x ^ flip, flip) & protocol.MASK32
     return x
 
@@ -171,7 +170,7 @@ def open_element(
     per_leaf: uint256 = unsafe_sub(9, scale)  # log2
     leaves: uint256 = self._leaves(n, scale)
     body: bytes32 = merkle.root_from_leaf(leaves, index >> per_leaf, leaf, proof)
-    position: uint256 = index & unsafe_sub(BIT << per_leaf, 1)
+    position: uint256 = index & unsafe_sub(merkle.BIT << per_leaf, 1)
     return self.tensor_hash(type_, body), self.element(leaf, code, position)
 
 

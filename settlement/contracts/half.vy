@@ -7,12 +7,6 @@
 
 from . import fp32
 
-BIT: constant(uint256) = 1
-HIDDEN: constant(uint256) = 2**23
-MAGNITUDE: constant(uint256) = 2**31 - 1
-INF: constant(uint256) = 255 * 2**23
-NAN: constant(uint256) = 511 * 2**22
-
 
 @internal
 @pure
@@ -25,25 +19,25 @@ def from_f16(a: uint256) -> uint256:
         return fp32.rounded(sign, n, 276)
     if n >= 31 * 2**10:
         if n > 31 * 2**10:
-            return NAN
-        return sign | INF
-    return sign | unsafe_add(n << 13, 112 * HIDDEN)
+            return fp32.NAN
+        return sign | fp32.INF
+    return sign | unsafe_add(n << 13, 112 * fp32.HIDDEN)
 
 
 @internal
 @pure
 def to_f16(a: uint256) -> uint256:
-    n: uint256 = a & MAGNITUDE
+    n: uint256 = a & fp32.MAGNITUDE
     sign: uint256 = (a >> 16) & 2**15
-    if n > INF:
+    if n > fp32.INF:
         return 63 * 2**9
     cut: uint256 = 13
     base: uint256 = 112 * 2**10
-    if n < 113 * HIDDEN:  # below 2^-14 a unit is 2^-24
+    if n < 113 * fp32.HIDDEN:  # below 2^-14 a unit is 2^-24
         cut = unsafe_sub(126, max(n >> 23, 1))
         n = unsafe_sub(n, unsafe_sub(max(n >> 23, 1), 1) << 23)
         base = 0
-    n = unsafe_add(n, unsafe_add(unsafe_sub((BIT << cut) >> 1, 1), (n >> cut) & 1))
+    n = unsafe_add(n, unsafe_add(unsafe_sub((fp32.BIT << cut) >> 1, 1), (n >> cut) & 1))
     return sign | min(unsafe_sub(n >> cut, base), 31 * 2**10)
 
 
@@ -56,6 +50,6 @@ def from_bf16(a: uint256) -> uint256:
 @internal
 @pure
 def to_bf16(a: uint256) -> uint256:
-    if a & MAGNITUDE > INF:
+    if a & fp32.MAGNITUDE > fp32.INF:
         return 511 * 2**6
     return unsafe_add(a, unsafe_add(2**15 - 1, (a >> 16) & 1)) >> 16

@@ -12,10 +12,7 @@ from . import fp32
 from . import numbers
 from . import protocol
 
-BIT: constant(uint256) = 1
-ZERO: constant(uint256) = 0
 INVALID: constant(uint256) = max_value(uint256)
-SIGN: constant(uint256) = 2**31
 
 
 @internal
@@ -54,7 +51,7 @@ def step(record: uint256, a: uint256, b: uint256, c: uint256) -> uint256:
     operand: uint256 = (record >> 48) & 15
     if op == numbers.OP_CONST:
         low: uint256 = record & protocol.MASK32
-        if operand == numbers.TYPE_I64 and low >= SIGN:
+        if operand == numbers.TYPE_I64 and low >= fp32.SIGN:
             return low | (protocol.MASK32 << 32)
         return low
     if op == numbers.OP_TABLE:
@@ -133,11 +130,11 @@ def _integer(op: uint256, type_: uint256, a: uint256, b: uint256) -> uint256:
     @notice Integers and bools; a and b fit the type.
     """
     bits: uint256 = self.width(type_)
-    mask: uint256 = unsafe_sub(BIT << bits, 1)
+    mask: uint256 = unsafe_sub(fp32.BIT << bits, 1)
     # flipping the sign bit makes the unsigned order the signed one
     flip: uint256 = 0
     if type_ == numbers.TYPE_I32 or type_ == numbers.TYPE_I64:
-        flip = (BIT << bits) >> 1
+        flip = (fp32.BIT << bits) >> 1
     if op < numbers.OP_LT:
         if op == numbers.OP_ADD:
             return unsafe_add(a, b) & mask
@@ -146,7 +143,7 @@ def _integer(op: uint256, type_: uint256, a: uint256, b: uint256) -> uint256:
         if op == numbers.OP_MUL:
             return unsafe_mul(a, b) & mask
         if op == numbers.OP_NEG or (op == numbers.OP_ABS and a & flip != 0):
-            return unsafe_sub(ZERO, a) & mask
+            return unsafe_sub(fp32.ZERO, a) & mask
         if op == numbers.OP_ABS:
             return a
         return INVALID
@@ -191,13 +188,13 @@ def _floordiv(flip: uint256, mask: uint256, a: uint256, b: uint256) -> uint256:
         return 0
     n: uint256 = a
     if a & flip != 0:
-        n = unsafe_sub(ZERO, a) & mask
+        n = unsafe_sub(fp32.ZERO, a) & mask
     m: uint256 = b
     if b & flip != 0:
-        m = unsafe_sub(ZERO, b) & mask
+        m = unsafe_sub(fp32.ZERO, b) & mask
     if (a ^ b) & flip == 0:
         return unsafe_div(n, m)
-    return unsafe_sub(ZERO, unsafe_div(unsafe_sub(unsafe_add(n, m), 1), m)) & mask
+    return unsafe_sub(fp32.ZERO, unsafe_div(unsafe_sub(unsafe_add(n, m), 1), m)) & mask
 
 
 @internal
@@ -211,12 +208,12 @@ def _convert(source: uint256, target: uint256, a: uint256) -> uint256:
         return convert(a != 0, uint256)
     flip: uint256 = 0
     if source == numbers.TYPE_I32:
-        flip = SIGN
+        flip = fp32.SIGN
     elif source == numbers.TYPE_I64:
         flip = 2**63
     if target == numbers.TYPE_F32:
         if a & flip != 0:
-            return fp32.from_integer(SIGN, unsafe_sub(flip << 1, a))
+            return fp32.from_integer(fp32.SIGN, unsafe_sub(flip << 1, a))
         return fp32.from_integer(0, a)
     # extended to 256 bits, then cut
-    return unsafe_sub(a ^ flip, flip) & unsafe_sub(BIT << self.width(target), 1)
+    return unsafe_sub(a ^ flip, flip) & unsafe_sub(fp32.BIT << self.width(target), 1)

@@ -14,7 +14,6 @@ from . import sources
 from . import states
 from . import ways
 
-PLAN_BYTES: constant(uint256) = 32 * 22
 OWN: constant(uint256) = 3  # blobs: ways, then rule or microcode, attributes
 
 
@@ -22,7 +21,7 @@ OWN: constant(uint256) = 3  # blobs: ways, then rule or microcode, attributes
 @view
 def respond(
     dispute: bytes32, clocks: uint256, other: address, state: Bytes[protocol.STATE_BYTES], move: Bytes[protocol.MOVE_BYTES]
-) -> Bytes[PLAN_BYTES]:
+) -> Bytes[plans.PLAN_BYTES]:
     """
     @notice From the start of a PROVE: the operator's own blobs, its record, and the leaf with the claimed entry.
     """

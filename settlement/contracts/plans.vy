@@ -14,6 +14,8 @@ from . import states
 
 FULL: constant(uint256) = numbers.SUM_BLOCK + numbers.SUM_LANES - 1  # operations of a whole block of a sum
 
+PLAN_BYTES: constant(uint256) = 32 * 22  # of a Plan, encoded
+
 # operations
 COPY: constant(uint256) = 0
 CODE: constant(uint256) = 1  # a step of microcode

@@ -20,9 +20,6 @@ interface IArithmetic:
         what: uint256, step: uint256, x: uint256[5], out: uint256, source: uint256
     ) -> uint256: pure
 
-PLAN_BYTES: constant(uint256) = 32 * 22
-INVALID: constant(uint256) = max_value(uint256)
-HIGH: constant(uint256) = 2**63
 NOWHERE: constant(uint256) = 2**128  # beyond all calldata
 
 
@@ -49,7 +46,7 @@ def respond(
     s: states.State = states.read()
     assert s.phase == protocol.PHASE_PROVE, "proofs: phase"
     p: plans.Plan = abi_decode(
-        slice(raw_call(PLANNER, msg.data, max_outsize=64 + PLAN_BYTES, is_static_call=True), 64, PLAN_BYTES),
+        slice(raw_call(PLANNER, msg.data, max_outsize=64 + plans.PLAN_BYTES, is_static_call=True), 64, plans.PLAN_BYTES),
         plans.Plan,
     )
     blobs: sources.Blobs = empty(sources.Blobs)
@@ -70,7 +67,7 @@ def respond(
     # one move has one encoding
     shown.end(r.at)
     assert r.blob == n, "proofs: more bytes than are read"
-    result: uint256 = INVALID
+    result: uint256 = max_value(uint256)
     if p.what == plans.WITNESS:
         if claimed < values[0]:
             result = claimed
@@ -155,7 +152,7 @@ def _place(
             term: rules.Term = rules.term(rule, 0, t)
             index: uint256 = 0
             index, at = self._entry(s, t, p.leaf, at)
-            if term.wrap and index >= HIGH:
+            if term.wrap and index >= protocol.SIGN64:
                 index = unsafe_add(index, term.bound) & protocol.MASK64
             if index >= term.bound:
                 return 2, 0, at

@@ -5,12 +5,13 @@
 @dev Written by settlement/generated.py from verde/protocol.py and settlement/layout.py; do not edit.
 """
 
-# masks
+# masks, and the sign of an i64
 MASK8: constant(uint256) = 2**8 - 1
 MASK32: constant(uint256) = 2**32 - 1
 MASK48: constant(uint256) = 2**48 - 1
 MASK64: constant(uint256) = 2**64 - 1
 MASK128: constant(uint256) = 2**128 - 1
+SIGN64: constant(uint256) = 2**63
 
 # sides
 DEFENDER: constant(uint256) = 1

@@ -11,7 +11,6 @@ from . import merkle
 from . import numbers
 from . import protocol
 
-BIT: constant(uint256) = 1
 STATE: constant(uint256) = 196  # selector, three words, two offsets, length
 MOVE: constant(uint256) = STATE + protocol.STATE_BYTES + 32  # the state, then the move's length
 
@@ -44,7 +43,7 @@ def check_last(wrong: uint256, at: uint256, size: uint256):
         wrong == 0
         and size <= protocol.MOVE_BYTES
         and len(msg.data) == end
-        and last & unsafe_sub(BIT << (fill << 3), 1) == 0
+        and last & unsafe_sub(merkle.BIT << (fill << 3), 1) == 0
     ), "shown: layout"
 
 
@@ -111,7 +110,7 @@ def number(at: uint256, size: uint256) -> uint256:
     word: uint256 = convert(
         slice(msg.data, unsafe_sub(unsafe_add(unsafe_add(MOVE, at), size), 32), 32), uint256
     )
-    return word & unsafe_sub(BIT << unsafe_mul(8, size), 1)
+    return word & unsafe_sub(merkle.BIT << unsafe_mul(8, size), 1)
 
 
 @internal
@@ -181,5 +180,5 @@ def root(count: uint256, index: uint256, leaf_hash_: bytes32, at: uint256) -> by
     """
     n: uint256 = self.u8(at)
     # one sibling a level
-    assert BIT << n >= count, "merkle: proof length"
+    assert merkle.BIT << n >= count, "merkle: proof length"
     return merkle.climb(count, 0, index, leaf_hash_, unsafe_add(MOVE + 1, at), n)

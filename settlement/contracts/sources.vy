@@ -15,7 +15,6 @@ from . import shown
 from . import states
 from . import ways
 
-BIT: constant(uint256) = 1
 SHOWN: constant(uint256) = protocol.TYPE_BYTES + numbers.LEAF_BYTES  # type and leaf of an opening
 
 
@@ -59,7 +58,7 @@ def open_tensor(flat: uint256, at: uint256) -> (bytes32, uint256, uint256, uint2
     leaf: Bytes[numbers.LEAF_BYTES] = shown.leaf(at + protocol.TYPE_BYTES)
     leaves: uint256 = commitments.body_leaves(type_)
     body: bytes32 = shown.root(leaves, flat >> per, merkle.leaf_hash(leaf), at + SHOWN)
-    bits: uint256 = commitments.element(leaf, code, flat & unsafe_sub((BIT << per), 1))
+    bits: uint256 = commitments.element(leaf, code, flat & unsafe_sub((merkle.BIT << per), 1))
     return commitments.tensor_hash(type_, body), bits, code, shown.after_proof(at + SHOWN)
 
 

@@ -1,5 +1,7 @@
 """The numbers of the contracts are those of kernels, rules and layouts."""
 
+import collections
+
 import pytest
 
 from ree.compiler.layout import INSTANCE, RECORD, Layout
@@ -25,6 +27,16 @@ def test_no_contract_says_them_again():
         if path.name not in FILES:
             lines = path.read_text().splitlines()
             assert not named & {x.split(":")[0] for x in lines if ": constant(" in x}, path
+
+
+def test_no_two_contracts_say_the_same():
+    found = collections.Counter()
+    for path in sorted(CONTRACTS.glob("*.vy")):
+        found.update(
+            {x.split("#")[0].strip() for x in path.read_text().splitlines() if ": constant(" in x}
+        )
+    again = [x for x, times in found.items() if times > 1]
+    assert again == ["BIT: constant(uint256) = 1"]  # of hashes and of floats
 
 
 @pytest.mark.parametrize("name", ["STATE", "STATEMENT", "RUN", "CLOCKS", "TRAINING"])
