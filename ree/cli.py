@@ -39,6 +39,16 @@ def _given(text: str) -> str:
     return text
 
 
+def _prices(text: str) -> tuple[int, int]:
+    """GAS:RUN, whole numbers above 0."""
+    gas, colon, run = text.partition(":")
+    if not (
+        colon and gas.isdecimal() and run.isdecimal() and int(gas[:40]) > 0 and int(run[:40]) > 0
+    ):
+        raise argparse.ArgumentTypeError(f"expected GAS:RUN, such as 1000:500, got {text!r:.40}")
+    return int(gas), int(run)
+
+
 def parser() -> Parser:
     """The command-line grammar."""
     p = Parser(
@@ -222,6 +232,8 @@ def parser() -> Parser:
     c.add_argument("--provider", metavar="ADDRESS", help="of challenge: whose claim")
     c.add_argument("--allow-short-windows", action="store_true",
                    help="on a chain for development: terms that leave no time for censorship")  # fmt: skip
+    c.add_argument("--prices", type=_prices, metavar="GAS:RUN", help="refuse bonds that do not cover costs: "
+                   "units of the job's token for a million gas, and for computing the run again")  # fmt: skip
     c.add_argument("--dry-run", action="store_true", help="of accept: show what a dispute would need and what "
                    "there is; bond nothing")  # fmt: skip
     c.add_argument("--watch", action="store_true", help="of respond: play until the job is over")

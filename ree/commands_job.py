@@ -52,6 +52,7 @@ def job_command(args: argparse.Namespace) -> int:
         import web3  # noqa: F401
     except ImportError as e:
         raise EnvironmentError_(f"jobs need '{e.name}'", "pip install 'ree-ml[settlement]'") from e
+    from ree.settlement.bonds import Prices
     from ree.settlement.client import Court
     from ree.settlement.keys import load_key
     from ree.settlement.node import Node
@@ -59,6 +60,8 @@ def job_command(args: argparse.Namespace) -> int:
 
     key = None if args.action == "status" and not args.key else load_key(args.key)
     policy = DEVELOPMENT if args.allow_short_windows else Policy()
+    if args.prices is not None:
+        policy = replace(policy, prices=Prices(*args.prices))
     court = Court(Node.connect(args.rpc, key), args.court, args.since, policy)
     data = _ACTIONS[args.action](args, court)
     receipts = [r.__dict__ for r in court.node.receipts]

@@ -27,7 +27,7 @@ def obstacles(graph: Graph) -> list[str]:
         if any(t.numel > MAX_ELEMENTS for t in (*b.inputs, *b.outputs)):
             out.append(f"{n.op}: more than {MAX_ELEMENTS} elements")
         if form in (Form.CREATE, Form.PAD) and "value" in b.attrs and not _plain(b):
-            out.append(f"{n.op}: a value of another type than the elements")
+            out.append(f"{n.op}: a value of another type than the elements, or NaN")
     return sorted(set(out))
 
 

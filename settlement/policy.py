@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ree.errors import ChainError
+from ree.settlement.bonds import Prices, least_bonds
 from ree.settlement.terms import DEADLINES, Terms
 
 MOVES = 16  # of one side in a dispute, at most; measured: 25 of both
@@ -17,13 +18,15 @@ LEAST_GRACE = 300  # seconds of a move that a party insists on
 class Policy:
     """What terms must give, in seconds. block: between two blocks. censorship: for how long a transaction may
     be kept out of the chain, an outage of the sequencer included. work: to compute the run again. move: that
-    any move has at least. longest: until the last window ends, and of a clock. docs/decisions.md says why."""
+    any move has at least. longest: until the last window ends, and of a clock. prices: what this party pays,
+    for which bonds must be large enough; without them bonds are not looked at. docs/decisions.md says why."""
 
     block: int = 12
     censorship: int = HOUR
     work: float = 0.0
     move: int = LEAST_GRACE
     longest: int = 90 * DAY
+    prices: Prices | None = None
 
     def refusals(self, terms: Terms, now: int) -> list[str]:
         """What is wrong with terms for who bonds at a time, a timestamp. Windows that have begun count not."""
@@ -48,6 +51,13 @@ class Policy:
                 out.append(
                     f"{what}: {has:,.0f} days, expected {most:,.0f} at most: bonds would be locked"
                 )
+        if self.prices is not None:
+            least = least_bonds(max(terms.reward, 1), self.prices)
+            for whose, has, wanted in (("provider", terms.provider_bond, least.provider),
+                                       ("challenger", terms.challenger_bond, least.challenger)):  # fmt: skip
+                if has < wanted:
+                    out.append(f"{whose}'s bond of {has:,}, expected {wanted:,} at least at these prices: "
+                               "the honest would pay for others' lies")  # fmt: skip
         return out
 
     def check(self, terms: Terms, now: int) -> None:

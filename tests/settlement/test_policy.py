@@ -10,6 +10,7 @@ pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("eth_tester", reason="needs the extra settlement")
 
 from ree.errors import ChainError
+from ree.settlement.bonds import Prices, least_bonds
 from ree.settlement.client import Agreed, Court
 from ree.settlement.embedded import Embedded
 from ree.settlement.policy import DAY, DEVELOPMENT, HOUR, Policy
@@ -48,6 +49,19 @@ def test_each_time_has_a_least_and_the_whole_an_end(town: Town) -> None:
         assert any(text in x for x in policy.refusals(replace(terms, **wrong), now)), wrong
     assert DEVELOPMENT.refusals(replace(town.terms(), clock=600), town.chain.now) == []
     assert DEVELOPMENT.refusals(replace(terms, clock=10, grace=10), now)
+
+
+def test_bonds_cover_costs_at_the_prices_one_names(town: Town) -> None:
+    prices = Prices(million_gas=1000, execution=500)
+    terms, policy, now = good(town), Policy(work=100.0, prices=prices), town.chain.now
+    least = least_bonds(terms.reward, prices)
+    enough = replace(terms, provider_bond=least.provider, challenger_bond=least.challenger)
+    assert policy.refusals(enough, now) == []
+    for name in ("provider_bond", "challenger_bond"):
+        wrong = replace(enough, **{name: getattr(enough, name) - 1})
+        (text,) = policy.refusals(wrong, now)
+        assert text.startswith(f"{name.split('_')[0]}'s bond of"), text
+        assert replace(policy, prices=None).refusals(wrong, now) == []
 
 
 def test_the_client_bonds_on_no_other_terms(town: Town) -> None:
