@@ -15,7 +15,7 @@ import torch
 
 import ree
 from ree import _core
-from ree.commands import explain
+from ree.explanation import explain
 from ree.traces.files import read_trace, write_trace
 from ree.verification import replayed_tensors, verify
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ree.checks import audit_command, conformance_command
 from ree.cli import DIFFERS, OK
 from ree.errors import InputError, ReeError
-from ree.terminal import emit, printable, say
+from ree.explanation import explain
+from ree.printable import printable
+from ree.terminal import emit, say
 
 if TYPE_CHECKING:
     from ree.program import Program
@@ -229,30 +231,6 @@ def diff_command(args: argparse.Namespace) -> int:
         lines.append(f"levels: {left.trace.level}, {right.trace.level}")
     emit(args, data, lines + [x for d in differences for x in explain(d, "left", "right")])
     return DIFFERS
-
-
-def explain(d: Difference, left: str, right: str) -> list[str]:
-    """A difference as lines a person can read."""
-    if d.index < 0:
-        return [f"{d.kind}: {left} {d.left[:16]}, {right} {d.right[:16]}"]
-    name = f" '{d.name}'" if d.name else ""
-    lines = [f"first differing {d.kind}: %{d.index}" if d.kind == "value"
-             else f"{d.kind} {d.index}{name} differs"]  # fmt: skip
-    if d.info is not None:
-        lines.append(f"  operator {d.info.op} : {d.info.type}")
-        if d.info.location:
-            lines.append(f"  source   {d.info.location}  {d.info.code}")
-        if d.info.module:
-            lines.append(f"  module   {d.info.module}")
-    if d.element is not None:
-        e = d.element
-        for side, bits, value in ((left, e.left_bits, e.left), (right, e.right_bits, e.right)):
-            lines.append(f"  element  {list(e.index)} {side:>6} 0x{bits} {value:.9g}")
-        distance = "not comparable" if e.ulps is None else f"{e.ulps} ulp"
-        lines.append(f"  distance {distance}; {e.differing} of {e.count} elements differ")
-    if d.also:
-        lines.append(f"  {d.also} later values differ too")
-    return lines
 
 
 def _as_json(d: Difference) -> dict[str, Any]:

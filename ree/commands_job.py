@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +14,6 @@ from ree.cli import OK
 from ree.commands import progress
 from ree.errors import ChainError, EnvironmentError_, InputError
 from ree.terminal import emit, say, tell
-from ree.traces.strict_json import strict_json
 
 if TYPE_CHECKING:
     from ree.compiler.instance import Instance
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
     from ree.verde.party import Party
     from ree.verde.run_party import RunParty
 
-MAX_TERMS = 64 << 10  # bytes
-WINDOWS = ("accept", "commit", "reveal", "challenge", "open")  # seconds each, in a file of terms
-AMOUNTS = ("reward", "payees", "slots", "provider_bond", "challenger_bond", "clock", "grace")
 CLAIMS = ("none", "accepted", "committed", "revealed", "refuted")
 
 
@@ -173,35 +168,11 @@ def _post(args: argparse.Namespace, court: Court) -> dict[str, Any]:
     if not args.terms:
         raise InputError("job post needs --terms")
     subject = _subject(args)
+    from ree.settlement.terms_file import read_terms
+
     terms, data = read_terms(args.terms, court, subject.facts)
     _gate(court, subject, terms, terms.reward * terms.payees)
     return {"job": court.post(terms, subject.facts, data).hex()}
-
-
-def read_terms(path: str, court: Court, facts: Facts) -> tuple[Terms, str]:
-    """Terms from a JSON file: token, amounts, the windows in seconds, and where the data is.
-    InputError where it is not of that form."""
-    from ree.settlement.node import checksum
-    from ree.settlement.terms import Terms, facts_digest
-
-    raw = Path(path).read_bytes()[: MAX_TERMS + 1]
-    try:
-        given = strict_json(raw) if len(raw) <= MAX_TERMS else None
-    except ValueError:
-        given = None
-    wanted = {"token", "data", *AMOUNTS, *WINDOWS}
-    if not isinstance(given, dict) or set(given) != wanted:
-        raise InputError(f"'{path}': expected an object of {', '.join(sorted(wanted))}")
-    for name in (*AMOUNTS, *WINDOWS):
-        if type(given[name]) is not int or not 0 <= given[name] < 1 << 128:
-            raise InputError(f"'{path}': {name}: expected a whole number below 2^128")
-    until, now = {}, court.node.now
-    for name in WINDOWS:
-        now += given[name]
-        until[f"{name}_until"] = now
-    terms = Terms(poster=court.node.account, token=checksum(given["token"]), facts=facts_digest(facts),
-                  nonce=secrets.randbits(64), **{n: given[n] for n in AMOUNTS}, **until)  # fmt: skip
-    return terms, str(given["data"])
 
 
 def _accept(args: argparse.Namespace, court: Court) -> dict[str, Any]:
@@ -297,7 +268,9 @@ def _status(args: argparse.Namespace, court: Court) -> dict[str, Any]:
         what = f"won {stood} disputes" if stood else "unverified: nobody challenged it"
         out["outcome"] = f"{bytes(root).hex()}, {what}" if standing else "no claim stands"
     else:
-        out["until"] = {w: getattr(terms, f"{w}_until") for w in WINDOWS}
+        from ree.settlement.terms import DEADLINES
+
+        out["until"] = {d.removesuffix("_until"): getattr(terms, d) for d in DEADLINES}
     return out
 
 

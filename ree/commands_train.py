@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ree import settings
 from ree.cli import DIFFERS, OK
-from ree.commands import explain, progress
+from ree.commands import progress
 from ree.errors import EnvironmentError_, InputError, RunError
+from ree.explanation import explain
 from ree.metrics_shown import last_metrics, plot_losses
-from ree.terminal import emit, printable, say
+from ree.printable import printable
+from ree.terminal import emit, say
 
 if TYPE_CHECKING:
     from ree.replay import BatchSource

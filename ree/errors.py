@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from ree.terminal import printable
+from ree.printable import printable
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -24,7 +24,7 @@ def compare_bits(
     never a skip.
     """
     from ree import compile
-    from ree.commands import explain
+    from ree.explanation import explain
     from ree.program import Program
     from ree.traces.diff import compare
     from ree.verification import replayed_tensors

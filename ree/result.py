@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ree.compiler.structure import Structure
 from ree.kernels.opdef import Array
-from ree.terminal import printable
+from ree.printable import printable
 from ree.traces.trace import Trace
 
 if TYPE_CHECKING:

@@ -7,21 +7,11 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ree.printable import printable
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Mapping
-
-
-def printable(text: str) -> str:
-    """`text` on one line, what does not print (controls, line ends, marks of direction) as an escape.
-
-    Names come from files of others: raw, one could clear the screen or forge a line of output.
-    """
-    return text if text.isprintable() else "".join(map(_shown, text))
-
-
-def _shown(c: str) -> str:
-    return c if c.isprintable() else ascii(c)[1:-1]
 
 
 def say(text: str) -> None:

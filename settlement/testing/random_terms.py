@@ -14,13 +14,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from ree.commands_job import AMOUNTS, WINDOWS, read_terms
 from ree.errors import ChainError, ReeError
 from ree.settlement.client import CHALLENGER_WON, DEFENDER_WON, REVEALED, Agreed, Court
 from ree.settlement.clocks import DEFENDER
 from ree.settlement.embedded import Embedded
 from ree.settlement.policy import DAY, DEVELOPMENT, HOUR, Policy
 from ree.settlement.terms import DEADLINES, Terms, TrainingRun, facts_digest
+from ree.settlement.terms_file import AMOUNTS, WINDOWS, read_terms
 from ree.settlement.testing.adversary import one_line
 from ree.settlement.testing.court import (
     LIE,

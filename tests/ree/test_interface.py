@@ -15,7 +15,7 @@ import ree
 from ree import errors
 from ree.cli import main
 from ree.errors import InputError, ReeError, UnsupportedError
-from ree.terminal import printable
+from ree.printable import printable
 
 X = torch.arange(3.0).view(1, 3)
 EVIL = "y\x1b[2J\x9b\u202e\u2028\nsame: root 00"
