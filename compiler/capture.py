@@ -121,7 +121,7 @@ def _import(
                 input_names.append(node.name)
     refs = import_nodes(imp, program, symbols)
     if (changed and not states) or signature.user_inputs_to_mutate:
-        raise _changes(exported, training)
+        raise _changes(exported, training, states)
     refs = [*(refs[changed[target]] for target in initial), *refs[len(changed) :]]
     for note in imp.notes:
         warnings.warn(note, UserWarning, stacklevel=4)
@@ -136,18 +136,19 @@ def _import(
                     tuple(initial.values()), structure, tuple(examples))  # fmt: skip
 
 
-def _changes(exported: Exported, training: bool) -> CaptureError:
+def _changes(exported: Exported, training: bool, states: bool) -> CaptureError:
     """The refusal of a module that changes a tensor which is not its own value."""
     specs = exported.program.graph_signature.output_specs
-    spec = next(s for s in specs if s.kind in MUTATIONS)
+    kinds = {OutputKind.USER_INPUT_MUTATION} if states else MUTATIONS
+    spec = next(s for s in specs if s.kind in kinds)
     of_input = spec.kind is OutputKind.USER_INPUT_MUTATION
     line = exported.changed.get(INPUT if of_input else str(spec.target), "")
-    if training:
+    if of_input:
+        what = "return the new value instead of assigning it"
+    elif training:
         what = (
             "the module is in training mode: call model.eval() first, or compile with states=True"
         )
-    elif of_input:
-        what = "return the new value instead of assigning it"
     else:
         what = "return the new value, or compile with states=True to keep it from run to run"
     return CaptureError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -30,9 +33,9 @@ class Session:
     """A program's states and the memory of its runs.
 
     A run reads the states and replaces them. Nobody else changes them: sessions of one program do not
-    see each other and do not wait for each other. A state that nobody reads after its new value is
-    computed is overwritten in place; the others have two buffers that change places. `state` may be read
-    between runs; it is not to be written to.
+    see each other and do not wait for each other; one session runs in one thread at a time. A state that
+    nobody reads after its new value is computed is overwritten in place; the others have two buffers that
+    change places. `state` may be read between runs; it is not to be written to.
 
     initial: the states, by name or in the program's order; by default those the program was compiled
     with. capacity: a size by name of a symbolic dimension. Memory is taken for it at once, so that runs
@@ -47,21 +50,34 @@ class Session:
         capacity: Mapping[str, int] | None = None, threads: int | None = None, isa: str | None = None,
         fuse: bool = True, commit_after: int | None = None,
     ) -> None:  # fmt: skip
+        from ree.program import Program
+
+        if not isinstance(program, Program):
+            raise InputError(f"session: expected a program, got {type(program).__name__}",
+                             "as ree.compile or ree.load gives it")  # fmt: skip
+        outputs = len(program.graph.outputs)
+        if commit_after is not None and (
+            type(commit_after) is not int or not 0 <= commit_after < outputs
+        ):
+            raise InputError(
+                f"commit_after: expected 0 to {outputs - 1}, got {commit_after!r:.40}",
+                "an output of the program; those before it are the new states",
+            )
         self.program, self._fuse, self._commit_after = program, fuse, commit_after
         self._threads, self._isa = threads, settings.isa(isa)
         settings.pool(threads)  # refuses what cannot be
         self._types = list(program.graph.states)
         self._arena = aligned(0)
         self._frames: LeastRecent[tuple[int, ...], Frame] = LeastRecent(FRAMES)
-        self.state: list[Array] = [_empty(t) for t in self._types]
+        self._state: list[Array] = [_empty(t) for t in self._types]
         self._next: dict[int, Array] = {}  # second buffers of states
+        self._spans = _spans(self._state)
+        self._busy = threading.Lock()
         # false while a run overwrites the state, after one that failed there, and before there is one
         self.intact = not self._types
         self._failed = False
-        if initial is None:
-            initial = program.initial
-        if initial:
-            self.load(initial)
+        if initial is not None or program.initial:
+            self.load(program.initial if initial is None else initial)
         if capacity is not None:
             self._reserve(capacity)
         elif not program.graph.symbols:
@@ -78,10 +94,17 @@ class Session:
         return frozenset() if frame is None else frame.executable.recipe.in_place
 
     @property
+    def state(self) -> list[Array]:
+        """The states in the program's order; not to be written to. InputError while there is none."""
+        self._must_be_intact()
+        return self._state
+
+    @property
     def states(self) -> dict[str, Array]:
-        """The states by name; not to be written to."""
+        """As `state`, by name."""
         return dict(zip(self.program.names.states, self.state, strict=True))
 
+    @public
     def load(self, state: Sequence[Any] | Mapping[str, Any]) -> None:
         """Take over a copy of a state; InputError if it does not fit."""
         names = self.program.names.states
@@ -90,17 +113,21 @@ class Session:
             if odd is not None:
                 raise InputError(f"state '{odd}': {'missing' if odd in names else 'unknown'}")
             state = [state[n] for n in names]
+        if not isinstance(state, list | tuple):
+            raise InputError(f"state: expected tensors by name, or in the program's order, got "
+                             f"{type(state).__name__}")  # fmt: skip
         if len(state) != len(self._types):
             raise InputError(f"state: expected {len(self._types)} tensors, got {len(state)}")
         arrays = []
         for name, x, t in zip(names, state, self._types, strict=True):
-            a = x if isinstance(x, np.ndarray) else _as_array(x)
+            a = x if isinstance(x, np.ndarray) else _as_array(name, x, t)
             if a.shape != t.dims or a.dtype != t.dtype.numpy:
                 raise InputError(f"state '{name}': expected {t}, got {a.dtype}{list(a.shape)}")
-            arrays.append(a)
-        for mine, a in zip(self.state, arrays, strict=True):
-            np.copyto(mine, canonical(a))
-        self.intact = True
+            arrays.append(a.copy() if self._is_mine(*np.lib.array_utils.byte_bounds(a)) else a)
+        with self._alone():
+            for mine, a in zip(self._state, arrays, strict=True):
+                np.copyto(mine, canonical(a))
+            self.intact = True
 
     @public
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -126,18 +153,25 @@ class Session:
     ) -> list[Array]:
         """As `run`, on arrays of the program's types; the outputs behind the states. What `look`, which is
         given them once the one to commit after is final, raises leaves the states as they were."""
-        if not self.intact:
-            raise InputError("a run failed while it changed the state" if self._failed
-                             else "there is no state yet", "load a state first")  # fmt: skip
+        with self._alone():
+            return self._advance(arrays, look)
+
+    def _advance(
+        self, arrays: Sequence[Array], look: Callable[[Sequence[Array]], None] | None
+    ) -> list[Array]:
+        self._must_be_intact()
         frame = self._frame(self.program.bind_symbols(arrays))
         executable, n = frame.executable, len(self._types)
         in_place = executable.recipe.in_place
         for i in range(n):
             if i not in in_place and i not in self._next:
                 self._next[i] = _empty(self._types[i])
+                self._spans = _spans([*self._state, *self._next.values()])
+        # a run writes over its states while it still reads its inputs
+        arrays = [a.copy() if self._is_mine(*_bounds(a)) else a for a in arrays]
         fresh = [np.empty(dims, dtype) for dims, dtype in executable.out_types[n:]]
         frame.bind("input", arrays)
-        frame.bind("state", self.state)
+        frame.bind("state", self._state)
         frame.bind("output", [*(self._next.get(i, _NONE) for i in range(n)), *fresh])
         pool, last = settings.pool(self._threads), len(executable.plans) - 1
         for part in range(last + 1):
@@ -148,7 +182,7 @@ class Session:
             frame.run_part(part, pool)
         for i in range(n):
             if i not in in_place:
-                self.state[i], self._next[i] = self._next[i], self.state[i]
+                self._state[i], self._next[i] = self._next[i], self._state[i]
         self.intact, self._failed = True, False
         return fresh
 
@@ -164,13 +198,42 @@ class Session:
         env = program.bind_symbols(arrays)
         frame = Frame(program.executable(env, self._isa, hash_values=True, fuse=self._fuse))
         outputs = [np.empty(dims, dtype) for dims, dtype in frame.executable.out_types]
-        for kind, given in (("input", arrays), ("state", self.state), ("output", outputs)):
-            frame.bind(kind, given)
-        frame.run_part(0, settings.pool(self._threads))
-        return program.make_trace(env, [hash_array(x) for x in (*self.state, *arrays)],
-                                  [hash_array(x) for x in outputs], frame.digests())  # fmt: skip
+        with self._alone():
+            for kind, given in (("input", arrays), ("state", self.state), ("output", outputs)):
+                frame.bind(kind, given)
+            frame.run_part(0, settings.pool(self._threads))
+            return program.make_trace(env, [hash_array(x) for x in (*self._state, *arrays)],
+                                      [hash_array(x) for x in outputs], frame.digests())  # fmt: skip
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise InputError("a session cannot be copied or pickled",
+                         "pickle its program and its states; ree.Session(program, states) goes on")  # fmt: skip
+
+    def _must_be_intact(self) -> None:
+        if not self.intact:
+            raise InputError("a run failed while it changed the state" if self._failed
+                             else "there is no state yet", "load a state first")  # fmt: skip
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """InputError while another thread is inside."""
+        if not self._busy.acquire(blocking=False):
+            raise InputError("the session is running in another thread",
+                             "one thread at a time, or a session for each")  # fmt: skip
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def _is_mine(self, start: int, end: int) -> bool:
+        """Whether memory from start to end touches a state's."""
+        i = bisect_left(self._spans, (end, 0)) - 1  # the last that starts before the end
+        return start < end and i >= 0 and self._spans[i][1] > start
 
     def _reserve(self, capacity: Mapping[str, int]) -> None:
+        if not isinstance(capacity, Mapping):
+            raise InputError(f"capacity: expected a size by dimension, got {type(capacity).__name__}",
+                             'as {"s0": 512}')  # fmt: skip
         symbols = {s.name: s for s in self.program.graph.symbols}
         for name, size in capacity.items():
             if name not in symbols:
@@ -208,9 +271,24 @@ def _empty(t: TensorType) -> Array:
     return np.empty(t.dims, t.dtype.numpy)
 
 
-def _as_array(x: Any) -> Array:
-    if type(x).__module__.startswith("torch"):
-        from ree.compiler.torch_types import to_numpy
+def _bounds(a: Array) -> tuple[int, int]:
+    """Where a contiguous array's memory starts and ends."""
+    start = a.__array_interface__["data"][0]  # quicker than a.ctypes.data
+    return start, start + a.nbytes
 
-        return to_numpy(x)
-    return np.asarray(x)
+
+def _spans(arrays: Sequence[Array]) -> list[tuple[int, int]]:
+    return sorted(_bounds(a) for a in arrays if a.nbytes)
+
+
+def _as_array(name: str, x: Any, t: TensorType) -> Array:
+    try:
+        if type(x).__module__.startswith("torch"):
+            from ree.compiler.torch_types import to_numpy
+
+            return to_numpy(x)
+        return np.asarray(x)
+    except Exception as e:  # what is no array says so in many ways
+        raise InputError(
+            f"state '{name}': expected {t}, got no array: {str(e).splitlines()[0][:100]}"
+        ) from e
