@@ -5,11 +5,12 @@
     X.ree/weights.safetensors    weights by name
     X.ree/constants.safetensors  large constants by number
     X.ree/examples.safetensors   example inputs
+    X.ree/states.safetensors     what the states are at first, if the program has states that begin as something
     X.ree/origins.json           per node: source line and module (beside the identity)
 
-Nothing in an artifact is executed. Loading checks, in this order: the manifest's schema; that the
-files are exactly those listed, of the stated sizes; their digests; the graph's grammar and legality;
-that weights have the graph's types; the program hash and the weights root.
+Nothing in an artifact is executed, and what else lies in the directory is not read. Loading checks, in this
+order: the manifest's schema; that the files it lists are there, of the stated sizes; their digests; the graph's
+grammar and legality; that weights and states have the graph's types; the program hash and the weights root.
 """
 
 from __future__ import annotations
@@ -166,7 +167,9 @@ def load(path: str | PathLike[str]) -> Program:
                 raise ArtifactError(f"'{d / name}': expected {limit} bytes at most, got {size}",
                                     "the file was replaced")  # fmt: skip
             try:
-                return files[name].read(limit + 1)
+                return files[name].read(
+                    size + 1
+                )  # what the manifest says may be memory without end
             except OSError as e:
                 raise ArtifactError(f"cannot read '{d / name}': {e.strerror}") from e
 

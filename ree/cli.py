@@ -42,10 +42,8 @@ def _given(text: str) -> str:
 def _prices(text: str) -> tuple[int, int]:
     """GAS:RUN, whole numbers above 0."""
     gas, colon, run = text.partition(":")
-    if not (
-        colon and gas.isdecimal() and run.isdecimal() and int(gas[:40]) > 0 and int(run[:40]) > 0
-    ):
-        raise argparse.ArgumentTypeError(f"expected GAS:RUN, such as 1000:500, got {text!r:.40}")
+    if not (colon and all(x.isdecimal() and len(x) <= 40 and int(x) > 0 for x in (gas, run))):
+        raise argparse.ArgumentTypeError(f"expected GAS:RUN, such as 1000:500, got {text[:40]!r}")
     return int(gas), int(run)
 
 

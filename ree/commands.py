@@ -82,6 +82,7 @@ def describe(program: Program) -> dict[str, Any]:
         "operators": dict(counts.most_common()),
         "symbols": {s.name: [s.low, s.high] for s in g.symbols},
         "inputs": dict(zip(program.names.inputs, map(str, g.inputs), strict=True)),
+        "states": dict(zip(program.names.states, map(str, g.states), strict=True)),
         "outputs": dict(zip(program.names.outputs, map(str, map(g.typer(), g.outputs)), strict=True)),
     }  # fmt: skip
     if program.examples or not g.inputs:

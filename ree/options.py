@@ -26,6 +26,8 @@ RULES: tuple[tuple[str, str, Callable[[Namespace], object], str], ...] = (
      "--provider is for job challenge and job respond"),
     ("job", "allow_short_windows", lambda a: a.action in ("post", "accept", "challenge", "respond"),
      "--allow-short-windows is for what puts money on terms"),
+    ("job", "prices", lambda a: a.action in ("post", "accept", "challenge", "respond"),
+     "--prices is for what puts money on terms"),
     ("job", "dry_run", lambda a: a.action == "accept", "--dry-run is for job accept"),
     ("job", "watch", lambda a: a.action == "respond", "--watch is for job respond"),
     ("job", "artifact", lambda a: a.action not in ("claim", "status"),

@@ -15,6 +15,7 @@ import ree
 from ree import errors
 from ree.cli import main
 from ree.errors import InputError, ReeError, UnsupportedError
+from ree.options import RULES
 from ree.printable import printable
 
 X = torch.arange(3.0).view(1, 3)
@@ -126,14 +127,23 @@ def test_hostile_inputs_are_refused(here, capsys):
     "args",
     [
         "run m.ree --trace-level ops", "run m.ree --max-values 3", "run m.ree -o x --trace x",
-        "verify m.ree --trace t --seed 3", "diff t t --threads 2", "demo dispute --training m.ree",
+        "verify m.ree --trace t --seed 3", "diff t t --threads 2", "demo dispute m.ree --training",
         "demo dispute --inputs x", "job post name --rpc u --court c --artifact m.ree --terms t",
         "job status name --rpc u --court c --artifact m.ree", "job claim name --rpc u --court c --watch",
         "job accept name --rpc u --court c --artifact m.ree --terms t",
+        "job status name --rpc u --court c --prices 1:1",
     ],
 )  # fmt: skip
 def test_options_without_effect_are_refused(here, capsys, args):
-    fails(capsys, *args.split())
+    err = fails(capsys, *args.split())
+    assert any(text in err for *_, text in RULES) or "expected two files" in err
+
+
+@pytest.mark.parametrize("prices", ["1", "0:1", "1:x", "9" * 5000 + ":1"])
+def test_prices_are_two_whole_numbers(capsys, prices):
+    err = fails(capsys, "job", "accept", "name", "--rpc", "u", "--court", "c", "--prices", prices)
+    assert "expected GAS:RUN" in err
+    assert len(err) < 200
 
 
 @pytest.mark.parametrize("args", [["run", ""], ["run", "m.ree", "-o", ""], ["frob"], [], ["run"],

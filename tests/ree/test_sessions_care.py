@@ -1,15 +1,19 @@
 """Sessions misused: states given as inputs, wrong arguments, two threads, states that are not there."""
 
 import copy
+import hashlib
+import json
 import pickle
 import threading
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 import ree
-from ree.errors import CaptureError, InputError
+from ree.cli import main
+from ree.errors import ArtifactError, CaptureError, InputError
 from ree.program import Program
 from ree.runtime.session import Session
 
@@ -129,3 +133,69 @@ def test_with_states_the_input_that_changes_is_named():
     with pytest.raises(CaptureError, match="changes input 'x'") as caught:
         ree.compile(Writes(), (torch.ones(4),), states=True)
     assert caught.value.hint == "return the new value instead of assigning it"
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    ree.compile(Pair(), (torch.ones(4),), states=True).save(tmp_path / "m.ree")
+    return tmp_path / "m.ree"
+
+
+def listed(d, **members):
+    """The manifest with members replaced and the states' file listed as it is now."""
+    manifest = json.loads((d / "manifest.json").read_text())
+    data = (d / "states.safetensors").read_bytes()
+    entry = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest["files"]["states.safetensors"] = entry
+    (d / "manifest.json").write_text(json.dumps(manifest | members))
+
+
+A, B = np.arange(4, dtype=np.float32), np.ones(4, np.float32)
+NAN = np.array([0x7FC00001, 0, 0, 0], np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"a": A}, "state 'b' is missing"),
+        ({"a": A, "b": B, "c": B}, "tensor 'c' is of nothing"),
+        ({"a": A.astype(np.int32), "b": B}, "state 'a': expected f32"),
+        ({"a": A[:3], "b": B}, "state 'a': expected f32"),
+        ({"a": A.astype(np.float64), "b": B}, "tensor 'a': dtype"),
+        ({"a": NAN, "b": B}, "state 'a': its bits are not canonical"),
+    ],
+)
+def test_states_of_an_artifact_that_do_not_fit(artifact, tensors, says, capsys):
+    save_file(tensors, artifact / "states.safetensors")
+    listed(artifact)
+    with pytest.raises(ArtifactError, match=says):
+        ree.load(artifact)
+    capsys.readouterr()
+    assert main(["inspect", str(artifact)]) == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("names", [[], ["a"], ["b", "a"], ["a", "a"], ["a", "b", "c"], {"a": 1}])
+def test_names_of_states_that_do_not_fit(artifact, names):
+    listed(artifact, states=names)
+    with pytest.raises(ArtifactError, match=r"state|files"):
+        ree.load(artifact)
+
+
+def test_a_size_that_a_manifest_makes_up_takes_no_memory(artifact):
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    manifest["files"]["states.safetensors"]["bytes"] = 1 << 40
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=f"expected {1 << 40} bytes, got"):
+        ree.load(artifact)
+
+
+def test_states_are_shown_and_what_is_not_listed_is_not_read(artifact, capsys):
+    assert main(["inspect", str(artifact), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["states"] == {"a": "f32[4]", "b": "f32[4]"}
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    del manifest["files"]["states.safetensors"]
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    session = ree.Session(ree.load(artifact))
+    with pytest.raises(InputError, match="there is no state yet"):
+        session(torch.ones(4))
