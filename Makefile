@@ -12,6 +12,10 @@ demo: $(VENV)/.built
 test: $(VENV)/.built
 	$(BIN)/python -P -m pytest -n 2 --dist worksteal
 
+quick: $(VENV)/.built
+	$(BIN)/python -P -m pytest -n 2 --dist worksteal tests/traces tests/verde/test_game.py tests/ree/test_programs.py \
+	  tests/ree/test_sessions.py tests/ree/test_canonical_bits.py
+
 check: $(VENV)/.built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

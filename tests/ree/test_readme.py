@@ -28,6 +28,16 @@ def batch(step): return (torch.full((2, 3), step / 100),)
 )
 
 
+def test_what_make_is_told_is_a_rule():
+    root = Path(__file__).parents[2]
+    rules = set(re.findall(r"^(\w+):", (root / "Makefile").read_text(), re.MULTILINE))
+    said = set()
+    for f in (root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md")):
+        said |= set(re.findall(r"(?:`|^ *)make (\w+)", f.read_text(), re.MULTILINE))
+    assert {"demo", "test", "check", "quick"} <= said
+    assert said <= rules
+
+
 def commands():
     lines = [x for language, text in BLOCKS if not language for x in text.splitlines()]
     return [x.partition(" #")[0].strip() for x in lines if re.match(r"(\w+=\S+ )*ree ", x)]
