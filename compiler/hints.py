@@ -32,4 +32,10 @@ def hint(e: BaseException, module: nn.Module) -> str:
             )
     if re.search(r"dynamic[ _](shape|dim)|Constraints violated|marked .* as dynamic", text, re.I):
         return "check dynamic_shapes against the example inputs"
+    if "compiled_fn" in text:  # what torch.export makes of a change that another name sees, too
+        places: dict[object, str] = {}
+        for name, t in module.named_buffers(remove_duplicate=False):
+            other = places.setdefault(t.untyped_storage().data_ptr(), name)
+            if other != name:
+                return f"buffers '{other}' and '{name}' are the same memory: what changes must have one name"
     return "the model must run with torch.export.export(model, example_inputs, strict=False)"

@@ -240,8 +240,9 @@ def test_a_state_with_two_names_is_refused():
             self.a.add_(x)
             return self.b + x[:2]
 
-    with pytest.raises(CaptureError):
+    with pytest.raises(CaptureError) as caught:
         ree.compile(Two().eval(), (torch.ones(4),), states=True)
+    assert "'a' and 'b' are the same memory" in caught.value.hint
 
 
 def test_an_artifact_keeps_the_first_states(model, tmp_path):
