@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -124,10 +123,13 @@ class Session:
             if a.shape != t.dims or a.dtype != t.dtype.numpy:
                 raise InputError(f"state '{name}': expected {t}, got {a.dtype}{list(a.shape)}")
             arrays.append(a.copy() if self._is_mine(*np.lib.array_utils.byte_bounds(a)) else a)
-        with self._alone():
+        self._take()
+        try:
             for mine, a in zip(self._state, arrays, strict=True):
                 np.copyto(mine, canonical(a))
             self.intact = True
+        finally:
+            self._busy.release()
 
     @public
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -153,8 +155,11 @@ class Session:
     ) -> list[Array]:
         """As `run`, on arrays of the program's types; the outputs behind the states. What `look`, which is
         given them once the one to commit after is final, raises leaves the states as they were."""
-        with self._alone():
+        self._take()
+        try:
             return self._advance(arrays, look)
+        finally:
+            self._busy.release()
 
     def _advance(
         self, arrays: Sequence[Array], look: Callable[[Sequence[Array]], None] | None
@@ -198,12 +203,15 @@ class Session:
         env = program.bind_symbols(arrays)
         frame = Frame(program.executable(env, self._isa, hash_values=True, fuse=self._fuse))
         outputs = [np.empty(dims, dtype) for dims, dtype in frame.executable.out_types]
-        with self._alone():
+        self._take()
+        try:
             for kind, given in (("input", arrays), ("state", self.state), ("output", outputs)):
                 frame.bind(kind, given)
             frame.run_part(0, settings.pool(self._threads))
             return program.make_trace(env, [hash_array(x) for x in (*self._state, *arrays)],
                                       [hash_array(x) for x in outputs], frame.digests())  # fmt: skip
+        finally:
+            self._busy.release()
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise InputError("a session cannot be copied or pickled",
@@ -214,16 +222,11 @@ class Session:
             raise InputError("a run failed while it changed the state" if self._failed
                              else "there is no state yet", "load a state first")  # fmt: skip
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """InputError while another thread is inside."""
+    def _take(self) -> None:
+        """Take the lock; InputError while another thread has it."""
         if not self._busy.acquire(blocking=False):
             raise InputError("the session is running in another thread",
                              "one thread at a time, or a session for each")  # fmt: skip
-        try:
-            yield
-        finally:
-            self._busy.release()
 
     def _is_mine(self, start: int, end: int) -> bool:
         """Whether memory from start to end touches a state's."""
