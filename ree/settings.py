@@ -97,6 +97,7 @@ def pool(n: int | None = None) -> _core.Pool:
         raise EnvironmentError_(f"threads: expected 1 to {MAX_THREADS}, got {n}")
     if n == 1:
         if not hasattr(_own, "pool"):
+            _check_core()
             _own.pool = _core.Pool(1)
         own: _core.Pool = _own.pool
         return own

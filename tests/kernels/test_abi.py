@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,10 +109,12 @@ def test_kernels_built_from_other_signatures_do_not_run(monkeypatch: pytest.Monk
     assert _core.abi == version()
     monkeypatch.setattr(_core, "abi", "0" * 16)
     monkeypatch.setattr(settings, "_pools", {})
-    with pytest.raises(
-        EnvironmentError_, match=r"of another version: expected [0-9a-f]{16}, got 0{16}"
-    ):
-        settings.pool(1)
+    monkeypatch.setattr(settings, "_own", threading.local())
+    for threads in (1, 2):
+        with pytest.raises(
+            EnvironmentError_, match=r"of another version: expected [0-9a-f]{16}, got 0{16}"
+        ):
+            settings.pool(threads)
 
 
 def test_the_address_of_a_tile_function_is_put_where_the_signature_says() -> None:

@@ -250,7 +250,8 @@ def test_resume_goes_on(honest, toy, tmp_path):
 def test_a_step_that_fails_while_it_changes_the_state(honest, toy, tmp_path, monkeypatch):
     """What is half changed is no checkpoint: the run goes on from the one before."""
     runner = toy.step.runner()
-    real, updates = runner._executable.run_part, []
+    frame = runner.session._frame({})
+    real, updates = frame.run_part, []
 
     def run_part(part, pool):
         real(part, pool)
@@ -258,7 +259,7 @@ def test_a_step_that_fails_while_it_changes_the_state(honest, toy, tmp_path, mon
         if updates.count(1) == 7:
             raise InputError("planted")
 
-    monkeypatch.setattr(runner._executable, "run_part", run_part)
+    monkeypatch.setattr(frame, "run_part", run_part)
     run = tmp_path / "run"
     with pytest.raises(InputError, match="step 7: planted"):
         run_steps(toy.step, toy.batch, STEPS, run=run, checkpoint_every=EVERY, runner=runner)
