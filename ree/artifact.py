@@ -157,7 +157,7 @@ def load(path: str | PathLike[str]) -> Program:
     if not os.path.lexists(d / MANIFEST):
         raise ArtifactError(f"'{d}' is not an artifact: it has no {MANIFEST}",
                             "expected a directory written by ree compile")  # fmt: skip
-    with opened_together(d, (MANIFEST, *FILES, STATES)) as files:
+    with opened_together(d, (MANIFEST, *FILES, STATES), _has_no_states) as files:
 
         def read(name: str, limit: int) -> bytes:
             if name not in files:
@@ -174,6 +174,15 @@ def load(path: str | PathLike[str]) -> Program:
                 raise ArtifactError(f"cannot read '{d / name}': {e.strerror}") from e
 
         return _read(str(d), read)
+
+
+def _has_no_states(files: Mapping[str, BinaryIO]) -> bool:
+    """Whether the other files are there and the manifest names no file of states."""
+    if any(name not in files for name in (MANIFEST, *FILES)):
+        return False
+    text = files[MANIFEST].read(MAX_BYTES[MANIFEST])
+    files[MANIFEST].seek(0)
+    return f'"{STATES}"'.encode() not in text
 
 
 def from_files(files: Mapping[str, bytes]) -> Program:

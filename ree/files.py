@@ -127,10 +127,14 @@ def _exchange(a: Path, b: Path) -> None:
 
 
 @contextmanager
-def opened_together(directory: Path, names: tuple[str, ...]) -> Iterator[Mapping[str, BinaryIO]]:
+def opened_together(
+    directory: Path,
+    names: tuple[str, ...],
+    whole: Callable[[Mapping[str, BinaryIO]], bool] = lambda _: False,
+) -> Iterator[Mapping[str, BinaryIO]]:
     """Files of one directory by name, all of one version of it even while it is being replaced.
 
-    What is missing, or is no regular file, is left out; a link could lead out of the directory. ReeError.
+    whole: whether files without some of the names are all that there are. What is missing, or is no regular file, is left out; a link could lead out of the directory. ReeError.
     """
     for _ in range(TRIES):
         files: dict[str, BinaryIO] = {}
@@ -142,7 +146,7 @@ def opened_together(directory: Path, names: tuple[str, ...]) -> Iterator[Mapping
             for name in names:
                 with suppress(OSError):
                     files[name] = _regular(d, name)
-            if len(files) == len(names) or _is_at(d, directory):
+            if len(files) == len(names) or whole(files) or _is_at(d, directory):
                 yield files
                 return
         finally:
