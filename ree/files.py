@@ -134,7 +134,8 @@ def opened_together(
 ) -> Iterator[Mapping[str, BinaryIO]]:
     """Files of one directory by name, all of one version of it even while it is being replaced.
 
-    whole: whether files without some of the names are all that there are. What is missing, or is no regular file, is left out; a link could lead out of the directory. ReeError.
+    whole: whether files without some of the names are all that there are. What is missing, or is no regular
+    file, is left out; a link could lead out of the directory. ReeError.
     """
     for _ in range(TRIES):
         files: dict[str, BinaryIO] = {}
