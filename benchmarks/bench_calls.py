@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from run import cpu_name
 
 import ree
 from ree import settings
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    found = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__,
+    found = {"cpu": cpu_name(), "torch": torch.__version__,
              "threads": settings.threads(), "elements": N, "calls": calls(), "memory": memory()}  # fmt: skip
     print(json.dumps(found, indent=1))
     if args.output:

@@ -14,7 +14,14 @@ from pathlib import Path
 from ree import _core
 
 HERE = Path(__file__).parent
-MODULES = ("bench_contraction", "bench_attention", "bench_rows", "bench_hash", "bench_model")
+MODULES = (
+    "bench_contraction",
+    "bench_attention",
+    "bench_rows",
+    "bench_hash",
+    "bench_model",
+    "bench_calls",
+)
 
 
 def cpu_name() -> str:

@@ -61,9 +61,7 @@ class _Finder:
         """Whether `new` may be written where `old` lies."""
         node = self.producers[new.index]
         at = self.home.get(node.first, -1)
-        if (
-            at <= self.commit or self.seen[old]
-        ):  # an output that is a view of it is copied at the end
+        if at <= self.commit or self.seen[old]:  # an output that is a view is copied at the end
             return False
         reads = self.readers[old]
         if self._updates(node) and node.sources[0] == old:

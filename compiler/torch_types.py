@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ _OURS = {f"torch.{name}": d for d, name in TORCH_NAMES.items()}
 def dtype_of(x: Any) -> DType | None:
     """Our type of a torch dtype, or None; torch is not imported."""
     return _OURS.get(str(x))
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether x is a torch tensor; torch is not imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
 
 
 def torch_dtype(d: DType) -> Any:

@@ -87,8 +87,7 @@ def _executable(
         )
 
     graph = program.bound(env)
-    key = (tuple(env[s.name] for s in program.graph.symbols), trace, fuse, keep)
-    return state.executables.get_or_make(key, make)
+    return state.executables.get_or_make((program.sizes(env), trace, fuse, keep), make)
 
 
 def _to_tensor(name: str, value: Any, t: TensorType, device: Any) -> Any:

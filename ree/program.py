@@ -27,7 +27,7 @@ from ree.result import Names, Result, program_line, program_text
 from ree.runtime.cache import LeastRecent
 from ree.runtime.executable import Executable
 from ree.runtime.hashing import hash_array, tensor_hash_of
-from ree.runtime.inputs import array_of, bind_symbols, canonical_array
+from ree.runtime.inputs import array_of, bind_symbols, canonical_array, tensors_among
 from ree.traces.tensor import tensor_hash
 from ree.traces.trace import Trace, ValueInfo, make_trace, tensors_root
 
@@ -153,12 +153,7 @@ class Program:
             raise InputError(
                 "the program has states, which a run changes", "run it in a ree.Session"
             )
-        as_torch, home = False, None
-        for v in values:
-            if type(v).__module__.startswith("torch"):
-                as_torch = True
-                if v.is_cuda:
-                    home = home or str(v.device)
+        as_torch, home = tensors_among(values)
         if device is not None or home is not None:
             device = device_name(device) or home
             if device != "cpu":
@@ -238,23 +233,25 @@ class Program:
         """Values of the symbols that the input shapes imply; InputError where they do not fit."""
         return bind_symbols(self.graph, self.names.inputs, arrays)
 
+    def sizes(self, env: Mapping[str, int]) -> tuple[int, ...]:
+        """Values of the symbols, in their order: what tells shapes apart."""
+        return tuple([env[s.name] for s in self.graph.symbols])
+
     # execution
 
     @clean_floats
     def bound(self, env: Mapping[str, int]) -> Graph:
         """The graph with its symbols bound; InputError for shapes that a rule refuses."""
-        key = tuple([env[s.name] for s in self.graph.symbols])
         try:
-            return self._bound.get_or_make(key, lambda: bind_all(self.graph, env))
+            return self._bound.get_or_make(self.sizes(env), lambda: bind_all(self.graph, env))
         except ValueError as e:
             raise InputError(f"the program does not accept these shapes: {e}") from e
 
     @clean_floats
     def instance(self, env: Mapping[str, int]) -> Instance:
         """The instance for bound symbols, which traces and disputes speak of."""
-        key = tuple([env[s.name] for s in self.graph.symbols])
         bound = self.bound(env)
-        return self._instances.get_or_make(key, lambda: commit(self.graph, bound))
+        return self._instances.get_or_make(self.sizes(env), lambda: commit(self.graph, bound))
 
     def executable(
         self, env: Mapping[str, int], isa: str, *, hash_values: bool = False, keep: bool = False,
@@ -262,7 +259,7 @@ class Program:
     ) -> Executable:  # fmt: skip
         """The compiled code for bound symbols; what it hashes and keeps, and commit_after, as `plan`."""
         key = (
-            tuple([env[s.name] for s in self.graph.symbols]),
+            self.sizes(env),
             isa,
             hash_values,
             keep,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ree.compiler.torch_types import to_numpy
+from ree.compiler.torch_types import is_tensor, to_numpy
 from ree.errors import public
 from ree.given import Path, inputs_of, program_of, trace_of
 from ree.program import Program, Result
@@ -84,7 +84,7 @@ def replayed_tensors(result: Result) -> dict[tuple[str, int], Any]:
 
 def as_array(x: Any) -> Any:
     """An output as an array; NumPy has no bfloat16, whose bits are uint16."""
-    return to_numpy(x) if type(x).__module__.startswith("torch") else np.asarray(x)
+    return to_numpy(x) if is_tensor(x) else np.asarray(x)
 
 
 def committed(trace: Trace, tensors: Tensors) -> tuple[dict[tuple[str, int], Any], tuple[str, ...]]:

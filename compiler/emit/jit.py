@@ -16,11 +16,11 @@ import llvmlite.binding as llvm
 _ready = False
 
 # one call into LLVM at a time, and a fork waits for it: a child would find its lock taken for ever
-_lock = llvm.ffi.lib._lock
+LOCK = llvm.ffi.lib._lock  # may be taken again by who has it
 os.register_at_fork(
-    before=_lock.__enter__,
-    after_in_parent=lambda: _lock.__exit__(None, None, None),
-    after_in_child=lambda: _lock.__exit__(None, None, None),
+    before=LOCK.__enter__,
+    after_in_parent=lambda: LOCK.__exit__(None, None, None),
+    after_in_child=lambda: LOCK.__exit__(None, None, None),
 )
 
 

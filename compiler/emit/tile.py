@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import llvmlite.ir as ll
 
-from ree.compiler.emit.jit import TARGETS, Code, compile_module
+from ree.compiler.emit.jit import LOCK, TARGETS, Code, compile_module
 from ree.compiler.emit.scalar_llvm import emit as emit_scalar
 from ree.compiler.emit.scalar_llvm import root_of
 from ree.kernels.numerics import CANONICAL_NAN
@@ -34,17 +34,18 @@ _compiled: OrderedDict[tuple[str, TileSpec], Code] = OrderedDict()
 
 def compiled(specs: Sequence[TileSpec], isa: str) -> list[Code]:
     """The tile functions, compiling those not seen before as one module."""
-    found = {s: _compiled[isa, s] for s in dict.fromkeys(specs) if (isa, s) in _compiled}
-    missing = [s for s in dict.fromkeys(specs) if s not in found]
-    if missing:
-        names = [f"tile{i}" for i in range(len(missing))]
-        text = module_text(missing, names, isa)
-        found |= zip(missing, compile_module(text, names, TARGETS[isa]), strict=True)
-    for s, code in found.items():
-        _compiled[isa, s] = code
-        _compiled.move_to_end((isa, s))
-    while len(_compiled) > MOST:
-        _compiled.popitem(last=False)
+    with LOCK:
+        found = {s: _compiled[isa, s] for s in dict.fromkeys(specs) if (isa, s) in _compiled}
+        missing = [s for s in dict.fromkeys(specs) if s not in found]
+        if missing:
+            names = [f"tile{i}" for i in range(len(missing))]
+            text = module_text(missing, names, isa)
+            found |= zip(missing, compile_module(text, names, TARGETS[isa]), strict=True)
+        for s, code in found.items():
+            _compiled[isa, s] = code
+            _compiled.move_to_end((isa, s))
+        while len(_compiled) > MOST:
+            _compiled.popitem(last=False)
     return [found[s] for s in specs]
 
 

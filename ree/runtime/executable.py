@@ -164,7 +164,11 @@ def aligned(nbytes: int) -> Array:
     """An uninitialised byte array whose address is a multiple of ALIGN. A large one is pages of its own, which
     go back to the system with it; freed in the heap they would leave holes that the next size does not fit."""
     if nbytes >= PAGES:
-        return np.frombuffer(mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+        try:
+            pages = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, OverflowError) as e:
+            raise MemoryError(f"{nbytes} bytes") from e
+        return np.frombuffer(pages, np.uint8)
     raw = np.empty(nbytes + ALIGN, np.uint8)
     start = -raw.ctypes.data % ALIGN
     return raw[start : start + nbytes]

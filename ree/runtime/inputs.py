@@ -9,7 +9,7 @@ import numpy as np
 
 from ree import _core, settings
 from ree.compiler.ir import Graph
-from ree.compiler.torch_types import dtype_of, to_numpy
+from ree.compiler.torch_types import dtype_of, is_tensor, to_numpy
 from ree.errors import InputError
 from ree.kernels.canonical import canonical
 from ree.kernels.casts import cast_function, store
@@ -23,21 +23,45 @@ def array_of(
 ) -> Array:
     """A contiguous array of the input's dtype in canonical bits, but f32 only if `scan`; may be the caller's
     memory."""
-    if type(value).__module__.startswith("torch"):
-        if dtype_of(value.dtype) is None or str(value.layout) != "torch.strided":
-            raise InputError(f"input '{name}': expected {t}, got {value.dtype}, {value.layout}")
-        if value.is_meta:
-            raise InputError(f"input '{name}': the tensor is on the meta device and holds no data")
-        value = to_numpy(value)
-    try:
-        a = np.asarray(value)
-    except Exception as e:  # what is no array says so in many ways
-        raise InputError(f"input '{name}': expected {t}, got no array: {str(e)[:100]}") from e
+    a = plain_array("input", name, value, t)
     if a.dtype != t.dtype.numpy:
         a = _converted(name, value, a, t)
     if not a.flags.c_contiguous:
         a = np.ascontiguousarray(a)
     return canonical_array(a, pool) if scan or t.dtype is not DType.F32 else a
+
+
+def tensors_among(values: Sequence[Any]) -> tuple[bool, str | None]:
+    """Whether any is a torch tensor, and the first device that is not the CPU."""
+    any_tensor, home = False, None
+    for v in values:
+        if is_tensor(v):
+            any_tensor = True
+            if home is None and v.is_cuda:
+                home = str(v.device)
+    return any_tensor, home
+
+
+def plain_array(kind: str, name: str, value: Any, t: TensorType) -> Array:
+    """A tensor, or what NumPy takes, as an array of its own dtype; may be the caller's memory. InputError,
+    which calls it a `kind` that should have type t."""
+    try:
+        if is_tensor(value):
+            if dtype_of(value.dtype) is None or str(value.layout) != "torch.strided":
+                raise InputError(
+                    f"{kind} '{name}': expected {t}, got {value.dtype}, {value.layout}"
+                )
+            if value.is_meta:
+                raise InputError(
+                    f"{kind} '{name}': the tensor is on the meta device and holds no data"
+                )
+            return to_numpy(value)
+        return np.asarray(value)
+    except InputError:
+        raise
+    except Exception as e:  # what is no array says so in many ways
+        said = (str(e).splitlines() or [type(e).__name__])[0][:100]
+        raise InputError(f"{kind} '{name}': expected {t}, got no array: {said}") from e
 
 
 def canonical_array(a: Array, pool: _core.Pool | None = None) -> Array:

@@ -20,6 +20,7 @@ from ree.result import Result
 from ree.runtime.cache import LeastRecent
 from ree.runtime.executable import Executable, Frame, aligned
 from ree.runtime.hashing import hash_array
+from ree.runtime.inputs import plain_array, tensors_among
 from ree.traces.trace import Trace
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Session:
             raise InputError(f"state: expected {len(self._types)} tensors, got {len(state)}")
         arrays = []
         for name, x, t in zip(names, state, self._types, strict=True):
-            a = x if isinstance(x, np.ndarray) else _as_array(name, x, t)
+            a = plain_array("state", name, x, t)
             if a.shape != t.dims or a.dtype != t.dtype.numpy:
                 raise InputError(f"state '{name}': expected {t}, got {a.dtype}{list(a.shape)}")
             arrays.append(a.copy() if self._is_mine(*np.lib.array_utils.byte_bounds(a)) else a)
@@ -144,10 +145,12 @@ class Session:
         changed the states: load some first.
         """
         values = self.program.flat(args, kwargs)
+        as_torch, home = tensors_among(values)
+        if home is not None:
+            raise InputError(f"an input is on {home}: a session runs on the CPU", "pass x.cpu()")
         outputs = self.advance(self.program.arrays(values))
-        if any(type(v).__module__.startswith("torch") for v in values):
-            return Result(tuple(map(to_torch, outputs)), structure=self.program.names.structure)
-        return Result(tuple(outputs), structure=self.program.names.structure)
+        results = tuple(map(to_torch, outputs)) if as_torch else tuple(outputs)
+        return Result(results, structure=self.program.names.structure)
 
     @clean_floats
     def advance(
@@ -253,8 +256,7 @@ class Session:
         self._frame(capacity)
 
     def _frame(self, env: Mapping[str, int]) -> Frame:
-        key = tuple([env[s.name] for s in self.program.graph.symbols])
-        return self._frames.get_or_make(key, lambda: self._new_frame(env))
+        return self._frames.get_or_make(self.program.sizes(env), lambda: self._new_frame(env))
 
     def _new_frame(self, env: Mapping[str, int]) -> Frame:
         executable: Executable = self.program.executable(
@@ -282,16 +284,3 @@ def _bounds(a: Array) -> tuple[int, int]:
 
 def _spans(arrays: Sequence[Array]) -> list[tuple[int, int]]:
     return sorted(_bounds(a) for a in arrays if a.nbytes)
-
-
-def _as_array(name: str, x: Any, t: TensorType) -> Array:
-    try:
-        if type(x).__module__.startswith("torch"):
-            from ree.compiler.torch_types import to_numpy
-
-            return to_numpy(x)
-        return np.asarray(x)
-    except Exception as e:  # what is no array says so in many ways
-        raise InputError(
-            f"state '{name}': expected {t}, got no array: {str(e).splitlines()[0][:100]}"
-        ) from e

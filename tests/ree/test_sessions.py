@@ -1,7 +1,9 @@
 """Programs with states: what a session keeps, what it overwrites, what it refuses; caches stay bounded."""
 
 import gc
+import sys
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -385,3 +387,69 @@ def test_a_run_without_a_trace_makes_no_instance(monkeypatch):
     program(torch.randn(2, 4))
     with pytest.raises(pytest.fail.Exception):
         program.run(torch.randn(2, 4), trace="io")
+
+
+def test_memory_that_is_not_there_is_a_memory_error():
+    from ree.runtime.executable import aligned
+
+    for nbytes in (1 << 46, 1 << 70):
+        with pytest.raises(MemoryError):
+            aligned(nbytes)
+
+
+def test_a_session_says_that_it_runs_on_the_cpu(model, monkeypatch):
+    session = ree.Session(ree.compile(model, some(0), states=True))
+    monkeypatch.setattr("ree.runtime.session.tensors_among", lambda _: (True, "cuda:0"))
+    with pytest.raises(InputError, match="on cuda:0: a session runs on the CPU"):
+        session(*some(0))
+
+
+@pytest.mark.parametrize("value", [torch.Size([3]), torch.float32, torch.Generator(), "abc", None])
+def test_what_is_no_tensor_is_refused_with_its_name(value):
+    program = ree.compile(torch.nn.ReLU(), (torch.randn(3),))
+    with pytest.raises(InputError, match="input 'input'"):
+        program(value)
+
+
+def test_a_tensor_of_a_class_of_ones_own_is_a_tensor():
+    class Mine(torch.Tensor):
+        pass
+
+    program = ree.compile(torch.nn.ReLU(), (torch.randn(3),))
+    assert isinstance(program(torch.randn(3).as_subclass(Mine)), torch.Tensor)
+
+
+def test_code_that_is_dropped_while_others_compile(monkeypatch):
+    """Tile functions are found, made and dropped by several threads at once; each gets its own."""
+    from ree.compiler.emit import tile
+
+    monkeypatch.setattr(tile, "MOST", 2)
+    monkeypatch.setattr(tile, "_compiled", type(tile._compiled)())
+    monkeypatch.setattr(tile, "module_text", lambda specs, *_: specs)
+    monkeypatch.setattr(tile, "compile_module", lambda specs, *_: list(specs))
+    monkeypatch.setattr(tile, "TARGETS", {"portable": None})
+    failed, interval = [], sys.getswitchinterval()
+
+    @dataclass(frozen=True)
+    class Spec:  # hashed in Python, as a TileSpec is: threads change there
+        n: int
+
+    def work(i):
+        try:
+            for n in range(4000):
+                wanted = [Spec((n + i) % 5), Spec((n * 3 + i) % 5)]
+                assert tile.compiled(wanted, "portable") == wanted
+        except Exception as e:
+            failed.append(e)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for w in workers:
+            w.start()
+        for w in workers:
+            w.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failed
+    assert len(tile._compiled) <= 2
