@@ -18,9 +18,8 @@ from types import SimpleNamespace
 
 from ree.kernels.constants import CPP
 
-Value = (
-    object  # what a caller gives: an int, a float, a sequence of ints, a slot, slots, a Tile, None
-)
+# what a caller gives: an int, a float, a sequence of ints, a slot, slots, a Tile, None
+Value = object
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ def _write(program: Program, create: Callable[[str], AbstractContextManager[Bina
     large = {str(i): c.array() for i, c in enumerate(g.consts) if len(c.data) > MAX_INLINE}
     origins = [[x[:MAX_ORIGIN] for x in (o.name, o.target, o.location, o.code, o.module)]
                for o in (n.origin for n in g.nodes)]  # fmt: skip
+    initial = [STATES] if program.initial else []
     manifest: dict[str, Any] = {
         "magic": MAGIC,
         "version": VERSION,
@@ -90,9 +91,7 @@ def _write(program: Program, create: Callable[[str], AbstractContextManager[Bina
         "weights": list(names.weights),
         **({"states": list(names.states)} if g.states else {}),
         **({"structure": names.structure.encode()} if names.structure else {}),
-        "files": {
-            f: {"bytes": 0, "sha256": "0" * 64} for f in FILES + (STATES,) * bool(program.initial)
-        },
+        "files": {f: {"bytes": 0, "sha256": "0" * 64} for f in (*FILES, *initial)},
     }
     problem = _manifest_problem(manifest)
     if problem:
@@ -108,7 +107,7 @@ def _write(program: Program, create: Callable[[str], AbstractContextManager[Bina
         EXAMPLES: lambda f: write_tensors_to(f, program.examples),
         ORIGINS: lambda f: f.write(json.dumps(origins).encode()),
     }
-    if program.initial:
+    if initial:
         contents[STATES] = lambda f: write_tensors_to(
             f, dict(zip(names.states, program.initial, strict=True))
         )
@@ -167,9 +166,7 @@ def load(path: str | PathLike[str]) -> Program:
                 raise ArtifactError(f"'{d / name}': expected {limit} bytes at most, got {size}",
                                     "the file was replaced")  # fmt: skip
             try:
-                return files[name].read(
-                    size + 1
-                )  # what the manifest says may be memory without end
+                return files[name].read(size + 1)  # as much as is there, whatever a manifest says
             except OSError as e:
                 raise ArtifactError(f"cannot read '{d / name}': {e.strerror}") from e
 
@@ -291,9 +288,8 @@ def _manifest_problem(m: Any) -> str:
         if len(set(names)) != len(names):
             return f"{k}: a name stands twice"
     files = m["files"]
-    if not isinstance(files, dict) or set(files) - ({STATES} if m.get("states") else set()) != set(
-        FILES
-    ):
+    optional = {STATES} if m.get("states") else set()
+    if not isinstance(files, dict) or set(files) - optional != set(FILES):
         return f"files: expected {', '.join(FILES)}"
     for name, entry in files.items():
         if not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
