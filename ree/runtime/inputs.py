@@ -53,7 +53,7 @@ def plain_array(kind: str, name: str, value: Any, t: TensorType) -> Array:
                 )
             if value.is_meta:
                 raise InputError(
-                    f"{kind} '{name}': the tensor is on the meta device and holds no data"
+                    f"{kind} '{name}': expected {t}, got a tensor on the meta device, without data"
                 )
             return to_numpy(value)
         return np.asarray(value)
