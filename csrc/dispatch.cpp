@@ -36,7 +36,7 @@ namespace {
 struct Candidate {
   const KernelTable* table;
   bool usable;
-  int sha_up_to;  // ShaInstructions::up_to: estimates, docs/decisions.md
+  int sha_up_to;  // ShaInstructions::up_to: estimates, docs/decisions/0012
 };
 
 const Candidate* candidates(int* n) {

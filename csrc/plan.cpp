@@ -15,8 +15,9 @@ const KernelTable& require_isa(const std::string& isa) {
 }  // namespace
 
 namespace {
-// Integers alone, so every instruction set finds the same.
-#if defined(__x86_64__) && defined(__gnu_linux__)
+// Integers alone, so every instruction set finds the same. The loader chooses among clones before a
+// thread sanitizer has started, which would crash.
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_THREAD__)
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 bool any_nan(const uint32_t* x, int64_t n) {

@@ -1,0 +1,2 @@
+#include "isa/avx2.hpp"
+#include "kernels.inl"

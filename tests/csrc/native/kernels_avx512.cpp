@@ -1,0 +1,2 @@
+#include "isa/avx512.hpp"
+#include "kernels.inl"

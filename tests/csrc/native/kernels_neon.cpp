@@ -1,0 +1,2 @@
+#include "isa/neon.hpp"
+#include "kernels.inl"

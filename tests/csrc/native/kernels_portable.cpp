@@ -1,0 +1,2 @@
+#include "isa/portable.hpp"
+#include "kernels.inl"
