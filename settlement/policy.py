@@ -19,7 +19,7 @@ class Policy:
     """What terms must give, in seconds. block: between two blocks. censorship: for how long a transaction may
     be kept out of the chain, an outage of the sequencer included. work: to compute the run again. move: that
     any move has at least. longest: until the last window ends, and of a clock. prices: what this party pays,
-    for which bonds must be large enough; without them bonds are not looked at. docs/decisions.md says why."""
+    for which bonds must be large enough; without them bonds are not looked at. docs/decisions/0037 says why."""
 
     block: int = 12
     censorship: int = HOUR
