@@ -1,4 +1,4 @@
-"""Random training programs, trained here and by torch: more seeds of tests/compiler/training_programs.py.
+"""Random training programs, trained here and by torch: more seeds of tests/compiler/random_training.
 
 python benchmarks/training_programs.py [FIRST LAST] [-o benchmarks/results/training_programs.json]
 """
@@ -18,9 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(
+        path.name, path / "__init__.py", submodule_search_locations=[str(path)]
+    )
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[path.name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -31,7 +33,7 @@ def main():
     parser.add_argument("last", type=int, nargs="?", default=1199)
     parser.add_argument("-o", type=Path, default=ROOT / "benchmarks/results/training_programs.json")
     args = parser.parse_args()
-    programs = load(ROOT / "tests" / "compiler" / "training_programs.py")
+    programs = load(ROOT / "tests" / "compiler" / "random_training")
     torch.set_num_threads(1)
     refused, wrong, start = Counter(), [], time.process_time()
     for seed in range(args.first, args.last + 1):

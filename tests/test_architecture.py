@@ -78,9 +78,9 @@ def test_no_file_is_too_long_to_read():
     suffixes = {".py", ".cpp", ".hpp", ".inl", ".vy", ".vyi"}
     lengths = {
         str(path.relative_to(ROOT)): len(path.read_text().splitlines())
-        for folder in ("ree", "csrc", *FOLDERS)
+        for folder in ("ree", "csrc", "tests", "benchmarks", "examples", *FOLDERS)
         for path in (ROOT / folder).rglob("*")
         if path.suffix in suffixes
     }
-    assert len(lengths) > 300
+    assert len(lengths) > 500
     assert {k: n for k, n in lengths.items() if n > LONGEST} == {}

@@ -1,6 +1,5 @@
 """What in torch can change a gradient or a state: honoured as torch does it, or refused with its line."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -11,15 +10,9 @@ import ree
 from ree.errors import CaptureError, ReeError, UnsupportedError
 from ree.optim import SGD
 
+from . import gradient_audit as audit
+from . import training_faults as faults
 
-def _load(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-audit, faults = _load("gradient_audit"), _load("training_faults")
 STEPS, RATE = 2, 0.1
 
 

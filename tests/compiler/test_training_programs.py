@@ -1,22 +1,13 @@
 """Random training programs, trained here as by torch or refused for what they hold."""
 
-import importlib.util
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 
+from . import random_training as programs
+from . import training_faults as faults
 
-def _load(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-programs, faults = _load("training_programs"), _load("training_faults")
 SEEDS, EACH = 200, 10
 
 

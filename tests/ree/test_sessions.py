@@ -1,9 +1,7 @@
 """Programs with states: what a session keeps, what it overwrites, what it refuses; caches stay bounded."""
 
 import gc
-import sys
 import threading
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -417,39 +415,3 @@ def test_a_tensor_of_a_class_of_ones_own_is_a_tensor():
 
     program = ree.compile(torch.nn.ReLU(), (torch.randn(3),))
     assert isinstance(program(torch.randn(3).as_subclass(Mine)), torch.Tensor)
-
-
-def test_code_that_is_dropped_while_others_compile(monkeypatch):
-    """Tile functions are found, made and dropped by several threads at once; each gets its own."""
-    from ree.compiler.emit import tile
-
-    monkeypatch.setattr(tile, "MOST", 2)
-    monkeypatch.setattr(tile, "_compiled", type(tile._compiled)())
-    monkeypatch.setattr(tile, "module_text", lambda specs, *_: specs)
-    monkeypatch.setattr(tile, "compile_module", lambda specs, *_: list(specs))
-    monkeypatch.setattr(tile, "TARGETS", {"portable": None})
-    failed, interval = [], sys.getswitchinterval()
-
-    @dataclass(frozen=True)
-    class Spec:  # hashed in Python, as a TileSpec is: threads change there
-        n: int
-
-    def work(i):
-        try:
-            for n in range(4000):
-                wanted = [Spec((n + i) % 5), Spec((n * 3 + i) % 5)]
-                assert tile.compiled(wanted, "portable") == wanted
-        except Exception as e:
-            failed.append(e)
-
-    sys.setswitchinterval(1e-6)
-    try:
-        workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-        for w in workers:
-            w.start()
-        for w in workers:
-            w.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert not failed
-    assert len(tile._compiled) <= 2
