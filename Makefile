@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard csrc/*.* csrc/*/*.* kernels/scalar*.py kernels/abi*.py kernels/constants.py)
+SOURCES := $(wildcard csrc/*.* csrc/*/*.* kernels/scalar/*.py kernels/abi*.py kernels/constants.py)
 
 .PHONY: demo test quick check sanitize wheel bench exhaustive gpu clean
 demo: $(VENV)/.built
@@ -20,7 +20,7 @@ check: $(VENV)/.built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/typing && mkdir -p build/typing/ree
-	ln -sfn $(abspath ree)/*.py $(abspath ree)/*.pyi $(abspath ree)/py.typed $(abspath ree)/runtime build/typing/ree/
+	ln -sfn $(abspath ree)/* build/typing/ree/
 	for d in compiler kernels traces verde settlement; do ln -sfn $(abspath .)/$$d build/typing/ree/$$d; done
 	cd build/typing && $(abspath $(BIN))/python -m mypy -p ree --config-file $(abspath pyproject.toml)
 	$(BIN)/cmake -S . -B build/check -G Ninja -DREE_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) > /dev/null

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import ree
-from ree.compiler.caches import tensors_of
+from ree.compiler.frontend.caches import tensors_of
 from ree.errors import ReeError
 
 # odd sizes, so that no boundary is met by luck

@@ -19,7 +19,7 @@ import torch
 from run import cpu_name
 
 import ree
-from ree import settings
+from ree.runtime import settings
 from ree.runtime.executable import Frame
 
 N, TURNS = 98_304, 4000

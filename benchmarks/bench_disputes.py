@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ree import settings
 from ree.program import Program
-from ree.step import compile_step
-from ree.train_file import TrainFile
+from ree.runtime import settings
+from ree.training.step import compile_step
+from ree.training.train_file import TrainFile
 from ree.verde.fault import Fault
 from ree.verde.referee import Referee
 from ree.verde.scope import VALUES, ProgramScope

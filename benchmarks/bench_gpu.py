@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from ree.compiler.ir import Builder
 from ree.conformance import describe_device, model_program, program_of
 from ree.errors import ReeError
-from ree.gpu import find_device
 from ree.kernels import registry  # noqa: F401
-from ree.kernels.launch import Ptr, kernel_call, table
+from ree.kernels.gpu.launch import Ptr, kernel_call, table
 from ree.kernels.types import DType, TensorType
+from ree.runtime.gpu import find_device
 
 ROUNDS, REPEATS = 15, 10
 
@@ -60,7 +60,7 @@ def compare(ours: Callable[[], object], theirs: Callable[[], object]) -> dict[st
 
 def kernels_only(p, inputs):
     """The program's launches alone: inputs are in place, outputs stay."""
-    from ree.gpu_run import _executable, _state
+    from ree.runtime.gpu_run import _executable, _state
 
     p.run(*inputs, device="cuda")
     state = _state(p, "cuda")
@@ -119,8 +119,8 @@ def cases():
 
 def hash_rate() -> dict[str, float]:
     """SHA-256 tree of 1 GiB, in GB/s."""
-    from ree.gpu import typed
-    from ree.kernels.launch import SCRATCH
+    from ree.kernels.gpu.launch import SCRATCH
+    from ree.runtime.gpu import typed
 
     n = 1 << 30
     call = kernel_call("tree_hash", data=0, root=1, bytes=n)

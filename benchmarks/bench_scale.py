@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ree import _core, artifact, settings
+from ree import _core, artifact
 from ree.compiler import legal
 from ree.compiler.instance import make_instance
 from ree.compiler.ir import Builder, Graph, Ref, bind_graph
 from ree.compiler.passes.canonical import canonicalise
-from ree.compiler.plan import plan
+from ree.compiler.plan.planner import plan
 from ree.compiler.text import parse_graph, print_graph
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
+from ree.runtime import settings
 
 NODES = 20_000
 

@@ -46,8 +46,8 @@ class WithHistory:
     """Steps that are committed as they are made."""
 
     def __init__(self, step: Any, threads: int) -> None:
-        from ree.state_hash import StateHasher, unchanged_states
         from ree.traces.history import History, RunHeader
+        from ree.training.state_hash import StateHasher, unchanged_states
 
         self.runner = step.runner(threads=threads)
         self.history = History(
@@ -69,7 +69,7 @@ class WithHistory:
 def bench_time(name: str, threads: int, seconds: float) -> dict[str, Any]:
     import torch
 
-    from ree.step import compile_step
+    from ree.training.step import compile_step
 
     module, trainer = of_examples(name), of_examples("compare").TorchTrainer
     torch.set_num_threads(threads)
@@ -152,7 +152,7 @@ def arrays(path: str) -> list[Any]:
 
 
 def memory_of_ree(folder: str, threads: int) -> None:
-    from ree.step import Step
+    from ree.training.step import Step
 
     batches = [arrays(f"{folder}/{i}.npz") for i in range(STEPS_OF_MEMORY)]
 
@@ -180,7 +180,7 @@ def bench_memory(name: str, threads: int) -> dict[str, Any]:
 
 def save(name: str, folder: str) -> None:
     """The step, its first state and batches, for a process that needs no torch."""
-    from ree.step import compile_step
+    from ree.training.step import compile_step
 
     module = of_examples(name)
     step = compile_step(module.model(), module.loss, module.optimizer(), module.batch(0))

@@ -18,7 +18,7 @@ import numpy as np
 from ree.errors import DisputeError, InputError
 from ree.kernels.types import DType
 from ree.program import Program
-from ree.step import Step
+from ree.training.step import Step
 from ree.verde.fault import Fault, Vanished
 from ree.verde.messages import Dispute, Signed, decode_signed, encode_request
 from ree.verde.moves import Phase

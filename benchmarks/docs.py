@@ -7,13 +7,13 @@ import json
 import re
 from pathlib import Path
 
-from ree.compiler import capture  # noqa: F401  (registers the importers)
+from ree.compiler.frontend import capture  # noqa: F401  (registers the importers)
+from ree.compiler.frontend.importer import IMPORTERS
 from ree.compiler.gradients.rules import REFUSED, RULES
-from ree.compiler.importer import IMPORTERS
 from ree.kernels import opdef, registry
-from ree.kernels.microcode import Step, assemble
-from ree.kernels.scalar import OPS, Function
-from ree.kernels.scalar_functions import FUNCTIONS
+from ree.kernels.scalar.functions import FUNCTIONS
+from ree.kernels.scalar.language import OPS, Function
+from ree.kernels.scalar.microcode import Step, assemble
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -25,9 +25,9 @@ import numpy as np
 
 from ree import _core
 from ree.kernels.abi import call
-from ree.kernels.microcode import microcode_bytes
 from ree.kernels.numerics import CONTRACT
-from ree.kernels.scalar_functions import BOUNDS, FUNCTIONS
+from ree.kernels.scalar.functions import BOUNDS, FUNCTIONS
+from ree.kernels.scalar.microcode import microcode_bytes
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "scalar_bounds.json"

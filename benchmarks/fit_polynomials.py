@@ -1,4 +1,4 @@
-"""Fit the polynomials of kernels/scalar_functions.py: weighted minimax by Lawson iteration.
+"""Fit the polynomials of kernels/scalar/functions.py: weighted minimax by Lawson iteration.
 
 Coefficients are rounded to float32 one at a time, lowest first, refitting the rest. Prints hex bits
 and the remaining weighted error. Run by hand; the results stand in scalar_functions.py.
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def special() -> None:
-    """kernels/scalar_special.py."""
+    """kernels/scalar/special.py."""
 
     def middle(s: mp.mpf) -> mp.mpf:
         tail = mp.exp(-s * s)

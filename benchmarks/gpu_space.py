@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ree.compiler.audit import gpu
-from ree.kernels.launch import KernelCall, Launch, kernel_call, table
+from ree.kernels.gpu.launch import KernelCall, Launch, kernel_call, table
 
 TARGETS = ("sm_80", "sm_90", "sm_120")
 FEATURES = 8192

@@ -28,7 +28,7 @@ import torch
 from torch.utils import _pytree
 
 import ree
-from ree.compiler.torch_types import to_torch
+from ree.compiler.frontend.torch_types import to_torch
 from ree.errors import ReeError, UnsupportedError
 
 DTYPES = (torch.float32, torch.int64, torch.bool, torch.bfloat16, torch.float16, torch.int32)

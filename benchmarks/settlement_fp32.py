@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ree.kernels.scalar import F32
+from ree.kernels.scalar.language import F32
 from ree.settlement.testing import cases
 from ree.settlement.testing.cases import Bits
 from ree.settlement.testing.gas import fp32_tester

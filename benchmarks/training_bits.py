@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from ree import _core
-from ree.step import compile_step
+from ree.training.step import compile_step
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples" / "training"

@@ -20,10 +20,10 @@ from ree.compiler.layout import LOCAL as LOCAL
 from ree.compiler.text import print_attrs
 from ree.kernels import opdef
 from ree.kernels.index import IndexRule
-from ree.kernels.microcode import microcode_bytes
 from ree.kernels.numerics import CANONICAL_NAN, CONTRACT, SEGMENT, SUM_BLOCK, SUM_LANES
 from ree.kernels.opdef import Bound, OpDef
 from ree.kernels.rowprogram import Affine, RowProgram
+from ree.kernels.scalar.microcode import microcode_bytes
 from ree.kernels.schema import check_attrs
 from ree.kernels.schema import encode_attrs as schema_bytes
 from ree.kernels.types import MAX_RANK, DType, TensorType

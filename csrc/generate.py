@@ -15,13 +15,14 @@ kernels.__path__ = [str(Path(__file__).resolve().parent.parent / "kernels")]
 sys.modules.update({"ree": package, "ree.kernels": kernels})
 sys.dont_write_bytecode = True
 
-from ree.kernels import abi_cpp, constants, scalar_cpp  # noqa: E402
+from ree.kernels import abi_cpp, constants  # noqa: E402
+from ree.kernels.scalar import emit_cpp  # noqa: E402
 
 folder = Path(sys.argv[1])
 folder.mkdir(parents=True, exist_ok=True)
 for name, text in {
     "abi.hpp": abi_cpp.header(),
     "constants.hpp": constants.header(),
-    "scalar_generated.inl": scalar_cpp.emit_all(),
+    "scalar_generated.inl": emit_cpp.emit_all(),
 }.items():
     (folder / name).write_text(text)

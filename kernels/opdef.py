@@ -18,7 +18,7 @@ from ree.kernels.forms import Form as Form
 from ree.kernels.forms import Variant as Variant
 from ree.kernels.index import IndexRule
 from ree.kernels.rowprogram import RowProgram
-from ree.kernels.scalar import Function
+from ree.kernels.scalar.language import Function
 from ree.kernels.schema import Attrs as Attrs
 from ree.kernels.schema import AttrValue as AttrValue
 from ree.kernels.schema import Schema, check_attrs

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ree.kernels import (  # noqa: F401
-    attention_op,
+from ree.kernels.opdef import Form, OpDef, get, names
+from ree.kernels.ops import (  # noqa: F401
+    attention,
     bitcasts,
     casts,
     contraction,
@@ -17,8 +18,7 @@ from ree.kernels import (  # noqa: F401
     reductions,
     scan,
     scatter,
-    sorting,
+    sort,
 )
-from ree.kernels.opdef import Form, OpDef, get, names
 
 __all__ = ["Form", "OpDef", "get", "names"]

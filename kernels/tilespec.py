@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ree.kernels.scalar import Function
+from ree.kernels.scalar.language import Function
 from ree.kernels.types import DType
 
 T = TypeVar("T")

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from ree.artifact import load
     from ree.compilation import compile
     from ree.errors import ReeError
+    from ree.files.traces import load_trace
     from ree.program import Program, Result
     from ree.runtime.session import Session
-    from ree.trace_file import load_trace
-    from ree.training import train
+    from ree.training.loop import train
     from ree.verification import verify
 
 __version__ = "0.1.0"
@@ -31,8 +31,8 @@ __all__ = [
 
 _HOMES = {
     "compile": "ree.compilation", "load": "ree.artifact", "verify": "ree.verification",
-    "load_trace": "ree.trace_file", "Program": "ree.program", "Result": "ree.program",
-    "ReeError": "ree.errors", "Session": "ree.runtime.session", "train": "ree.training",
+    "load_trace": "ree.files.traces", "Program": "ree.program", "Result": "ree.program",
+    "ReeError": "ree.errors", "Session": "ree.runtime.session", "train": "ree.training.loop",
 }  # fmt: skip
 _MODULES = ("optim", "random")
 

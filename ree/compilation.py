@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ree.compiler.capture import capture
-from ree.compiler.torch_types import to_numpy
+from ree.compiler.frontend.capture import capture
+from ree.compiler.frontend.torch_types import to_numpy
 from ree.errors import CaptureError, InputError, UnsupportedError, public
 from ree.program import Names, Program
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ree.compiler.float_mode import clean_floats
 from ree.compiler.ir import Builder, Graph, Kind, Ref
+from ree.float_mode import clean_floats
 from ree.kernels import opdef, registry  # noqa: F401
 from ree.kernels.opdef import Array, Sample
 from ree.kernels.types import DType, TensorType
@@ -169,7 +169,7 @@ def describe_device(device: str) -> dict[str, Any]:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from ree import settings
+    from ree.runtime import settings
 
     versions = {}
     for name in ("ree-ml", "torch", "triton", "numpy", "llvmlite"):
@@ -183,7 +183,7 @@ def describe_device(device: str) -> dict[str, Any]:
         facts["isa"] = settings.isa()
         facts["threads"] = settings.threads()
     elif device.startswith("cuda"):
-        from ree.gpu import describe_gpu, find_device
+        from ree.runtime.gpu import describe_gpu, find_device
 
         facts |= describe_gpu(find_device(device))
     return facts

@@ -7,9 +7,9 @@ from os import PathLike
 from typing import Any
 
 from ree.errors import InputError
-from ree.input_file import read_inputs
+from ree.files.inputs import read_inputs
+from ree.files.traces import read_trace_file
 from ree.program import Program, Result
-from ree.trace_file import read_trace_file
 from ree.traces.diff import Tensors
 from ree.traces.files import TraceFile
 from ree.traces.trace import Trace

@@ -6,30 +6,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from ree import _core, settings
-from ree.body_tree import BodyTree
-from ree.compiler.float_mode import clean_floats
+from ree import _core
+from ree.compiler.frontend.torch_types import to_numpy, to_torch
 from ree.compiler.instance import Instance, bind_all, commit
 from ree.compiler.ir import Graph, Kind, Node, Origin, Ref, users
-from ree.compiler.plan import plan
-from ree.compiler.prelude import prelude, prelude_graph, without_prelude
-from ree.compiler.torch_types import to_numpy, to_torch
+from ree.compiler.passes.load_time import prelude, prelude_graph, without_prelude
+from ree.compiler.plan.planner import plan
 from ree.errors import InputError, public
+from ree.float_mode import clean_floats
 from ree.kernels import opdef, registry  # noqa: F401  (operators)
 from ree.kernels.opdef import Array
 from ree.kernels.types import TensorType
-from ree.result import Names, Result, program_line, program_text
+from ree.program_text import program_line, program_text
+from ree.result import Names, Result
+from ree.runtime import settings
 from ree.runtime.cache import LeastRecent
+from ree.runtime.data_tree import BodyTree
 from ree.runtime.executable import Executable
 from ree.runtime.hashing import hash_array, tensor_hash_of
 from ree.runtime.inputs import array_of, bind_symbols, canonical_array, tensors_among
 from ree.traces.tensor import tensor_hash
 from ree.traces.trace import Trace, ValueInfo, make_trace, tensors_root
+
+if TYPE_CHECKING:
+    from ree.artifact.reading import Read
 
 LEVELS = ("io", "ops")
 SHAPES = 16  # instances and executables that a program keeps
@@ -68,6 +73,13 @@ class Program:
         self.on_device: dict[str, Any] = {}  # per GPU, kept by gpu_run
         self.lock = settings.ForkLock()
 
+    @classmethod
+    def of(cls, read: Read) -> Program:
+        """The program of what was read of an artifact; ArtifactError if its weights were altered."""
+        program = cls(read.graph, read.names, read.weights, read.examples, read.initial)
+        read.check_weights(program.weights_root)
+        return program
+
     @public
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._run(self.flat(args, kwargs)).value
@@ -90,7 +102,7 @@ class Program:
         return program_text(self)
 
     def __reduce__(self) -> tuple[object, ...]:
-        from ree.artifact import from_files, to_files
+        from ree.artifact.writing import to_files
 
         return from_files, (to_files(self),)
 
@@ -178,7 +190,7 @@ class Program:
         self, values: list[Any], device: str, trace: str | None, fuse: bool, keep: bool, as_torch: bool,
         home: str | None,
     ) -> Result:  # fmt: skip
-        from ree.gpu_run import run_on
+        from ree.runtime.gpu_run import run_on
 
         result = run_on(self, values, device, trace, fuse, keep)
         if as_torch:
@@ -319,9 +331,16 @@ class Program:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the artifact directory `path`; ReeError if that cannot be done."""
-        from ree.artifact import save
+        from ree.artifact.writing import save
 
         save(self, path)
+
+
+def from_files(files: Mapping[str, bytes]) -> Program:
+    """The program of an artifact's files by name, checked as `ree.load` does; ArtifactError."""
+    from ree.artifact.reading import read_files
+
+    return Program.of(read_files(files))
 
 
 def device_name(device: Any) -> str | None:

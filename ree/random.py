@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ree.compiler.float_mode import clean_floats
 from ree.errors import InputError
-from ree.kernels.random import MULTIPLIERS, ROUNDS, WEYL
+from ree.float_mode import clean_floats
+from ree.kernels.ops.random import MULTIPLIERS, ROUNDS, WEYL
 
 if TYPE_CHECKING:
     import torch
@@ -131,8 +131,8 @@ def _unit(words: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _scalar(name: str, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """A scalar function of the contract, by its reference."""
-    from ree.kernels.scalar_functions import FUNCTIONS
-    from ree.kernels.scalar_numpy import evaluate
+    from ree.kernels.scalar.emit_numpy import evaluate
+    from ree.kernels.scalar.functions import FUNCTIONS
 
     return evaluate(FUNCTIONS[name], x)
 

@@ -1,17 +1,13 @@
-"""What stands beside a program's graph, what a run returns, and how both are shown."""
+"""What stands beside a program's graph, and what a run returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ree.compiler.structure import Structure
+from ree.compiler.frontend.structure import Structure
 from ree.kernels.opdef import Array
-from ree.printable import printable
 from ree.traces.trace import Trace
-
-if TYPE_CHECKING:
-    from ree.program import Program
 
 SHOWN = 4  # inputs and outputs in a repr
 
@@ -53,24 +49,3 @@ class Names:
             f"{len(getattr(self, k))} {k}" for k in ("inputs", "outputs", "weights", "states")
         )
         return f"Names({', '.join(counts)})"
-
-
-def program_line(p: Program) -> str:
-    """A program in one line: its hash, inputs and outputs."""
-    ends = []
-    for types in (p.inputs, p.outputs):
-        shown = [f"{k}: {t}" for k, t in list(types.items())[:SHOWN]]
-        ends.append(", ".join([*shown, "..."] if len(types) > SHOWN else shown))
-    return printable(f"<Program {p.program_hash.hex()[:16]} ({ends[0]}) -> ({ends[1]})>")
-
-
-def program_text(p: Program) -> str:
-    """A program in a few lines: its hash, size, inputs and outputs."""
-    rows = [
-        ("program", p.program_hash.hex()),
-        ("weights", f"{len(p.weights)}, {sum(w.size for w in p.weights):,} numbers"),
-        ("nodes", str(len(p.graph.nodes))),
-        *(("input", f"{k}: {t}") for k, t in p.inputs.items()),
-        *(("output", f"{k}: {t}") for k, t in p.outputs.items()),
-    ]
-    return "\n".join(printable(f"{k:8} {v}") for k, v in rows)

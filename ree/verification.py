@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ree.compiler.torch_types import is_tensor, to_numpy
+from ree.compiler.frontend.torch_types import is_tensor, to_numpy
 from ree.errors import public
 from ree.given import Path, inputs_of, program_of, trace_of
 from ree.program import Program, Result

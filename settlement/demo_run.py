@@ -18,7 +18,7 @@ from ree.settlement.demo import Side, Stage, Told, finish
 from ree.settlement.gate import admit
 from ree.settlement.player import VerdePlayer
 from ree.settlement.work import run_facts
-from ree.step import Step
+from ree.training.step import Step
 from ree.verde.fault import Fault, Vanished
 from ree.verde.scope import VALUES
 from ree.verde.trained import Batches, Trained
@@ -36,7 +36,7 @@ def small_step() -> tuple[Step, Batches]:
             "a training run needs PyTorch", "pip install 'ree-ml[torch]'"
         ) from e
     from ree import optim
-    from ree.step import compile_step
+    from ree.training.step import compile_step
 
     torch.manual_seed(0)
     layers = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.LayerNorm(9), torch.nn.GELU(),

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from ree.errors import ChainError
-from ree.files import read_private
+from ree.files.atomic import read_private
 from ree.traces.strict_json import strict_json
 
 MAX_KEY_FILE = 64 << 10  # bytes

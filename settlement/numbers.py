@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ree.kernels import constants, registry, scalar
+from ree.kernels import constants, registry
+from ree.kernels.scalar import language as scalar
 from ree.kernels.types import MAX_ELEMENTS, DType
 
 OPERATORS = ("amax", "argmax", "index_put", "full")  # whose codes contracts ask for

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from ree.compiler.instance import encode_rule, encode_type
 from ree.kernels import opdef
-from ree.kernels.microcode import assemble
 from ree.kernels.opdef import Array, Bound
+from ree.kernels.scalar.microcode import assemble
 from ree.kernels.types import TensorType
 from ree.traces.merkle import MerkleTree
 from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, dtype_of, raw_bytes

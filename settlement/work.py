@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ree import _core, settings
+from ree import _core
 from ree.compiler.instance import Instance
 from ree.kernels.opdef import Array
 from ree.program import Program
+from ree.runtime import settings
 from ree.runtime.hashing import hash_array
 from ree.settlement.gate import admit
 from ree.settlement.terms import OneRun, TrainingRun

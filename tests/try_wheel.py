@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 import ree
-from ree.compiler.torch_types import to_numpy
+from ree.compiler.frontend.torch_types import to_numpy
 
 ROOT = Path(__file__).resolve().parent.parent
 

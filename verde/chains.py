@@ -8,10 +8,11 @@ from math import ceil
 
 import numpy as np
 
-from ree import _core, settings
+from ree import _core
 from ree.kernels.abi import call
 from ree.kernels.numerics import SEGMENT, SUM_BLOCK, SUM_LANES, canonical_nan
 from ree.kernels.opdef import Array
+from ree.runtime import settings
 
 BLOCK = 1 << 20  # elements of a source that are gathered together: a multiple of both rules' blocks
 Row = Callable[[int, int], Array]  # the elements of a source from one reduction index to another

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from ree.body_tree import BodyTree
 from ree.kernels.opdef import Array
+from ree.runtime.data_tree import BodyTree
 from ree.runtime.hashing import fast_body_root
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ree.kernels.casts import SCALAR
 from ree.kernels.index import Access, Indirect
-from ree.kernels.microcode import Program, Step
 from ree.kernels.opdef import Array, Bound
-from ree.kernels.scalar import T
+from ree.kernels.ops.casts import SCALAR
+from ree.kernels.scalar.language import T
+from ree.kernels.scalar.microcode import Program, Step
 from ree.kernels.types import DType
 
 

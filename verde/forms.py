@@ -8,10 +8,10 @@ from functools import lru_cache
 import numpy as np
 
 from ree.kernels import opdef
-from ree.kernels.microcode import Program, Step, assemble
 from ree.kernels.numerics import SEGMENT, SUM_BLOCK, SUM_LANES
 from ree.kernels.opdef import Array, Bound, Form
-from ree.kernels.scalar import F32, I64, Function
+from ree.kernels.scalar.language import F32, I64, Function
+from ree.kernels.scalar.microcode import Program, Step, assemble
 from ree.kernels.types import DType
 from ree.verde.chains import contraction, lane_sums, running_sum
 from ree.verde.derivation import (

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from ree.body_tree import BodyTree
 from ree.compiler.instance import Instance
 from ree.compiler.ir import Graph, Kind, Ref
 from ree.kernels import opdef, rowprogram
 from ree.kernels.opdef import Array
 from ree.kernels.rowprogram import RowProgram
 from ree.program import Program, Result
+from ree.runtime.data_tree import BodyTree
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
 from ree.traces.tensor import LEAF_BYTES

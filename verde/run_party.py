@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ree.kernels.opdef import Array
-from ree.step import Step
 from ree.traces.history import StepRecord, batches_leaf, history_leaf
 from ree.traces.merkle import MerkleTree
+from ree.training.step import Step
 from ree.verde.committed import descendants
 from ree.verde.game import Game
 from ree.verde.moves import Move, OpenStep, Phase, Point, Reveal, RunStatement, State

@@ -8,12 +8,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from ree.kernels.casts import SCALAR
 from ree.kernels.forms import Variant
 from ree.kernels.index import Indirect
-from ree.kernels.microcode import Program, assemble
 from ree.kernels.opdef import Array, Bound
-from ree.kernels.scalar import (
+from ree.kernels.ops.casts import SCALAR
+from ree.kernels.scalar.language import (
     F32,
     I64,
     Expr,
@@ -26,6 +25,7 @@ from ree.kernels.scalar import (
     param,
     select,
 )
+from ree.kernels.scalar.microcode import Program, assemble
 from ree.verde.chains import Row, argument, extreme, places, updates
 from ree.verde.derivation import (
     Bits,

@@ -14,9 +14,9 @@ from ree.compiler.instance import Instance
 from ree.errors import InputError, ReeError
 from ree.kernels.opdef import Array
 from ree.program import Program
-from ree.run_directory import RunReader
 from ree.traces.history import History
-from ree.training import loss_bits
+from ree.training.directory import RunReader
+from ree.training.loop import loss_bits
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.game import Game
 from ree.verde.messages import (

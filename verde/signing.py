@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ree.errors import DisputeError, EnvironmentError_
-from ree.files import read_private
+from ree.files.atomic import read_private
 from ree.verde.messages import (
     TERMS,
     Dispute,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ree.compiler.float_mode import clean_floats
+from ree.float_mode import clean_floats
 from ree.kernels import opdef
 from ree.kernels.index import Coord
 from ree.kernels.opdef import Array, Bound

@@ -12,7 +12,7 @@ from ree.compiler.instance import Instance
 from ree.compiler.ir import Builder, Kind, Node, Ref
 from ree.kernels import opdef, registry
 from ree.kernels.opdef import Form, Sample
-from ree.kernels.scalar import T
+from ree.kernels.scalar.language import T
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.verde.derivation import Call, Copy, Derivation, Read, Scalar

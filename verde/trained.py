@@ -12,8 +12,8 @@ import numpy as np
 
 from ree.kernels.opdef import Array
 from ree.runtime.hashing import hash_array
-from ree.step import Step
 from ree.traces.history import History, RunHeader, StepRecord, batch_digest
+from ree.training.step import Step
 from ree.verde.fault import Fault, Liar
 from ree.verde.messages import Terms
 from ree.verde.party import Party

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ree.errors import DisputeError
-from ree.files import atomic_file
+from ree.files.atomic import atomic_file
 from ree.verde.messages import (
     MAX_MESSAGE,
     OPTIONAL_SIGNATURE,

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ree.compiler.instance import Instance
 from ree.errors import DisputeError
-from ree.files import atomic_file
+from ree.files.atomic import atomic_file
 from ree.program import Program
 from ree.traces.encoding import ZERO
 from ree.traces.history import RunHeader, run_commitment

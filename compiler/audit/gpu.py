@@ -19,7 +19,7 @@ from typing import Any
 from ree.compiler.audit.gpu_target import TARGETS, target
 from ree.compiler.audit.report import Finding, KernelReport
 from ree.errors import EnvironmentError_
-from ree.kernels.launch import Launch, Ptr
+from ree.kernels.gpu.launch import Launch, Ptr
 
 ROUNDED = r"(?:add|sub|mul|fma|div|sqrt)\.rn\.f32(?:x2)?"
 EXACT = (

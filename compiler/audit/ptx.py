@@ -15,7 +15,7 @@ from typing import Any
 
 from ree.compiler.audit.gpu import Compiled
 from ree.errors import ReeError
-from ree.kernels.launch import Ptr
+from ree.kernels.gpu.launch import Ptr
 from ree.kernels.numerics import SEGMENT
 
 Expr = tuple[Any, ...]  # (operation, *operands), ("in", pointer, element) or ("const", bits)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import llvmlite.ir as ll
 
-from ree.kernels.scalar import BOOL, F32, I32, I64, U32, Expr, Function, walk
+from ree.kernels.scalar.language import BOOL, F32, I32, I64, U32, Expr, Function, walk
 
 _TYPES = {
     F32: ll.FloatType(), I32: ll.IntType(32), U32: ll.IntType(32), I64: ll.IntType(64),

@@ -15,7 +15,7 @@ from ree.compiler.emit.jit import LOCK, TARGETS, Code, compile_module
 from ree.compiler.emit.scalar_llvm import emit as emit_scalar
 from ree.compiler.emit.scalar_llvm import root_of
 from ree.kernels.numerics import CANONICAL_NAN
-from ree.kernels.scalar import walk
+from ree.kernels.scalar.language import walk
 from ree.kernels.tilespec import Operand, TileSpec
 from ree.kernels.types import DType
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from ree.compiler.aten_conv import transposed_convolution
+from ree.compiler.frontend.aten.conv import transposed_convolution
 from ree.compiler.gradients.engine import Site, Thunk, gradient
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType

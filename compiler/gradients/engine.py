@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from ree.compiler.importer import Importer
+from ree.compiler.frontend.importer import Importer
 from ree.compiler.ir import Kind, Node, Ref
 from ree.kernels.types import DType, TensorType
 

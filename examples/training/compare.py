@@ -77,7 +77,7 @@ class ReeTrainer:
     """The same steps by REE."""
 
     def __init__(self, module, threads):
-        from ree.step import compile_step
+        from ree.training.step import compile_step
 
         self.module = module
         self.step = compile_step(

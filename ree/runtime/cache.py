@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from ree.settings import ForkLock
+from ree.runtime.settings import ForkLock
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ree import _core
-from ree.compiler.division import said
 from ree.compiler.emit.tile import compiled
+from ree.compiler.frontend.aten.division import said
 from ree.compiler.ir import Graph
-from ree.compiler.recipe import Call, Packing, Recipe
+from ree.compiler.plan.recipe import Call, Packing, Recipe
 from ree.errors import InputError
 from ree.kernels.abi import call as kernel_call
 from ree.kernels.abi import signature
@@ -88,7 +88,7 @@ class Executable:
             plan = _core.Plan(self.isa)
             plan.add(*kernel_call("pack", b=0, packed=1, k=p.k, n=p.n, stride_k=p.stride_k,
                                   stride_n=p.stride_n, batch=1, b_batch=0))  # fmt: skip
-            from ree.settings import pool
+            from ree.runtime.settings import pool
 
             plan.run(pool(), [w.ctypes.data, out.ctypes.data])
             cache[key] = out

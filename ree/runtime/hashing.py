@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ree import _core, settings
+from ree import _core
 from ree.kernels.abi import call
 from ree.kernels.opdef import Array
 from ree.kernels.types import TensorType
+from ree.runtime import settings
 from ree.traces.tensor import hash_from_root, tensor_hash
 
 

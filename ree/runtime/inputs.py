@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ree import _core, settings
+from ree import _core
+from ree.compiler.frontend.torch_types import dtype_of, is_tensor, to_numpy
 from ree.compiler.ir import Graph
-from ree.compiler.torch_types import dtype_of, is_tensor, to_numpy
 from ree.errors import InputError
 from ree.kernels.canonical import canonical
-from ree.kernels.casts import cast_function, store
 from ree.kernels.opdef import Array
-from ree.kernels.scalar_numpy import evaluate as evaluate_scalar
+from ree.kernels.ops.casts import cast_function, store
+from ree.kernels.scalar.emit_numpy import evaluate as evaluate_scalar
 from ree.kernels.types import DType, TensorType, affine, evaluate
+from ree.runtime import settings
 
 
 def array_of(

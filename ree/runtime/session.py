@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from ree import settings
-from ree.compiler.float_mode import clean_floats
-from ree.compiler.torch_types import to_torch
+from ree.compiler.frontend.torch_types import to_torch
 from ree.errors import InputError, public
+from ree.float_mode import clean_floats
 from ree.kernels.canonical import canonical
 from ree.kernels.opdef import Array
 from ree.kernels.types import TensorType
 from ree.result import Result
+from ree.runtime import settings
 from ree.runtime.cache import LeastRecent
 from ree.runtime.executable import Executable, Frame, aligned
 from ree.runtime.hashing import hash_array

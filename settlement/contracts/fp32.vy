@@ -5,7 +5,7 @@
 @dev A float32 is its 32 bits, an int64 its 64, a bool 0 or 1, each in a uint256. Rounding is to nearest
      even, subnormals are kept, every computed NaN is 0x7fc00000. Link it as a module; nothing here reads
      or writes state. Operands must fit their types; then all values stay far below 2^256, hence the
-     unchecked arithmetic. kernels/softfloat.py has the same meaning.
+     unchecked arithmetic. kernels/scalar/softfloat.py has the same meaning.
 """
 
 # a hexadecimal literal of four bytes would be a bytes4, hence the powers of two

@@ -2,7 +2,7 @@
 """
 @title Half
 @notice float16 and bfloat16, which are storage: widened exactly, rounded once. An element is its 16 bits.
-@dev The same as the microcode of the casts, in one step; kernels/casts.py.
+@dev The same as the microcode of the casts, in one step; kernels/ops/casts.py.
 """
 
 from . import fp32

@@ -2,7 +2,7 @@
 """
 @title Microcode
 @notice One step of a scalar function: an 8-byte record and the registers it reads give a register.
-@dev kernels/microcode.py has the encoding and kernels/scalar.py the operations. That a program is well
+@dev kernels/scalar/microcode.py has the encoding and kernels/scalar/language.py the operations. That a program is well
      typed is known to whoever fixed the root of its steps; what the registers hold is a party's claim.
      Nothing reverts: a step without a result gives INVALID, which no register can hold, so that a claim
      about it is false.

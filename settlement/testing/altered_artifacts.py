@@ -11,9 +11,11 @@ from contextlib import suppress
 
 import numpy as np
 
-from ree.artifact import CONSTANTS, GRAPH, MANIFEST, WEIGHTS, from_files, to_files
+from ree.artifact import from_files, to_files
+from ree.artifact.format import CONSTANTS, GRAPH, MANIFEST, WEIGHTS
 from ree.compiler.text import print_attr
 from ree.errors import ArtifactError, ReeError
+from ree.files.safetensors import parse_tensors
 from ree.kernels import opdef, registry
 from ree.kernels.canonical import FLOATS, canonical
 from ree.kernels.opdef import Array
@@ -23,7 +25,6 @@ from ree.program import Program
 from ree.runtime.hashing import hash_array
 from ree.settlement.testing.adversary import examined, one_line
 from ree.settlement.testing.random_programs import MOST, WORK, Case, Maker, Nothing
-from ree.tensor_file import parse_tensors
 from ree.traces.trace import tensors_root
 
 # integers, as they can stand in a text

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ree.kernels.scalar import BOOL, F32, I64, OPS, U32, T
-from ree.kernels.softfloat import execute
+from ree.kernels.scalar.language import BOOL, F32, I64, OPS, U32, T
+from ree.kernels.scalar.softfloat import execute
 from ree.settlement.testing.evm import Contract
 
 Bits = npt.NDArray[np.uint64]

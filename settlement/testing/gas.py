@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.instance import encode_type
-from ree.kernels.scalar import F32, I64, T
+from ree.kernels.scalar.language import F32, I64, T
 from ree.kernels.types import DType, TensorType
 from ree.settlement.compile import CONTRACTS, compile_contract
 from ree.settlement.testing import cases

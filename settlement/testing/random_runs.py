@@ -18,7 +18,7 @@ from ree.settlement.evidence import Evidence
 from ree.settlement.testing.random_programs import Maker
 from ree.settlement.testing.referee import play
 from ree.settlement.testing.referee import step as on_chain
-from ree.step import NonFiniteLoss, Step, compile_step
+from ree.training.step import NonFiniteLoss, Step, compile_step
 from ree.verde.game import Game
 from ree.verde.rehearsal import borders, picked, prove
 from ree.verde.run_party import RunParty

@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from ree.compiler import interp
+from ree.compiler.frontend.importer import Importer
 from ree.compiler.gradients import rules  # noqa: F401  (registers them)
 from ree.compiler.gradients.engine import FLOATS, backward
-from ree.compiler.importer import Importer
 from ree.compiler.ir import Kind, Ref
 from ree.kernels.types import DType, TensorType
 

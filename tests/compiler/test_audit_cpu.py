@@ -5,11 +5,11 @@ import pytest
 from ree import _core
 from ree.compiler.audit import cpu
 from ree.compiler.audit.cpu import audit_core, audit_text, audit_tiles
-from ree.compiler.plan import plan
+from ree.compiler.plan.planner import plan
 from ree.conformance import cases
 from ree.errors import EnvironmentError_
-from ree.kernels import scalar
-from ree.kernels.scalar import F32, function
+from ree.kernels.scalar import language as scalar
+from ree.kernels.scalar.language import F32, function
 from ree.kernels.tilespec import Operand, Step, TileSpec
 from ree.kernels.types import DType
 

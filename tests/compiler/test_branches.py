@@ -7,7 +7,7 @@ from torch import nn
 import ree
 from ree.errors import UnsupportedError
 from ree.optim import SGD
-from ree.step import compile_step
+from ree.training.step import compile_step
 
 
 class Branches(nn.Module):

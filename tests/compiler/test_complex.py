@@ -7,14 +7,15 @@ import torch
 from torch import nn
 
 import ree
-from ree.compiler import fourier, interp
+from ree.compiler import interp
+from ree.compiler.frontend.aten import fourier
+from ree.compiler.frontend.aten.pairs import Pair, magnitude
+from ree.compiler.frontend.importer import Importer
 from ree.compiler.gradients.engine import backward
-from ree.compiler.importer import Importer
-from ree.compiler.pairs import Pair, magnitude
 from ree.errors import CaptureError, UnsupportedError
 from ree.kernels.types import DType, TensorType
 from ree.optim import SGD
-from ree.step import compile_step
+from ree.training.step import compile_step
 
 
 class Of(nn.Module):

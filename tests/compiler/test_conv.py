@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import ree
 from ree import _core
 from ree.compiler import interp
-from ree.compiler.capture import capture
+from ree.compiler.frontend.capture import capture
 from ree.compiler.instance import make_instance
 from ree.errors import UnsupportedError
 from ree.kernels import opdef
@@ -183,7 +183,7 @@ def test_a_residual_block_is_three_kernels():
 
 
 def program_calls(program, *shapes):
-    from ree.compiler.plan import plan
+    from ree.compiler.plan.planner import plan
 
     inputs = [np.zeros(s, np.float32) for s in shapes]
     instance = program.instance(program.bind_symbols(inputs))

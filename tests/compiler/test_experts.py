@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import ree
-from ree.compiler import aten_experts
+from ree.compiler.frontend.aten import experts as aten_experts
 
 pytest.importorskip("transformers.integrations.moe")  # it brings the operator
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ree.compiler.frontend.importer import Importer
 from ree.compiler.gradients import engine
 from ree.compiler.gradients.engine import CONSTANT, FLOATS, REFUSED, RULES, NoGradient, backward
-from ree.compiler.importer import Importer
 from ree.kernels import opdef, registry
 from ree.kernels.types import DType, TensorType
 

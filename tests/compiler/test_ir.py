@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ree.compiler import interp, legal
-from ree.compiler.fusion import group
 from ree.compiler.instance import RECORD_BYTES, make_instance, node_records
 from ree.compiler.ir import Builder, Const, Kind, Ref, Symbol, bind_graph
 from ree.compiler.passes.canonical import canonicalise
-from ree.compiler.plan import first_fit, plan
+from ree.compiler.plan.fusion import group
+from ree.compiler.plan.planner import first_fit, plan
 from ree.compiler.text import GraphError, parse_graph, print_graph
 from ree.conformance import program_of
 from ree.kernels import registry  # noqa: F401

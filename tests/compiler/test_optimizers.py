@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ree.compiler import interp, optimizers
-from ree.compiler.importer import Importer
-from ree.compiler.optimizers import SGD, Adam, AdamW, Constant, Cosine, Linear, Optimizer
+from ree.compiler import interp
+from ree.compiler.frontend.importer import Importer
+from ree.compiler.training import optimizers
+from ree.compiler.training.optimizers import SGD, Adam, AdamW, Constant, Cosine, Linear, Optimizer
 from ree.errors import InputError
 from ree.kernels import registry  # noqa: F401  (registers the operators)
 from ree.kernels.types import DType, TensorType

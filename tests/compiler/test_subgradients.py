@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ree.compiler import interp
-from ree.compiler.optimizers import Optimizer
-from ree.step import compile_step
+from ree.compiler.training.optimizers import Optimizer
+from ree.training.step import compile_step
 
 _spec = importlib.util.spec_from_file_location(
     "subgradient_cases", Path(__file__).with_name("subgradient_cases.py")

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ree.compiler.optimizers import Optimizer
-from ree.step import compile_step
+from ree.compiler.training.optimizers import Optimizer
+from ree.training.step import compile_step
 
 _spec = importlib.util.spec_from_file_location(
     "cases", Path(__file__).with_name("gradient_cases.py")

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 import ree
-from ree.compiler.torch_types import to_numpy
+from ree.compiler.frontend.torch_types import to_numpy
 from ree.errors import CaptureError, UnsupportedError
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}

@@ -63,8 +63,8 @@ def test_bound_of(name, bound):
 
 
 def test_digamma_is_not_trained():
+    from ree.compiler.frontend.importer import Importer
     from ree.compiler.gradients.engine import NoGradient, backward
-    from ree.compiler.importer import Importer
     from ree.kernels.types import DType, TensorType
 
     m = Importer()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import ree
-from ree.compiler.torch_types import TORCH_NAMES, to_numpy
+from ree.compiler.frontend.torch_types import TORCH_NAMES, to_numpy
 from ree.errors import ReeError
 from ree.kernels.canonical import canonical
 

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from ree.compiler import follow, nodes, training, watch
+from ree.compiler.frontend import follow, nodes, watch
+from ree.compiler.training import step as training
 
 
 def no_grad_ignored(patch):

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pytest
 
 from ree import _core
-from ree.kernels.attention import attention
 from ree.kernels.constants import BOOL_MASK, FLOAT_MASK, NO_MASK
 from ree.kernels.numerics import F32
+from ree.kernels.ops.attention_rule import attention
 
 from .calling import run_kernel
 

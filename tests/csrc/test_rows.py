@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from ree import _core
-from ree.kernels import norms, reductions  # noqa: F401  (registers the operators)
 from ree.kernels.numerics import F32, canonical_nan, maximum, minimum, tree_sum
 from ree.kernels.opdef import Attrs, apply
+from ree.kernels.ops import norms, reductions  # noqa: F401  (registers the operators)
 from ree.kernels.samples import patterns
 
 from .calling import run_kernel

@@ -53,7 +53,7 @@ def test_cuda_tensors_stay_on_the_device():
 
 
 def test_torch_compile_on_cuda():
-    from ree.torch_backend import ree as backend
+    from ree.integrations.torch_backend import ree as backend
 
     torch.manual_seed(0)
     m = torch.nn.Sequential(torch.nn.Linear(40, 24), torch.nn.GELU(), torch.nn.LayerNorm(24)).eval()

@@ -178,7 +178,7 @@ def test_a_job_from_the_command_line(desk: Desk, run: Run) -> None:
 def test_a_job_about_a_training_run(desk: Desk, run: Run, tmp_path: Path) -> None:
     """The root of its history is agreed on by a replay, committed to and paid for."""
     pytest.importorskip("torch")
-    from ree.run_directory import RunReader
+    from ree.training.directory import RunReader
     from ree.verde.testing import TRAIN
 
     (tmp_path / "t.py").write_text(TRAIN)

@@ -10,11 +10,12 @@ import sys
 
 from ree.compiler.audit import gpu, ptx
 from ree.compiler.ir import Builder, Kind, Ref
-from ree.compiler.plan import plan
-from ree.gpu import schedule
-from ree.kernels import contraction_triton, registry  # noqa: F401
-from ree.kernels.launch import PANEL
+from ree.compiler.plan.planner import plan
+from ree.kernels import registry  # noqa: F401
+from ree.kernels.gpu import contraction as contraction_triton
+from ree.kernels.gpu.launch import PANEL
 from ree.kernels.types import DType, TensorType
+from ree.runtime.gpu import schedule
 
 K, N = 272, 24  # two full segments and a short one
 

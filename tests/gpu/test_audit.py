@@ -150,7 +150,7 @@ PLANTED = """
 import dataclasses, sys
 import triton, triton.language as tl
 from ree.compiler.audit import gpu
-from ree.kernels.launch import Launch, Ptr
+from ree.kernels.gpu.launch import Launch, Ptr
 @triton.jit
 def bad(x, y, B: tl.constexpr):
     i = tl.arange(0, B)

@@ -5,16 +5,17 @@ import pytest
 import torch
 
 import ree
-from ree.compiler.audit import interpreter
+from ree.compiler.audit import exact_triton as interpreter
 from ree.compiler.ir import Builder, Kind, Ref
-from ree.compiler.plan import plan
+from ree.compiler.plan.planner import plan
 from ree.conformance import cases, graph_of, program_of
 from ree.errors import EnvironmentError_, InputError
-from ree.gpu import find_device, typed
-from ree.kernels import contraction_triton, opdef, registry
-from ree.kernels.launch import PANEL, SCRATCH, Ptr, kernel_call, table
+from ree.kernels import opdef, registry
+from ree.kernels.gpu import contraction as contraction_triton
+from ree.kernels.gpu.launch import PANEL, SCRATCH, Ptr, kernel_call, table
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
+from ree.runtime.gpu import find_device, typed
 from ree.traces.tensor import body_root
 
 find_device("interpret")

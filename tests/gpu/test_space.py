@@ -22,7 +22,7 @@ def python(text, *args):
 RANDOM_SHAPES = """
 import random
 from ree.compiler.audit import gpu
-from ree.kernels.launch import kernel_call, table
+from ree.kernels.gpu.launch import kernel_call, table
 draw, schedules = random.Random(5), table()
 for _ in range(3000):
     n, rows = draw.randint(1, 8192), draw.choice([1, 2, 3, 7, 64, 5000])
@@ -55,7 +55,7 @@ def test_the_table_has_every_kernel_that_a_shape_leads_to():
 SPILLS = """
 from dataclasses import replace
 from ree.compiler.audit import gpu
-from ree.kernels.launch import kernel_call, table
+from ree.kernels.gpu.launch import kernel_call, table
 call = kernel_call("layer_norm", x=0, weight=1, bias=2, y=3, rows=7, n=97, x_row=97, y_row=97, eps=1e-5)
 table()["layer_norm"](call)
 (x,) = call.launches

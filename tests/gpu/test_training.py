@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ree.gpu import find_device
 from ree.optim import AdamW, Cosine
-from ree.step import compile_step
+from ree.runtime.gpu import find_device
+from ree.training.step import compile_step
 
 find_device("interpret")
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ree import _core, settings
-from ree.compiler.lowering import GroupPlanner
+from ree import _core
+from ree.compiler.plan.lowering import GroupPlanner
 from ree.errors import EnvironmentError_
 from ree.kernels.abi import (
     NO_TILE,
@@ -30,7 +30,8 @@ from ree.kernels.abi import (
     version,
     writes,
 )
-from ree.kernels.launch import kernel_call, table
+from ree.kernels.gpu.launch import kernel_call, table
+from ree.runtime import settings
 
 CSRC = Path(__file__).parent.parent.parent / "csrc"
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))

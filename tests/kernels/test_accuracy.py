@@ -6,7 +6,7 @@ import torch
 
 from ree.kernels import opdef, registry  # noqa: F401
 from ree.kernels.opdef import apply
-from ree.kernels.scalar_functions import BOUNDS
+from ree.kernels.scalar.functions import BOUNDS
 
 EPS = 2.0**-24
 RNG = np.random.default_rng(0)

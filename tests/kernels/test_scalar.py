@@ -19,14 +19,27 @@ import pytest
 from ree import _core
 from ree.compiler.emit.jit import TARGETS, Code, assembly, compile_module
 from ree.compiler.emit.scalar_llvm import emit
-from ree.kernels import scalar, softfloat
 from ree.kernels.abi import call
-from ree.kernels.microcode import assemble, decode, microcode_bytes
 from ree.kernels.numerics import CONTRACT, canonical_nan
 from ree.kernels.samples import SPECIAL
-from ree.kernels.scalar import BOOL, F32, I32, I64, OPS, U32, Expr, Function, T, const, param
-from ree.kernels.scalar_functions import BOUNDS, FUNCTIONS
-from ree.kernels.scalar_numpy import DTYPES, evaluate
+from ree.kernels.scalar import language as scalar
+from ree.kernels.scalar import softfloat
+from ree.kernels.scalar.emit_numpy import DTYPES, evaluate
+from ree.kernels.scalar.functions import BOUNDS, FUNCTIONS
+from ree.kernels.scalar.language import (
+    BOOL,
+    F32,
+    I32,
+    I64,
+    OPS,
+    U32,
+    Expr,
+    Function,
+    T,
+    const,
+    param,
+)
+from ree.kernels.scalar.microcode import assemble, decode, microcode_bytes
 
 Array = npt.NDArray[Any]
 ISAS = _core.isa_names()

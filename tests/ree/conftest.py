@@ -39,7 +39,7 @@ class Toy:
     """The functions of a TRAIN.py and its compiled step."""
 
     def __init__(self, text: str) -> None:
-        from ree.step import compile_step
+        from ree.training.step import compile_step
 
         names: dict = {"__name__": "toy"}
         exec(compile(text, "train.py", "exec"), names)
@@ -68,7 +68,7 @@ def toy_with():
 @pytest.fixture(scope="session")
 def honest(toy, tmp_path_factory) -> Path:
     """A run of STEPS steps with a checkpoint every EVERY, beside its train.py; not to be changed."""
-    from ree.training import run_steps
+    from ree.training.loop import run_steps
 
     d = tmp_path_factory.mktemp("runs")
     (d / "train.py").write_text(TRAIN)

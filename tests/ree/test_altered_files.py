@@ -19,14 +19,14 @@ from torch import nn
 
 import ree
 from ree.cli import main
-from ree.run_directory import Manifest, RunReader, encode_record, step_file
-from ree.run_writer import commitment_json
+from ree.files.safetensors import write_tensors
+from ree.files.traces import read_trace_file
 from ree.runtime.hashing import hash_array
-from ree.tensor_file import write_tensors
-from ree.trace_file import read_trace_file
 from ree.traces.files import TraceFormatError, check_values, write_trace
 from ree.traces.history import History, state_root
 from ree.traces.trace import Sidecar, Trace, ValueInfo
+from ree.training.directory import Manifest, RunReader, encode_record, step_file
+from ree.training.writer import commitment_json
 
 TRAIN = """
 import torch

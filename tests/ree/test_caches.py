@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 pytest.importorskip("transformers")
 from architectures import model_and_inputs
 
-from ree.compiler.caches import tensors_of
+from ree.compiler.frontend.caches import tensors_of
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "mamba", "t5"])

@@ -10,10 +10,10 @@ from ree.compiler import legal
 from ree.compiler.interp import outputs
 from ree.compiler.ir import Builder, Const
 from ree.errors import ArtifactError, RunError
+from ree.files.safetensors import read_tensors, write_tensors
 from ree.kernels.canonical import canonical, is_canonical
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
-from ree.tensor_file import read_tensors, write_tensors
 from ree.verde.party import run_of
 from ree.verde.scope import INPUTS
 from ree.verde.service import make_service

@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ree.cli import main
-from ree.files import atomic_directory
-from ree.tensor_file import parse_tensors
+from ree.files.atomic import atomic_directory
+from ree.files.safetensors import parse_tensors
 
 MODEL = """
 import torch

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from ree import _core
 from ree.compiler import interp
 from ree.compiler.ir import Builder, Kind, Ref
-from ree.compiler.plan import plan
+from ree.compiler.plan.planner import plan
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
-from ree.step import Step
+from ree.training.step import Step
 
 F32 = DType.F32
 SHAPE = (4, 4)  # square, so that a transpose may become the state
@@ -224,7 +224,7 @@ def test_a_wrong_choice_is_noticed(monkeypatch):
     g, where = built(2, read_late)
     assert 0 not in where
     monkeypatch.setattr(
-        "ree.compiler.plan.in_place_states", lambda g, groups, commit: {g.outputs[0]: 0}
+        "ree.compiler.plan.planner.in_place_states", lambda g, groups, commit: {g.outputs[0]: 0}
     )
     with pytest.raises(AssertionError):
         same_as_interpreter(g, start(g))

@@ -14,8 +14,8 @@ import torch
 import ree
 from ree import errors
 from ree.cli import main
+from ree.cli.options import RULES
 from ree.errors import InputError, ReeError, UnsupportedError
-from ree.options import RULES
 from ree.printable import printable
 
 X = torch.arange(3.0).view(1, 3)

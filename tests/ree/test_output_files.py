@@ -14,10 +14,11 @@ import pytest
 import torch
 
 import ree
-from ree import artifact, files
+from ree import artifact
 from ree.cli import main
 from ree.errors import ReeError
-from ree.tensor_file import parse_tensors, write_tensors_to
+from ree.files import atomic as files
+from ree.files.safetensors import parse_tensors, write_tensors_to
 from ree.traces import replacing as replacing_module
 from ree.traces.replacing import replacing
 

@@ -338,7 +338,7 @@ def test_an_index_out_of_range_is_an_error_that_names_it():
 
 
 def test_public_names_are_functions_whatever_was_imported_first():
-    import ree.commands  # imports submodules
+    import ree.cli.commands  # imports submodules
     import ree.compilation
     import ree.verification
 

@@ -15,12 +15,12 @@ from safetensors.numpy import load_file, save_file
 
 from ree.cli import main
 from ree.errors import RunError
-from ree.replay import verify_run
-from ree.run_directory import RECORD_BYTES, RunReader, decode_records, encode_record, step_file
-from ree.run_writer import RunWriter
-from ree.tensor_file import write_tensors
-from ree.train_file import TrainFile
-from ree.training import run_steps
+from ree.files.safetensors import write_tensors
+from ree.training.directory import RECORD_BYTES, RunReader, decode_records, encode_record, step_file
+from ree.training.loop import run_steps
+from ree.training.replay import verify_run
+from ree.training.train_file import TrainFile
+from ree.training.writer import RunWriter
 
 STEPS, EVERY = 12, 5
 
@@ -214,7 +214,7 @@ def test_the_disk_fills_up_in_mid_run(runs, toy):
 
 def test_a_second_writer_is_refused(runs, toy):
     code = (
-        "import sys, types\nfrom pathlib import Path\nfrom ree.run_writer import RunWriter\n"
+        "import sys, types\nfrom pathlib import Path\nfrom ree.training.writer import RunWriter\n"
         "from ree.errors import RunError\n"
         "try: RunWriter(Path(sys.argv[1]), None)\n"
         "except RunError as e: print(e)\n"

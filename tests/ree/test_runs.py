@@ -15,9 +15,10 @@ from safetensors.numpy import load_file
 from ree import _core
 from ree.cli import main
 from ree.errors import InputError
-from ree.replay import missing_probabilities, sample_steps, trace_step, verify_run
-from ree.run_diff import diff_runs
-from ree.run_directory import (
+from ree.traces.history import History, check_opening, open_step
+from ree.traces.tensor import tensor_hash
+from ree.training.diff import diff_runs
+from ree.training.directory import (
     RECORD_BYTES,
     RunReader,
     decode_records,
@@ -25,11 +26,10 @@ from ree.run_directory import (
     read_manifest,
     step_file,
 )
-from ree.run_writer import RunWriter, commitment_json
-from ree.state_hash import StateHasher, unchanged_states
-from ree.traces.history import History, check_opening, open_step
-from ree.traces.tensor import tensor_hash
-from ree.training import run_steps
+from ree.training.loop import run_steps
+from ree.training.replay import missing_probabilities, sample_steps, trace_step, verify_run
+from ree.training.state_hash import StateHasher, unchanged_states
+from ree.training.writer import RunWriter, commitment_json
 
 STEPS, EVERY = 12, 5
 

@@ -9,7 +9,7 @@ import torch
 
 import ree
 from ree.compiler.ir import Builder, Kind, Ref
-from ree.compiler.plan import plan
+from ree.compiler.plan.planner import plan
 from ree.errors import CaptureError, InputError
 from ree.kernels.types import DType, TensorType
 from ree.program import SHAPES, Names, Program
@@ -323,7 +323,7 @@ def read_late(b, s, i, x):
 
 def test_a_wrong_choice_is_noticed(monkeypatch):
     assert written(read_late) == set()
-    monkeypatch.setattr("ree.compiler.in_place._Finder._may_follow", lambda *_: True)
+    monkeypatch.setattr("ree.compiler.plan.in_place._Finder._may_follow", lambda *_: True)
     with pytest.raises(AssertionError):
         written(read_late)
 

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from ree import _core
 from ree.compiler import interp
-from ree.compiler.optimizers import Optimizer
+from ree.compiler.training.optimizers import Optimizer
 from ree.errors import CaptureError, InputError
 from ree.optim import SGD, Adam, AdamW, Cosine
-from ree.step import NonFiniteLoss, Step, compile_step
+from ree.training.step import NonFiniteLoss, Step, compile_step
 
 ISAS = _core.isa_names()
 

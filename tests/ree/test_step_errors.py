@@ -8,7 +8,7 @@ from torch import nn
 import ree
 from ree.errors import ArtifactError, CaptureError, InputError, ReeError, UnsupportedError
 from ree.optim import SGD, AdamW
-from ree.step import NonFiniteLoss, Step, compile_step
+from ree.training.step import NonFiniteLoss, Step, compile_step
 
 
 def linear():

@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from ree.compiler import interp
 from ree.kernels import opdef
-from ree.kernels.random import philox as block
-from ree.kernels.scalar import U32, Function, param
-from ree.kernels.scalar_numpy import evaluate
+from ree.kernels.ops.random import philox as block
+from ree.kernels.scalar.emit_numpy import evaluate
+from ree.kernels.scalar.language import U32, Function, param
 from ree.optim import SGD
-from ree.step import compile_step
+from ree.training.step import compile_step
 
 
 def philox(counter, key):

@@ -10,7 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import ree
-from ree.compiler.structure import Structure
+from ree.compiler.frontend.structure import Structure
 from ree.errors import ArtifactError, CaptureError, InputError
 
 Pair = namedtuple("Pair", "first second")

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import ree
-from ree import settings
-from ree.compiler import quiet
+from ree.compiler.frontend import quiet
+from ree.runtime import settings
 
 
 def _child(p, x, queue):

@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 import ree
-from ree import errors, torch_backend
+from ree import errors
+from ree.integrations import torch_backend
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from torch import nn
 import ree
 from ree import optim
 from ree.errors import EnvironmentError_, InputError
-from ree.interrupts import Interrupted
 from ree.random import Generator
+from ree.training.interrupts import Interrupted
 
 SCRIPT = """
 import torch

@@ -15,10 +15,10 @@ import ree
 from ree import optim
 from ree.cli import main
 from ree.errors import EnvironmentError_, InputError, InternalError, ReeError
-from ree.interrupts import Interrupted
 from ree.random import Generator
-from ree.run_directory import RunReader
-from ree.run_metrics import HEADER, Metrics, read_metrics
+from ree.training.directory import RunReader
+from ree.training.interrupts import Interrupted
+from ree.training.metrics import HEADER, Metrics, read_metrics
 
 
 def net():

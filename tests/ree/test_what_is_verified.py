@@ -72,7 +72,7 @@ def test_bfloat16_is_verified():
 
 
 def test_a_carried_tensor_that_is_not_committed_is_said_and_never_shown(tmp_path, capsys):
-    from ree.trace_file import read_trace_file
+    from ree.files.traces import read_trace_file
 
     x = torch.ones(1, 2)
     p = ree.compile(nn.Linear(2, 2), (x,))
@@ -138,7 +138,7 @@ def test_a_false_value_that_contradicts_true_ones_loses():
 
 
 def test_exit_1_is_a_finding_alone(monkeypatch, capsys):
-    from ree import commands
+    from ree.cli import commands
 
     def broken(args):
         raise AssertionError("a fault\nof ours")
@@ -186,7 +186,8 @@ def test_a_long_chain_of_moves_does_not_recurse():
 
 
 def test_threads_that_cannot_start_are_an_error(monkeypatch):
-    from ree import _core, settings
+    from ree import _core
+    from ree.runtime import settings
 
     def refuse(n):
         raise RuntimeError("Resource temporarily unavailable")

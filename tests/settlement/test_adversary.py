@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
-from ree import artifact, program, step
+from ree import program
+from ree.artifact import reading
 from ree.compiler import legal, text
 from ree.kernels import opdef
 from ree.runtime import inputs, session
@@ -17,6 +18,7 @@ from ree.settlement.testing import adversary
 from ree.settlement.testing.altered_artifacts import may_be
 from ree.settlement.testing.court import World
 from ree.settlement.testing.random_programs import LARGE, Maker, Nothing
+from ree.training import step
 from ree.verde.derivation import run_all
 from ree.verde.selections import ArgExtreme
 
@@ -122,7 +124,7 @@ def found(kind, seeds, text):
 
 
 def test_an_artifact_that_is_not_looked_at_is_found(monkeypatch):
-    monkeypatch.setattr(artifact, "is_canonical", lambda x: True)
+    monkeypatch.setattr(reading, "is_canonical", lambda x: True)
     assert found("artifact", range(60), "loaded in spite of")
 
 

@@ -10,10 +10,11 @@ import pytest
 pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
-from ree.kernels import softfloat
-from ree.kernels.casts import cast_function
-from ree.kernels.microcode import assemble
-from ree.kernels.scalar import (
+from ree.kernels.ops.casts import cast_function
+from ree.kernels.scalar import softfloat
+from ree.kernels.scalar.emit_numpy import evaluate
+from ree.kernels.scalar.functions import FUNCTIONS
+from ree.kernels.scalar.language import (
     BOOL,
     F32,
     I32,
@@ -27,8 +28,7 @@ from ree.kernels.scalar import (
     minimum,
     param,
 )
-from ree.kernels.scalar_functions import FUNCTIONS
-from ree.kernels.scalar_numpy import evaluate
+from ree.kernels.scalar.microcode import assemble
 from ree.kernels.types import DType
 from ree.settlement.compile import CONTRACTS, compile_contract, compile_edited
 from ree.settlement.testing import cases

@@ -19,7 +19,7 @@ from ree.settlement import gate
 from ree.settlement.decidable import obstacles
 from ree.settlement.evidence import Evidence
 from ree.settlement.testing.referee import play, referee
-from ree.step import compile_step
+from ree.training.step import compile_step
 from ree.verde.fault import Fault
 from ree.verde.moves import State
 from ree.verde.protocol import Reason

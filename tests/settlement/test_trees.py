@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ree.compiler.instance import RECORD_BYTES, encode_type, make_instance, node_records
 from ree.compiler.ir import Builder, Graph
 from ree.kernels import registry  # noqa: F401  (all operators)
-from ree.kernels.casts import load
+from ree.kernels.ops.casts import load
 from ree.kernels.types import DType, TensorType
 from ree.settlement.testing.evm import Contract, Reverted
 from ree.settlement.testing.gas import trees_tester

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch")
 from ree.cli import main
-from ree.run_directory import RunReader
+from ree.training.directory import RunReader
 from ree.verde.testing import TRAIN
 
 STEPS, LIE = 9, 5

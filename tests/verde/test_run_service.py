@@ -9,8 +9,8 @@ from ree import optim
 from ree.cli import main
 from ree.errors import DisputeError
 from ree.kernels.types import DType
-from ree.run_directory import RunReader
-from ree.step import compile_step
+from ree.training.directory import RunReader
+from ree.training.step import compile_step
 from ree.verde.fault import Fault
 from ree.verde.messages import Terms, decode_terms, encode_terms
 from ree.verde.moves import OpenStep

@@ -9,7 +9,7 @@ from ree import optim
 from ree.kernels import opdef
 from ree.kernels.opdef import Form
 from ree.kernels.types import DType
-from ree.step import compile_step
+from ree.training.step import compile_step
 from ree.verde.fault import Fault
 from ree.verde.game import Phase
 from ree.verde.protocol import Reason

@@ -16,7 +16,7 @@ from ree.compiler import interp
 from ree.errors import CaptureError, UnsupportedError
 from ree.kernels import opdef
 from ree.random import Generator
-from ree.step import compile_step
+from ree.training.step import compile_step
 
 from .writer import PRELUDE, Program, write
 

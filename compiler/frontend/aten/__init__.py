@@ -1,0 +1,1 @@
+"""Importers: torch's operators in terms of the registry's."""

@@ -1,0 +1,1 @@
+"""Training steps: optimizers, states and the update as one graph."""

@@ -1,0 +1,1 @@
+"""Triton kernels, and how a kernel call of a plan becomes their launches."""

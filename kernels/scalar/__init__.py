@@ -1,0 +1,1 @@
+"""The scalar language: its functions, its emitters, its exact arithmetic."""

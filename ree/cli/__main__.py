@@ -1,0 +1,8 @@
+"""`python -m ree.cli`: the command line."""
+
+import sys
+
+from ree.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Where other tools take REE in: torch.compile and pytest."""

@@ -1,0 +1,1 @@
+"""Training runs: made, kept on disk, replayed and compared."""
