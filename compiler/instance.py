@@ -17,8 +17,10 @@ from functools import lru_cache
 from ree.compiler.ir import Graph, Node, Typer, bind_graph, bound_node
 from ree.compiler.layout import INSTANCE, RECORD, InterfaceLeaf, RowLeaf
 from ree.compiler.layout import LOCAL as LOCAL
+from ree.compiler.passes.expansion import expand
+from ree.compiler.passes.load_time import without_prelude
 from ree.compiler.text import print_attrs
-from ree.kernels import opdef
+from ree.kernels import macro, opdef
 from ree.kernels.index import IndexRule
 from ree.kernels.numerics import CANONICAL_NAN, CONTRACT, SEGMENT, SUM_BLOCK, SUM_LANES
 from ree.kernels.opdef import Bound, OpDef
@@ -54,7 +56,8 @@ def sha256(*parts: bytes) -> bytes:
 
 @lru_cache(maxsize=1)
 def numeric_id() -> bytes:
-    """Identity of the numeric contract: its name, constants, and every operator's rule and attributes."""
+    """Identity of the numeric contract: its name, constants, and the rule and attributes of every operator
+    and macro."""
     from ree.kernels import registry  # noqa: F401  (all operators)
 
     parts = [CONTRACT.encode(), struct.pack(">IIII", SEGMENT, SUM_BLOCK, SUM_LANES, CANONICAL_NAN)]
@@ -62,15 +65,21 @@ def numeric_id() -> bytes:
         op = opdef.get(name)
         schema = "".join(f"\0{k} {a.text}" for k, a in op.closed_schema.items())
         parts.append(struct.pack(">H", op.opcode) + sha256((op.rule + schema).encode()))
+    for m in filter(None, map(macro.get, macro.names())):
+        schema = "".join(f"\0{k} {a.text}" for k, a in m.closed_schema.items())
+        parts.append(sha256(f"{m.name}\0{m.rule}{schema}".encode()))
     return sha256(b"ree.numeric\0", *parts)
 
 
-def bind_all(g: Graph, env: Mapping[str, int]) -> Graph:
-    """Program g with its symbols bound to env; ValueError if a shape rule refuses or a symbol is unbound."""
+def bind_all(g: Graph, env: Mapping[str, int], made: tuple[int, ...] = ()) -> Graph:
+    """Program g with its symbols bound to env and its macros written out; ValueError if a shape rule refuses
+    or a symbol is unbound. made: values of its prelude, which are further weights then.
+    """
     missing = [s.name for s in g.symbols if s.name not in env]
     if missing:
         raise ValueError(f"symbol {missing[0]} is not bound")
-    return bind_graph(g, env)
+    bound = bind_graph(g, env)
+    return expand(without_prelude(bound, made) if made else bound)
 
 
 def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:

@@ -233,7 +233,10 @@ class Builder:
         origin: Origin | None = None,
     ) -> Node:
         attrs = {k: math.nan if v != v else v for k, v in attrs.items()}  # NaNs become canonical
-        results = opdef.get(op).infer([self.type_of(s) for s in sources], attrs)
+        typed = opdef.typed(op)
+        if typed is None:
+            raise KeyError(op)
+        results = typed.infer([self.type_of(s) for s in sources], attrs)
         node = Node(op, sources, tuple(sorted(attrs.items())), results, len(self.values),
                     origin or self.origin)  # fmt: skip
         self.nodes.append(node)
@@ -259,7 +262,10 @@ def bind_graph(graph: Graph, env: Mapping[str, Dim]) -> Graph:
     partial = Graph((), inputs, graph.weights, graph.consts, (), (), graph.contract, graph.states)
     for n in graph.nodes:
         types = [values[s.index] if s.kind is Kind.VALUE else partial.type_of(s) for s in n.sources]
-        check_attrs(n.op, opdef.get(n.op).closed_schema, n.attr_map)  # their text may look alike
+        typed = opdef.typed(n.op)
+        if typed is None:
+            raise KeyError(n.op)
+        check_attrs(n.op, typed.closed_schema, n.attr_map)  # their text may look alike
         key = (n.op, tuple(types), print_attrs(n))
         if key not in known:
             known[key] = opdef.bind(n.op, types, n.attr_map, env)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ree.compiler.ir import Graph, Kind, Ref
 from ree.compiler.layout import MAX_SOURCES
 from ree.compiler.text import print_attrs
-from ree.kernels import opdef
+from ree.kernels import macro, opdef
 from ree.kernels.canonical import is_canonical
 from ree.kernels.numerics import CONTRACT
 from ree.kernels.schema import check_attrs
@@ -21,8 +21,8 @@ def check(g: Graph) -> None:
 
     1. The contract is one this build knows. 2. Symbols are distinct, their ranges sane, and each is
     what a dimension of some input gives, as a * s + b. 3. Sources exist and precede their use. 4. Operators are
-    registered, have at most four sources and the attributes of their schema, and their stated results
-    are what the shape rule infers. 5. Ranks and static sizes are within limits, constants
+    registered, have at most four sources (a macro may have more) and the attributes of their schema, and
+    their stated results are what the shape rule infers. 5. Ranks and static sizes are within limits, constants
     in canonical bits. 6. Outputs exist.
     7. Output i has the type of state i.
     """
@@ -48,10 +48,12 @@ def check(g: Graph) -> None:
     known: dict[tuple[object, ...], tuple[TensorType, ...]] = {}  # most nodes are like others
     for n in g.nodes:
         where = f"%{n.first} = {n.op}"
-        if n.op not in opdef.names():
+        op, stands = opdef.typed(n.op), macro.get(n.op)
+        if op is None:
             raise IllegalGraph(f"{where}: unknown operator")
-        if len(n.sources) > MAX_SOURCES:
-            raise IllegalGraph(f"{where}: {len(n.sources)} sources, at most {MAX_SOURCES}")
+        most = MAX_SOURCES if stands is None else stands.most_sources
+        if len(n.sources) > most:
+            raise IllegalGraph(f"{where}: {len(n.sources)} sources, at most {most}")
         types = [_source_type(g, s, defined, where) for s in n.sources]
         if n.first != len(defined):
             raise IllegalGraph(f"{where}: expected first value %{len(defined)}")
@@ -59,12 +61,10 @@ def check(g: Graph) -> None:
         if keys != sorted(set(keys)):
             raise IllegalGraph(f"{where}: attributes are not sorted, or one stands twice")
         try:
-            check_attrs(
-                n.op, opdef.get(n.op).closed_schema, n.attr_map
-            )  # their text may look alike
+            check_attrs(n.op, op.closed_schema, n.attr_map)  # their text may look alike
             key = (n.op, tuple(types), print_attrs(n))
             if key not in known:
-                known[key] = opdef.get(n.op).infer(types, n.attr_map)
+                known[key] = op.infer(types, n.attr_map)
         except (ValueError, KeyError, TypeError, IndexError) as e:
             raise IllegalGraph(f"{where}: {e}") from e
         inferred = known[key]

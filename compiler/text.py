@@ -172,8 +172,9 @@ class _Parser:
         pairs = tuple(self.attr(a) for a in _split(attrs or "", ", "))
         if len(dict(pairs)) != len(pairs):
             raise self.fail(f"an attribute of {op} stands twice")
-        if op in opdef.names():
-            check_attrs(op, opdef.get(op).closed_schema, dict(pairs))
+        typed = opdef.typed(op)
+        if typed is not None:
+            check_attrs(op, typed.closed_schema, dict(pairs))
         refs = tuple(self.ref(r) for r in sources.split(", ")) if sources else ()
         self.nodes.append(Node(op, refs, pairs, results, first))
         self.values += len(results)

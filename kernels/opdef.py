@@ -169,7 +169,7 @@ class OpDef:
             raise TypeError(f"operator '{self.name}' ({self.form.text}) lacks {', '.join(missing)}")
         if list(schema) != sorted(schema):
             raise TypeError(f"operator '{self.name}': the schema's names are not in order")
-        object.__setattr__(self, "infer", _within_limits(self.name, schema, self.infer))
+        object.__setattr__(self, "infer", within_limits(self.name, schema, self.infer))
 
     @property
     def closed_schema(self) -> Schema:
@@ -178,7 +178,7 @@ class OpDef:
         return self.schema
 
 
-def _within_limits(name: str, schema: Schema, infer: Infer) -> Infer:
+def within_limits(name: str, schema: Schema, infer: Infer) -> Infer:
     """The shape rule, once attributes and types are known to be within their limits."""
 
     def checked(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
@@ -193,14 +193,36 @@ def _within_limits(name: str, schema: Schema, infer: Infer) -> Infer:
     return checked
 
 
+class Typed(Protocol):
+    """What a node of a program may be: an operator, or a macro (macro.py)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def closed_schema(self) -> Schema: ...
+
+    @property
+    def infer(self) -> Infer: ...
+
+
 _BY_NAME: dict[str, OpDef] = {}
 _BY_CODE: dict[int, OpDef] = {}
+_TYPED: dict[str, Typed] = {}
+
+
+def register_typed(x: Typed) -> None:
+    """Take a name; TypeError if it is taken."""
+    if x.name in _TYPED:
+        raise TypeError(f"operator '{x.name}' is registered twice")
+    _TYPED[x.name] = x
 
 
 def register(op: OpDef) -> OpDef:
     """Add an operator; TypeError if its name or opcode is taken."""
-    if op.name in _BY_NAME or op.opcode in _BY_CODE:
+    if op.opcode in _BY_CODE:
         raise TypeError(f"operator '{op.name}' (opcode {op.opcode}) is registered twice")
+    register_typed(op)
     _BY_NAME[op.name] = op
     _BY_CODE[op.opcode] = op
     return op
@@ -209,6 +231,17 @@ def register(op: OpDef) -> OpDef:
 def get(name: str) -> OpDef:
     """The operator called `name`; KeyError if there is none."""
     return _BY_NAME[name]
+
+
+def typed(name: str) -> Typed | None:
+    """The operator or macro called `name`, or None."""
+    return _TYPED.get(name)
+
+
+def form_of(name: str) -> Form | None:
+    """The form of the operator called `name`, None of a macro; KeyError if there is neither."""
+    op = _TYPED[name]
+    return op.form if isinstance(op, OpDef) else None
 
 
 def names() -> tuple[str, ...]:
@@ -220,7 +253,7 @@ def bind(op: str, inputs: Sequence[TensorType], attrs: Attrs, env: Mapping[str, 
     """The node with symbols replaced by env; its result types are inferred again."""
     types = tuple(t.bind(env) for t in inputs)
     bound_attrs = {k: bind_attr(v, env) for k, v in attrs.items()}
-    return Bound(op, types, get(op).infer(types, bound_attrs), bound_attrs)
+    return Bound(op, types, _TYPED[op].infer(types, bound_attrs), bound_attrs)
 
 
 def bind_attr(v: AttrValue, env: Mapping[str, Dim]) -> AttrValue:

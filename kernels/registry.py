@@ -1,4 +1,4 @@
-"""The registry, complete: importing this module registers every operator of the contract."""
+"""The registry, complete: importing this module registers every operator and macro of the contract."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ree.kernels.ops import (  # noqa: F401
     pointwise,
     pooling,
     random,
+    recurrent,
     reductions,
     scan,
     scatter,

@@ -15,7 +15,7 @@ from ree import _core
 from ree.compiler.frontend.torch_types import to_numpy, to_torch
 from ree.compiler.instance import Instance, bind_all, commit
 from ree.compiler.ir import Graph, Kind, Node, Origin, Ref, users
-from ree.compiler.passes.load_time import prelude, prelude_graph, without_prelude
+from ree.compiler.passes.load_time import prelude, prelude_graph
 from ree.compiler.plan.planner import plan
 from ree.errors import InputError, public
 from ree.float_mode import clean_floats
@@ -212,7 +212,7 @@ class Program:
         """Inputs whose NaNs must be canonical: all but those that only contractions read. Their results
         are canonical whatever the payload of a NaN they meet."""
         read = {
-            r for r, n in users(self.graph) if opdef.get(n.op).form is not opdef.Form.CONTRACTION
+            r for r, n in users(self.graph) if opdef.form_of(n.op) is not opdef.Form.CONTRACTION
         }
         read |= set(self.graph.outputs)
         return frozenset(i for i in range(len(self.graph.inputs)) if Ref(Kind.INPUT, i) in read)
@@ -254,8 +254,12 @@ class Program:
     @clean_floats
     def bound(self, env: Mapping[str, int]) -> Graph:
         """The graph with its symbols bound; InputError for shapes that a rule refuses."""
+        return self._bound.get_or_make(self.sizes(env), lambda: self._bind(env))
+
+    def _bind(self, env: Mapping[str, int], made: tuple[int, ...] = ()) -> Graph:
+        """As `bind_all`."""
         try:
-            return self._bound.get_or_make(self.sizes(env), lambda: bind_all(self.graph, env))
+            return bind_all(self.graph, env, made)
         except ValueError as e:
             raise InputError(f"the program does not accept these shapes: {e}") from e
 
@@ -280,11 +284,9 @@ class Program:
         )
 
         def make() -> Executable:
-            graph, weights = self.bound(env), self.weights
-            if not hash_values and not keep:
-                values, made = self._prelude()
-                if values:
-                    graph, weights = without_prelude(graph, values), [*weights, *made]
+            values, made = ((), []) if hash_values or keep else self._prelude()
+            graph = self._bind(env, values) if values else self.bound(env)
+            weights = [*self.weights, *made]
             recipe = plan(graph, panel=_core.panel(isa), hash_values=hash_values, keep_values=keep, fuse=fuse,
                           commit_after=commit_after)  # fmt: skip
             return Executable(graph, recipe, isa, weights, self.packed)

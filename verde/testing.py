@@ -9,11 +9,11 @@ from itertools import cycle, islice
 import numpy as np
 
 from ree.compiler.instance import Instance
-from ree.compiler.ir import Builder, Kind, Node, Ref
+from ree.compiler.ir import Builder, Kind, Node, Origin, Ref, Symbol
 from ree.kernels import opdef, registry
 from ree.kernels.opdef import Form, Sample
 from ree.kernels.scalar.language import T
-from ree.kernels.types import DType, TensorType
+from ree.kernels.types import DType, TensorType, symbol
 from ree.program import Names, Program
 from ree.verde.derivation import Call, Copy, Derivation, Read, Scalar
 from ree.verde.fault import Fault, Liar, Vanished
@@ -75,6 +75,32 @@ def program_of(op: str, sample: Sample) -> tuple[Program, Node]:
         tuple(f"i{i}" for i in range(len(refs))), tuple(f"o{i}" for i in range(len(outs))), ()
     )
     return Program(b.finish(tuple(outs)), names, ()), node
+
+
+def open_time_program() -> Program:
+    """A bidirectional LSTM over an open time, and a classifier of its last states; an example of 5 steps."""
+    rng = np.random.default_rng(3)
+    b, weights = Builder(), []
+    b.symbols.append(Symbol("s0", 1, 1 << 20))
+    x = b.input(TensorType(DType.F32, (symbol("s0"), 2, 12)))
+
+    def weight(*shape: int) -> Ref:
+        weights.append(rng.standard_normal(shape).astype(np.float32) / 3)
+        return b.weight(TensorType(DType.F32, shape))
+
+    last = []
+    for way in ("forward", "backward"):
+        b.origin = Origin("lstm", "lstm", "model.py:7", "self.lstm(x)", f"lstm {way}")
+        gates = b.add("linear", x, weight(20, 12))
+        zero = b.add("full", shape=(2, 5), value=0.0, dtype=DType.F32)
+        attrs = {"bias": True, "projection": False, "reverse": way == "backward"}
+        node = b.add_node("lstm", (gates, zero, zero, weight(20, 5), weight(20)), attrs)
+        last.append(Ref(Kind.VALUE, node.first + 1))
+    b.origin = Origin()
+    y = b.add("softmax", b.add("linear", b.add("cat", *last, dim=1), weight(3, 10)), dim=1)
+    names = Names(("x",), ("y",), tuple(f"w{i}" for i in range(len(weights))))
+    example = rng.standard_normal((5, 2, 12)).astype(np.float32)
+    return Program(b.finish((y,)), names, weights, {"x": example})
 
 
 def along(op: str, n: int) -> Sample:

@@ -13,6 +13,7 @@ import torch
 from torch.export.graph_signature import OutputKind
 from torch.fx.proxy import TracerBase
 
+from ree.compiler.frontend.aten.recurrent import OpenTime
 from ree.compiler.frontend.branches import refuse_branches
 from ree.compiler.frontend.caches import caches_as_tuples
 from ree.compiler.frontend.decompositions import decompositions
@@ -52,7 +53,8 @@ def export(
 
     def once(allowed: Mapping[str, Any] | None) -> tuple[torch.export.ExportedProgram, Pass]:
         with (
-            one_at_a_time(), quiet(), lines_of_users(), caches_as_tuples(module), torch.inference_mode(False),
+            one_at_a_time(), quiet(), lines_of_users(), caches_as_tuples(module), OpenTime(),
+            torch.inference_mode(False),
             torch.set_grad_enabled(gradients),
             followed(module, gradients, model, functions, rearranged, allowed) as seen,
         ):  # fmt: skip

@@ -24,12 +24,8 @@ def hint(e: BaseException, module: nn.Module) -> str:
         cache = "cache" in unknown[1].rpartition(".")[2].lower()
         known = "return tensors, or tuples, lists and dicts of them"
         return f"{known}; without a cache: use_cache=False" if cache else known
-    for name, part in module.named_modules():
-        if isinstance(part, nn.RNNBase) and "specialized" in text:
-            return (
-                f"{type(part).__name__} '{name}' is written out step by step, so their number is fixed: "
-                "leave the axis of time out of dynamic_shapes; the batch may be open"
-            )
+    if re.search(r"specialized it to be a constant \([01]\)", text):
+        return "an axis whose example is 0 or 1 long is fixed: give an example of 2 or more"
     if re.search(r"dynamic[ _](shape|dim)|Constraints violated|marked .* as dynamic", text, re.I):
         return "check dynamic_shapes against the example inputs"
     if "compiled_fn" in text:  # what torch.export makes of a change that another name sees, too

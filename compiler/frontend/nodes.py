@@ -20,6 +20,7 @@ from ree.compiler.frontend.aten import (  # noqa: F401  (they register importers
     places,
     pool,
     random,
+    recurrent,
     reduce,
     resize,
     scalar,

@@ -77,7 +77,7 @@ def _is_identity(b: Builder, n: Node, sources: tuple[Ref, ...]) -> bool:
 
 def _fold(b: Builder, n: Node, sources: tuple[Ref, ...]) -> tuple[Ref, ...] | None:
     """The node's results as constants when all is known and small; None otherwise."""
-    if not all(s.kind is Kind.CONST for s in sources):
+    if not all(s.kind is Kind.CONST for s in sources) or opdef.form_of(n.op) is None:
         return None
     if not all(t.is_static and t.numel <= FOLD_ELEMENTS for t in n.results):
         return None

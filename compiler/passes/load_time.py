@@ -14,7 +14,7 @@ from ree.kernels.types import Sym
 def prelude(g: Graph) -> tuple[int, ...]:
     """Values that depend on weights and constants alone and that other nodes read, ascending.
 
-    Moves are not among them, since a view costs nothing, nor is anything whose size a symbol decides.
+    Moves are not among them, since a view costs nothing, nor macros, nor anything whose size a symbol decides.
     """
     known: set[int] = set()  # values that follow from weights and constants
     from_weights: set[int] = set()  # those in which a weight has part
@@ -25,7 +25,7 @@ def prelude(g: Graph) -> tuple[int, ...]:
         symbolic = any(not t.is_static for t in n.results) or any(
             _has_symbol(v) for _, v in n.attrs
         )
-        if not fixed or not n.sources or symbolic:
+        if not fixed or not n.sources or symbolic or opdef.form_of(n.op) is None:
             continue
         results = range(n.first, n.first + len(n.results))
         known.update(results)
@@ -40,7 +40,7 @@ def prelude(g: Graph) -> tuple[int, ...]:
             root = base(s)
             if root.kind is Kind.VALUE and root.index in from_weights:
                 read.add(root.index)
-    return tuple(sorted(v for v in read if opdef.get(producers[v].op).form is not Form.MOVEMENT))
+    return tuple(sorted(v for v in read if opdef.form_of(producers[v].op) is not Form.MOVEMENT))
 
 
 def prelude_graph(g: Graph, values: tuple[int, ...]) -> Graph:

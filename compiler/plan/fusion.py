@@ -89,6 +89,6 @@ def bases(g: Graph) -> Callable[[Ref], Ref]:
     """What the chain of moves behind a source starts from, of any source; one walk finds them all."""
     found: dict[Ref, Ref] = {}
     for n in g.nodes:
-        if opdef.get(n.op).form is Form.MOVEMENT:
+        if opdef.form_of(n.op) is Form.MOVEMENT:
             found[n.value] = found.get(n.sources[0], n.sources[0])
     return lambda ref: found.get(ref, ref)

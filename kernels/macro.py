@@ -1,0 +1,94 @@
+"""Macro operators: a node that stands for a list of ordinary nodes, whose number its sizes decide.
+
+A program holds the node; once its symbols are bound, its expansion takes its place, and no instance, kernel,
+record or dispute knows of it. So a macro has no opcode, form or kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from ree.kernels import opdef
+from ree.kernels.opdef import Bound, Infer, Sample
+from ree.kernels.schema import AttrValue, Schema
+
+S = TypeVar("S")  # a source of a node, whatever names it
+
+
+class Expander(Protocol[S]):
+    """What `expand` may ask for one bound node."""
+
+    node: Bound
+
+    @property
+    def sources(self) -> Sequence[S]: ...
+
+    def add(self, op: str, *sources: S, **attrs: AttrValue) -> S:
+        """Append an ordinary operator; its first result."""
+
+    def at(self, step: int | None) -> None:
+        """Nodes from here on are of this step, or of none, for people to read."""
+
+
+@dataclass(frozen=True)
+class Macro:
+    """A macro operator of the contract.
+
+    rule: its meaning in one line. schema: the attributes. most_sources: how many sources it has at most.
+    infer: shape rule, symbolic. count: nodes of the expansion. expand: appends them and names the results,
+    each the result of one of them. samples: cases.
+    """
+
+    name: str
+    rule: str
+    schema: Schema
+    most_sources: int
+    infer: Infer
+    count: Callable[[Bound], int]
+    expand: Callable[[Expander[Any]], tuple[Any, ...]]
+    samples: Callable[[], Iterable[Sample]]
+
+    def __post_init__(self) -> None:
+        if list(self.schema) != sorted(self.schema):
+            raise TypeError(f"macro '{self.name}': the schema's names are not in order")
+        object.__setattr__(self, "infer", opdef.within_limits(self.name, self.schema, self.infer))
+
+    @property
+    def closed_schema(self) -> Schema:
+        return self.schema
+
+
+class Counter:
+    """An expander that only counts."""
+
+    def __init__(self, node: Bound) -> None:
+        self.node, self.sources, self.made = node, range(-len(node.inputs), 0), 0
+
+    def add(self, op: str, *sources: int, **attrs: AttrValue) -> int:
+        self.made += 1
+        return self.made
+
+    def at(self, step: int | None) -> None:
+        """Steps have no names here."""
+
+
+_BY_NAME: dict[str, Macro] = {}
+
+
+def register(m: Macro) -> Macro:
+    """Add a macro; TypeError if its name is taken."""
+    opdef.register_typed(m)
+    _BY_NAME[m.name] = m
+    return m
+
+
+def names() -> tuple[str, ...]:
+    """Names of all macros, in order."""
+    return tuple(sorted(_BY_NAME))
+
+
+def get(name: str) -> Macro | None:
+    """The macro called `name`, or None."""
+    return _BY_NAME.get(name)
