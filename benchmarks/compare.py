@@ -40,19 +40,25 @@ SETTING = Kind("setting", SAME, float("inf"))
 
 # The first pattern that matches a key, or the nearest key above it that any matches, says what a number is.
 KINDS: tuple[tuple[str, Kind], ...] = (
-    (r"(torch|mkl|eager|hashlib).*|gflops_mkl\w*|paths|note|wanted|load|limits_s", THEIRS),
-    (r"threads|cores|rounds|samples|inputs|elements|operations|calls|shapes|seed|log2|unit|steps?_of|features"
-     r"|bound_ulp|batch|after_first_of_each", SETTING),
+    (r"(torch|mkl|eager|hashlib).*|gflops_mkl\w*|note|wanted|load|limits_s", THEIRS),
+    (
+        r"threads|cores|rounds|samples|inputs|elements|operations|calls|shapes|seed|log2|unit|steps?_of|features"
+        r"|bound_ulp|batch|after_first_of_each",
+        SETTING,
+    ),
     (r"ratio_mkl\w*", INVERSE),
     (r"time_ratio|\w+_over_\w+|run|io|ops|step|history|memory|\w+ share", RATIO),
     (r"g?flops(_ree)?|tree_hash|sha256|bandwidth", RATE),
     (r"(.*_)?(s|ms|us|ns|seconds|milliseconds)|.* (s|seconds)", TIME),
     (r"(.*_)?mib|peak GB|after_all", MEMORY),
     (r"(.*[_ ])?bytes|gas( .*)?", SIZE),
-    (r"passed|refused|failed|skipped|random|moves|most moves|values|revealed|results|disputes|cases|kernels"
-     r"|compiled|nodes|registers|spills|shared|findings|steps|max_ulp|\w*mismatches|compared_in_ulps|different"
-     r"|finite|compile_failures|lies .*|error|loss|sm_\d+|test_\w+|simulated moves", COUNT),
-)  # fmt: skip
+    (
+        r"passed|refused|failed|skipped|random|moves|most moves|values|revealed|results|disputes|cases|kernels"
+        r"|compiled|nodes|registers|spills|shared|findings|steps|max_ulp|\w*mismatches|compared_in_ulps|different"
+        r"|finite|paths|compile_failures|lies .*|error|loss|sm_\d+|test_\w+|simulated moves",
+        COUNT,
+    ),
+)
 
 
 def fail(message: str, hint: str) -> NoReturn:
@@ -81,8 +87,11 @@ def name_of(row: Any, position: int) -> str:
     """What a row of a list is called: its texts and settings, else its position."""
     if not isinstance(row, dict):
         return str(position)
-    words = [f"{k}={v}" if not isinstance(v, str) else v for k, v in row.items()
-             if (isinstance(v, str) and not is_digest(v)) or kind_of((k,), row) is SETTING]  # fmt: skip
+    words = [
+        f"{k}={v}" if not isinstance(v, str) else v
+        for k, v in row.items()
+        if (isinstance(v, str) and not is_digest(v)) or kind_of((k,), row) is SETTING
+    ]
     return ", ".join(words) or str(position)
 
 
@@ -92,8 +101,10 @@ def figures(data: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
         items = list(data.items())
     else:
         names = [name_of(row, i) for i, row in enumerate(data)]
-        items = [(n if names.count(n) == 1 else f"{n} ({i})", row)
-                 for i, (n, row) in enumerate(zip(names, data, strict=True))]  # fmt: skip
+        items = [
+            (n if names.count(n) == 1 else f"{n} ({i})", row)
+            for i, (n, row) in enumerate(zip(names, data, strict=True))
+        ]
     for key, value in items:
         if isinstance(value, dict | list):
             yield from figures(value, (*path, str(key)))
@@ -153,8 +164,10 @@ def load(path: Path) -> Any:
     except (OSError, ValueError) as e:
         fail(f"{path}: expected a file of results in JSON, got {e}", "benchmarks/results has them")
     if not isinstance(data, dict | list) or not data:
-        fail(f"{path}: expected an object or a list of rows, got {type(data).__name__}",
-             "benchmarks/results has them")  # fmt: skip
+        fail(
+            f"{path}: expected an object or a list of rows, got {type(data).__name__}",
+            "benchmarks/results has them",
+        )
     return data
 
 
@@ -173,8 +186,10 @@ def main() -> int:
         )
     report = compare(load(args.old), load(args.new))
     if not report["compared"]:
-        fail("expected two files of the same kind, got no figure that both have",
-             f"compare {args.old.name} with another {args.old.name}")  # fmt: skip
+        fail(
+            "expected two files of the same kind, got no figure that both have",
+            f"compare {args.old.name} with another {args.old.name}",
+        )
     worse = [c for c in report["changes"] if c.worse > args.threshold]
     if args.json:
         changes = [c._asdict() for c in report["changes"]]
@@ -195,8 +210,10 @@ def main() -> int:
                 print(
                     f"  {word}: {len(report[word])} ({shown}{'; ...' if len(report[word]) > 5 else ''})"
                 )
-        print(f"{report['compared']} figures compared, {len(report['changes'])} beyond noise, "
-              f"{len(worse)} worse by more than {args.threshold:.0%}")  # fmt: skip
+        print(
+            f"{report['compared']} figures compared, {len(report['changes'])} beyond noise, "
+            f"{len(worse)} worse by more than {args.threshold:.0%}"
+        )
     return int(bool(worse))
 
 

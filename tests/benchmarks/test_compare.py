@@ -15,8 +15,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 def compare(*args):
     done = subprocess.run(
         [sys.executable, "-P", ROOT / "benchmarks" / "compare.py", *map(str, args)],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -56,7 +57,13 @@ CASES = [
     ("cpu_conv.json", (0, "ratio"), 0.5, "slower by 100.0%", 1),  # torch's time over ours
     ("cpu_conv.json", (0, "gflops"), 2, "faster by 50.0%", 0),
     ("cpu_conv.json", (0, "torch_milliseconds"), 3, " 0 beyond noise", 0),
-    ("cpu_architectures.json", ("rows", 0, "ratio"), 1.5, "slower by 50.0%", 1),  # ours over torch's
+    (
+        "cpu_architectures.json",
+        ("rows", 0, "ratio"),
+        1.5,
+        "slower by 50.0%",
+        1,
+    ),  # ours over torch's
     ("cpu.json", ("model", "minilm", 0, "run"), 1.15, "slower by 15.0%", 0),
     ("cpu.json", ("hash", "tree_hash", "64 MiB", "avx512, 1 threads"), 0.5, "slower by 100.0%", 1),
     ("cpu.json", ("rows", "cases", "softmax 4096x1536 t1", "us"), 1.08, " 0 beyond noise", 0),
@@ -66,7 +73,7 @@ CASES = [
     ("disputes.json", ("worst", "moves"), 2, "changed: worst/moves", 0),
     ("training.json", ("time", 0, "history_over_step"), 2, "slower by 100.0%", 1),
     ("derivations.json", ("cases", "argmax over 2^26", "derive s"), 0.5, "faster by 50.0%", 0),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("file", "path", "factor", "said", "code"), CASES)
@@ -106,9 +113,13 @@ def test_another_digest_is_told(changed):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "expected a file of results in JSON"), ("3", "expected an object or a list of rows, got int"),
-     ("[]", "expected an object"), ('{"a": {"ms": 3}}', "no figure that both have")],
-)  # fmt: skip
+    [
+        ("", "expected a file of results in JSON"),
+        ("3", "expected an object or a list of rows, got int"),
+        ("[]", "expected an object"),
+        ('{"a": {"ms": 3}}', "no figure that both have"),
+    ],
+)
 def test_wrong_input_is_one_line_and_exit_status_2(tmp_path, text, said):
     (tmp_path / "new.json").write_text(text)
     code, out, err = compare(RESULTS / "cpu_conv.json", tmp_path / "new.json")

@@ -10,8 +10,17 @@ TOOLS = Path(sys.executable).parent
 
 def test_every_test_in_cpp_holds() -> None:
     folder = ROOT / "build/native"
-    configure = [TOOLS / "cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", "-DREE_TESTS=ON",
-                 f"-DPython_EXECUTABLE={sys.executable}"]  # fmt: skip
+    configure = [
+        TOOLS / "cmake",
+        "-S",
+        ROOT,
+        "-B",
+        folder,
+        "-G",
+        "Ninja",
+        "-DREE_TESTS=ON",
+        f"-DPython_EXECUTABLE={sys.executable}",
+    ]
     for command in (configure, [TOOLS / "cmake", "--build", folder, "--target", "ree_tests"]):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
