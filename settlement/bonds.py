@@ -11,15 +11,30 @@ from ree.errors import InputError
 
 SNAPSHOT = Path(__file__).parent / "gas.json"  # tests/settlement/test_gas.py writes and checks it
 MILLION = 1_000_000
-OPENING_ROUNDS = 8  # weight of a lost dispute besides its rounds, as contracts/docket.vy has it
+OPENING_ROUNDS = 9  # weight of a lost dispute besides its rounds, as contracts/docket.vy has it
 OPENING_GAS = 380_000  # of challenge, open_challenge, timeout and collect, by receipts
+CROWD_GAS = 40_000  # of these, more in a crowd
+CROWD, MOST_BONDS = (
+    16,
+    8,
+)  # disputes of an account for each bond of one more, as contracts/docket.vy has them
 MOST_ROUNDS = 48  # of a dispute; measured: 40
+
+
+def bonds_of(load: int) -> int:
+    """Challenger's bonds that it takes to dispute a claim whose provider has so many disputes open."""
+    return 1 + min(load // CROWD, MOST_BONDS - 1)
 
 
 @cache
 def gas_of_a_weight() -> int:
-    """Gas that makes one unit of weight in a dispute with oneself, at least: half of a REVEAL and a PICK, the
-    cheapest moves; opening a dispute costs more for each of its OPENING_ROUNDS."""
+    """Gas that makes one unit of weight in a dispute with oneself, at least: by opening it, or by a round."""
+    return min(gas_of_a_round(), OPENING_GAS // OPENING_ROUNDS)
+
+
+@cache
+def gas_of_a_round() -> int:
+    """Gas of a round at least: half of a REVEAL and a PICK, the cheapest moves."""
     moves = json.loads(SNAPSHOT.read_text())["referee"]
     return int(moves["REVEAL"]["transaction"] + moves["PICK"]["transaction"]) // 2
 
@@ -48,7 +63,7 @@ class Prices:
     @property
     def short(self) -> int:
         """What a challenger spends whose dispute is given up at once."""
-        return self.gas(OPENING_GAS) + self.execution
+        return self.gas(OPENING_GAS + CROWD_GAS) + self.execution
 
     def gas(self, gas: int) -> int:
         """The price of gas, rounded up."""

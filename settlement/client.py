@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ree.errors import ChainError
+from ree.settlement.bonds import CROWD, bonds_of
 from ree.settlement.clocks import CHALLENGER, DEFENDER, Clocks
 from ree.settlement.layout import STATE, ChallengeStatus, ClaimStatus, Verdict
 from ree.settlement.node import Node, Receipt, checksum
@@ -61,6 +62,7 @@ class Dispute:
     challenger: str
     confrontation: bool
     paid: bool
+    more: int = 0  # bonds of the challenger besides the first
 
     @property
     def turn(self) -> int:
@@ -220,12 +222,12 @@ class Court:
         return [self.dispute(bytes(e["dispute"])) for e in self.events("Opened", job=job)]
 
     def dispute(self, dispute: bytes) -> Dispute:
-        state, _, defender, challenger, confrontation, paid = self.call("dispute_of", dispute)
+        state, _, *kept = self.call("dispute_of", dispute)
         told = self.events("Moved", dispute=dispute) or self.events("Opened", dispute=dispute)
         if not told:
             raise ChainError(f"no dispute {dispute.hex()[:16]}… in the Court at {self.address}")
         clocks = Clocks.of(told[-1]["clocks"])
-        return Dispute(dispute, bytes(state), clocks, defender, challenger, confrontation, paid)
+        return Dispute(dispute, bytes(state), clocks, *kept)
 
     def credit(self, token: str, account: str | None = None) -> int:
         return int(self.call("credits", checksum(token), checksum(account or self.node.account)))
@@ -335,15 +337,32 @@ class Court:
             raise ChainError(f"nothing to dispute: {claim.provider} claims the same root")
         if not self.challenge_status(job, provider):
             self._accepts(terms)
+            self._ready(job, terms)
         return self._bond(lambda: self.challenge_status(job, provider) != 0, terms.token,
                           terms.challenger_bond, "challenge", _terms(terms),
                           self._challenge(job, provider))  # fmt: skip
 
     def open_challenge(self, job: bytes, provider: str) -> Receipt | None:
         terms, facts, _ = self.posting(job)
-        salt = self._salt("challenge", job, provider)
-        return self._do(lambda: self.challenge_status(job, provider) >= OPENED, "open_challenge",
-                        _terms(terms), facts, checksum(provider), salt)  # fmt: skip
+        salt, load = self._salt("challenge", job, provider), self.claim(job, provider).load
+        bond, funds = terms.challenger_bond, self.funds(terms.token)
+        # others may come before it in the block: credit for a bond more, where there is one
+        needed, wanted = ((bonds_of(n) - 1) * bond for n in (load, load + CROWD // 2))
+        return self._bond(lambda: self.challenge_status(job, provider) >= OPENED, terms.token,
+                          max(needed, min(wanted, funds)), "open_challenge", _terms(terms), facts,
+                          checksum(provider), salt)  # fmt: skip
+
+    def _ready(self, job: bytes, terms: Terms) -> None:
+        """ChainError if a crowd could keep this party from opening a challenge that it commits to."""
+        if self.policy is None:
+            return
+        pending = sum(self.challenge_status(job, c.provider) == PENDING for c in self.claims(job))
+        needed = terms.challenger_bond * (self.policy.ready + pending * (self.policy.ready - 1))
+        if (has := self.funds(terms.token)) < needed:
+            raise ChainError(
+                f"a challenge may need {self.policy.ready} bonds when it is opened in a crowd: "
+                f"expected {needed} of token {checksum(terms.token)}, has {has}"
+            )
 
     def challenge_status(self, job: bytes, provider: str) -> int:
         """Of this party's challenge of a claim: 0 none, PENDING, OPENED, CLOSED."""

@@ -126,15 +126,17 @@ def rehearsed(
     """The party plays against pointers from the claim down, and at first, last and border entries of every kind
     of value of a call or of the first step, by the rules and by the local contracts; and what compiled code
     has made is compared with operations at random in exact arithmetic. ChainError if it loses or cannot answer,
-    EnvironmentError_ without contracts. The time of its slowest answer, gas of the dearest move."""
+    EnvironmentError_ without contracts. The time of its slowest answer, and of all of a dispute, gas of the
+    dearest move."""
     one = party if isinstance(party, Party) else party.party(1)
-    slowest, count = 0.0, 0
+    slowest, count, of_one, most = 0.0, 0, 0.0, 0.0
 
     def ask(who: Party | RunParty, s: State) -> Move:
-        nonlocal slowest, count
+        nonlocal slowest, count, of_one
         begin = time.monotonic()
         move = who.move(s)
-        slowest, count = max(slowest, time.monotonic() - begin), count + 1
+        took = time.monotonic() - begin
+        slowest, count, of_one = max(slowest, took), count + 1, of_one + took
         return move
 
     local = Local(one, instance)
@@ -144,6 +146,7 @@ def rehearsed(
     )
     try:
         for what, end in ends:
+            most, of_one = max(most, of_one), 0.0
             if end.winner != "defender":
                 raise ChainError(f"in rehearsal a pointer at {what} wins: {end.reason}")
             if isinstance(party, RunParty) and end.run:
@@ -159,6 +162,9 @@ def rehearsed(
         ) from e
     return [
         Need(f"answers ({count})", round(slowest, 3), terms.grace / MARGIN, "s each"),
+        Need(
+            "answers of a dispute", round(most, 3), terms.grace / 2, "s"
+        ),  # one of a crowd has a grace
         Need("dearest move", local.gas + COURT_GAS, block, "gas"),
         Need("operations in exact arithmetic", LEAST_SAMPLED, operations, "at random"),
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ree.errors import ChainError
-from ree.settlement.bonds import Prices, least_bonds
+from ree.settlement.bonds import MOST_BONDS, Prices, least_bonds
 from ree.settlement.terms import DEADLINES, Terms
 
 MOVES = 16  # of one side in a dispute, at most; measured: 25 of both
@@ -18,8 +18,10 @@ LEAST_GRACE = 300  # seconds of a move that a party insists on
 class Policy:
     """What terms must give, in seconds. block: between two blocks. censorship: for how long a transaction may
     be kept out of the chain, an outage of the sequencer included. work: to compute the run again. move: that
-    any move has at least. longest: until the last window ends, and of a clock. prices: what this party pays,
-    for which bonds must be large enough; without them bonds are not looked at. docs/decisions/0037 says why."""
+    any move has at least, and in a crowd each dispute more. longest: until the last window ends, and of a
+    clock. prices: what this party pays, for which bonds must be large enough; without them bonds are not looked
+    at. ready: bonds that there must be for each challenge until it is opened, as others may crowd before it.
+    docs/decisions/0037 says why."""
 
     block: int = 12
     censorship: int = HOUR
@@ -27,6 +29,7 @@ class Policy:
     move: int = LEAST_GRACE
     longest: int = 90 * DAY
     prices: Prices | None = None
+    ready: int = MOST_BONDS
 
     def refusals(self, terms: Terms, now: int) -> list[str]:
         """What is wrong with terms for who bonds at a time, a timestamp. Windows that have begun count not."""
@@ -69,7 +72,7 @@ class Policy:
 
 
 # blocks come when they are asked for and nobody censors; what nobody can ever meet is refused still
-DEVELOPMENT = Policy(block=1, censorship=60, move=60)
+DEVELOPMENT = Policy(block=1, censorship=60, move=60, ready=1)
 
 
 def _less(what: str, has: int, least: int) -> str:

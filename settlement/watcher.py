@@ -34,7 +34,8 @@ MOST = 64  # transactions of a tick
 POLL = 0.2  # seconds between two looks for a block
 RESERVE = LEAST_GRACE // 5  # seconds by which a bond at stake goes before what is only to be gained
 FAR = 2**64  # no deadline
-BOND = "challenge"
+BOND, OPEN = "challenge", "open"
+BONDS = (BOND, OPEN)  # in a crowd, to open costs more
 
 
 class Player(Protocol):
@@ -208,7 +209,7 @@ class Watcher:
 
     def _crosses(self, task: Task) -> bool:
         """Whether it would spend the credit that another on its way has brought: bonds go one by one."""
-        return task.key[0] == BOND and any(k[0] == BOND for k in self._flights)
+        return task.key[0] in BONDS and any(k[0] in BONDS for k in self._flights)
 
     def _land(self, failed: list[str], tried: set[tuple[object, ...]]) -> bool:
         """Whether a transaction is in a block that was in none."""
@@ -327,7 +328,7 @@ class Watcher:
         if now <= t.challenge_until:
             return [Task((BOND, p), t.challenge_until, partial(court.challenge, job, p, self.agreed))
                     for p in self._wrong() if not court.challenge_status(job, p)]  # fmt: skip
-        return [Task(("open", c.provider), t.open_until - RESERVE,
+        return [Task((OPEN, c.provider), t.open_until - RESERVE,
                      partial(court.open_challenge, job, c.provider))
                 for c in court.claims(job) if court.challenge_status(job, c.provider) == PENDING]  # fmt: skip
 

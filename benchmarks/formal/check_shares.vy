@@ -105,24 +105,25 @@ def check_pay(reward_: uint256, bond_: uint256, more: uint256, first: uint256, s
 
 
 @external
-def check_collect(bond_: uint256, challenger_: uint256, weights_: uint256, before_: uint256, after_: uint256, against: bool, confrontation: bool):
+def check_collect(bond_: uint256, challenger_: uint256, weights_: uint256, before_: uint256, after_: uint256, more_: uint256, against: bool, confrontation: bool):
     """
     @notice A winner gets its share, what the weights up to it have earned of the half less what those before it have,
-            and a challenger its bond; the winner of a challenge that was lost gets half of that bond. Nothing is made.
+            and a challenger its bonds; the winner of a challenge that was lost gets half of that bond. Nothing is made.
     """
     bond: uint256 = bond_ & MASK128
-    stake: uint256 = challenger_ & MASK128
+    more: uint256 = more_ & 7
+    stake: uint256 = (challenger_ & MASK128) * (1 + more)
     weights: uint256 = weights_ & MASK32
     after: uint256 = after_ & MASK32
     before: uint256 = before_ & MASK32
     assert before < after and after <= weights
-    job: docket.Job = self._job(1, 1, bond, stake)
+    job: docket.Job = self._job(1, 1, bond, challenger_ & MASK128)
     id: bytes32 = docket._id(job)
     winner: address = B if against else A
     loser: address = A if against else B
     verdict: uint256 = (protocol.CHALLENGER_WON if against else protocol.DEFENDER_WON) | before << 8 | after << 72
     docket.disputes[DISPUTE] = docket.Dispute(
-        state=convert(verdict, bytes32), job=id, defender=A, challenger=B, confrontation=confrontation, paid=False
+        state=convert(verdict, bytes32), job=id, defender=A, challenger=B, confrontation=confrontation, paid=False, more=more
     )
     docket.claims[id][loser].numbers = protocol.CLAIM_REFUTED | weights * docket.WEIGHT
     docket.active[id] = docket.FINAL
@@ -149,7 +150,7 @@ def check_collect(bond_: uint256, challenger_: uint256, weights_: uint256, befor
 @external
 def check_weights(known_: uint256, load_: uint256, round_: uint256, against: bool, confrontation: bool):
     """
-    @notice A verdict keeps the loser's weight before it and after it, 8 and the rounds more, and the claim has that
+    @notice A verdict keeps the loser's weight before it and after it, 9 and the rounds more, and the claim has that
             after it: the next one begins where this one ends. Whoever has no claim has no weight.
     """
     known: uint256 = known_ & MASK32
@@ -168,11 +169,11 @@ def check_weights(known_: uint256, load_: uint256, round_: uint256, against: boo
     winner: address = B if against else A
     kept: uint256 = convert(docket.disputes[DISPUTE].state, uint256)
     expect.holds(kept % 256 == (protocol.CHALLENGER_WON if against else protocol.DEFENDER_WON))
-    expect.holds((kept >> 8) % 2**64 == known and kept >> 72 == known + 8 + played)
+    expect.holds((kept >> 8) % 2**64 == known and kept >> 72 == known + 9 + played)
     lost: docket.Claim = docket._claim(id, loser)
     won: docket.Claim = docket._claim(id, winner)
     claims: bool = against or confrontation
-    expect.holds(lost.weight == (known + 8 + played if claims else known))
+    expect.holds(lost.weight == (known + 9 + played if claims else known))
     expect.holds(lost.status == (protocol.CLAIM_REFUTED if claims else protocol.CLAIM_REVEALED))
     expect.holds(lost.load == load - 1 and won.load == load - 1)
     expect.holds(won.weight == known and won.status == protocol.CLAIM_REVEALED and won.lost == 0)

@@ -37,7 +37,6 @@ exports: (
     docket.challenge_commitment,
 )
 
-PROOF: constant(uint256) = 4 + 19 * 32  # of `void`, behind the terms and three arguments
 LEAST: constant(uint256) = 60  # seconds of a move; clients ask for more, and for windows (settlement/policy.py)
 LONGEST: constant(uint256) = 90 * 86400  # seconds of a clock, and until the last window ends
 FEE: constant(uint256) = 200  # one part in 200 of a reward: 0.5 %
@@ -150,15 +149,7 @@ def void(
     """
     id: bytes32 = docket._open(job)
     assert keccak256(facts) == job.facts, "court: facts"
-    assert len(record) == protocol.RECORD_BYTES, "court: record"
-    count: uint256 = convert(slice(facts, protocol.STATEMENT_VALUES, 8), uint256)
-    # the proof's siblings, where they stand in the call
-    siblings: uint256 = convert(slice(msg.data, PROOF, 32), uint256) + 36
-    leaf: bytes32 = sha256(concat(0x00, record))
-    root: bytes32 = merkle.climb(count, 0, index, leaf, siblings, len(proof))
-    assert root == extract32(facts, protocol.STATEMENT_NODE_ROOT) and 1 << len(proof) >= count, "court: record"
-    opcode: uint256 = convert(slice(record, 0, 2), uint256)
-    assert not staticcall disputes.REFEREE.decides(opcode), "court: decidable"
+    opcode: uint256 = staticcall disputes.REFEREE.undecided(facts, index, record, proof)
     docket.active[id] = docket.VOID
     bank._credit(job.token, job.poster, job.reward * job.payees)
     for provider: address in docket.accepted[id]:
@@ -285,16 +276,17 @@ def collect(job: docket.Job, dispute: bytes32):
         winner = d.challenger
         loser = d.defender
     due: uint256 = 0
+    bond: uint256 = job.challenger_bond * (1 + d.more)
     if d.confrontation or against:
         # what the rounds up to here have earned of the half, less what those before this dispute did
         weights: uint256 = docket._claim(id, loser).weight
         half: uint256 = job.provider_bond // 2
         due = half * (verdict >> 72) // weights - half * ((verdict >> 8) & protocol.MASK64) // weights
         if not d.confrontation:
-            due += job.challenger_bond
+            due += bond
     else:
-        due = job.challenger_bond // 2
-        bank._burn(job.token, job.challenger_bond - due)
+        due = bond // 2
+        bank._burn(job.token, bond - due)
     bank._credit(job.token, winner, due)
     log Collected(dispute=dispute, winner=winner, amount=due)
 
@@ -321,7 +313,8 @@ def reclaim(job: docket.Job, challenger: address, commitment: bytes32):
     status: uint256 = docket.challenges[id][challenger][commitment]
     assert status == protocol.CHALLENGE_PENDING or status == protocol.CHALLENGE_OPENED, "court: no challenge"
     docket.challenges[id][challenger][commitment] = protocol.CHALLENGE_CLOSED
-    bank._credit(job.token, challenger, job.challenger_bond)
+    more: uint256 = docket.disputes[docket._challenge_dispute(id, challenger, commitment)].more
+    bank._credit(job.token, challenger, job.challenger_bond * (1 + more))
 
 
 @internal

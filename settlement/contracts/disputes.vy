@@ -87,7 +87,7 @@ def open_challenge(
     commitment: bytes32 = docket._challenge_commitment(id, msg.sender, provider, salt)
     assert docket.challenges[id][msg.sender][commitment] == protocol.CHALLENGE_PENDING, "court: no challenge, or open"
     docket.challenges[id][msg.sender][commitment] = protocol.CHALLENGE_OPENED
-    dispute: bytes32 = keccak256(abi_encode(docket.CHALLENGE_TAG, id, msg.sender, commitment))
+    dispute: bytes32 = docket._challenge_dispute(id, msg.sender, commitment)
     self._start(dispute, id, job, facts, provider, msg.sender, False)
     return dispute
 
@@ -158,13 +158,13 @@ def _start(
     assert other.status != 0 or other.load <= docket.MAX_SLOTS, "court: open disputes"
     assert keccak256(facts) == job.facts, "court: facts"
     state: Bytes[protocol.STATE_BYTES] = self._opening(facts, claim.digest)
-    # who has k disputes to play has k times the time for the last of them
+    more: uint256 = 0
+    if not confrontation:
+        more = min(unsafe_sub(claim.load, 1) // docket.CROWD, docket.MOST_BONDS - 1)
+        if more > 0:
+            bank._hold(job.token, challenger, job.challenger_bond * more)
     word: uint256 = clocks.packed(
-        protocol.DEFENDER,
-        0,
-        min(job.clock * claim.load, protocol.MASK48),
-        min(job.clock * other.load, protocol.MASK48),
-        job.grace,
+        protocol.DEFENDER, 0, self._time(job, claim.load), self._time(job, other.load), job.grace
     )
     docket.disputes[dispute] = docket.Dispute(
         state=self._name(dispute, word, defender, challenger, state),
@@ -173,6 +173,7 @@ def _start(
         challenger=challenger,
         confrontation=confrontation,
         paid=False,
+        more=more,
     )
     log Opened(
         job=id,
@@ -182,6 +183,16 @@ def _start(
         confrontation=confrontation,
         clocks=word,
     )
+
+
+@internal
+@pure
+def _time(job: docket.Job, load: uint256) -> uint256:
+    """
+    @notice Seconds for the last of so many open disputes: a clock more for each, in a crowd a grace.
+    """
+    few: uint256 = min(load, docket.CROWD)
+    return unsafe_add(unsafe_mul(job.clock, few), unsafe_mul(job.grace, unsafe_sub(load, few)))
 
 
 @external

@@ -10,6 +10,11 @@ import protocol
 
 MAX_SLOTS: constant(uint256) = 8
 
+# open disputes of an account up to which each has a clock of its own, and a challenge of its claim costs one bond;
+# each CROWD more cost a bond more, up to MOST_BONDS
+CROWD: constant(uint256) = 16
+MOST_BONDS: constant(uint256) = 8
+
 # a job without its number of open disputes
 FINAL: constant(uint256) = max_value(uint256)
 VOID: constant(uint256) = max_value(uint256) - 1
@@ -21,7 +26,7 @@ LOST: constant(uint256) = 2**136
 WEIGHT: constant(uint256) = 2**200
 
 # the weight of a lost dispute: the rounds played, and as many as opening and ending it cost
-OPENING_ROUNDS: constant(uint256) = 8
+OPENING_ROUNDS: constant(uint256) = 9
 
 CLAIM_TAG: constant(bytes32) = keccak256("ree.court.claim.1")
 CHALLENGE_TAG: constant(bytes32) = keccak256("ree.court.challenge.1")
@@ -67,6 +72,7 @@ struct Dispute:
     challenger: address
     confrontation: bool
     paid: bool
+    more: uint256  # bonds of the challenger besides the first
 
 
 struct Outcome:
@@ -114,6 +120,12 @@ def _challenge_commitment(
     id: bytes32, challenger: address, provider: address, salt: bytes16
 ) -> bytes32:
     return keccak256(abi_encode(CHALLENGE_TAG, chain.id, self, id, challenger, provider, salt))
+
+
+@internal
+@pure
+def _challenge_dispute(id: bytes32, challenger: address, commitment: bytes32) -> bytes32:
+    return keccak256(abi_encode(CHALLENGE_TAG, id, challenger, commitment))
 
 
 # deadlines

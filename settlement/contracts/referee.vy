@@ -15,6 +15,7 @@ from . import numbers
 from . import protocol
 from . import shown
 from . import states
+from . import undecided as records
 from .interfaces import IReferee
 
 implements: IReferee
@@ -38,6 +39,22 @@ def decides(opcode: uint256) -> bool:
     @notice Whether disputes about this operator can be decided.
     """
     return forms.of(opcode) != 0
+
+
+@external
+@view
+def undecided(
+    facts: Bytes[protocol.TRAINING_BYTES],
+    index: uint256,
+    record: Bytes[protocol.RECORD_BYTES],
+    proof: DynArray[bytes32, merkle.MAX_DEPTH],
+) -> uint256:
+    """
+    @notice The operator, which cannot be decided, of a record of the instance that the facts begin with.
+    """
+    opcode: uint256 = records.opcode(facts, index, record, proof)
+    assert forms.of(opcode) == 0, "referee: decidable"
+    return opcode
 
 
 @external

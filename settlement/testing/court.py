@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
+from ree.settlement.bonds import CROWD
 from ree.settlement.client import (  # noqa: F401  (for the tests of the Court)
     ACCEPTED,
     CHALLENGER_WON,
@@ -223,8 +224,11 @@ class Job:
 
     def opened(self, dispute: bytes, provider: str, now: int, load: int = 1) -> bytes:
         claim, t = self.claim(provider), self.terms
-        root, left = claim["digest"], (t.clock * claim["load"], t.clock * load)
-        self.world.clocks[dispute] = Clocks(DEFENDER, 0, now, left[0], left[1], t.grace)
+        root = claim["digest"]
+        defender, challenger = (
+            t.clock * min(n, CROWD) + t.grace * max(n - CROWD, 0) for n in (claim["load"], load)
+        )
+        self.world.clocks[dispute] = Clocks(DEFENDER, 0, now, defender, challenger, t.grace)
         referee, what = self.world.referee, decode_facts(self.facts)
         if isinstance(what, OneRun):
             first = referee.call("begin", self.facts + root + bytes(32))
@@ -240,7 +244,7 @@ class Job:
         return dict(zip(names, values, strict=True))
 
     def dispute(self, dispute: bytes) -> dict[str, Any]:
-        names = ("state", "job", "defender", "challenger", "confrontation", "paid")
+        names = ("state", "job", "defender", "challenger", "confrontation", "paid", "more")
         out = dict(zip(names, self.world.view("dispute_of", dispute), strict=True))
         clocks, kept = self.world.clocks[dispute], int.from_bytes(out["state"], "big")
         decided = kept < DECIDED

@@ -26,8 +26,9 @@ def owed(
         if d.confrontation or d.turn == CHALLENGER_WON:
             won.setdefault(loser, []).append((winner, weight))
         else:
-            due[winner] += terms.challenger_bond // 2
-            due[loser] -= terms.challenger_bond
+            bond = terms.challenger_bond * (1 + d.more)
+            due[winner] += bond // 2
+            due[loser] -= bond
     poster = names[terms.poster]
     left = terms.payees
     for name in providers:

@@ -12,6 +12,7 @@ from ree.settlement.embedded import Embedded
 from ree.settlement.terms import DEADLINES, Terms, facts_digest
 from ree.settlement.testing.anvil import Anvil
 from ree.settlement.testing.mock_game import MockPlayer, MockRun, facts
+from ree.settlement.testing.pool import Pool
 from ree.settlement.watcher import Watcher
 
 SEED = bytes(range(32))
@@ -25,7 +26,7 @@ ROLES = ("poster", "alice", "bob", "carol")
 class Town:
     """A Court, a token, and clients of every role, on a chain. real: with the real referee."""
 
-    def __init__(self, chain: Embedded | Anvil, real: bool = False) -> None:
+    def __init__(self, chain: Embedded | Anvil | Pool, real: bool = False) -> None:
         self.chain = chain
         self.nodes = {r: self.chain.account(r) for r in ("deployer", *ROLES)}
         deployer = self.nodes["deployer"]

@@ -21,8 +21,8 @@ def test_honesty_pays_and_one_unit_less_does_not(reward, winners, prices):
             provider - provider // 2 > reward
             and provider // 2 // winners >= prices.dispute
             and all(
-                winners * (cost + 8 * one) ** 2 <= provider // 2 * weight * one
-                for cost, weight in ((prices.short, 8), (prices.dispute, 56))
+                winners * (cost + 9 * one) ** 2 <= provider // 2 * weight * one
+                for cost, weight in ((prices.short, 9), (prices.dispute, 57))
             )
             and challenger // 2 >= prices.dispute
         )

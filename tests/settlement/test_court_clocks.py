@@ -90,7 +90,7 @@ def test_an_undecidable_program_is_no_job() -> None:
     job.challenge("dave", "bob")
     d = job.open("carol", "bob")
     bad = (job.facts, 0, records[0], tree.prove(0))
-    with refused("court: decidable"):
+    with refused("mock: decidable"):
         job.send("anyone", "void", *bad)
     for index, record, proof in ((2, records[1], tree.prove(1)), (1, records[1], tree.prove(1)[:1]),
                                  (1, records[1][:64], tree.prove(1))):  # fmt: skip

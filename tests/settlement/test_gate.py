@@ -107,7 +107,7 @@ def test_an_honest_party_passes_and_kinds_are_played_once():
     honest, instance = party()
     rows = gate.table(instance, TERMS, honest, PLENTY, 60)
     gate.require(rows)
-    assert len(rows) == 6
+    assert len(rows) == 7
     played = [what for what, _ in rehearse(honest, honest.game.apply)]
     assert len(played) == len(set(played))
     heads = {what.split(" of ")[-1] for what in played}
@@ -196,4 +196,15 @@ def test_an_answer_that_takes_too_long_is_found(monkeypatch):
     monkeypatch.setattr(gate.time, "monotonic", lambda: next(ticks))
     rows = gate.rehearsed(honest, instance, TERMS)
     with pytest.raises(ChainError, match=r"answers \(\d+\) needs 16 s each, has 15"):
+        gate.require(rows)
+
+
+def test_answers_that_take_too_long_together_are_found(monkeypatch):
+    """Each in time, and all of a dispute in more than a dispute of a crowd may take."""
+    honest, instance = party()
+    ticks = iter(range(0, 10**6, 8))
+    monkeypatch.setattr(gate.time, "monotonic", lambda: next(ticks))
+    rows = gate.rehearsed(honest, instance, TERMS)
+    assert rows[0].met
+    with pytest.raises(ChainError, match=r"answers of a dispute needs [0-9.]+ s, has 30"):
         gate.require(rows)

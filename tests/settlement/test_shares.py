@@ -9,12 +9,14 @@ pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
 from ree.settlement.bonds import (
+    CROWD,
+    CROWD_GAS,
     MILLION,
     MOST_ROUNDS,
     OPENING_GAS,
     OPENING_ROUNDS,
     Prices,
-    gas_of_a_weight,
+    gas_of_a_round,
     least_bonds,
 )
 from ree.settlement.testing.court import (
@@ -39,18 +41,18 @@ def equal(rounds: int) -> int:
 
 
 class Game:
-    """The half that winners share, and what a unit of weight and a challenger's own moves cost: all in units
+    """The half that winners share, and what opening, a round and a challenger's own moves cost: all in units
     of the token, as fractions."""
 
     def __init__(self, reward, prices, weight=by_rounds):
         self.half = least_bonds(reward, prices).provider // 2
         self.prices, self.weight = prices, weight
-        self.unit = Fraction(gas_of_a_weight() * prices.million_gas, MILLION)
+        self.one = Fraction(prices.million_gas, MILLION)  # gas
 
     def spent(self, many, rounds):
         """What many challenges of oneself cost, each of so many rounds of both sides."""
-        opening = Fraction(OPENING_GAS * self.prices.million_gas, MILLION)
-        return many * max(opening + rounds * self.unit, by_rounds(rounds) * self.unit)
+        gas = many * (OPENING_GAS + rounds * gas_of_a_round()) + max(many - CROWD, 0) * CROWD_GAS
+        return gas * self.one
 
     def costs(self, rounds):
         """Of the honest challenger: an execution, the opening, and up to the dearest dispute's moves."""
@@ -83,10 +85,10 @@ def test_the_honest_challenger_is_paid_whatever_is_best_for_the_cheat(reward, pr
 
 
 @pytest.mark.parametrize("prices", MARKETS, ids=str)
-def test_its_gas_is_paid_unless_the_cheat_pays_more_than_it_gets_back(prices):
+def test_its_gas_but_a_crowds_is_paid_unless_the_cheat_pays_more_than_it_gets_back(prices):
     game = Game(10_000, prices)
     for _, back, gain in game.strategies():
-        if gain + prices.execution < 0:
+        if gain + prices.execution + CROWD_GAS * game.one < 0:
             assert back < 0
 
 

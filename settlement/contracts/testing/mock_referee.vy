@@ -9,6 +9,9 @@
      root of the inputs of one run, or S0 of a training run. Phases are none of those that the Court plays itself.
 """
 
+from .. import merkle
+from .. import protocol
+from .. import undecided as records
 from ..interfaces import IReferee
 
 implements: IReferee
@@ -31,6 +34,19 @@ def numeric_id() -> bytes32:
 @view
 def decides(opcode: uint256) -> bool:
     return opcode != 666
+
+
+@external
+@view
+def undecided(
+    facts: Bytes[protocol.TRAINING_BYTES],
+    index: uint256,
+    record: Bytes[protocol.RECORD_BYTES],
+    proof: DynArray[bytes32, merkle.MAX_DEPTH],
+) -> uint256:
+    opcode: uint256 = records.opcode(facts, index, record, proof)
+    assert opcode == 666, "mock: decidable"
+    return opcode
 
 
 @external
