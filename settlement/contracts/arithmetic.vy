@@ -17,8 +17,10 @@ def execute(what: uint256, step: uint256, x: uint256[5], out: uint256, source: u
     @notice The result of an operation; 2^256 - 1 if it has none.
     @param what Code of the operation, in Derivations
     @param step Record of a step of microcode
+    @param x The operands' bits
     @param out Element type of the result
     @param source Element type of the source that was read last
+    @return Bits of the result
     """
     if what == plans.COPY:
         return x[0]

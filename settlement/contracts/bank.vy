@@ -31,6 +31,9 @@ burnt: public(HashMap[address, uint256])  # nobody's, for ever
 def deposit(token: address, amount: uint256) -> uint256:
     """
     @notice Take tokens that were approved; the credit is what arrives.
+    @param token An ERC-20 token
+    @param amount Units to take
+    @return Units that arrived
     """
     before: uint256 = staticcall IERC20(token).balanceOf(self)
     assert extcall IERC20(token).transferFrom(
@@ -47,6 +50,8 @@ def deposit(token: address, amount: uint256) -> uint256:
 def withdraw(token: address, amount: uint256):
     """
     @notice Pay out one's own credit.
+    @param token An ERC-20 token
+    @param amount Units to pay out
     """
     assert self.credits[token][msg.sender] >= amount, "bank: credit"
     self.credits[token][msg.sender] -= amount

@@ -107,7 +107,10 @@ def __init__(referee: address, treasury: address):
 def post(job: docket.Job, facts: Bytes[protocol.TRAINING_BYTES], data: String[256]) -> bytes32:
     """
     @notice Offer a job; its rewards come from the poster's credit.
+    @param job The terms, whole: their hash is the job
+    @param facts Instance and roots, 220 bytes, or 228 of a training run, as settlement/layout.py has them
     @param data Where what a verdict needs is public: the instance, the inputs.
+    @return The job's id
     """
     assert msg.sender == job.poster, "court: poster"
     id: bytes32 = docket._id(job)
@@ -146,6 +149,11 @@ def void(
     """
     @notice End a job whose program has an operator that the referee cannot decide, shown by its record; anyone
             may. Everyone gets back what they gave.
+    @param job The terms, whole: their hash is the job
+    @param facts As at posting
+    @param index Of the record among the instance's values
+    @param record Record of a value, 240 bytes
+    @param proof Siblings from the record to the node root
     """
     id: bytes32 = docket._open(job)
     assert keccak256(facts) == job.facts, "court: facts"
@@ -161,6 +169,7 @@ def void(
 def accept(job: docket.Job):
     """
     @notice Become a provider, with a bond; says that one has the data of the job.
+    @param job The terms, whole: their hash is the job
     """
     id: bytes32 = docket._open(job)
     docket._by(job.accept_until)
@@ -176,6 +185,8 @@ def accept(job: docket.Job):
 def commit(job: docket.Job, commitment: bytes32):
     """
     @notice Commit to a root: `claim_commitment` of it.
+    @param job The terms, whole: their hash is the job
+    @param commitment What `claim_commitment` gives for the root and a salt
     """
     id: bytes32 = docket._open(job)
     docket._by(job.commit_until)
@@ -189,6 +200,9 @@ def commit(job: docket.Job, commitment: bytes32):
 def reveal(job: docket.Job, root: bytes32, salt: bytes16):
     """
     @notice Show the root that was committed to, once nobody can commit any more.
+    @param job The terms, whole: their hash is the job
+    @param root Root of the trace or history
+    @param salt That of the commitment
     """
     id: bytes32 = docket._open(job)
     docket._after(job.commit_until)
@@ -209,6 +223,7 @@ def reveal(job: docket.Job, root: bytes32, salt: bytes16):
 def finalise(job: docket.Job):
     """
     @notice End a job: no dispute is open, none can be opened, and all claims that stand agree; anyone may.
+    @param job The terms, whole: their hash is the job
     """
     id: bytes32 = docket._open(job)
     assert docket.active[id] == 1, "court: open disputes"
@@ -262,6 +277,8 @@ def _pay(id: bytes32, job: docket.Job):
 def collect(job: docket.Job, dispute: bytes32):
     """
     @notice After the job's end, credit what a dispute's winner has won; anyone may.
+    @param job The terms, whole: their hash is the job
+    @param dispute A decided dispute of the job
     """
     id: bytes32 = docket._id(job)
     d: docket.Dispute = docket.disputes[dispute]
@@ -295,6 +312,9 @@ def collect(job: docket.Job, dispute: bytes32):
 def forfeit(job: docket.Job, challenger: address, commitment: bytes32):
     """
     @notice End a challenge that was not revealed in time; anyone may.
+    @param job The terms, whole: their hash is the job
+    @param challenger Who challenged
+    @param commitment The challenge's commitment
     """
     id: bytes32 = docket._id(job)
     assert block.timestamp > job.open_until and docket.active[id] != docket.VOID, "court: early or void"
@@ -307,6 +327,9 @@ def forfeit(job: docket.Job, challenger: address, commitment: bytes32):
 def reclaim(job: docket.Job, challenger: address, commitment: bytes32):
     """
     @notice Give back the bond of a challenge in a void job; anyone may.
+    @param job The terms, whole: their hash is the job
+    @param challenger Who challenged
+    @param commitment The challenge's commitment
     """
     id: bytes32 = docket._id(job)
     assert docket.active[id] == docket.VOID, "court: not void"
@@ -331,6 +354,10 @@ def _forfeit(id: bytes32, job: docket.Job, account: address, bond: uint256):
 @external
 @view
 def treasury() -> address:
+    """
+    @notice Where fees go.
+    @return Its account
+    """
     return TREASURY
 
 

@@ -64,6 +64,8 @@ def __init__(referee: address):
 def challenge(job: docket.Job, commitment: bytes32):
     """
     @notice Commit, with a bond, to challenging a claim: `challenge_commitment` of it.
+    @param job The terms, whole: their hash is the job
+    @param commitment What `challenge_commitment` gives for the provider and a salt
     """
     id: bytes32 = docket._open(job)
     docket._after(job.reveal_until)
@@ -80,6 +82,11 @@ def open_challenge(
 ) -> bytes32:
     """
     @notice Show the challenge that was committed to, and open its dispute.
+    @param job The terms, whole: their hash is the job
+    @param facts As at posting
+    @param provider Whose claim is challenged
+    @param salt That of the commitment
+    @return The dispute's key
     """
     id: bytes32 = docket._open(job)
     docket._after(job.challenge_until)
@@ -98,6 +105,11 @@ def confront(
 ) -> bytes32:
     """
     @notice Open the dispute between two providers whose roots differ; anyone may. Whoever loses is refuted.
+    @param job The terms, whole: their hash is the job
+    @param facts As at posting
+    @param defender Provider of one claim
+    @param challenger Provider of the other
+    @return The dispute's key
     """
     id: bytes32 = docket._open(job)
     docket._after(job.reveal_until)
@@ -204,7 +216,12 @@ def respond(
     move: Bytes[protocol.MOVE_BYTES],
 ):
     """
-    @notice Play a move. `word` are the clocks and `state` is the game's state, whole; `other` is the other player.
+    @notice Play a move.
+    @param dispute Its key
+    @param word Clocks, one word
+    @param other The other player
+    @param state The game's state, whole
+    @param move The move, as verde/messages.py encodes it
     """
     shown.check()
     self._check_turn(dispute, word, self._name(dispute, word, msg.sender, other, state))
@@ -241,9 +258,16 @@ def descend(
     move: Bytes[DESCENT],
 ):
     """
-    @notice Play a move that reveals what lies below a node of a tree, or points at one of it; `head`, `place` and
-            `node` are words 0, 2 and 9 of the game's state, `rest` is the keccak256 of the others.
-            `respond` does the same for more gas.
+    @notice Play a move that reveals what lies below a node of a tree, or points at one of it. `respond` does the
+            same for more gas.
+    @param dispute Its key
+    @param word Clocks, one word
+    @param other The other player
+    @param head Word 0 of the state
+    @param place Word 2 of the state
+    @param node Word 9 of the state
+    @param rest keccak256 of the state's other words
+    @param move The move, as verde/messages.py encodes it
     """
     shown.check_last(convert(slice(msg.data, DESCENT_AT, 32), uint256) ^ 256, DESCENT_AT + 64, len(move))
     self._check_turn(
@@ -275,7 +299,13 @@ def timeout(
     dispute: bytes32, word: uint256, head: uint256, place: uint256, node: bytes32, rest: bytes32
 ):
     """
-    @notice Decide a dispute against the player whose time is up; anyone may. The state is given as for `descend`.
+    @notice Decide a dispute against the player whose time is up; anyone may.
+    @param dispute Its key
+    @param word Clocks, one word
+    @param head Word 0 of the state
+    @param place Word 2 of the state
+    @param node Word 9 of the state
+    @param rest keccak256 of the state's other words
     """
     mover: address = docket.disputes[dispute].defender
     other: address = docket.disputes[dispute].challenger
@@ -356,4 +386,8 @@ def _name_of(
 @external
 @view
 def referee() -> address:
+    """
+    @notice Who knows the rules.
+    @return The referee's address
+    """
     return REFEREE.address

@@ -179,6 +179,11 @@ def _decided(id: bytes32, account: address, claims: bool, lost: bool, weight: ui
 @external
 @view
 def job_id(job: Job) -> bytes32:
+    """
+    @notice The name of a job, posted or not.
+    @param job The terms, whole: their hash is the job
+    @return The job's id, for this chain and Court
+    """
     return self._id(job)
 
 
@@ -187,6 +192,8 @@ def job_id(job: Job) -> bytes32:
 def job_status(id: bytes32) -> uint256:
     """
     @notice 0 unknown, 2^256 - 1 final, 2^256 - 2 void, otherwise 1 and the number of open disputes.
+    @param id A job
+    @return The status
     """
     return self.active[id]
 
@@ -196,6 +203,8 @@ def job_status(id: bytes32) -> uint256:
 def outcome(id: bytes32) -> Outcome:
     """
     @notice What a final job came to. No root is ever called verified: `stood` says how many disputes it won.
+    @param id A job
+    @return Root, claims with it, disputes that they won
     """
     return self.outcomes[id]
 
@@ -203,30 +212,61 @@ def outcome(id: bytes32) -> Outcome:
 @external
 @view
 def providers(id: bytes32) -> DynArray[address, MAX_SLOTS]:
+    """
+    @notice Who accepted a job.
+    @param id A job
+    @return Accounts, in the order in which they accepted
+    """
     return self.accepted[id]
 
 
 @external
 @view
 def claim_of(id: bytes32, provider: address) -> Claim:
+    """
+    @notice A provider's claim as it stands.
+    @param id A job
+    @param provider An account
+    @return Status, commitment or root, disputes open, won and lost, weight
+    """
     return self._claim(id, provider)
 
 
 @external
 @view
 def challenge_status(id: bytes32, challenger: address, commitment: bytes32) -> uint256:
+    """
+    @notice What became of a challenge.
+    @param id A job
+    @param challenger Who challenged
+    @param commitment The challenge's commitment
+    @return A CHALLENGE number of protocol.vy; 0 if unknown
+    """
     return self.challenges[id][challenger][commitment]
 
 
 @external
 @view
 def dispute_of(dispute: bytes32) -> Dispute:
+    """
+    @notice A dispute as it is kept.
+    @param dispute Its key
+    @return State or verdict, job, players, whether it is paid, further bonds
+    """
     return self.disputes[dispute]
 
 
 @external
 @view
 def claim_commitment(id: bytes32, provider: address, root: bytes32, salt: bytes16) -> bytes32:
+    """
+    @notice What a provider commits to before it reveals a root.
+    @param id A job
+    @param provider The provider
+    @param root Root of the trace or history
+    @param salt 16 bytes nobody can guess
+    @return The commitment
+    """
     return self._claim_commitment(id, provider, root, salt)
 
 
@@ -235,4 +275,12 @@ def claim_commitment(id: bytes32, provider: address, root: bytes32, salt: bytes1
 def challenge_commitment(
     id: bytes32, challenger: address, provider: address, salt: bytes16
 ) -> bytes32:
+    """
+    @notice What a challenger commits to before it names the claim.
+    @param id A job
+    @param challenger The challenger
+    @param provider Whose claim it is against
+    @param salt 16 bytes nobody can guess
+    @return The commitment
+    """
     return self._challenge_commitment(id, challenger, provider, salt)

@@ -28,6 +28,12 @@ def respond(
 ) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice The state after DERIVE or ROWS, which decide nothing.
+    @param dispute The Court's key of the dispute; not read here
+    @param clocks The Court's clocks; not read here
+    @param other The other player; not read here
+    @param state The game's state before the move
+    @param move The move, as verde/messages.py encodes it
+    @return The state after it
     """
     s: states.State = states.read()
     blobs: sources.Blobs = empty(sources.Blobs)

@@ -24,6 +24,12 @@ def respond(
 ) -> Bytes[plans.PLAN_BYTES]:
     """
     @notice From the start of a PROVE: the operator's own blobs, its record, and the leaf with the claimed entry.
+    @param dispute The Court's key of the dispute; not read here
+    @param clocks The Court's clocks; not read here
+    @param other The other player; not read here
+    @param state The game's state before the move
+    @param move The move, as verde/messages.py encodes it
+    @return The plan, ABI-encoded
     """
     s: states.State = states.read()
     blobs: sources.Blobs = empty(sources.Blobs)

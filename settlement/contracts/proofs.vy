@@ -42,6 +42,12 @@ def respond(
     @notice The decided state. Blobs: ways, the operator's own, the rules of hops; record; the leaf with the
             claimed entry; 1 and the statement, or 0 where no tensor of the program is read; then for each operand in order the leaf and proof of its
             entry, unless it stands in the leaf, or the opening of its source.
+    @param dispute The Court's key of the dispute; not read here
+    @param clocks The Court's clocks; not read here
+    @param other The other player; not read here
+    @param state The game's state before the move
+    @param move The move, as verde/messages.py encodes it
+    @return The state after it
     """
     s: states.State = states.read()
     assert s.phase == protocol.PHASE_PROVE, "proofs: phase"

@@ -37,6 +37,8 @@ def __init__(numeric_id_: bytes32, elements: address, proofs: address):
 def decides(opcode: uint256) -> bool:
     """
     @notice Whether disputes about this operator can be decided.
+    @param opcode An operator's number
+    @return True if they can
     """
     return forms.of(opcode) != 0
 
@@ -51,6 +53,11 @@ def undecided(
 ) -> uint256:
     """
     @notice The operator, which cannot be decided, of a record of the instance that the facts begin with.
+    @param facts As the job was posted with
+    @param index Of the record among the instance's values
+    @param record Record of a value, 240 bytes
+    @param proof Siblings from the record to the node root
+    @return The operator's opcode
     """
     opcode: uint256 = records.opcode(facts, index, record, proof)
     assert forms.of(opcode) == 0, "referee: decidable"
@@ -62,6 +69,8 @@ def undecided(
 def begin(statement: Bytes[protocol.STATEMENT_BYTES]) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice First state of a dispute over one run of a program.
+    @param statement Instance and roots, 284 bytes, as IReferee lays them out
+    @return The state
     """
     assert len(statement) == protocol.STATEMENT_BYTES, "referee: statement"
     assert convert(slice(statement, protocol.STATEMENT_NUMERIC_ID, 32), bytes32) == numeric_id, "referee: numeric id"
@@ -78,6 +87,9 @@ def begin_run(
 ) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice First state of a dispute over a training run.
+    @param statement Instance and roots, 284 bytes, as IReferee lays them out
+    @param run The training run, 104 bytes, as IReferee lays them out
+    @return The state
     """
     assert len(statement) == protocol.STATEMENT_BYTES, "referee: statement"
     assert convert(slice(statement, protocol.STATEMENT_NUMERIC_ID, 32), bytes32) == numeric_id, "referee: numeric id"
@@ -96,6 +108,12 @@ def respond(
 ) -> Bytes[protocol.STATE_BYTES]:
     """
     @notice The state after a move.
+    @param dispute The Court's key of the dispute; not read here
+    @param clocks The Court's clocks; not read here
+    @param other The other player; not read here
+    @param state The game's state before the move
+    @param move The move, as verde/messages.py encodes it
+    @return The state after it
     """
     shown.check()
     phase: uint256 = (shown.state_word(protocol.WORD_HEAD) >> protocol.STATE_PHASE) & protocol.MASK8
