@@ -48,24 +48,30 @@ def check_artifact(seed: int) -> str:
         case = Maker(seed).make()
     except Nothing:
         return "nothing"
-    files = to_files(case.program)
-    ways = [_attribute, _attribute, _attribute, _text, _text, _bits]
     try:
-        files, what, illegal = ways[int(rng.integers(len(ways)))](files, rng)
+        program, note = loaded(case.program, rng, f"seed {seed}")
     except Nothing:
         return "nothing"
-    note = f"seed {seed}: {what[:300]}"
+    return "refused" if program is None else _another(program, case, rng, note)
+
+
+def loaded(program: Program, rng: np.random.Generator, note: str) -> tuple[Program | None, str]:
+    """The program of an altered artifact of one, None if it is refused, and what was done. AssertionError if
+    what is illegal is loaded or a refusal is more than a line. Nothing if there is nothing to alter."""
+    ways = [_attribute, _attribute, _attribute, _text, _text, _bits]
+    files, what, illegal = ways[int(rng.integers(len(ways)))](to_files(program), rng)
+    note = f"{note}: {what[:300]}"
     try:
-        program = from_files(files)
+        found = from_files(files)
     except ArtifactError as e:
         e.add_note(note)
         one_line(e)
-        return "refused"
+        return None, note
     except Exception as e:
         e.add_note(note)
         raise
     assert not illegal, f"loaded in spite of {note}"
-    return _another(program, case, rng, note)
+    return found, note
 
 
 def _another(program: Program, case: Case, rng: np.random.Generator, note: str) -> str:
@@ -114,7 +120,9 @@ def _attribute(files: Mapping[str, bytes], rng: np.random.Generator) -> Altered:
     m = _NODE.match(lines[at])
     assert m is not None  # the line of a node
     attrs = dict(a.split("=", 1) for a in _apart(m["attrs"] or ""))
-    schema = opdef.get(m["op"]).closed_schema
+    op = opdef.typed(m["op"])
+    assert op is not None  # of a program that was legal
+    schema = op.closed_schema
     kind = int(rng.integers(6)) if attrs else 0
     name = sorted(attrs)[int(rng.integers(len(attrs)))] if attrs else ""
     items, illegal = list(attrs.items()), True

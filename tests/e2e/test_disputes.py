@@ -15,6 +15,7 @@ from ree.settlement.work import memory_run
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.party import Party
 from ree.verde.scope import ROW, VALUES, RowScope
+from ree.verde.testing import open_time_program
 
 CAP = 16_777_216  # gas of a transaction, EIP-7825
 MOVE = 330_000  # gas of a move
@@ -96,6 +97,20 @@ def test_a_liar_at_any_depth(chain: Any, where: str) -> None:
     fault = fault_in(DEPTHS[where])
     assert (fault.row is not None) == (where == "softmax")
     check(call_dispute(say=quiet, chain=chain, fault=fault))
+
+
+@pytest.mark.parametrize("chain", ["embedded"], indirect=True)
+def test_a_lie_in_a_step_of_a_recurrent_layer(chain: Any) -> None:
+    """In the product of the hidden state of the backward direction, in the middle of an open time."""
+    program = open_time_program()
+    inputs = {"x": program.examples["x"][:4]}
+    run, instance = memory_run(program, inputs)
+    honest = Party(run, instance.digest).statement.outputs
+    value = next(v for v, n in enumerate(run.scope.producers)
+                 if n.op == "linear" and n.origin.module == "lstm backward, step 2")  # fmt: skip
+    fault = next(f for e in range(40) for f in [Fault(value, e, 3, 1 << 20)]
+                 if Liar(run, f, instance.digest).statement.outputs != honest)  # fmt: skip
+    check(call_dispute(program, inputs, say=quiet, chain=chain, fault=fault))
 
 
 @pytest.mark.parametrize(

@@ -4,23 +4,27 @@ agree on bytes, lies lose, the honest are whole, what is illegal is refused. Lon
 import collections
 import re
 
+import numpy as np
 import pytest
 
 pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
-from ree import program
+from ree import _core, program
 from ree.artifact import reading
 from ree.compiler import legal, text
+from ree.compiler.interp import outputs
+from ree.errors import InputError
 from ree.kernels import opdef
 from ree.runtime import inputs, session
 from ree.settlement.testing import adversary
-from ree.settlement.testing.altered_artifacts import may_be
+from ree.settlement.testing.altered_artifacts import loaded, may_be
 from ree.settlement.testing.court import World
 from ree.settlement.testing.random_programs import LARGE, Maker, Nothing
 from ree.training import step
 from ree.verde.derivation import run_all
 from ree.verde.selections import ArgExtreme
+from ree.verde.testing import open_time_program
 
 CHECKS = adversary.kinds()
 # kind: how many seeds from 0, in how many tests
@@ -58,6 +62,30 @@ def test_at_random(kind, part):
 @pytest.mark.parametrize(("kind", "seed"), FOUND)
 def test_what_was_found(kind, seed):
     assert CHECKS[kind](seed) in CAME_TO[kind]
+
+
+def test_altered_artifacts_with_a_macro():
+    """A program with recurrent layers over an open time: refused in a line, or everywhere the same bits."""
+    ends = collections.Counter()
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        other, note = loaded(open_time_program(), rng, f"seed {seed}")
+        if other is None or str(other.graph.inputs[0]) != "f32[s0,2,12]":
+            ends["refused"] += 1
+            continue
+        x = rng.standard_normal((int(rng.integers(1, 4)), 2, 12)).astype(np.float32)
+        try:
+            want = outputs(other.bound({"s0": len(x)}), [x], other.weights)
+        except InputError as e:
+            adversary.one_line(e)
+            ends["refused at a size"] += 1
+            continue
+        for isa in _core.isa_names():
+            have = other.run(x, isa=isa, threads=2).outputs
+            assert [y.tobytes() for y in have] == [y.tobytes() for y in want], note
+        ends["run"] += 1
+    assert ends["refused"] > 60
+    assert ends["run"] > 1
 
 
 def test_most_programs_are_played_and_all_sources_occur():

@@ -20,6 +20,7 @@ from ree.verde.fault import recompute
 from ree.verde.moves import Phase, Prove
 from ree.verde.party import Party
 from ree.verde.rehearsal import descents, rehearse
+from ree.verde.testing import open_time_program
 
 TERMS = SimpleNamespace(grace=60)
 PLENTY = gate.Need("tokens", 1, 1, "units")
@@ -113,6 +114,17 @@ def test_an_honest_party_passes_and_kinds_are_played_once():
     heads = {what.split(" of ")[-1] for what in played}
     # layers after the first are alike
     assert heads == {"add %0", "softmax %2", "add %4", "sort %12", "sort %13", "sum %14"}
+
+
+def test_a_recurrent_layer_is_rehearsed_as_it_is_written_out():
+    program = open_time_program()
+    run, instance = memory_run(program, {"x": program.examples["x"][:3]})
+    honest = Party(run, instance.digest)
+    gate.require(gate.table(instance, TERMS, honest, PLENTY, 60))
+    heads = {
+        what.split(" of ")[-1].split(" ")[0] for what, _ in rehearse(honest, honest.game.apply)
+    }
+    assert heads == {"full", "linear", "add", "sigmoid", "tanh", "mul", "cat", "softmax"}
 
 
 @pytest.mark.parametrize("row", ["tokens", "time of a move"])
