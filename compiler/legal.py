@@ -47,7 +47,8 @@ def check(g: Graph) -> None:
     defined: list[TensorType] = []
     known: dict[tuple[object, ...], tuple[TensorType, ...]] = {}  # most nodes are like others
     for n in g.nodes:
-        where = f"%{n.first} = {n.op}"
+        line = n.origin.location if n.origin is not None else ""
+        where = f"%{n.first} = {n.op}" + (f" at {line}" if line else "")
         op, stands = opdef.typed(n.op), macro.get(n.op)
         if op is None:
             raise IllegalGraph(f"{where}: unknown operator")

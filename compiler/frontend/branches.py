@@ -1,8 +1,8 @@
 """torch.cond: both branches are computed, and the predicate selects each result.
 
 Branches have no effects, so the one not taken cannot be seen, whatever its values: a selection reads one side.
-Only an index out of range and an integer divided by 0 are errors in either. Loops of other kinds have
-no form here.
+Nor is it heard: its indices are 0 (Importer.taken), so that none is out of range and no integer divided
+by 0. Loops of other kinds have no form here.
 """
 
 from __future__ import annotations
@@ -47,17 +47,18 @@ def import_branches(
     choice = imp.env[predicate.name] if isinstance(predicate, torch.fx.Node) else predicate
     if not isinstance(choice, Ref):
         raise Refused("torch.cond on a size: expected a tensor as its predicate")
-    outside, results = imp.env, []
-    for branch in branches:
+    choice = imp.view(imp.cast(choice, DType.BOOL), ())
+    outside, around, results = imp.env, imp.taken, []
+    for branch, taken in zip(branches, (choice, imp.add("logical_not", choice)), strict=True):
         assert isinstance(branch, torch.fx.Node)
         graph = outside[branch.name]
         inner = [n.name for n in graph.graph.nodes if n.op == "placeholder"]
         imp.env = dict(zip(inner, given, strict=True))
+        imp.taken = taken if around is None else imp.add("logical_and", around, taken)
         try:
             results.append(run(graph))
         finally:
-            imp.env = outside
-    choice = imp.view(imp.cast(choice, DType.BOOL), ())
+            imp.env, imp.taken = outside, around
     return tuple(_select(imp, choice, a, b) for a, b in zip(*results, strict=True))
 
 

@@ -13,12 +13,15 @@ from torch.export.graph_signature import ConstantArgument, OutputKind
 
 from ree.compiler import legal
 from ree.compiler.frontend.aten.pairs import Pair, view_as_complex
+from ree.compiler.frontend.cumulative_norms import cumulative_norms
 from ree.compiler.frontend.doubles import Double
 from ree.compiler.frontend.export import MUTATIONS, Exported, export, without_gradients
+from ree.compiler.frontend.follow import refuse_lazy
 from ree.compiler.frontend.importer import Importer
 from ree.compiler.frontend.nesting import examples_of, structure_of
 from ree.compiler.frontend.nodes import import_nodes
 from ree.compiler.frontend.quiet import one_at_a_time
+from ree.compiler.frontend.source_lines import returned_at, used_at
 from ree.compiler.frontend.structure import Structure
 from ree.compiler.frontend.torch_symbols import TorchSymbols, tensor_type
 from ree.compiler.frontend.torch_types import dtype_of, to_numpy
@@ -62,18 +65,21 @@ def capture(
     Raises CaptureError when torch.export fails, UnsupportedError when operators are missing.
     """
     args, kwargs = tuple(args), dict(kwargs or {})
-    with one_at_a_time(), without_gradients(module):
-        exported = export(module, args, kwargs, dynamic_shapes, rearranged=rearranged)
+    refuse_lazy(module)
+    with one_at_a_time(), without_gradients(module) as required, cumulative_norms(module):
+        exported = export(
+            module, args, kwargs, dynamic_shapes, rearranged=rearranged, required=required
+        )
     program = exported.program
     structure = structure_of(program, module.forward)
     examples = examples_of(args, kwargs, program.call_spec.in_spec)
-    return _import(exported, module.training, structure, examples, states)
+    return _import(exported, module, structure, examples, states)
 
 
 @clean_floats
 def _import(
     exported: Exported,
-    training: bool,
+    module: torch.nn.Module,
     structure: Structure,
     examples: Sequence[torch.Tensor],
     states: bool,
@@ -98,8 +104,9 @@ def _import(
                    if (name in used or target in changed) and name not in imp.env)  # fmt: skip
     given: dict[str, Ref | Pair] = {}
     weights, initial = {}, {}
+    place = {n.name: n for n in graph.nodes if n.op == "placeholder"}
     for target, name in named:
-        array = to_array(data[target], target)
+        array = to_array(data[target], target, used_at(place[name]))
         t = TensorType(DType.of(array.dtype), array.shape)
         if target in changed and states:
             _must_be_alone(target, data)
@@ -115,16 +122,21 @@ def _import(
             elif node.name in fixed:
                 imp.env[node.name] = fixed[node.name]
             elif node.name not in buffers and node.name not in constants:
+                if not isinstance(node.meta.get("val"), torch.Tensor):
+                    raise _no_tensor(node)
                 imp.env[node.name] = imp.builder.input(
                     tensor_type(node.meta.get("val"), node.name, symbols)
                 )
                 input_names.append(node.name)
     refs = import_nodes(imp, program, symbols)
     if (changed and not states) or signature.user_inputs_to_mutate:
-        raise _changes(exported, training, states)
+        raise _changes(exported, module.training, states)
     refs = [*(refs[changed[target]] for target in initial), *refs[len(changed) :]]
     for note in imp.notes:
         warnings.warn(note, UserWarning, stacklevel=4)
+    if not refs:
+        raise CaptureError(f"the model returns no tensor{at(returned_at(module.forward))}",
+                           "return the tensor that it computes")  # fmt: skip
     imp.builder.symbols = symbols.used()
     try:
         g = canonicalise(imp.builder.finish(tuple(refs)))
@@ -170,13 +182,24 @@ def _must_be_alone(target: str, data: Mapping[str, torch.Tensor]) -> None:
             )
 
 
-def to_array(t: torch.Tensor, name: str) -> Array:
+def _no_tensor(node: torch.fx.Node) -> CaptureError:
+    """The refusal of what a graph reads and is neither a tensor nor a number."""
+    val = node.meta.get("val")
+    kind = getattr(val, "script_class_name", type(val).__name__).rpartition(".")[2]
+    return CaptureError(
+        f"{kind} '{node.name}' is used{at(used_at(node))}", "inputs must be tensors"
+    )
+
+
+def to_array(t: torch.Tensor, name: str, line: str = "") -> Array:
     """A weight as an array of its own, NaNs canonical; UnsupportedError for a type we lack."""
     if t.dtype is torch.complex64:
         t = torch.view_as_real(t.resolve_conj())
     if dtype_of(t.dtype) is None or t.layout is not torch.strided:
         raise UnsupportedError(
-            f"weight '{name}' has dtype {t.dtype}", (name,), "convert the model with model.float()"
+            f"weight '{name}'{at(line)} has dtype {t.dtype}",
+            (name,),
+            "convert the model with model.float()",
         )
     array = np.array(to_numpy(t.detach().contiguous()))
     return canonical(array)

@@ -17,7 +17,7 @@ KEEP = (
     "pixel_shuffle", "softplus", "baddbmm", "hardtanh", "hardswish", "hardsigmoid", "group_norm",
     "logsumexp", "elu", "roll", "one_hot", "take_along_dim", "tril", "triu", "select_scatter", "index_add",
     "index_copy", "index_fill", "max_unpool2d", "max_unpool3d", "eye", "log_sigmoid_forward", "_prelu_kernel",
-    "sinc", "xlogy", "logit",
+    "sinc", "xlogy", "logit", "logaddexp", "logaddexp2",
     "binary_cross_entropy", "std.correction", "std_mean.correction", "celu", "threshold", "lerp",
     "addcmul", "addcdiv",
     "linspace.Tensor_Tensor", "linspace.Tensor_Scalar", "linspace.Scalar_Tensor",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,8 @@ from ree.compiler.frontend.follow import FORWARD, Pass, changing, followed, sett
 from ree.compiler.frontend.hints import hint
 from ree.compiler.frontend.origins import origin_of
 from ree.compiler.frontend.quiet import one_at_a_time, quiet
+from ree.compiler.frontend.source_lines import returned_at, used_at
+from ree.compiler.frontend.types_torch_lacks import refuse_lacking
 from ree.compiler.frontend.watch import at, is_users, line_of
 from ree.errors import CaptureError, ReeError
 from ree.float_mode import clean_floats
@@ -45,7 +47,7 @@ class Exported:
 def export(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any = None,
     gradients: bool = False, model: torch.nn.Module | None = None,
-    functions: tuple[Callable[..., Any], ...] = (), rearranged: bool = False,
+    functions: tuple[Callable[..., Any], ...] = (), rearranged: bool = False, required: Collection[str] = (),
 ) -> Exported:  # fmt: skip
     """The graph of a module as it stands; what follows `gradients` as in `followed`. CaptureError."""
 
@@ -56,13 +58,14 @@ def export(
             one_at_a_time(), quiet(), lines_of_users(), caches_as_tuples(module), OpenTime(),
             torch.inference_mode(False),
             torch.set_grad_enabled(gradients),
-            followed(module, gradients, model, functions, rearranged, allowed) as seen,
+            followed(module, gradients, model, functions, rearranged, allowed, required) as seen,
         ):  # fmt: skip
             passes.append(seen)
             program = torch.export.export(
                 module, args, kwargs, strict=False, dynamic_shapes=dynamic_shapes
             )
             refuse_effects(program.graph_module)
+            refuse_lacking(program.graph_module)
             _inline_regions(program.graph_module)
             _keep_aliases(program.graph_module)
             if gradients:
@@ -77,7 +80,10 @@ def export(
             if isinstance(link, ReeError):
                 raise link from None
             link = link.__cause__ or link.__context__
-        line = line_of(e, FORWARD) or _line_of_node(e) or (passes[-1].narrowed() if passes else "")
+        line = (
+            line_of(e, FORWARD) or _line_of_node(e) or (passes[-1].narrowed() if passes else "")
+            or returned_at(module.forward)
+        )  # fmt: skip
         raise CaptureError(
             f"cannot capture the model as one graph{at(line)}: {_reason(e)}", hint(e, module)
         ) from e
@@ -95,14 +101,19 @@ def export(
 
 
 def _line_of_node(e: BaseException) -> str:
-    """The user's line of the graph's node that torch was at when it failed."""
-    found, trace = "", e.__traceback__
+    """The user's line of the graph's node that torch was at when it failed, or else of one that it names."""
+    found, named, trace = "", "", e.__traceback__
+    words = set(re.findall(r"\w+", str(e)))
     while trace is not None:
         for v in trace.tb_frame.f_locals.values():
             if isinstance(v, torch.fx.Node):
                 found = origin_of(v).location or found
+            graph = getattr(getattr(v, "aten", v), "gm", v)  # what torch wraps a graph in meanwhile
+            for node in graph.graph.nodes if isinstance(graph, torch.fx.GraphModule) else ():
+                if node.name.removeprefix("c_") in words:  # of a constant
+                    named = named or used_at(node)
         trace = trace.tb_next
-    return found
+    return found or named
 
 
 def _inline_regions(graph_module: torch.fx.GraphModule) -> None:
@@ -152,13 +163,14 @@ def lines_of_users() -> Iterator[None]:
 
 
 @contextmanager
-def without_gradients(module: torch.nn.Module) -> Iterator[None]:
-    """No gradients are taken; the flags come back."""
+def without_gradients(module: torch.nn.Module) -> Iterator[frozenset[str]]:
+    """No gradients are taken; the flags come back. The names of parameters that had one."""
     flags = [(p, p.requires_grad) for p in module.parameters()]
+    named = frozenset(n for n, p in module.named_parameters() if p.requires_grad)
     try:
         for p, _ in flags:
             p.requires_grad_(False)
-        yield
+        yield named
     finally:
         for p, flag in flags:
             p.requires_grad_(flag)
@@ -170,10 +182,14 @@ _NOISE = re.compile(
     r"For more debugging|consider using data-dependent|The following call|guard_or_false"
 )
 
+_ADVICE = re.compile(
+    "The error above occurred|The following call raised|This typically means|If this type holds"
+)
+
 
 def _reason(e: BaseException) -> str:
     """torch's message as one line: its first sentences, its first condition, its suggestion."""
-    text = str(e).split("The error above occurred")[0].split("The following call raised")[0]
+    text = _ADVICE.split(str(e))[0]
     text = re.sub(r"For more information, run with TORCH_LOGS=\S+", "", text)
     lines = [x.strip() for x in text.splitlines() if x.strip() and not _NOISE.search(x)]
     if not lines:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._functorch._aot_autograd.utils import register_buffer_assignment_hook
+from torch.nn.parameter import UninitializedTensorMixin
+from torch.overrides import TorchFunctionMode
 
 from ree.compiler.frontend.python_state import ModuleState
 from ree.compiler.frontend.repeat import Calls, again
+from ree.compiler.frontend.source_lines import made_at, returned_at
 from ree.compiler.frontend.watch import Watch, at, flat, refuse_hooks
 from ree.errors import CaptureError
 
@@ -30,6 +34,20 @@ class Pass:
     def narrowed(self) -> str:
         """The lines that made a condition on open sizes."""
         return ", ".join(self.calls.narrowed()) if self.calls else ""
+
+
+def refuse_lazy(root: torch.nn.Module) -> None:
+    """CaptureError for a parameter or buffer whose shape is not known before a first call."""
+    for path, part in root.named_modules():
+        for name, t in (*part._parameters.items(), *part._buffers.items()):
+            if isinstance(t, UninitializedTensorMixin):
+                line = made_at(root, path) if path else ""
+                raise CaptureError(
+                    f"'{path}.{name}' of {type(part).__name__}{at(line)} is not initialised".replace(
+                        "'.", "'"
+                    ),
+                    "call the model once before: model(*example_inputs)",
+                )
 
 
 class Unset:
@@ -62,13 +80,14 @@ def settled(changed: Pass) -> Iterator[None]:
 def followed(
     root: torch.nn.Module, gradients: bool, model: torch.nn.Module | None = None,
     functions: tuple[Callable[..., Any], ...] = (), rearranged: bool = False,
-    allowed: Mapping[str, Any] | None = None,
+    allowed: Mapping[str, Any] | None = None, required: Collection[str] = (),
 ) -> Iterator[Pass]:  # fmt: skip
     """While open, root.forward keeps to what a program can hold.
 
     model: the part of root whose names the user knows; functions: those that forward calls; rearranged:
-    inputs do not lie in memory as the caller's do; allowed: the only attributes that may change. The module
-    is left as it was. CaptureError names the line of what is neither followed nor kept.
+    inputs do not lie in memory as the caller's do; allowed: the only attributes that may change; required:
+    names of parameters that require a gradient outside. The module is left as it was. CaptureError names the
+    line of what is neither followed nor kept.
     """
     inner, pass_ = _whole(root), Pass()
     watched = model or root
@@ -80,10 +99,12 @@ def followed(
         state = ModuleState(watched, *functions)
         watch = Watch(watched, gradients, flat((args, kwargs)), rearranged)
         pass_.calls = calls = Calls()
+        flags = _Flags(p for name, p in watched.named_parameters() if name in required)
+        returned = functools.partial(returned_at, inner)
         try:
-            with watch, calls:
+            with flags, watch, calls, _no_copies_of_torch():
                 out = inner(*args, **kwargs)
-                calls.end(out)
+            calls.end(out, returned)
             if gradients:
                 for t in flat(out):
                     watch.refuse_function(t)
@@ -99,7 +120,8 @@ def followed(
             pass_.lines.update(watch.changed)
             state.restore()
         try:
-            again(calls, inner, args, kwargs)
+            with flags:
+                again(calls, inner, args, kwargs)
         finally:
             state.restore()
         return out
@@ -107,6 +129,38 @@ def followed(
     hidden = {k: type(root.__dict__[k])() for k in HOOKS if root.__dict__.get(k)}
     with _attributes(root, forward=forward, **hidden):
         yield pass_
+
+
+class _Flags(TorchFunctionMode):  # type: ignore[misc]
+    """Parameters say that they require a gradient, as they do outside; while they are captured they do not."""
+
+    def __init__(self, parameters: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self._required = {id(p) for p in parameters}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func == torch.Tensor.requires_grad.__get__ and id(args[0]) in self._required:
+            return True
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _no_copies_of_torch() -> Iterator[None]:
+    """Buffers that are assigned anew are written by `_with_buffers`; torch.export would write them once more,
+    from values that may have changed by then: of self.a, self.b = self.b, self.a."""
+    hooks = torch.nn.modules.module._global_buffer_registration_hooks
+    theirs = [
+        (k, f) for k, f in hooks.items()
+        if getattr(f, "__qualname__", "").startswith(register_buffer_assignment_hook.__name__)
+    ]  # fmt: skip
+    for k, _ in theirs:
+        del hooks[k]
+    try:
+        yield
+    finally:
+        hooks.update(theirs)
 
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")

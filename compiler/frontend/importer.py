@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.ir import Builder, Ref
+from ree.kernels import opdef
+from ree.kernels.forms import Form
 from ree.kernels.types import Dim, DType, Shape, Sym, TensorType, product
 
 
@@ -30,6 +32,7 @@ class Importer:
         self.notes: list[str] = []  # what the user should hear
         self.sites = 0  # random calls so far
         self.narrow: dict[Ref, DType] = {}  # operand of a call -> the type that torch gives it
+        self.taken: Ref | None = None  # in a branch of torch.cond, whether it is the one taken
         self.stopped: set[Ref] = set()  # values that count as constants when gradients are taken
         # value -> what it is differentiated by, and its gradient rule, whatever it is made of
         self.rules: dict[Ref, tuple[tuple[Ref, ...], Callable[..., Any]]] = {}
@@ -42,7 +45,17 @@ class Importer:
         return self.builder.type_of(x)
 
     def add(self, op: str, *sources: Ref, **attrs: Any) -> Ref:
-        """Append an operator; a Python float among its attributes is rounded once, to float32."""
+        """Append an operator; a Python float among its attributes is rounded once, to float32.
+
+        In a branch that is not taken every index is 0: what torch does not read cannot be out of range.
+        """
+        known = opdef.typed(op) if self.taken is not None else None
+        form = known.form if isinstance(known, opdef.OpDef) else None
+        if self.taken is not None and form in (Form.TABLE, Form.SCATTER):
+            end = 2 if form is Form.SCATTER else len(sources)  # indices begin at source 1
+            zero = self.scalar(0, DType.I64)
+            read = (self.builder.add("where", self.taken, s, zero) for s in sources[1:end])
+            sources = (sources[0], *read, *sources[end:])
         rounded = {k: _f32(v) if isinstance(v, float) else v for k, v in attrs.items()}
         return self.builder.add(op, *sources, **rounded)
 

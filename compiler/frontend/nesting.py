@@ -10,6 +10,7 @@ import torch
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils._pytree import TreeSpec, tree_flatten
 
+from ree.compiler.frontend.source_lines import returned_at
 from ree.compiler.frontend.structure import (
     CONSTANTS,
     MAX_DEPTH,
@@ -20,6 +21,7 @@ from ree.compiler.frontend.structure import (
     Structure,
     is_same,
 )
+from ree.compiler.frontend.watch import at
 from ree.errors import CaptureError
 
 
@@ -32,7 +34,8 @@ def structure_of(program: torch.export.ExportedProgram, forward: Any) -> Structu
     inputs = [s.arg for s in signature.input_specs if s.kind is InputKind.USER_INPUT]
     outputs = [s.arg for s in signature.output_specs if s.kind is OutputKind.USER_OUTPUT]
     tree = spec.out_spec
-    result = _part(tree, _leaves(outputs, "output"), 0)
+    returned = returned_at(forward)
+    result = _part(tree, _leaves(outputs, "output", returned), 0, returned)
     args, kwargs = spec.in_spec.children()
     leaves = _leaves(inputs, "input")
     placed = [p for p in _signature(forward) if p.kind is not p.KEYWORD_ONLY]
@@ -69,26 +72,26 @@ def _signature(forward: Any) -> list[inspect.Parameter]:
         return []
 
 
-def _leaves(arguments: Sequence[Any], what: str) -> Iterator[Part]:
+def _leaves(arguments: Sequence[Any], what: str, line: str = "") -> Iterator[Part]:
     for i, a in enumerate(arguments):
         if isinstance(a, ConstantArgument):
             if not isinstance(a.value, CONSTANTS):
-                raise CaptureError(f"{what} {i} is a {type(a.value).__name__}", "expected a tensor, a number, "
-                                   "a text, True, False or None")  # fmt: skip
+                raise CaptureError(f"{what} {i} is a {type(a.value).__name__}{at(line)}",
+                                   "expected a tensor, a number, a text, True, False or None")  # fmt: skip
             yield Part("constant", value=a.value)
         elif type(a).__name__ == "TensorArgument":
             yield TENSOR
         else:
-            raise CaptureError(f"{what} {i} is a number that depends on a size",
+            raise CaptureError(f"{what} {i} is a number that depends on a size{at(line)}",
                                "return a tensor: torch.tensor(...) of it, or x.shape outside")  # fmt: skip
 
 
-def _part(spec: TreeSpec, leaves: Iterator[Part], depth: int) -> Part:
+def _part(spec: TreeSpec, leaves: Iterator[Part], depth: int, line: str = "") -> Part:
     if depth > MAX_DEPTH:
-        raise CaptureError(f"inputs or outputs are nested over {MAX_DEPTH} deep")
+        raise CaptureError(f"inputs or outputs are nested over {MAX_DEPTH} deep{at(line)}")
     if spec.is_leaf():
         return next(leaves)
-    parts = [_part(c, leaves, depth + 1) for c in spec.children()]
+    parts = [_part(c, leaves, depth + 1, line) for c in spec.children()]
     kind, context = spec.type, spec.context
     if kind in (tuple, list):
         return Part(kind.__name__, tuple(parts))
@@ -111,7 +114,7 @@ def _part(spec: TreeSpec, leaves: Iterator[Part], depth: int) -> Part:
         for k in keys:
             if type(k) not in (str, int):
                 raise CaptureError(
-                    f"a dict has the key {k!r:.80}", "expected text or whole numbers"
+                    f"a dict has the key {k!r:.80}{at(line)}", "expected text or whole numbers"
                 )
         return Part("dict", tuple(parts), tuple(keys))
     return Part("object", tuple(parts), tuple(map(str, keys)), name)

@@ -43,9 +43,11 @@ from ree.compiler.frontend.operand_types import (
     taken,
 )
 from ree.compiler.frontend.origins import origin_of
+from ree.compiler.frontend.source_lines import used_at
 from ree.compiler.frontend.structure import CONSTANTS
 from ree.compiler.frontend.torch_symbols import TorchSymbols, tensor_type
 from ree.compiler.frontend.torch_types import dtype_of
+from ree.compiler.frontend.watch import at
 from ree.compiler.ir import Ref
 from ree.errors import CaptureError, UnsupportedError
 from ree.kernels.ops.casts import WIDE
@@ -72,7 +74,9 @@ def import_nodes(
         if isinstance(out, CONSTANTS):
             continue  # part of the structure
         if isinstance(out, torch.fx.Node) and isinstance(imp.env[out.name], Double):
-            raise CaptureError("the model returns float64", "return float32: x.float()")
+            raise CaptureError(
+                f"the model returns float64{at(used_at(out))}", "return float32: x.float()"
+            )
         if not isinstance(out, torch.fx.Node) or not isinstance(imp.env[out.name], Ref):
             raise CaptureError("the model returns something that is not a tensor")
         refs.append(imp.env[out.name])
@@ -190,6 +194,8 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
         return a
 
     try:
+        if isinstance(val, torch.Tensor) and val.device.type == "meta":
+            raise Refused("its result is on the meta device, and has no elements")
         if name == "as_strided":
             _laid_out(node.args[0])
         args = [operand(i, a) for i, a in enumerate(node.args)]

@@ -30,9 +30,10 @@ from ree.compiler.frontend.watch import short
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 DEPTH, ITEMS = 4, 4096  # of containers that are looked through
 FUNCTIONS = 2000
-ENVIRONMENT = "the environment"
+ENVIRONMENT, DEFAULT = "the environment", "torch's default dtype"
+SETTINGS = (ENVIRONMENT, DEFAULT)
 WORDS = {"Python's random": "random", "numpy.random": "random", "torch's generator": "torch",
-         ENVIRONMENT: "environ"}  # fmt: skip
+         ENVIRONMENT: "environ", DEFAULT: "set_default_dtype"}  # fmt: skip
 # kept by torch for itself
 TABLES = ("_parameters", "_buffers", "_modules")
 SKIPPED = {*TABLES, "forward"}
@@ -77,7 +78,7 @@ class ModuleState:
                         yield dot + k, self.line(dot + k)
         for name, state in _generators().items():
             if state != self._random[name]:
-                what = name if name == ENVIRONMENT else f"the state of {name}"
+                what = name if name in SETTINGS else f"the state of {name}"
                 yield what, self.line(what)
 
     def assigned_buffers(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
@@ -238,13 +239,14 @@ def _tuple(x: Any) -> tuple[str, ...]:
 
 
 def _generators() -> dict[str, Any]:
-    """The states of the global generators of random numbers, and the environment."""
+    """The states of the global generators of random numbers, torch's default type, and the environment."""
     with _disable_current_modes():  # torch.export's, in which tensors have no data
         drawn = bytes(torch.get_rng_state().numpy())
     return {
         "Python's random": random.getstate(),
         "numpy.random": repr(np.random.get_state(legacy=True)),
         "torch's generator": drawn,
+        DEFAULT: torch.get_default_dtype(),
         ENVIRONMENT: dict(os.environ),
     }
 

@@ -10,6 +10,7 @@ import hashlib
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode
 from torch.overrides import TorchFunctionMode
 
+from ree.compiler.frontend.source_lines import returned_at
 from ree.compiler.frontend.watch import at, here, is_data, is_users, line_of, short
 from ree.errors import CaptureError
 
@@ -64,18 +66,18 @@ class Calls(TorchFunctionMode):  # type: ignore[misc]
                 found.append(self._lines[i])
         return list(dict.fromkeys(found))[:3]
 
-    def _note(self, name: str, given: Any) -> None:
+    def _note(self, name: str, given: Any, line: Callable[[], str] = here) -> None:
         call = (name, *_told(given))
         i = len(self.made)
         self.made.append(call)
         if self._before is not None and not (
             i < len(self._before) and _equal(self._before[i], call)
         ):
-            raise other(f"{name}{at(here())}")
+            raise other(f"{name}{at(line())}")
 
-    def end(self, out: Any) -> None:
-        """What the pass returns; the second one must have made all calls of the first."""
-        self._note("return", out)
+    def end(self, out: Any, line: Callable[[], str]) -> None:
+        """What the pass returns, and at which line; the second one must have made all calls of the first."""
+        self._note("return", out, line)
 
 
 def again(first: Calls, forward: Callable[..., Any], args: Any, kwargs: Any) -> None:
@@ -92,7 +94,7 @@ def again(first: Calls, forward: Callable[..., Any], args: Any, kwargs: Any) -> 
     try:
         with disable_proxy_modes_tracing(), _unbound(), second:
             out = forward(*args, **kwargs)
-            second.end(out)
+            second.end(out, partial(returned_at, forward))
     except CaptureError:
         raise
     except Exception as e:

@@ -130,6 +130,7 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
         super().__init__()
         self.gradients = gradients
         self.rearranged = rearranged
+        self.default = torch.get_default_dtype()
         self.owned = {id(t): name for name, t in _tensors(module)}
         self.stores = {_store(t): INPUT for t in inputs}
         self.stores.update((_store(t), name) for name, t in _tensors(module))
@@ -145,12 +146,15 @@ class Watch(TorchFunctionMode):  # type: ignore[misc]
         kwargs = kwargs or {}
         if torch.compiler.is_dynamo_compiling():
             return func(*args, **kwargs)  # torch.cond traces its branches, this mode with them
+        if torch.get_default_dtype() is not self.default:
+            raise CaptureError(f"torch's default dtype changes in the forward pass{at(here())}",
+                               "give it with the call: torch.zeros(n, dtype=torch.float64)")  # fmt: skip
         given = list(flat((args, kwargs)))
         if self.rearranged and func in _LAYOUT and _by_user():
             self._refuse_layout(given)
+        if func == Tensor.data.__get__:
+            func = Tensor.detach  # the same, and torch.export follows it
         if self.gradients:
-            if func == Tensor.data.__get__:
-                func = Tensor.detach  # the same, and torch.export follows it
             self._refuse(func, args, kwargs, given)
         in_place = _in_place(func, kwargs)
         targets = (

@@ -6,21 +6,19 @@ that nothing of torch's backward formulas or optimizers is part of the program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ree.compiler import legal
 from ree.compiler.frontend.aten.pairs import view_as_complex
 from ree.compiler.frontend.capture import to_array
+from ree.compiler.frontend.cumulative_norms import cumulative_norms
 from ree.compiler.frontend.export import MUTATIONS, Exported, export
+from ree.compiler.frontend.follow import refuse_lazy
 from ree.compiler.frontend.importer import Importer
 from ree.compiler.frontend.nodes import import_nodes
 from ree.compiler.frontend.torch_types import dtype_of
@@ -90,7 +88,8 @@ def capture_step(
     by k. Raises CaptureError for a loss that is not one number, or a parameter without gradient.
     """
     parts = [_part(x, accumulate, 0) for x in batch]
-    with _cumulative_norms(model):
+    refuse_lazy(model)
+    with cumulative_norms(model):
         exported = export(
             LossModule(model, loss),
             tuple(parts),
@@ -109,36 +108,6 @@ def capture_step(
     divisors = s.divisors() if accumulate > 1 else None
     return CapturedStep(graph, tuple(f"batch{i}" for i in range(len(batch))), s.state_names,
                         s.weight_names, s.initial(), s.frozen(), divisors)  # fmt: skip
-
-
-@contextmanager
-def _cumulative_norms(model: torch.nn.Module) -> Iterator[None]:
-    """Batch norms with momentum=None, which weigh batch t by 1/t: torch reads t as a Python number; here
-    it stays a tensor."""
-    norms = [
-        m for m in model.modules()
-        if isinstance(m, _BatchNorm) and type(m).forward is _BatchNorm.forward
-        and m.momentum is None and m.training and m.num_batches_tracked is not None
-    ]  # fmt: skip
-    for m in norms:
-        m.forward = MethodType(_cumulative_norm, m)
-    try:
-        yield
-    finally:
-        for m in norms:
-            del m.forward
-
-
-def _cumulative_norm(self: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
-    self._check_input_dim(x)
-    self.num_batches_tracked.add_(1)
-    share = 1.0 / self.num_batches_tracked.to(torch.float32)
-    axes = [i for i in range(x.dim()) if i != 1]
-    variance, mean = torch.var_mean(x.detach().to(torch.float32), axes)
-    for old, new in ((self.running_mean, mean), (self.running_var, variance)):
-        old.copy_((old * (1.0 - share) + new * share).to(old.dtype))
-    y: torch.Tensor = F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-    return y
 
 
 def _type_of(x: torch.Tensor) -> TensorType:

@@ -99,3 +99,52 @@ def test_not_in_training():
     with pytest.raises(UnsupportedError) as e:
         compile_step(Branches(), loss, SGD(0.1), (torch.ones(2, 6),))
     assert "gradients of both branches" in e.value.items[0]
+
+
+def quotient(x, d):
+    def inner(x, d):
+        return torch.cond(d[0] != 0, lambda x, d: x // d[0], lambda x, d: x + 1, (x, d))
+
+    return torch.cond(d.sum() != 0, inner, lambda x, d: x % d, (x, d))
+
+
+def row(x, d):
+    return torch.cond(d[0] < 3, lambda x, d: x[d], lambda x, d: x[:2] + d[1], (x, d))
+
+
+def put(x, d):
+    def place(x, d):
+        return x.index_put((d[:1],), d[1:])
+
+    return torch.cond(d[0] < 3, place, lambda x, d: x * 2, (x, d))
+
+
+@pytest.mark.parametrize(
+    ("f", "divisors"),
+    [
+        (quotient, [(2, 3), (0, 2), (1, -1), (0, 0)]),
+        (row, [(2, 1), (5, 1), (1, 7)]),
+        (put, [(2, 1), (9, 1), (-7, 1)]),
+    ],
+)
+def test_the_other_branch_is_not_heard(f, divisors):
+    """What is out of range or divides by 0 in the branch taken is an error, in the other it is not."""
+
+    class Module(nn.Module):
+        def forward(self, x, d):
+            return f(x, d)
+
+    x = torch.tensor([7, -8]) if f is quotient else torch.tensor([7, -8, 9])
+    program = ree.compile(Module(), (x, torch.tensor(divisors[0])))
+    raised = 0
+    for given in divisors:
+        d = torch.tensor(given)
+        try:
+            want = f(x, d)
+        except Exception:
+            raised += 1
+            with pytest.raises(ree.ReeError):
+                program(x, d)
+        else:
+            assert torch.equal(program(x, d), want)
+    assert raised == 1

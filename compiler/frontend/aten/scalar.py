@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ree.compiler.frontend.aten.math import binary
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, Value, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, Value
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType
 
@@ -65,11 +64,23 @@ for _name, _aliases in (
             IMPORTERS[f"{_spelling}.{_suffix}"] = _shift(_name)
 
 
-@aten("logaddexp2")
-def _logaddexp2(m: Importer, x: Ref, y: Ref) -> Ref:
-    """The greater plus log2(1 + 2^-distance); equal infinities are themselves."""
-    high, low = binary(m, "maximum", x, y), binary(m, "minimum", x, y)
-    z = m.add("exp2", m.add("sub", low, high))
-    rest = m.add("mul", m.add("log1p", z), m.scalar(1 / math.log(2), F32))
-    same = m.add("logical_and", m.add("eq", x, y), IMPORTERS["isinf"](m, x))
-    return m.add("where", same, x, m.add("add", high, rest))
+def _logaddexp(base: int) -> Callable[..., Ref]:
+    """The greater plus the logarithm of 1 + base^-distance; equal infinities are themselves. Of base 2 the
+    logarithm is scaled and added by one fma, as torch's vectors have it."""
+    inverse = 1 / math.log(2)
+
+    def f(m: Importer, x: Ref, y: Ref) -> Ref:
+        (a, b), _ = m.promote(x, y)
+        first = m.add("ge", a, b)
+        high, low = m.add("where", first, a, b), m.add("where", first, b, a)
+        z = m.add("log1p", m.add("exp2" if base == 2 else "exp", m.add("sub", low, high)))
+        total = (
+            m.add("fma", z, m.scalar(inverse, F32), high) if base == 2 else m.add("add", high, z)
+        )
+        same = m.add("logical_and", m.add("eq", a, b), IMPORTERS["isinf"](m, a))
+        return m.add("where", same, a, total)
+
+    return f
+
+
+IMPORTERS["logaddexp"], IMPORTERS["logaddexp2"] = _logaddexp(0), _logaddexp(2)
