@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch._functorch._aot_autograd.utils import register_buffer_assignment_hook
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from ree.compiler.frontend.python_state import ModuleState
@@ -40,7 +40,7 @@ def refuse_lazy(root: torch.nn.Module) -> None:
     """CaptureError for a parameter or buffer whose shape is not known before a first call."""
     for path, part in root.named_modules():
         for name, t in (*part._parameters.items(), *part._buffers.items()):
-            if isinstance(t, UninitializedTensorMixin):
+            if is_lazy(t):
                 line = made_at(root, path) if path else ""
                 raise CaptureError(
                     f"'{path}.{name}' of {type(part).__name__}{at(line)} is not initialised".replace(
