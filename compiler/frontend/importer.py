@@ -49,8 +49,7 @@ class Importer:
 
         In a branch that is not taken every index is 0: what torch does not read cannot be out of range.
         """
-        known = opdef.typed(op) if self.taken is not None else None
-        form = known.form if isinstance(known, opdef.OpDef) else None
+        form = opdef.form_of(op) if self.taken is not None else None
         if self.taken is not None and form in (Form.TABLE, Form.SCATTER):
             end = 2 if form is Form.SCATTER else len(sources)  # indices begin at source 1
             zero = self.scalar(0, DType.I64)
