@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.* csrc/*/*.* kernels/scalar/*.py kernels/abi*.py kernels/constants.py)
 
-.PHONY: demo test quick check sanitize wheel bench exhaustive gpu clean
+.PHONY: demo test quick check sanitize sanitize-all wheel bench exhaustive gpu clean
 demo: $(VENV)/.built
 	$(BIN)/python examples/demo.py
 	$(BIN)/ree demo dispute
@@ -29,15 +29,22 @@ check: $(VENV)/.built
 	  clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.hpp' '*.inl'); \
 	else echo "clang-format 14 is not here: the layout of C++ files was NOT checked"; fi
 
-# The tests in C++ (pool, plans, hashes, some kernels) under sanitizers: a minute on two cores. GCC 12's
-# thread sanitizer does not start where addresses are more random than it expects, so they are fixed if they can be.
+# The tests in C++ (pool, plans, hashes, some kernels) under sanitizers: a minute on two cores; sanitize-all: every
+# kernel on every instruction set, minutes. GCC 12's thread sanitizer does not start where addresses are more random
+# than it expects, so they are fixed if they can be.
 sanitize: $(VENV)/.deps
-	@set -e; fixed=$$(setarch -R true 2> /dev/null && echo setarch -R) || true; \
-	for s in address,undefined thread; do folder=build/sanitize-$${s%%,*}; \
-	  $(BIN)/cmake -S . -B $$folder -G Ninja -DREE_TESTS=ON -DREE_SANITIZE=$$s \
-	    -DPython_EXECUTABLE=$(abspath $(BIN)/python) > /dev/null; \
-	  $(BIN)/cmake --build $$folder --target ree_tests > $$folder/log || { cat $$folder/log; exit 1; }; \
-	  echo "sanitizers: $$s"; $$fixed $$folder/tests/csrc/native/ree_tests; done
+	@$(call sanitized,ree_tests,$$fixed $$folder/tests/csrc/native/ree_tests)
+sanitize-all: $(VENV)/.built
+	@$(call sanitized,ree_all_kernels,for i in $$($(BIN)/python -c 'from ree import _core; print(*reversed(_core.isa_names()))'); \
+	  do $$fixed $$folder/tests/csrc/native/ree_all_kernels $$i > $$folder/$$i; cmp $$folder/portable $$folder/$$i; done)
+define sanitized
+set -e; fixed=$$(setarch -R true 2> /dev/null && echo setarch -R) || true; \
+for s in address,undefined thread; do folder=build/sanitize-$${s%%,*}; \
+  $(BIN)/cmake -S . -B $$folder -G Ninja -DREE_TESTS=ON -DREE_SANITIZE=$$s \
+    -DPython_EXECUTABLE=$(abspath $(BIN)/python) > /dev/null; \
+  $(BIN)/cmake --build $$folder --target $(1) > $$folder/log || { cat $$folder/log; exit 1; }; \
+  echo "sanitizers: $$s"; $(2); done
+endef
 
 # The wheel, installed in a fresh environment outside the checkout, gives the same bits.
 wheel: $(VENV)/.built
@@ -46,7 +53,7 @@ wheel: $(VENV)/.built
 bench: $(VENV)/.built
 	$(BIN)/python benchmarks/run.py
 
-exhaustive: $(VENV)/.built build/formal/bin/halmos
+exhaustive: $(VENV)/.built build/formal/bin/halmos sanitize-all
 	$(BIN)/python benchmarks/exhaustive_scalar.py
 	$(BIN)/python benchmarks/pow_samples.py
 	$(BIN)/python benchmarks/training_bits.py
