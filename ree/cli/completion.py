@@ -1,30 +1,40 @@
-"""Completion scripts for shells, made from the command-line grammar."""
+"""`ree completion`: completion scripts for shells, made from the command-line grammar."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+import sys
 
+from ree.cli.exit_codes import OK
+from ree.cli.grammar import Parser
+
+HELP = "print a completion script for a shell"
 SHELLS = ("bash", "zsh", "fish")
 
 
-def script(parser: argparse.ArgumentParser, shell: str) -> str:
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("shell", choices=SHELLS)
+
+
+def run(args: argparse.Namespace) -> int:
+    sys.stdout.write(script(args.grammar, args.shell))
+    return OK
+
+
+def script(parser: Parser, shell: str) -> str:
     """The completion script of one of SHELLS."""
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](parser)
 
 
-def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parser of each command, by name."""
-    (sub,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return dict(sub.choices)
+def _options(parser: Parser) -> list[argparse.Action]:
+    """The options of a command and of its actions, each once."""
+    found = {a.option_strings[-1]: a for p in (parser, *parser.actions.values()) for a in p._actions
+             if a.option_strings and a.help != argparse.SUPPRESS}  # fmt: skip
+    return list(found.values())
 
 
-def _options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    return (a for a in parser._actions if a.option_strings)
-
-
-def _words(parser: argparse.ArgumentParser) -> str:
+def _words(parser: Parser) -> str:
     """What may follow a command: its options, and the choices of its arguments."""
     found = [x for a in _options(parser) for x in a.option_strings]
     for a in parser._actions:
@@ -33,10 +43,10 @@ def _words(parser: argparse.ArgumentParser) -> str:
     return " ".join(found)
 
 
-def _bash(parser: argparse.ArgumentParser) -> str:
+def _bash(parser: Parser) -> str:
     cases = "\n".join(f'    {name}) words="{_words(p)}" ;;'
-                      for name, p in commands(parser).items())  # fmt: skip
-    first = " ".join([*commands(parser), *(x for a in _options(parser) for x in a.option_strings)])
+                      for name, p in parser.commands.items())  # fmt: skip
+    first = " ".join([*parser.commands, *(x for a in _options(parser) for x in a.option_strings)])
     return f"""_ree() {{
   local here="${{COMP_WORDS[COMP_CWORD]}}" words
   case "${{COMP_WORDS[1]}}" in
@@ -50,10 +60,10 @@ complete -o default -F _ree ree
 """
 
 
-def _zsh(parser: argparse.ArgumentParser) -> str:
-    names = " ".join(f"'{n}:{_text(p.description)}'" for n, p in commands(parser).items())
+def _zsh(parser: Parser) -> str:
+    names = " ".join(f"'{n}:{_text(p.description)}'" for n, p in parser.commands.items())
     cases = []
-    for name, p in commands(parser).items():
+    for name, p in parser.commands.items():
         specs = [f"'{x}[{_text(a.help)}]{':value:_files' if a.nargs != 0 else ''}'"
                  for a in _options(p) for x in a.option_strings]  # fmt: skip
         choices = [" ".join(a.choices) for a in p._actions if not a.option_strings and a.choices]
@@ -74,9 +84,9 @@ compdef _ree ree
 """
 
 
-def _fish(parser: argparse.ArgumentParser) -> str:
+def _fish(parser: Parser) -> str:
     lines = []
-    for name, p in commands(parser).items():
+    for name, p in parser.commands.items():
         lines.append(
             f"complete -c ree -f -n __fish_use_subcommand -a {name} -d '{_text(p.description)}'"
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ree.cli.output import say
+from ree.cli.output import stderr_line
 from ree.errors import RunError
 from ree.training.metrics import Metrics
 
@@ -34,7 +34,7 @@ def plot_losses(path: Path, losses: Any, validated: Mapping[int, float]) -> bool
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        say(
+        stderr_line(
             "note: no loss.png without matplotlib (pip install 'ree-ml[plot]'); losses.csv has the losses"
         )
         return False

@@ -13,8 +13,7 @@ import torch
 
 import ree
 from ree import errors
-from ree.cli import main
-from ree.cli.options import RULES
+from ree.cli import demo, diff, job, main, run, verify
 from ree.errors import InputError, ReeError, UnsupportedError
 from ree.printable import printable
 
@@ -136,7 +135,8 @@ def test_hostile_inputs_are_refused(here, capsys):
 )  # fmt: skip
 def test_options_without_effect_are_refused(here, capsys, args):
     err = fails(capsys, *args.split())
-    assert any(text in err for *_, text in RULES) or "expected two files" in err
+    rules = [text for command in (run, verify, diff, demo, job) for *_, text in command.RULES]
+    assert any(text in err for text in [*rules, *job.MISPLACED.values(), "expected two files"])
 
 
 @pytest.mark.parametrize("prices", ["1", "0:1", "1:x", "9" * 5000 + ":1"])

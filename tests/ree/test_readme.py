@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ree.cli import main, parser
+from ree.cli import main
+from ree.cli.commands import COMMANDS
+from ree.cli.grammar import make_parser
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -62,7 +64,7 @@ def test_every_command_runs(here, monkeypatch):
             while "=" in words[0]:
                 m.setenv(*words.pop(0).split("="))
             assert words.pop(0) == "ree"
-            parser().parse_args(words)
+            make_parser(COMMANDS).parse_args(words)
             if words[0] not in LONG:
                 assert main(words) == 0, line
                 ran.add(words[0])

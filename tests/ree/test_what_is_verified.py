@@ -138,12 +138,12 @@ def test_a_false_value_that_contradicts_true_ones_loses():
 
 
 def test_exit_1_is_a_finding_alone(monkeypatch, capsys):
-    from ree.cli import commands
+    from ree.cli import doctor
 
     def broken(args):
         raise AssertionError("a fault\nof ours")
 
-    monkeypatch.setitem(commands.COMMANDS, "doctor", broken)
+    monkeypatch.setattr(doctor, "run", broken)
     assert main(["doctor"]) == 70
     assert "internal error: AssertionError: a fault of ours" in capsys.readouterr().err
 

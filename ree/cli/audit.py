@@ -1,15 +1,14 @@
-"""The commands that check a machine or an artifact: audit and conformance."""
+"""`ree audit`: the machine code of a program, on CPUs and for GPUs."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from ree.cli import DIFFERS, OK
-from ree.cli.output import emit, say
+from ree.cli.exit_codes import DIFFERS, OK
+from ree.cli.grammar import Parser, add_json
+from ree.cli.output import print_result, progress, stderr_line
 from ree.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,49 +16,21 @@ if TYPE_CHECKING:
     from ree.kernels.gpu.launch import Launch
     from ree.program import Program
 
+HELP = "check a program's machine code: 0 clean, 1 a forbidden instruction, 2 error"
 CPU = "cpu"
 DEFAULT_TARGETS = "cpu,sm_80,sm_90,sm_120"
 
 
-def conformance_command(args: argparse.Namespace) -> int:
-    from rich.progress import Progress
-
-    from ree.conformance import run_suite
-    from ree.files.atomic import atomic_file
-    from ree.kernels import opdef, registry  # noqa: F401
-
-    total = len(opdef.names()) + 1
-    with atomic_file(args.output) if args.output else nullcontext() as f:
-        with Progress(console=_console(), transient=True) as bar:
-            task = bar.add_task("conformance", total=total)
-
-            def step(name: str) -> None:
-                bar.update(task, advance=1, description=name)
-
-            report = run_suite(args.device, step)
-        if f is not None:
-            f.write((json.dumps(report, indent=1) + "\n").encode())
-    lines = [f"{k:10} {v}" for k, v in report["device"].items() if k != "versions"]
-    parts = {**report["operators"], **report["models"]}
-    for name, part in parts.items():
-        if not part["same"]:
-            first = f", first in sample {part['first']}" if part.get("first") else ""
-            lines.append(f"DIFFERS {name}{first}")
-    good = sum(p["same"] for p in parts.values())
-    lines.append(f"{good} of {len(parts)} conform to {report['contract']}")
-    emit(args, report, lines)
-    return OK if report["same"] else DIFFERS
+def add_arguments(parser: Parser) -> None:
+    add_json(parser)
+    parser.add_argument("artifact", metavar="ART.ree")
+    parser.add_argument("--target", default=DEFAULT_TARGETS, metavar="LIST",
+                        help=f"of cpu, sm_80, sm_90, sm_120, gfx942 (default {DEFAULT_TARGETS}); "
+                        "no GPU is needed")  # fmt: skip
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def audit_command(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     from ree.artifact import load
-    from ree.cli.commands import progress
     from ree.compiler.audit.gpu_target import TARGETS
 
     targets = args.target.split(",")
@@ -93,8 +64,8 @@ def audit_command(args: argparse.Namespace) -> int:
             lines.append(f"     computes {', '.join(r.operators)}")
     lines.append(f"{len(reports) - len(bad)} of {len(reports)} kernels pass")
     if any(t.startswith("gfx") for t in targets):
-        say("note: kernels for AMD were compiled and read, never run")
-    emit(args, data, lines)
+        stderr_line("note: kernels for AMD were compiled and read, never run")
+    print_result(args, data, lines)
     return OK if not bad else DIFFERS
 
 
@@ -172,6 +143,3 @@ def cpu_reports(program: Program) -> list[KernelReport]:
         recipe = plan(graph, panel=_core.panel(isa))
         reports += audit_tiles(recipe.tiles, isa)
     return [*reports, *audit_core()]
-
-
-__all__: Sequence[str] = ["audit_command", "conformance_command"]

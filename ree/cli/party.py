@@ -1,0 +1,95 @@
+"""`ree party`: serve a party to disputes, or show its key."""
+
+from __future__ import annotations
+
+import argparse
+
+from ree.cli.exit_codes import OK
+from ree.cli.grammar import Parser, add_inputs, add_json, add_threads
+from ree.cli.loading import load_program, load_token
+from ree.cli.output import print_result, progress, stderr_line
+from ree.errors import EnvironmentError_, InputError
+
+HELP = (
+    "serve a party to disputes: it runs an artifact and stands for what came out; or show its key"
+)
+
+
+def add_arguments(parser: Parser) -> None:
+    add_json(parser)
+    parser.add_argument("action", choices=("serve", "key"))
+    parser.add_argument("artifact", nargs="?", metavar="ART.ree", help="of serve")
+    parser.add_argument("--key", metavar="FILE", help="that it signs with, made if it is missing; default: "
+                        "party.key in ~/.config/ree")  # fmt: skip
+    add_inputs(parser)
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1")
+    parser.add_argument(
+        "--port", type=int, default=8650, metavar="P", help="default 8650; 0 for any"
+    )
+    parser.add_argument(
+        "--token", metavar="TOKEN|@FILE", help="answer only a referee that has this token"
+    )
+    add_threads(parser)
+    parser.add_argument("--fault", metavar="VALUE,ELEMENT,OPERATION[,FLIP]",
+                        help="for demonstrations: lie, with FLIP (default 1) xored "
+                        "into the result of one operation, consistently")  # fmt: skip
+    parser.add_argument(
+        "--fault-row", metavar="NODE,ELEMENT", help="where in the row program of a composite"
+    )
+    parser.add_argument(
+        "--fault-step", type=int, metavar="S", help="of a run: the step in which to lie"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve a party until interrupted."""
+    from ree.given import named_inputs
+    from ree.training.directory import is_run
+    from ree.verde.service import make_service, parse_fault, run_service
+    from ree.verde.signing import default_path, load_signer
+
+    if args.action == "key":
+        if args.artifact:
+            raise InputError("'ree party key' takes no artifact", "name a file with --key")
+        key = load_signer(args.key or default_path()).key.hex()
+        print_result(args, {"key": key}, [key])
+        return OK
+    try:
+        from ree.verde.server import serve
+    except ImportError as e:
+        raise EnvironmentError_(f"a party needs {e.name}", "pip install 'ree-ml[dispute]'") from e
+    if not args.artifact:
+        raise InputError("what is served? expected an artifact or a run")
+    if not 0 <= args.port < 1 << 16:
+        raise InputError(f"--port: expected 0 to 65535, got {args.port}")
+    if args.fault_row and not args.fault:
+        raise InputError("--fault-row goes with --fault")
+    token = load_token("--token", args.token)
+    signer = load_signer(args.key or default_path())
+    fault = parse_fault(args.fault, args.fault_row) if args.fault else None
+    if is_run(args.artifact):
+        if args.inputs or args.threads:
+            raise InputError("a run is served without --inputs and --threads")
+        if (fault is None) != (args.fault_step is None):
+            raise InputError("of a run, --fault goes with --fault-step")
+        service = run_service(args.artifact, fault, args.fault_step or 0, signer)
+    else:
+        if args.fault_step is not None:
+            raise InputError("--fault-step is of a run")
+        program = load_program(args.artifact)
+        with progress("run"):
+            given = named_inputs(program, args.inputs)
+            service = make_service(program, given, fault, args.threads, signer)
+    commitment = service.terms.commitment.hex()
+    if fault is not None:
+        stderr_line("this party lies: a fault is planted")
+
+    def ready(url: str) -> None:
+        print_result(
+            args,
+            {"url": url, "commitment": commitment, "key": signer.key.hex()},
+            [f"serving {url}", f"commitment {commitment}", f"key {signer.key.hex()}"],
+        )
+
+    serve(service, args.host, args.port, ready, token)
+    return OK
