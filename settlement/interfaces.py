@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from ree.settlement.compile import compile_contract
+from ree.settlement.compile import CONTRACTS, compile_contract
 
 FILE = Path(__file__).parent / "interfaces.json"
 SOURCES = {
@@ -17,8 +18,10 @@ SOURCES = {
 
 
 def interfaces() -> dict[str, Any]:
-    """The ABI of each contract."""
-    return {name: list(compile_contract(path).abi) for name, path in SOURCES.items()}
+    """The ABI of each contract, and what the reasons begin with for which one reverts."""
+    abis = {name: list(compile_contract(path).abi) for name, path in SOURCES.items()}
+    text = "".join(p.read_text() for p in sorted(CONTRACTS.rglob("*.vy")))
+    return {**abis, "reasons": sorted(set(re.findall(r', "([a-z]+): [a-z ,^0-9]+"$', text, re.M)))}
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ NOBODY = "0x" + "00" * 20
 
 @lru_cache(maxsize=1)
 def interfaces() -> dict[str, Any]:
-    """ABIs of court, referee and token; `python -m ree.settlement.interfaces` writes them."""
+    """ABIs of court, referee and token, names in reasons; `python -m ree.settlement.interfaces` writes them."""
     out: dict[str, Any] = json.loads((Path(__file__).parent / "interfaces.json").read_text())
     return out
 
@@ -270,7 +270,7 @@ def _line(e: Exception) -> str:
     text = " ".join(str(e).split())
     if isinstance(e, requests.exceptions.RequestException):
         return f"the node does not answer ({type(e).__name__})"
-    reason = re.search(r"(court|bank|mock|referee|merkle|token): [a-z ,^0-9]+", text)
+    reason = re.search(rf"\b({'|'.join(interfaces()['reasons'])}): [a-z ,^0-9]+", text)
     if reason:
         return f"the chain refuses: {reason[0]}"
     allowance = re.search(r"gas required exceeds allowance[: (]+(\d+)", text)  # what its ether buys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,17 @@ from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.settlement.client import Agreed, agree
 from ree.settlement.demo import lie, small_program
+from ree.settlement.demo_run import small_step
 from ree.settlement.player import VerdePlayer
 from ree.settlement.terms import Facts
-from ree.settlement.work import call_facts, independent, memory_run
+from ree.settlement.work import call_facts, independent, memory_run, run_facts
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.moves import Phase, Point
 from ree.verde.party import Party
+from ree.verde.run_party import RunParty, step_run
 from ree.verde.scope import VALUES, computed
+from ree.verde.testing import last_fault
+from ree.verde.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,54 @@ def _sorted() -> tuple[Program, dict[str, Any]]:
     return program, {"x": np.random.default_rng(4).standard_normal(63).astype(np.float32)}
 
 
+STEPS, EVERY = 13, 4  # of a training run, and between its checkpoints
+LIES_AT = (1, 7, 12)  # the first step, and some that follow others after a checkpoint
+
+
+def _run() -> Fixture:
+    """A training run whose honest party makes a step again from the last checkpoint; needs PyTorch."""
+    step, batch = small_step()
+    true = Trained(step, batch, STEPS, threads=1)
+    other = Trained(step, batch, STEPS, isa="portable", threads=1, fuse=False)
+
+    @cache  # disputes of several steps take turns
+    def again(s: int) -> Party:
+        runner, first = step.runner(isa="portable", threads=1), (s - 1) // EVERY * EVERY
+        runner.load(true.states[first])
+        for before in range(first + 1, s):
+            runner.run(batch(before))
+        state = [np.array(x) for x in runner.state]
+        return Party(step_run(step, state, step.batch(batch(s))), step.instance.digest)
+
+    party = RunParty(step, step.state_root(true.initial), true.records, again)
+    scope, rng = true.party_to(1).run.scope, np.random.default_rng(0)
+    lies: dict[bytes, VerdePlayer] = {}
+    for at in LIES_AT:
+        history = party.statement.history
+        while history in (party.statement.history, *lies):
+            value = int(rng.choice(computed(scope, VALUES)))
+            element = int(rng.integers(scope.type(VALUES, value).numel))
+            with suppress(Vanished):
+                fault = last_fault(scope, value, element)
+                false = Trained(step, batch, STEPS, (at, fault), true)
+                replay = cache(false.party_to)
+                liar = RunParty(step, party.statement.initial, false.records, replay)
+                history = liar.statement.history
+        lies[history] = VerdePlayer(liar, step.instance)
+    agreed = agree(lambda: party.statement.history, lambda: other.party().statement.history)
+    return Fixture(run_facts(step.instance, party.statement), agreed, VerdePlayer(party, step.instance),
+                   tuple(lies.items()))  # fmt: skip
+
+
 PROGRAMS = {"small": _small, "sorted": _sorted, "layers": small_program}
+KINDS = (*PROGRAMS, "run")
 
 
 @lru_cache(maxsize=8)
 def fixture(kind: str) -> Fixture:
-    """One of PROGRAMS, computed once a process."""
+    """One of KINDS, computed once a process."""
+    if kind == "run":
+        return _run()
     program, given = PROGRAMS[kind]()
     run, instance = memory_run(program, given)
     honest = Party(run, instance.digest)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,29 @@ import pytest
 pytest.importorskip("vyper", reason="needs the extra settlement")
 
 from ree.errors import ChainError
+from ree.settlement.compile import CONTRACTS
 from ree.settlement.interfaces import FILE, interfaces
 from ree.settlement.keys import Key, load_key
+from ree.settlement.node import _line
 from ree.settlement.testing.town import one_line
 
 
 def test_interfaces_are_those_of_the_contracts() -> None:
     assert json.loads(FILE.read_text()) == json.loads(json.dumps(interfaces()))
+
+
+def test_every_reason_of_a_contract_is_one_line_of_its_own() -> None:
+    texts = {
+        t for p in CONTRACTS.rglob("*.vy")
+        for t in re.findall(r'"([a-z]+: [^"]+)"$', p.read_text(), re.M)
+    }  # fmt: skip
+    assert len(texts) > 80
+    for text in texts:
+        for said in (
+            f"execution reverted: {text}",
+            f"('execution reverted: {text}', '0x08c379a0')",
+        ):
+            assert _line(ValueError(said)) == f"the chain refuses: {text}"
 
 
 # keys
