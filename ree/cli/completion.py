@@ -24,6 +24,8 @@ def run(args: argparse.Namespace) -> int:
 
 def script(parser: Parser, shell: str) -> str:
     """The completion script of one of SHELLS."""
+    for p in parser.commands.values():
+        p.filled()
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](parser)
 
 

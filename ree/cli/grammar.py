@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 from ree import __version__
@@ -33,6 +33,20 @@ class Parser(argparse.ArgumentParser):
     commands: Mapping[str, Parser] = {}  # all of them by name, as `ree` has them
     actions: Mapping[str, Parser] = {}  # of a command that has some
 
+    def __init__(self, add: Callable[[Parser], None] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._add = add
+
+    def filled(self) -> Parser:
+        """This parser with its arguments, which are added on first use: `ree --help` needs none."""
+        add, self._add = self._add, None
+        if add is not None:
+            add(self)
+        return self
+
+    def format_help(self) -> str:
+        return super(Parser, self.filled()).format_help()
+
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
         if options.get("action", "store") == "store" and "choices" not in options:
             options.setdefault("type", _given)
@@ -48,7 +62,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, but options may stand before the action that they are of."""
         args = sys.argv[1:] if args is None else args
-        if self.actions:
+        if self.filled().actions:
             args = self._action_first(args)
         return super().parse_known_args(args, namespace)
 
@@ -78,9 +92,10 @@ def make_parser(commands: Mapping[str, Command]) -> Parser:
     sub = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parser.commands = sub.choices
     for name, command in commands.items():
-        c = sub.add_parser(name, help=command.HELP, description=command.HELP)
+        c = sub.add_parser(
+            name, add=command.add_arguments, help=command.HELP, description=command.HELP
+        )
         c.commands = sub.choices
-        command.add_arguments(c)
     return parser
 
 

@@ -359,7 +359,16 @@ def test_help_is_fast_and_usage_errors_are_2():
     assert "verify" in done.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "argparse" in imported
-    assert not imported & {"torch", "triton", "llvmlite", "numpy", "ree._core", "web3"}
+    assert not imported & {
+        "torch",
+        "triton",
+        "llvmlite",
+        "numpy",
+        "ree._core",
+        "web3",
+        "rich",
+        "dataclasses",
+    }
     assert subprocess.run([*command, "nonsense"], capture_output=True, check=False).returncode == 2
 
 

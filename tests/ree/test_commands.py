@@ -130,6 +130,17 @@ def test_the_table_is_what_ree_lists(capsys):
     assert listed == list(COMMANDS)
 
 
+def test_arguments_are_added_when_they_are_needed(capsys):
+    asked = []
+    parser = make_parser({"x": SimpleNamespace(HELP="do nothing", add_arguments=asked.append)})
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    assert asked == []
+    parser.parse_args(["x"])
+    parser.commands["x"].format_help()
+    assert asked == [parser.commands["x"]]
+
+
 def called(text):
     """Names where a command stands in the calls of a module of tests: main(["run", ...]) or by a helper."""
     if "ree.cli" not in text:
