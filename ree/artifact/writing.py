@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from os import PathLike
+from os import W_OK, X_OK, PathLike, access
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -29,8 +29,16 @@ from ree.artifact.format import (
 )
 from ree.compiler.text import MAX_INLINE, print_graph
 from ree.errors import ReeError, public
-from ree.files.atomic import atomic_directory
+from ree.files.atomic import atomic_directory, check_replaceable
 from ree.files.safetensors import write_tensors_to
+
+
+def check_place(path: str | PathLike[str]) -> None:
+    """ReeError if no artifact can be written at `path`, as far as that can be said before."""
+    target = check_replaceable(Path(path), is_artifact, "an artifact")
+    folder = next(p for p in target.absolute().parents if p.exists())
+    if not folder.is_dir() or not access(folder, W_OK | X_OK):
+        raise ReeError(f"cannot write '{path}': '{folder}' is not a folder that can be written to")
 
 
 @public

@@ -20,9 +20,11 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from ree.artifact.writing import check_place
     from ree.cli.summary import describe_program
     from ree.files.user_file import load_model_file
 
+    check_place(args.output)
     with progress("load model"):
         module, inputs, dynamic_shapes = load_model_file(Path(args.model))
     from ree.compilation import compile

@@ -61,8 +61,9 @@ def run(args: argparse.Namespace) -> int:
 
     from ree.cli.metrics_shown import last_metrics, plot_losses
     from ree.runtime import settings
+    from ree.training.directory import RunReader
     from ree.training.event_files import EventFiles
-    from ree.training.loop import CHECKPOINT_EVERY, VALIDATE_EVERY, run_steps
+    from ree.training.loop import CHECKPOINT_EVERY, VALIDATE_EVERY, check_more, run_steps
     from ree.training.options import check_count, check_options, path_of
     from ree.training.step import compile_step
     from ree.training.train_file import TrainFile
@@ -81,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         raise RunError(f"'{path}' exists", "continue it with --resume, or choose another name")
     if args.resume and not path.exists():
         raise RunError(f"no run at '{path}'", "leave out --resume to begin one")
+    if args.resume:
+        check_more(path, RunReader(path).steps, args.steps)
     with progress("load"):
         file = TrainFile(Path(args.script))
         validates = callable(file.names.get("validation"))

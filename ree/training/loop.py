@@ -255,6 +255,12 @@ def _parts(arrays: Sequence[Array], k: int) -> list[list[Any]]:
     return [[to_torch(x[j]) for x in cut] for j in range(k)]
 
 
+def check_more(path: Path, have: int, steps: int) -> None:
+    """InputError if a run that is to be continued has more steps already."""
+    if have > steps:
+        raise InputError(f"steps: the run '{path}' has {have} already, got {steps}")
+
+
 def _writer(
     path: Path, step: Step, resume: bool, checkpoint_every: int, keep_batches: bool,
     data: Sequence[DataFile], steps: int,
@@ -276,10 +282,7 @@ def _writer(
                 raise RunError(f"run '{path}' is of another {what}: it has "
                                f"{getattr(m, name)[:16]}..., now it is {got.hex()[:16]}...")  # fmt: skip
         check_data(m.data, data)
-        if writer.history.steps > steps:
-            raise InputError(
-                f"steps: the run '{path}' has {writer.history.steps} already, got {steps}"
-            )
+        check_more(path, writer.history.steps, steps)
     except BaseException:
         writer.close()
         raise

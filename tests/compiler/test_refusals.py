@@ -270,3 +270,15 @@ def test_types_that_torch_takes_together():
             (lambda x, i: x.scatter_reduce(1, i[None], x, "amax"), (BOOL, AT))]  # fmt: skip
     for f, inputs in both:
         torch.testing.assert_close(ree.compile(Apply(f), inputs)(*inputs), f(*inputs))
+
+
+def flat(x):
+    return x.view(-1)
+
+
+def test_a_view_is_of_values_not_of_memory():
+    """Eager mode raises for a transposed input; a program has its values, however they lie in memory."""
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        flat(X.t())
+    for example in (X.t(), X.t().contiguous()):
+        assert torch.equal(ree.compile(Apply(flat), (example,))(X.t()), X.t().reshape(-1))

@@ -329,6 +329,14 @@ def test_what_is_not_an_artifact_is_not_overwritten(art, tmp_path, capsys):
     assert (tmp_path / "precious" / "file").read_text() == "x"
 
 
+def test_where_to_write_is_asked_before_the_model_is_loaded(tmp_path, capsys):
+    model = tmp_path / "model.py"
+    model.write_text("raise SystemError('loaded')")
+    (tmp_path / "file").write_text("x")
+    for place in ("/dev/full", tmp_path / "file", tmp_path / "file" / "m.ree"):
+        assert "loaded" not in fails(capsys, "compile", model, "-o", place)
+
+
 def test_an_interrupted_write_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), atomic_directory(tmp_path / "a.ree") as d:
         (d / "x").write_text("half")

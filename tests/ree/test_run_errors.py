@@ -69,6 +69,9 @@ def test_train_and_resume_on_the_command_line(runs, capsys):
         assert (runs / "new" / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert "exists" in error(capsys, *train(runs, script))
     assert "no run" in error(capsys, "train", script, "-o", runs / "x", "--steps", 3, "--resume")
+    broken = edited(runs, "import", "raise SystemError('loaded')\nimport")
+    fewer = ["train", broken, "-o", runs / "new", "--steps", 2, "--resume"]
+    assert f"has {STEPS} already, got 2" in error(capsys, *fewer)
     other = edited(runs, "lr=0.01", "lr=0.02")
     assert "another program" in error(capsys, "train", other, "-o", runs / "new", "--steps", 20,
                                       "--resume")  # fmt: skip
