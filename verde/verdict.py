@@ -187,6 +187,10 @@ class Rules:
                 raise IllegalMove(f"move {i}: {e}") from e
         return out
 
+    def replay(self, moves: Sequence[Move | Signed]) -> State:
+        """The state that moves lead to, signed or not; IllegalMove."""
+        return self.states([m.move if isinstance(m, Signed) else m for m in moves])[-1]
+
 
 def check_verdict(v: Verdict, program: Program, inputs: bytes | None = None) -> Finding:
     """Replay a verdict. `inputs`: root of the inputs it should be about, if known. DisputeError when the

@@ -57,6 +57,15 @@ def test_a_verdict_shows_who_moved(program, honest, liars, played):
         assert not follows(program, v, **change), change
 
 
+def test_moves_lead_to_the_same_state_signed_or_not(program, played):
+    rules = Rules(program, played.terms)
+    signed = [Signed(m, s) for m, s in zip(played.moves, played.signatures, strict=True)]
+    assert rules.replay([]) == rules.start()
+    for n in range(len(signed) + 1):
+        assert rules.replay(signed[:n]) == rules.replay(played.moves[:n])
+    assert rules.replay(signed).winner == played.winner
+
+
 def test_signatures_are_of_one_dispute_and_one_place(program, honest, liars, verdict_of, played):
     """The same parties, and moves that are equal: the signatures are not."""
     other = verdict_of(liars["gelu"], honest)
