@@ -46,7 +46,7 @@ def calls() -> dict[str, dict[str, float]]:
     x = torch.randn(N)
     program = ree.compile(Relu(), (x,))
     program(x)
-    executable = program.executable({}, settings.isa())
+    executable = program.cpu.executable(program, {}, settings.isa())
     frame, pool = Frame(executable), settings.pool()
     given, out = x.numpy(), np.empty(N, np.float32)
     frame.bind("input", [given])

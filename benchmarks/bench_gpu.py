@@ -24,7 +24,7 @@ from ree.errors import ReeError
 from ree.kernels import registry  # noqa: F401
 from ree.kernels.gpu.launch import Ptr, kernel_call, table
 from ree.kernels.types import DType, TensorType
-from ree.runtime.gpu import find_device
+from ree.runtime.gpu_device import find_device
 
 ROUNDS, REPEATS = 15, 10
 
@@ -60,11 +60,10 @@ def compare(ours: Callable[[], object], theirs: Callable[[], object]) -> dict[st
 
 def kernels_only(p, inputs):
     """The program's launches alone: inputs are in place, outputs stay."""
-    from ree.runtime.gpu_run import _executable, _state
+    from ree.runtime.backend import Options
+    from ree.runtime.gpu import Gpu
 
-    p.run(*inputs, device="cuda")
-    state = _state(p, "cuda")
-    e = _executable(p, state, p.bind_symbols(inputs), None, True, False)
+    e = Gpu("cuda", p.weights).executable(p, p.bind_symbols(inputs), Options())
     e.run(inputs)
     return e._execute
 
@@ -120,7 +119,7 @@ def cases():
 def hash_rate() -> dict[str, float]:
     """SHA-256 tree of 1 GiB, in GB/s."""
     from ree.kernels.gpu.launch import SCRATCH
-    from ree.runtime.gpu import typed
+    from ree.runtime.gpu_executable import typed
 
     n = 1 << 30
     call = kernel_call("tree_hash", data=0, root=1, bytes=n)

@@ -18,7 +18,7 @@ from ree.compiler.plan.planner import plan
 from ree.kernels import opdef, registry  # noqa: F401
 from ree.kernels.gpu.launch import PANEL
 from ree.kernels.types import DType, TensorType
-from ree.runtime.gpu import schedule
+from ree.runtime.gpu_executable import schedule
 
 TARGETS = ("sm_80", "sm_90", "sm_120")
 # registers, shared memory (KiB) and warps of a multiprocessor; bytes a flop at which memory and

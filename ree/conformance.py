@@ -183,7 +183,7 @@ def describe_device(device: str) -> dict[str, Any]:
         facts["isa"] = settings.isa()
         facts["threads"] = settings.threads()
     elif device.startswith("cuda"):
-        from ree.runtime.gpu import describe_gpu, find_device
+        from ree.runtime.gpu_device import describe_gpu, find_device
 
         facts |= describe_gpu(find_device(device))
     return facts

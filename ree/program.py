@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 
-from ree import _core
-from ree.compiler.frontend.torch_types import to_numpy, to_torch
 from ree.compiler.instance import Instance, bind_all, commit
-from ree.compiler.ir import Graph, Kind, Node, Origin, Ref, users
-from ree.compiler.passes.load_time import prelude, prelude_graph
-from ree.compiler.plan.planner import plan
+from ree.compiler.ir import Graph, Node, Origin
 from ree.errors import InputError, public
 from ree.float_mode import clean_floats
-from ree.kernels import opdef, registry  # noqa: F401  (operators)
+from ree.kernels import registry  # noqa: F401  (operators)
 from ree.kernels.opdef import Array
 from ree.kernels.types import TensorType
 from ree.program_text import program_line, program_text
 from ree.result import Names, Result
 from ree.runtime import settings
+from ree.runtime.backend import SHAPES, Backend, Options
 from ree.runtime.cache import LeastRecent
+from ree.runtime.cpu import Cpu
 from ree.runtime.data_tree import BodyTree
-from ree.runtime.executable import Executable
-from ree.runtime.hashing import hash_array, tensor_hash_of
+from ree.runtime.hashing import tensor_hash_of
 from ree.runtime.inputs import array_of, bind_symbols, canonical_array, tensors_among
 from ree.traces.tensor import tensor_hash
 from ree.traces.trace import Trace, ValueInfo, make_trace, tensors_root
@@ -37,7 +32,6 @@ if TYPE_CHECKING:
     from ree.artifact.reading import Read
 
 LEVELS = ("io", "ops")
-SHAPES = 16  # instances and executables that a program keeps
 
 
 class Program:
@@ -66,12 +60,9 @@ class Program:
         # by the values of the symbols; what is not used for longest is made again
         self._bound: LeastRecent[tuple[int, ...], Graph] = LeastRecent(SHAPES)
         self._instances: LeastRecent[tuple[int, ...], Instance] = LeastRecent(SHAPES)
-        self._executables: LeastRecent[tuple[object, ...], Executable] = LeastRecent(SHAPES)
-        # weights in panels, as long as an executable reads them
-        self.packed: WeakValueDictionary[object, Array] = WeakValueDictionary()
-        self._made: tuple[tuple[int, ...], list[Array]] | None = None
-        self.on_device: dict[str, Any] = {}  # per GPU, kept by gpu_run
-        self.lock = settings.ForkLock()
+        self.cpu = Cpu()
+        self._devices: dict[str, Backend] = {"cpu": self.cpu}
+        self.lock = settings.ForkLock()  # over devices that are being added
 
     @classmethod
     def of(cls, read: Read) -> Program:
@@ -166,38 +157,31 @@ class Program:
                 "the program has states, which a run changes", "run it in a ree.Session"
             )
         as_torch, home = tensors_among(values)
+        backend: Backend = self.cpu
         if device is not None or home is not None:
-            device = device_name(device) or home
-            if device != "cpu":
-                return self._run_on(values, device, trace, fuse, keep_values, as_torch, home)
-        pool, isa = settings.pool(threads), settings.isa(isa)
-        scan = self._scanned
-        arrays = [array_of(n, v, t, pool, trace is not None or i in scan) for i, (n, v, t) in enumerate(
-                  zip(self.names.inputs, values, self.graph.inputs, strict=True))]  # fmt: skip
-        env = self.bind_symbols(arrays)
-        executable = self.executable(
-            env, isa, hash_values=trace == "ops", keep=keep_values, fuse=fuse
-        )
-        outputs, digests, kept = executable.run(arrays, pool)
+            backend = self._backend(device_name(device) or home or "cpu")
+        options = Options(trace, keep_values, fuse, threads, isa)
+        inputs = backend.take(self, values, options)
+        env = self.bind_symbols(inputs)
+        done = backend.run(self, inputs, env, options)
         made = None
         if trace is not None:
-            made = self.make_trace(env, [hash_array(x) for x in arrays], [hash_array(x) for x in outputs],
-                                   digests if trace == "ops" else None)  # fmt: skip
-        results = tuple(map(to_torch, outputs)) if as_torch else tuple(outputs)
-        return Result(results, made, kept, self.names.structure)
+            n = len(inputs)
+            made = self.make_trace(
+                env, done.ends[:n], done.ends[n:], done.digests if trace == "ops" else None
+            )
+        return Result(
+            backend.give(done.outputs, as_torch, home), made, dict(done.kept), self.names.structure
+        )
 
-    def _run_on(
-        self, values: list[Any], device: str, trace: str | None, fuse: bool, keep: bool, as_torch: bool,
-        home: str | None,
-    ) -> Result:  # fmt: skip
-        from ree.runtime.gpu_run import run_on
+    def _backend(self, device: str) -> Backend:
+        """What runs on a device, which is found and given the weights when it is first asked for."""
+        with self.lock:
+            if device not in self._devices:
+                from ree.runtime.gpu import Gpu
 
-        result = run_on(self, values, device, trace, fuse, keep)
-        if as_torch:
-            outputs = tuple(x.to(home or "cpu") for x in result.outputs)
-        else:
-            outputs = tuple(map(to_numpy, result.outputs))
-        return replace(result, outputs=outputs, structure=self.names.structure)
+                self._devices[device] = Gpu(device, self.weights)
+            return self._devices[device]
 
     # inputs
 
@@ -206,16 +190,6 @@ class Program:
         InputError for what does not fit."""
         return [array_of(n, v, t)
                 for n, v, t in zip(self.names.inputs, values, self.graph.inputs, strict=True)]  # fmt: skip
-
-    @cached_property
-    def _scanned(self) -> frozenset[int]:
-        """Inputs whose NaNs must be canonical: all but those that only contractions read. Their results
-        are canonical whatever the payload of a NaN they meet."""
-        read = {
-            r for r, n in users(self.graph) if opdef.form_of(n.op) is not opdef.Form.CONTRACTION
-        }
-        read |= set(self.graph.outputs)
-        return frozenset(i for i in range(len(self.graph.inputs)) if Ref(Kind.INPUT, i) in read)
 
     def flat(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], by_name: bool = False
@@ -252,58 +226,23 @@ class Program:
     # execution
 
     @clean_floats
-    def bound(self, env: Mapping[str, int]) -> Graph:
-        """The graph with its symbols bound; InputError for shapes that a rule refuses."""
-        return self._bound.get_or_make(self.sizes(env), lambda: self._bind(env))
+    def bound(self, env: Mapping[str, int], made: tuple[int, ...] = ()) -> Graph:
+        """The graph with its symbols bound, and `made` as in `bind_all`; InputError for shapes that a rule
+        refuses."""
 
-    def _bind(self, env: Mapping[str, int], made: tuple[int, ...] = ()) -> Graph:
-        """As `bind_all`."""
-        try:
-            return bind_all(self.graph, env, made)
-        except ValueError as e:
-            raise InputError(f"the program does not accept these shapes: {e}") from e
+        def bind() -> Graph:
+            try:
+                return bind_all(self.graph, env, made)
+            except ValueError as e:
+                raise InputError(f"the program does not accept these shapes: {e}") from e
+
+        return bind() if made else self._bound.get_or_make(self.sizes(env), bind)
 
     @clean_floats
     def instance(self, env: Mapping[str, int]) -> Instance:
         """The instance for bound symbols, which traces and disputes speak of."""
         bound = self.bound(env)
         return self._instances.get_or_make(self.sizes(env), lambda: commit(self.graph, bound))
-
-    def executable(
-        self, env: Mapping[str, int], isa: str, *, hash_values: bool = False, keep: bool = False,
-        fuse: bool = True, commit_after: int | None = None,
-    ) -> Executable:  # fmt: skip
-        """The compiled code for bound symbols; what it hashes and keeps, and commit_after, as `plan`."""
-        key = (
-            self.sizes(env),
-            isa,
-            hash_values,
-            keep,
-            fuse,
-            commit_after,
-        )
-
-        def make() -> Executable:
-            values, made = ((), []) if hash_values or keep else self._prelude()
-            graph = self._bind(env, values) if values else self.bound(env)
-            weights = [*self.weights, *made]
-            recipe = plan(graph, panel=_core.panel(isa), hash_values=hash_values, keep_values=keep, fuse=fuse,
-                          commit_after=commit_after)  # fmt: skip
-            return Executable(graph, recipe, isa, weights, self.packed)
-
-        return self._executables.get_or_make(key, make)
-
-    def _prelude(self) -> tuple[tuple[int, ...], list[Array]]:
-        """Values that follow from the weights alone, made once."""
-        if self._made is None:
-            values = prelude(self.graph)
-            made: list[Array] = []
-            if values:
-                g, isa = prelude_graph(self.graph, values), settings.isa()
-                e = Executable(g, plan(g, panel=_core.panel(isa)), isa, self.weights, {})
-                made = e.run((), settings.pool())[0]
-            self._made = values, made
-        return self._made
 
     def make_trace(
         self,

@@ -309,6 +309,7 @@ class Chunk {
 static void attention(Pool& pool, const abi::AttentionArgs& p) {
   using namespace attn;
   const Args x(p);
+  if (x.batch * x.heads * x.queries == 0) return;
   int64_t rows = x.queries * x.group(), heads = x.batch * x.kv_heads;
   int64_t blocks = ceil_div(rows, kRows), per = blocks < kChunkBlocks ? blocks : kChunkBlocks;
   while (per > 1 && heads * ceil_div(blocks, per) < 4 * pool.threads()) --per;

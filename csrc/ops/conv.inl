@@ -108,6 +108,7 @@ inline void convolve_groups(Pool& pool, Convolution conv, const Contraction& x, 
 inline void copy_images(Pool& pool, const Convolution& conv, const float* images, int64_t in,
                         int64_t count, float* copy) {
   const int64_t channels = count * conv.C, rows = conv.rows[1];
+  if (channels == 0) return;
   const int64_t floats = channels * rows * conv.rows[0] * conv.channel;
   const int64_t parts = std::min<int64_t>(ceil_div(floats, 8192), 8 * pool.threads());
   const int64_t cuts = std::min<int64_t>(ceil_div(parts, channels), rows);  // of a channel

@@ -77,7 +77,7 @@ def gpu_reports(artifact: str, targets: Sequence[str]) -> list[KernelReport]:
 
     if not targets:
         return []
-    from ree.runtime.gpu import check_triton
+    from ree.runtime.gpu_device import check_triton
 
     check_triton()
     workers = min(len(targets), len(os.sched_getaffinity(0)))
@@ -109,7 +109,7 @@ def kernels_of(program: Program) -> list[tuple[Launch, tuple[str, ...]]]:
     from ree.compiler.audit.gpu import distinct
     from ree.compiler.plan.planner import plan
     from ree.kernels.gpu.launch import PANEL
-    from ree.runtime.gpu import schedule_calls
+    from ree.runtime.gpu_executable import schedule_calls
 
     graph = example_graph(program)
     found: dict[int, tuple[Launch, tuple[str, ...]]] = {}

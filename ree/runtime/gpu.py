@@ -1,400 +1,97 @@
-"""Running recipes on a GPU through Triton, or without one in Triton's interpreter.
-
-The recipe is the one the CPU runs; each kernel call becomes launches (kernels/gpu/launch.py). Memory is
-planned once per program and shape; after a first run the launches of a CUDA device are recorded as a
-CUDA graph.
-"""
+"""Running on a GPU, or in Triton's interpreter: weights on the device, executables by shape."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import os
-import re
-import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ree.compiler.frontend.torch_types import to_numpy, torch_dtype
-from ree.compiler.ir import Graph
-from ree.compiler.plan.recipe import Recipe
-from ree.errors import EnvironmentError_, InputError
-from ree.kernels.constants import DIGEST_BYTES
-from ree.kernels.gpu.launch import (
-    ERROR,
-    PANEL,
-    SCRATCH,
-    KernelCall,
-    Launch,
-    Ptr,
-    kernel_call,
-    table,
-)
+from ree.compiler.frontend.torch_types import dtype_of, to_numpy, to_torch
+from ree.compiler.plan.planner import plan
+from ree.errors import InputError
+from ree.kernels.gpu.launch import PANEL
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
-
-INTERPRET = "interpret"
-LEAST_TRITON = (3, 6)
-ALIGN = 256
-
-
-def check_triton() -> None:
-    """EnvironmentError_ unless a usable Triton is installed."""
-    if importlib.util.find_spec("triton") is None:
-        raise EnvironmentError_("Triton is not installed", "install the extra: ree-ml[cuda]")
-    version = importlib.metadata.version("triton")
-    numbers = tuple(int(x) for x in re.findall(r"\d+", version)[:2])
-    if numbers < LEAST_TRITON:
-        least = ".".join(map(str, LEAST_TRITON))
-        raise EnvironmentError_(
-            f"Triton: expected {least} or newer, got {version}",
-            "older versions flush subnormals in division and square root",
-        )
+from ree.runtime import settings
+from ree.runtime.backend import SHAPES, Options, Run, Source
+from ree.runtime.cache import LeastRecent
+from ree.runtime.gpu_device import find_device, out_of_memory
+from ree.runtime.gpu_executable import GpuExecutable
+from ree.runtime.hashing import tensor_hash_of
+from ree.runtime.inputs import array_of
 
 
-def find_device(name: str) -> Any:
-    """The torch device called `name`: cuda, cuda:N, or interpret (Triton's interpreter, slow).
+class Gpu:
+    """One device, for one program. EnvironmentError_ as `find_device`, and where the weights do not fit."""
 
-    EnvironmentError_ when there is no such device, no driver, or no usable Triton.
-    """
-    import torch
+    def __init__(self, name: str, weights: Sequence[Array]) -> None:
+        self.name, self.device = name, find_device(name)
+        self.weights = [_upload(w, self.device) for w in weights]
+        self.packed: dict[Any, Any] = {}
+        self.executables: LeastRecent[tuple[object, ...], GpuExecutable] = LeastRecent(SHAPES)
+        self._lock = settings.ForkLock()  # runs of one executable share its buffers
 
-    if name == INTERPRET:
-        check_triton()
-        _interpret()
-        return torch.device("cpu")
-    if not re.fullmatch(r"cuda(:\d{1,3})?", name):
-        raise EnvironmentError_(
-            f"device: expected cpu, cuda, cuda:N or interpret, got '{name[:20]}'"
-        )
-    check_triton()
-    if not torch.cuda.is_available():
-        built = (
-            "this torch is built without CUDA" if torch.version.cuda is None else _cuda_problem()
-        )
-        raise EnvironmentError_(f"device {name}: no CUDA device is available", built)
-    device = torch.device(name)
-    count = torch.cuda.device_count()
-    if (device.index or 0) >= count:
-        raise EnvironmentError_(f"device {name}: expected an index below {count}",
-                                "devices: " + ", ".join(f"cuda:{i}" for i in range(count)))  # fmt: skip
-    major, minor = torch.cuda.get_device_capability(device)
-    if major < 8:
-        raise EnvironmentError_(
-            f"device {name}: expected compute capability 8.0 or newer, got {major}.{minor}"
-        )
-    return torch.device("cuda", device.index or 0)
-
-
-def _cuda_problem() -> str:
-    """What torch says is wrong: a driver too old, none at all, ..."""
-    import torch
-
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as e:
-        return str(e).splitlines()[0][:200]
-    return "no GPU is visible to this process"
-
-
-def _interpret() -> None:
-    """Switch Triton to its interpreter, made exact; only before any kernel is defined."""
-    from ree.compiler.audit import exact_triton as interpreter
-
-    if "ree.kernels.gpu.lib" not in sys.modules:
-        os.environ["TRITON_INTERPRET"] = "1"
-    from ree.kernels.gpu import lib as triton_lib
-
-    if type(triton_lib.canonical).__name__ != "InterpretedFunction":
-        raise EnvironmentError_(
-            "device interpret: kernels are compiled already in this process",
-            "set TRITON_INTERPRET=1 before the first use of a GPU device",
-        )
-    interpreter.interpret_language()
-    interpreter.install()
-
-
-class GpuExecutable:
-    """Runs one instance on one device; the counterpart of executor.Executable.
-
-    Inputs and outputs have buffers of their own, so that a recorded graph can be replayed.
-    """
-
-    def __init__(
-        self,
-        graph: Graph,
-        recipe: Recipe,
-        device: Any,
-        weights: Sequence[Any],
-        packed: MutableMapping[Any, Any],
-        traced: bool,
-    ) -> None:
-        import torch
-
-        self.graph, self.recipe, self.device = graph, recipe, device
-        self._torch = torch
-        self._types = {"input": list(graph.inputs),
-                       "output": list(map(graph.typer(), graph.outputs))}  # fmt: skip
-        try:
-            self._allocate(weights, packed, traced)
-        except torch.OutOfMemoryError as e:
-            raise out_of_memory(device, self._wanted) from e
-        self._graph: Any = None
-        self._runs = 0
-
-    _wanted = 0
-
-    def _allocate(
-        self, weights: Sequence[Any], packed: MutableMapping[Any, Any], traced: bool
-    ) -> None:
-        self._buffers: dict[str, list[Any]] = {
-            "weight": list(weights),
-            "const": [self._upload(c.array()) for c in self.graph.consts],
-            "input": [self._bytes(t.nbytes) for t in self._types["input"]],
-            "output": [self._bytes(t.nbytes) for t in self._types["output"]],
-            "digest": [self._bytes(DIGEST_BYTES * len(self.recipe.digests))],
-        }
-        arena = self._bytes(self.recipe.arena_bytes)
-        self._buffers["arena"] = [
-            arena[o : o + n] for o, n in zip(self.recipe.offsets, self.recipe.arena, strict=True)
-        ]
-        self._buffers["packed"] = [self._pack(p, packed) for p in self.recipe.packings]
-        self._error = self._bytes(4)
-        self._error.zero_()
-        self._io_digests = self._bytes(
-            DIGEST_BYTES * (len(self._types["input"]) + len(self._types["output"])) if traced else 0
-        )
-        self._launches, self._scratch_bytes, checks = schedule(self.recipe)
-        first, last = self._io_calls(traced)
-        self._scratch = self._bytes(
-            max([self._scratch_bytes, *(c.scratch for c in (*first, *last))])
-        )
-        self._checks = checks
-        self._bound = []
-        for x in (*_all(first), *self._launches, *_all(last)):
-            args = [self._argument(a) for a in x.args]
-            y, options = self._choice(x, args)
-            self._bound.append((y.kernel[y.grid], args, options))
-
-    def _choice(self, x: Launch, args: Sequence[Any]) -> tuple[Launch, dict[str, Any]]:
-        """The first schedule of a launch that does not spill, with its options. What spills is not run:
-        its machine code is not what the audit has passed."""
-        if self.device.type != "cuda":
-            return x, x.options()
-        for y, limit in x.choices():
-            options = y.options(limit)
-            with self._torch.cuda.device(self.device):
-                made = y.kernel.warmup(*args, grid=y.grid, **options)
-                made._init_handles()
-            if not made.n_spills:
-                return y, options
-        raise EnvironmentError_(f"kernel '{x.name}' spills registers on this GPU in every schedule",
-                                "report the model and the GPU; it runs on the CPU")  # fmt: skip
-
-    def _bytes(self, nbytes: int) -> Any:
-        self._wanted = max(nbytes, ALIGN)
-        return self._torch.empty(self._wanted, dtype=self._torch.uint8, device=self.device)
-
-    def _upload(self, x: Array) -> Any:
-        raw = np.frombuffer(np.ascontiguousarray(x).tobytes() or bytes(ALIGN), np.uint8).copy()
-        return self._torch.from_numpy(raw).to(self.device)
-
-    def _pack(self, p: Any, cache: MutableMapping[Any, Any]) -> Any:
-        key = (str(self.device), p)
-        if key not in cache:
-            out = self._bytes((p.n + PANEL - 1) // PANEL * PANEL * p.k * 4)
-            out.zero_()
-            call = kernel_call("pack", b=0, packed=1, k=p.k, n=p.n, stride_k=p.stride_k,
-                               stride_n=p.stride_n, batch=1, b_batch=0)  # fmt: skip
-            table()["pack"](call)
-            pair = (self._buffers["weight"][p.source.index], out)
-            for x in call.launches:
-                args = [typed(pair[a.slot], a) if isinstance(a, Ptr) else a for a in x.args]
-                x.kernel[x.grid](*args, **x.options())
-            cache[key] = out
-        return cache[key]
-
-    def _io_calls(self, traced: bool) -> tuple[list[KernelCall], list[KernelCall]]:
-        """Calls before and after the recipe: inputs made canonical, inputs and outputs hashed. Their
-        slots count from the end of the recipe's: inputs, outputs, digests."""
-        base, n_in = len(self.recipe.slots), len(self._types["input"])
-        types = [*self._types["input"], *self._types["output"]]
-        self._extra = [*self._buffers["input"], *self._buffers["output"], self._io_digests]
-        first, last = [], []
-        for i, t in enumerate(types):
-            if i < n_in and t.dtype is DType.F32 and t.numel:
-                call = kernel_call("canonical_copy", x=base + i, y=base + i, n=t.numel)
-                table()["canonical_copy"](call)
-                first.append(call)
-        if traced:
-            n = len(types)
-            call = kernel_call("tree_hash_many", data=range(base, base + n), roots=base + n, count=n,
-                               bytes=[t.nbytes for t in types])  # fmt: skip
-            table()["tree_hash_many"](call)
-            last.append(call)
-        return first, last
-
-    def _argument(self, a: Ptr | int) -> Any:
-        if not isinstance(a, Ptr):
-            return a
-        if a.slot == SCRATCH:
-            return typed(self._scratch, a)
-        if a.slot == ERROR:
-            return typed(self._error, a)
-        if a.slot >= len(self.recipe.slots):
-            return typed(self._extra[a.slot - len(self.recipe.slots)], a)
-        s = self.recipe.slots[a.slot]
-        return typed(self._buffers[s.buffer.kind][s.buffer.index][s.offset :], a)
+    def take(self, source: Source, values: Sequence[Any], options: Options) -> list[Any]:
+        for option in ("threads", "isa"):
+            if getattr(options, option) is not None:
+                raise InputError(f"{option}: has no effect on {self.name}", "leave it out")
+        return [_to_tensor(n, v, t, self.device)
+                for n, v, t in zip(source.names.inputs, values, source.graph.inputs, strict=True)]  # fmt: skip
 
     def run(
-        self, inputs: Sequence[Any]
-    ) -> tuple[list[Any], dict[int, bytes], list[bytes], dict[int, Array]]:
-        """(outputs, body roots by value, body roots of inputs and outputs, kept values)."""
-        torch = self._torch
-        for buffer, x, t in zip(self._buffers["input"], inputs, self._types["input"], strict=True):
-            if t.numel:
-                view(buffer, t).copy_(x)
-        try:
-            self._execute()
-        except torch.OutOfMemoryError as e:
-            raise out_of_memory(self.device, 0) from e
-        if self._checks and int(
-            view(self._error, TensorType(DType.F32, (1,))).view(torch.int32)[0]
-        ):
-            self._error.zero_()
-            raise InputError(
-                "an index is out of range, or an integer is divided by 0",
-                "see the bounds of embedding, index and gather",
+        self, source: Source, inputs: Sequence[Any], env: Mapping[str, int], options: Options
+    ) -> Run:
+        with self._lock:
+            executable = self.executable(source, env, options)
+            outputs, digests, ends, kept = executable.run(inputs)
+        types = [*executable.graph.inputs, *map(executable.graph.typer(), executable.graph.outputs)]
+        hashes = [tensor_hash_of(t, d) for t, d in zip(types, ends, strict=False)]
+        return Run(outputs, hashes, digests, kept)
+
+    def give(self, outputs: Sequence[Any], as_torch: bool, home: str | None) -> tuple[Any, ...]:
+        return tuple(x.to(home or "cpu") if as_torch else to_numpy(x) for x in outputs)
+
+    def executable(self, source: Source, env: Mapping[str, int], options: Options) -> GpuExecutable:
+        """The compiled code for bound symbols."""
+        trace, keep, fuse = options.trace, options.keep, options.fuse
+
+        def make() -> GpuExecutable:
+            graph = source.bound(env)
+            recipe = plan(
+                graph, panel=PANEL, hash_values=trace == "ops", keep_values=keep, fuse=fuse
             )
-        outputs = [view(b, t).clone()
-                   for b, t in zip(self._buffers["output"], self._types["output"], strict=True)]  # fmt: skip
-        raw = bytes(self._buffers["digest"][0].cpu().numpy())
-        digests = {
-            v: raw[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)]
-            for i, v in enumerate(self.recipe.digests)
-        }
-        raw = bytes(self._io_digests.cpu().numpy())
-        ends = [
-            raw[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)] for i in range(len(raw) // DIGEST_BYTES)
-        ]
-        return outputs, digests, ends, self._kept(outputs)
-
-    def _execute(self) -> None:
-        self._runs += 1
-        if self.device.type != "cuda":
-            with np.errstate(all="ignore"):
-                self._launch_all()
-        elif self._runs == 1:  # compiles kernels, which must not happen while recording
-            with self._torch.cuda.device(self.device):
-                self._launch_all()
-        else:
-            with self._torch.cuda.device(self.device):
-                if self._graph is None:
-                    graph = self._torch.cuda.CUDAGraph()
-                    self._torch.cuda.synchronize()
-                    with self._torch.cuda.graph(graph):
-                        self._launch_all()
-                    self._graph = graph
-                self._graph.replay()
-
-    def _launch_all(self) -> None:
-        for kernel, args, options in self._bound:
-            kernel(*args, **options)
-
-    def _kept(self, outputs: Sequence[Any]) -> dict[int, Array]:
-        types = self.graph.value_types()
-        values = {}
-        for v, b in self.recipe.values.items():
-            x = (
-                outputs[b.index]
-                if b.kind == "output"
-                else view(self._buffers[b.kind][b.index], types[v])
+            return GpuExecutable(
+                graph, recipe, self.device, self.weights, self.packed, trace is not None
             )
-            values[v] = to_numpy(x).copy()
-        return values
+
+        return self.executables.get_or_make((source.sizes(env), trace, keep, fuse), make)
 
 
-def schedule_calls(recipe: Recipe) -> list[KernelCall]:
-    """The recipe's calls with the launches made for each."""
-    out = []
-    for call in recipe.calls:
-        tile = recipe.tiles[call.tile] if call.tile >= 0 else None
-        k = KernelCall(call.kernel, call.slots, call.params, tile)
-        table()[call.kernel](k)
-        out.append(k)
-    return out
-
-
-def schedule(recipe: Recipe) -> tuple[list[Launch], int, bool]:
-    """(launches of a recipe in order, bytes of scratch memory they share, whether any sets the error
-    flag)."""
-    calls = schedule_calls(recipe)
-    launches = _all(calls)
-    errors = any(isinstance(a, Ptr) and a.slot == ERROR for x in launches for a in x.args)
-    return launches, max((k.scratch for k in calls), default=0), errors
-
-
-def _all(calls: Sequence[KernelCall]) -> list[Launch]:
-    return [x for c in calls for x in c.launches]
-
-
-_TORCH = {
-    "fp32": "float32",
-    "i8": "int8",
-    "i16": "int16",
-    "i32": "int32",
-    "i64": "int64",
-    "u32": "uint32",
-}
-_SIZE = {"fp32": 4, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "u32": 4}
-
-
-def typed(raw: Any, p: Ptr) -> Any:
-    """Bytes seen as the element type of a pointer argument."""
+def _upload(w: Array, device: Any) -> Any:
     import torch
 
-    size = _SIZE[p.dtype]
-    rest = raw[p.offset :]
-    return rest[: rest.numel() // size * size].view(getattr(torch, _TORCH[p.dtype]))
-
-
-def view(raw: Any, t: TensorType) -> Any:
-    """The first bytes of a buffer as a tensor of a type."""
-    return raw[: t.nbytes].view(torch_dtype(t.dtype)).reshape(t.dims)
-
-
-def describe_gpu(device: Any) -> dict[str, Any]:
-    """Name, memory, compute capability and driver of a CUDA device."""
-    import subprocess
-
-    import torch
-
-    p = torch.cuda.get_device_properties(device)
-    facts: dict[str, Any] = {
-        "name": p.name,
-        "memory": p.total_memory,
-        "capability": f"{p.major}.{p.minor}",
-        "multiprocessors": p.multi_processor_count,
-        "cuda": torch.version.cuda,
-    }
+    raw = np.ascontiguousarray(w).reshape(-1).view(np.uint8)
+    host = torch.from_numpy(raw if raw.flags.writeable else raw.copy())
+    if not host.numel():
+        host = torch.zeros(1, dtype=torch.uint8)
     try:
-        out = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-                             capture_output=True, text=True, timeout=20, check=True).stdout  # fmt: skip
-        facts["driver"] = out.split()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
-        facts["driver"] = "unknown"
-    return facts
+        return host.to(device)
+    except torch.OutOfMemoryError as e:
+        raise out_of_memory(device, host.numel()) from e
 
 
-def out_of_memory(device: Any, wanted: int) -> EnvironmentError_:
-    """The error for a GPU that is full."""
+def _to_tensor(name: str, value: Any, t: TensorType, device: Any) -> Any:
+    """The input as a contiguous tensor on the device, its dtype checked."""
     import torch
 
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-    asked = f"asked for {wanted / 2**20:,.0f} MiB, " if wanted else ""
-    return EnvironmentError_(
-        f"device {device}: out of memory, {asked}{free / 2**20:,.0f} MiB are free",
-        "use a smaller batch, or a GPU with more memory",
-    )
+    if not isinstance(value, torch.Tensor):
+        return to_torch(array_of(name, value, t)).to(device)
+    if value.is_sparse or dtype_of(value.dtype) is not t.dtype:
+        raise InputError(f"input '{name}': expected {t}, got {value.dtype}")
+    value = value.detach().to(device).contiguous()
+    if t.dtype in (DType.F16, DType.BF16) and bool(value.isnan().any()):
+        value = value.masked_fill(
+            value.isnan(), float("nan")
+        )  # f32 is made canonical by the recipe
+    return value

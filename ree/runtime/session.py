@@ -204,7 +204,9 @@ class Session:
         """As `trace`, on arrays of the program's types."""
         program = self.program
         env = program.bind_symbols(arrays)
-        frame = Frame(program.executable(env, self._isa, hash_values=True, fuse=self._fuse))
+        frame = Frame(
+            program.cpu.executable(program, env, self._isa, hash_values=True, fuse=self._fuse)
+        )
         outputs = [np.empty(dims, dtype) for dims, dtype in frame.executable.out_types]
         self._take()
         try:
@@ -259,8 +261,8 @@ class Session:
         return self._frames.get_or_make(self.program.sizes(env), lambda: self._new_frame(env))
 
     def _new_frame(self, env: Mapping[str, int]) -> Frame:
-        executable: Executable = self.program.executable(
-            env, self._isa, fuse=self._fuse, commit_after=self._commit_after
+        executable: Executable = self.program.cpu.executable(
+            self.program, env, self._isa, fuse=self._fuse, commit_after=self._commit_after
         )
         wanted = executable.recipe.arena_bytes
         if wanted > len(self._arena):

@@ -15,7 +15,7 @@ from ree.kernels import registry  # noqa: F401
 from ree.kernels.gpu import contraction as contraction_triton
 from ree.kernels.gpu.launch import PANEL
 from ree.kernels.types import DType, TensorType
-from ree.runtime.gpu import schedule
+from ree.runtime.gpu_executable import schedule
 
 K, N = 272, 24  # two full segments and a short one
 

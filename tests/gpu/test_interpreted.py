@@ -15,7 +15,8 @@ from ree.kernels.gpu import contraction as contraction_triton
 from ree.kernels.gpu.launch import PANEL, SCRATCH, Ptr, kernel_call, table
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
-from ree.runtime.gpu import find_device, typed
+from ree.runtime.gpu_device import find_device
+from ree.runtime.gpu_executable import typed
 from ree.traces.tensor import body_root
 
 find_device("interpret")

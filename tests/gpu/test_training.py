@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ree.optim import AdamW, Cosine
-from ree.runtime.gpu import find_device
+from ree.runtime.gpu_device import find_device
 from ree.training.step import compile_step
 
 find_device("interpret")

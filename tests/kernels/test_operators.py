@@ -42,6 +42,33 @@ def test_backends_agree(op):
     assert count >= 3
 
 
+def emptied(sample):
+    """The sample with all axes of one size empty, for each size in turn."""
+    for size in sorted({n for x in sample.inputs for n in x.shape} - {0}):
+        inputs = tuple(
+            x[tuple(slice(0 if n == size else n) for n in x.shape)] for x in sample.inputs
+        )
+        yield opdef.Sample(f"{sample.name}, {size} is 0", inputs, sample.attrs)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_backends_agree_on_empty_axes(op):
+    for case in cases(op):
+        for sample in emptied(case.sample):
+            try:
+                program = program_of(graph_of(op, sample))
+                inputs = [np.ascontiguousarray(x).reshape(x.shape) for x in sample.inputs]
+                bound = make_instance(program.graph, {}).graph
+                expected = interp.outputs(bound, inputs, ())
+            except (ValueError, IndexError):  # no rule for it, or nothing where an index points
+                continue
+            for isa in _core.isa_names():
+                for fuse in (True, False):
+                    result = program.run(*inputs, isa=isa, threads=2, fuse=fuse)
+                    for got, want in zip(result.outputs, expected, strict=True):
+                        same(got, want, (op, sample.name, isa))
+
+
 @pytest.mark.parametrize("op", [o for o in OPS if opdef.get(o).row_program])
 def test_row_programs_equal_their_composites(op):
     for case in cases(op):

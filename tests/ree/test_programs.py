@@ -362,9 +362,9 @@ def test_what_follows_from_weights_alone_is_made_once():
     x = torch.randn(3, 40).bfloat16()
     program = ree.compile(model, (x,))
     y = program(x)
-    (executable,) = program._executables.values()
+    (executable,) = program.cpu.executables.values()
     origins = [o for c in executable.recipe.calls for o in c.origins if o.startswith("cast")]
-    assert len(program._prelude()[0]) == 4
+    assert len(program.cpu._prelude(program)[0]) == 4
     assert len(origins) < sum(n.op == "cast" for n in program.graph.nodes)
     traced = program.run(x, trace="ops").outputs[0]
     assert y.view(torch.int16).equal(traced.view(torch.int16))
@@ -396,7 +396,7 @@ def test_payloads_of_nans_do_not_pass_a_contraction(name, isa):
     torch.manual_seed(0)
     x = torch.randn(shape)
     program = ree.compile(make().eval(), (x,))
-    assert not program._scanned
+    assert not scanned(program.graph)
     odd = x.numpy().copy()
     odd.reshape(-1)[np.random.default_rng(0).choice(odd.size, 4, replace=False)] = NANS
     usual = canonical_nan(odd)

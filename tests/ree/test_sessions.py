@@ -12,7 +12,8 @@ from ree.compiler.ir import Builder, Kind, Ref
 from ree.compiler.plan.planner import plan
 from ree.errors import CaptureError, InputError
 from ree.kernels.types import DType, TensorType
-from ree.program import SHAPES, Names, Program
+from ree.program import Names, Program
+from ree.runtime.backend import SHAPES
 from ree.runtime.cache import LeastRecent
 from ree.runtime.session import Session
 
@@ -151,7 +152,7 @@ def test_a_run_waits_for_no_lock_of_the_program(model):
         session(*some(1))  # a pool of one thread is the caller's own
         done.set()
 
-    with program.lock, program._executables._making, program._bound._making:
+    with program.lock, program.cpu.executables._making, program._bound._making:
         threading.Thread(target=work, daemon=True).start()
         assert done.wait(20)
 
@@ -373,10 +374,10 @@ def test_many_shapes_keep_few_things():
     for k in range(1, 60):
         program(torch.randn(k, 16))
         program.run(torch.randn(k, 16), trace="io")
-    for cache in (program._bound, program._instances, program._executables):
+    for cache in (program._bound, program._instances, program.cpu.executables):
         assert len(cache) == SHAPES
     gc.collect()
-    assert len(program.packed) == 1
+    assert len(program.cpu.packed) == 1
 
 
 def test_a_run_without_a_trace_makes_no_instance(monkeypatch):

@@ -1,0 +1,91 @@
+"""Running on the CPU: executables by shape and instruction set, weights packed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+from ree import _core
+from ree.compiler.frontend.torch_types import to_torch
+from ree.compiler.ir import Graph, Kind, Ref, users
+from ree.compiler.passes.load_time import prelude, prelude_graph
+from ree.compiler.plan.planner import plan
+from ree.kernels import opdef
+from ree.kernels.opdef import Array
+from ree.runtime import settings
+from ree.runtime.backend import SHAPES, Options, Run, Source
+from ree.runtime.cache import LeastRecent
+from ree.runtime.executable import Executable
+from ree.runtime.hashing import hash_array
+from ree.runtime.inputs import array_of
+
+
+class Cpu:
+    """The CPU, for one program."""
+
+    def __init__(self) -> None:
+        # what is not used for longest is made again
+        self.executables: LeastRecent[tuple[object, ...], Executable] = LeastRecent(SHAPES)
+        # weights in panels, as long as an executable reads them
+        self.packed: WeakValueDictionary[object, Array] = WeakValueDictionary()
+        self._made: tuple[tuple[int, ...], list[Array]] | None = None
+        self._scanned: frozenset[int] | None = None
+
+    def take(self, source: Source, values: Sequence[Any], options: Options) -> list[Array]:
+        pool, scan = settings.pool(options.threads), self._scanned
+        if scan is None:
+            scan = self._scanned = scanned(source.graph)
+        traced = options.trace is not None
+        return [array_of(n, v, t, pool, traced or i in scan) for i, (n, v, t) in enumerate(
+                zip(source.names.inputs, values, source.graph.inputs, strict=True))]  # fmt: skip
+
+    def run(
+        self, source: Source, inputs: Sequence[Array], env: Mapping[str, int], options: Options
+    ) -> Run:
+        trace, keep, fuse, threads, isa = options
+        executable = self.executable(
+            source, env, settings.isa(isa), hash_values=trace == "ops", keep=keep, fuse=fuse
+        )
+        outputs, digests, kept = executable.run(inputs, settings.pool(threads))
+        ends = [hash_array(x) for x in (*inputs, *outputs)] if trace is not None else ()
+        return Run(outputs, ends, digests, kept)
+
+    def give(self, outputs: Sequence[Array], as_torch: bool, home: str | None) -> tuple[Any, ...]:
+        return tuple(map(to_torch, outputs)) if as_torch else tuple(outputs)
+
+    def executable(
+        self, source: Source, env: Mapping[str, int], isa: str, *, hash_values: bool = False,
+        keep: bool = False, fuse: bool = True, commit_after: int | None = None,
+    ) -> Executable:  # fmt: skip
+        """The compiled code for bound symbols; what it hashes and keeps, and commit_after, as `plan`."""
+        key = (source.sizes(env), isa, hash_values, keep, fuse, commit_after)
+
+        def make() -> Executable:
+            values, made = ((), []) if hash_values or keep else self._prelude(source)
+            graph, weights = source.bound(env, values), [*source.weights, *made]
+            recipe = plan(graph, panel=_core.panel(isa), hash_values=hash_values, keep_values=keep, fuse=fuse,
+                          commit_after=commit_after)  # fmt: skip
+            return Executable(graph, recipe, isa, weights, self.packed)
+
+        return self.executables.get_or_make(key, make)
+
+    def _prelude(self, source: Source) -> tuple[tuple[int, ...], list[Array]]:
+        """Values that follow from the weights alone, made once."""
+        if self._made is None:
+            values = prelude(source.graph)
+            made: list[Array] = []
+            if values:
+                g, isa = prelude_graph(source.graph, values), settings.isa()
+                e = Executable(g, plan(g, panel=_core.panel(isa)), isa, source.weights, {})
+                made = e.run((), settings.pool())[0]
+            self._made = values, made
+        return self._made
+
+
+def scanned(g: Graph) -> frozenset[int]:
+    """Inputs whose NaNs must be canonical: all but those that only contractions read. Their results are
+    canonical whatever the payload of a NaN they meet."""
+    read = {r for r, n in users(g) if opdef.form_of(n.op) is not opdef.Form.CONTRACTION}
+    read |= set(g.outputs)
+    return frozenset(i for i in range(len(g.inputs)) if Ref(Kind.INPUT, i) in read)
