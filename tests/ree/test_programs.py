@@ -10,6 +10,7 @@ from ree import _core
 from ree.compiler import interp
 from ree.kernels.numerics import canonical_nan
 from ree.program import Program
+from ree.runtime.cpu import scanned
 
 ISAS = _core.isa_names()
 
