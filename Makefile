@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.* csrc/*/*.* kernels/scalar/*.py kernels/abi*.py kernels/constants.py)
 
-.PHONY: demo test quick check sanitize sanitize-all wheel bench exhaustive gpu clean
+.PHONY: demo test quick check dev sanitize sanitize-all wheel bench exhaustive gpu clean
 demo: $(VENV)/.built
 	$(BIN)/python examples/demo.py
 	$(BIN)/ree demo dispute
@@ -16,12 +16,9 @@ quick: $(VENV)/.built
 	$(BIN)/python -P -m pytest -n 2 --dist worksteal tests/traces tests/verde/test_game.py tests/ree/test_programs.py \
 	  tests/ree/test_sessions.py tests/ree/test_canonical_bits.py
 
-check: $(VENV)/.built
+check: $(VENV)/.built dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/typing && mkdir -p build/typing/ree
-	ln -sfn $(abspath ree)/* build/typing/ree/
-	for d in compiler kernels traces verde settlement; do ln -sfn $(abspath .)/$$d build/typing/ree/$$d; done
 	cd build/typing && $(abspath $(BIN))/python -m mypy -p ree --config-file $(abspath pyproject.toml)
 	$(BIN)/cmake -S . -B build/check -G Ninja -DREE_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) > /dev/null
 	$(BIN)/cmake --build build/check --target all ree_headers
@@ -45,6 +42,12 @@ for s in address,undefined thread; do folder=build/sanitize-$${s%%,*}; \
   $(BIN)/cmake --build $$folder --target $(1) > $$folder/log || { cat $$folder/log; exit 1; }; \
   echo "sanitizers: $$s"; $(2); done
 endef
+
+# build/typing/ree: the package as it installs, for editors and type checkers (Pyright is told in pyproject.toml).
+dev:
+	rm -rf build/typing && mkdir -p build/typing/ree
+	ln -sfn $(abspath ree)/* build/typing/ree/
+	for d in compiler kernels traces verde settlement; do ln -sfn $(abspath .)/$$d build/typing/ree/$$d; done
 
 # The wheel, installed in a fresh environment outside the checkout, gives the same bits.
 wheel: $(VENV)/.built

@@ -186,7 +186,7 @@ class Local:
         self.gas, self._evidence = 0, Evidence(party.game, instance)
 
     def step(self, s: State, move: Move) -> State:
-        from ree.settlement.testing.referee import referee, step
+        from ree.settlement.local_referee import referee, step
 
         after = step(self._evidence, s, move)
         self.gas = max(self.gas, referee().gas)

@@ -120,6 +120,14 @@ def of_two_folders(found):
     return [c for c in found if len({name.rpartition(".")[0] for name in c}) > 1]
 
 
+def test_the_product_does_not_import_what_only_tests_have():
+    """The wheel has no module called testing."""
+    for name, path in sources():
+        if "testing" not in name.split("."):
+            targets = imported(path.read_text(), members=True)
+            assert not [t for t in targets if "testing" in t.split(".")], name
+
+
 def test_no_cycle_of_files_spans_two_folders():
     files = [(name, path.read_text()) for name, path in sources() if name]
     assert of_two_folders(cycles(graph(files))) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,11 @@ def main() -> None:
         pip = ("-m", "pip", "--disable-pip-version-check")
         run(sys.executable, *pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", d, ROOT)
         (wheel,) = d.glob("*.whl")
+        files = zipfile.ZipFile(wheel).namelist()
+        assert "ree/settlement/gate.py" in files
+        assert not [
+            f for f in files if "testing" in Path(f).with_suffix("").parts and f.endswith(".py")
+        ]
         run(sys.executable, "-m", "venv", d / "venv")
         run(d / "venv/bin/python", *pip, "install", "-q", "-c", ROOT / "constraints.txt", wheel)
         torch.manual_seed(0)
