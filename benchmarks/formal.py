@@ -17,7 +17,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from ree.settlement.compile import CONTRACTS
+from ree.settlement.compile import CONTRACTS, source
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMAL, TOOLS = ROOT / "benchmarks" / "formal", ROOT / "build" / "formal" / "bin"
@@ -66,9 +66,9 @@ def built(contract, out, fault=None):
         shutil.copytree(FORMAL, root / "formal")
         if fault:
             file, old, new = fault
-            text = (root / file).read_text()
+            text = source(file, root).read_text()
             assert text.count(old) == 1, f"{file}: expected '{old}' once, got {text.count(old)}"
-            (root / file).write_text(text.replace(old, new))
+            source(file, root).write_text(text.replace(old, new))
         formats = ["abi", "bytecode", "bytecode_runtime", "method_identifiers"]
         (made,) = compile_files(
             [root / "formal" / f"{name}.vy"], formats, paths=[str(root)]

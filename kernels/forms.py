@@ -1,7 +1,8 @@
 """Forms: how one element of an operator comes about. Every operator states one (opdef.py).
 
 By its form verde opens an element (verde/forms.py), a contract decides an operation
-(settlement/contracts/forms.vy has the numbers), and settlement knows what a proof shows and how long it is.
+(settlement/contracts/generated/forms.vy has the numbers), and settlement knows what a proof shows and how
+long it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The clocks of a dispute, as contracts/clocks.vy packs them in a word."""
+"""The clocks of a dispute, as contracts/court/clocks.vy packs them in a word."""
 
 from __future__ import annotations
 

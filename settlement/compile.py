@@ -41,8 +41,16 @@ class Compiled:
     runtime: bytes
 
 
+def source(path: str, root: Path = CONTRACTS) -> Path:
+    """A file of the contracts: by its path below them, or by its name alone, which stands there once."""
+    if (root / path).exists():
+        return root / path
+    (found,) = root.rglob(path)
+    return found
+
+
 def compile_contract(path: str, *, venom: bool = False) -> Compiled:
-    """The contract at `path` under settlement/contracts, compiled once a process.
+    """The contract that `source` finds, compiled once a process.
 
     venom: by Vyper's other code generator. ImportError without Vyper.
     """
@@ -103,10 +111,11 @@ def compile_edited(path: str, file: str, edit: Edit) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "contracts"
         shutil.copytree(CONTRACTS, root)
-        text = (root / file).read_text()
+        edited = source(file, root)
+        text = edited.read_text()
         if text.count(edit[0]) != 1:
             raise ValueError(f"{file}: expected '{edit[0]}' once, got {text.count(edit[0])}")
-        (root / file).write_text(text.replace(*edit))
+        edited.write_text(text.replace(*edit))
         return _compile(root, path, venom=False)
 
 
@@ -116,7 +125,9 @@ def _compile(root: Path, path: str, venom: bool) -> Compiled:
 
     formats = ["abi", "bytecode", "bytecode_runtime"]
     settings = Settings(experimental_codegen=venom)
-    (out,) = compile_files([root / path], formats, paths=[str(root)], settings=settings).values()
+    (out,) = compile_files(
+        [source(path, root)], formats, paths=[str(root)], settings=settings
+    ).values()
     creation, runtime = (bytes.fromhex(out[f].removeprefix("0x")) for f in formats[1:])
     return Compiled(tuple(out["abi"]), creation, runtime)
 

@@ -180,4 +180,4 @@ FILES = {"numbers.vy": numbers.text, "protocol.vy": protocol, "forms.vy": forms}
 
 if __name__ == "__main__":
     for file, text in FILES.items():
-        (CONTRACTS / file).write_text(text())
+        (CONTRACTS / "generated" / file).write_text(text())

@@ -1,4 +1,4 @@
-"""What contracts read and write, field by field; contracts/protocol.vy is written from here (generated.py)."""
+"""What contracts read and write, field by field; contracts/generated/protocol.vy is made of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways of an operator's sources through tensors that are only moved: contracts/ways.vy reads them.
+"""The ways of an operator's sources through tensors that are only moved: contracts/referee/ways.vy reads them.
 
 A DERIVE shows by records and leaves that they are right; a PROVE walks them and opens what they lead to.
 """

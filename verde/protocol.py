@@ -1,6 +1,7 @@
 """The names of the protocol with their numbers: phases, sides, trees, reasons.
 
-The numbers stand in the states of disputes (settlement/layout.py); contracts/protocol.vy is written from here.
+The numbers stand in the states of disputes (settlement/layout.py); contracts/generated/protocol.vy is written
+from here.
 """
 
 from __future__ import annotations

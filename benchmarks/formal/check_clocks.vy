@@ -6,8 +6,8 @@
 """
 
 from . import expect
-from .. import clocks
-from .. import protocol
+from ..court import clocks
+from ..generated import protocol
 
 MASK32: constant(uint256) = 2**32 - 1
 MASK48: constant(uint256) = 2**48 - 1

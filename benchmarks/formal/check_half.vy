@@ -6,7 +6,7 @@
 """
 
 from . import expect
-from .. import half
+from ..lib import half
 
 NAN16: constant(uint256) = 2**15 - 2**9  # 0x7e00
 NAN32: constant(uint256) = 2**31 - 2**22  # 0x7fc00000

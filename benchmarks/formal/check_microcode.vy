@@ -6,7 +6,7 @@
 """
 
 from . import expect
-from .. import microcode
+from ..lib import microcode
 
 I32: constant(uint256) = 1
 U32: constant(uint256) = 2

@@ -6,7 +6,7 @@
 """
 
 from . import expect
-from .. import rules
+from ..referee import rules
 
 SIZES: constant(uint64[3][4]) = [[5, 7, 3], [1, 1, 1], [65536, 32768, 2**31 - 1], [2**31 - 1, 1, 64]]
 

@@ -6,11 +6,11 @@
 """
 
 from . import expect
-from .. import bank
-from .. import court
-from .. import disputes
-from .. import docket
-from .. import protocol
+from ..court import bank
+from ..court import court
+from ..court import disputes
+from ..court import docket
+from ..generated import protocol
 
 initializes: court
 uses: bank

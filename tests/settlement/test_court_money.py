@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
-from ree.settlement.compile import CONTRACTS, compile_contract
+from ree.settlement.compile import compile_contract, source
 from ree.settlement.testing.court import (
     CHALLENGER_WON,
     DEFENDER_WON,
@@ -60,20 +60,18 @@ def test_the_interface_has_no_privileged_call() -> None:
         "confront", "respond", "descend", "timeout", "finalise", "collect", "forfeit", "reclaim",
     }  # fmt: skip
     assert not any(f.get("stateMutability") == "payable" for f in abi)
-    source = "".join((CONTRACTS / f"{n}.vy").read_text()
+    text = "".join(source(f"{n}.vy").read_text()
                      for n in ("court", "disputes", "descent", "docket", "bank", "clocks"))  # fmt: skip
     # no signatures to replay or to recover to zero, no code but its own, no owner
     # the one raw call is static: it hands a move on to the referee
-    assert source.count("raw_call") == source.count("is_static_call=True") == 1
+    assert text.count("raw_call") == text.count("is_static_call=True") == 1
     for word in ("ecrecover", "delegate", "selfdestruct", "owner:", "create_", "send("):
-        assert word not in source, word
+        assert word not in text, word
     # the caller is compared with the poster of one's job; a state's name has the player whose turn it is
-    assert sorted(line.strip() for line in source.splitlines() if "assert msg.sender" in line) == [
+    assert sorted(line.strip() for line in text.splitlines() if "assert msg.sender" in line) == [
         'assert msg.sender == job.poster, "court: poster"',
     ]
-    assert (
-        source.count("self._check_turn(") == source.count("dispute, word, msg.sender, other") == 2
-    )
+    assert text.count("self._check_turn(") == text.count("dispute, word, msg.sender, other") == 2
 
 
 def test_the_contract_fits(world: World) -> None:

@@ -30,7 +30,7 @@ from ree.kernels.scalar.language import (
 )
 from ree.kernels.scalar.microcode import assemble
 from ree.kernels.types import DType
-from ree.settlement.compile import CONTRACTS, compile_contract, compile_edited
+from ree.settlement.compile import compile_contract, compile_edited, source
 from ree.settlement.testing import cases
 from ree.settlement.testing.cases import NO_RESULT, Bits
 from ree.settlement.testing.evm import Contract
@@ -260,7 +260,7 @@ def test_what_no_register_holds_has_no_result() -> None:
 def test_modules_have_nothing_to_call_or_to_own(module: str) -> None:
     """Linked, not called: no external function, and no state; a view reads calldata."""
     assert compile_contract(f"{module}.vy").abi == ()
-    text = (CONTRACTS / f"{module}.vy").read_text()
+    text = source(f"{module}.vy").read_text()
     headers = re.findall(r"@internal\n@(?:pure|view)\ndef ", text)
     assert len(headers) == text.count("\ndef ")
     assert not re.findall(r"(?m)^\w+: (?!constant\()", text)  # no variable of state

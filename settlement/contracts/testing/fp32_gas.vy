@@ -4,9 +4,9 @@
 @notice Tests only: the gas of each function of Fp32, many cases in a call.
 """
 
-from .. import fp32
-from .. import half
-from .. import microcode
+from ..lib import fp32
+from ..lib import half
+from ..lib import microcode
 
 CASES: constant(uint256) = 4096
 MASK: constant(uint256) = 2**64 - 1

@@ -4,7 +4,7 @@
 @notice Tests only: many steps in a call.
 """
 
-from .. import microcode
+from ..lib import microcode
 
 CASES: constant(uint256) = 4096
 MASK: constant(uint256) = 2**64 - 1

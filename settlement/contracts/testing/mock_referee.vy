@@ -9,9 +9,9 @@
      root of the inputs of one run, or S0 of a training run. Phases are none of those that the Court plays itself.
 """
 
-from .. import merkle
-from .. import protocol
-from .. import undecided as records
+from ..lib import merkle
+from ..generated import protocol
+from ..referee import undecided as records
 from ..interfaces import IReferee
 
 implements: IReferee

@@ -4,8 +4,8 @@
 @notice Tests only: the functions of Merkle and Commitments, and the gas of those a dispute calls.
 """
 
-from .. import commitments
-from .. import merkle
+from ..referee import commitments
+from ..lib import merkle
 
 MAX_DEPTH: constant(uint256) = 40
 SHOWN: constant(uint256) = 4 + 5 * 32  # the last of four arguments: an offset, a length

@@ -5,13 +5,13 @@
         is kept, a hash of the clocks, the players and the game's state: `_name_of`. Events say what it is of.
 """
 
-import bank
-import clocks
-import descent
-import docket
-import protocol
-import shown
-from interfaces import IReferee
+from . import bank
+from . import clocks
+from ..referee import descent
+from . import docket
+from ..generated import protocol
+from ..referee import shown
+from ..interfaces import IReferee
 
 uses: bank
 uses: docket

@@ -5,9 +5,9 @@
 """
 
 from . import plans
-from . import fp32
-from . import microcode
-from . import protocol
+from ..lib import fp32
+from ..lib import microcode
+from ..generated import protocol
 
 
 @external

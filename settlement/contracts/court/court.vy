@@ -6,11 +6,11 @@
 @dev Time is block.timestamp; a deadline is the last second that counts.
 """
 
-import bank
-import disputes
-import docket
-import merkle
-import protocol
+from . import bank
+from . import disputes
+from . import docket
+from ..lib import merkle
+from ..generated import protocol
 
 initializes: bank
 initializes: docket

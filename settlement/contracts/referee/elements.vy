@@ -9,10 +9,10 @@
 
 from . import derivations
 from . import entries
-from . import forms
-from . import merkle
-from . import numbers
-from . import protocol
+from ..generated import forms
+from ..lib import merkle
+from ..generated import numbers
+from ..generated import protocol
 from . import rules
 from . import shown
 from . import sources

@@ -9,14 +9,14 @@
 
 from . import commitments
 from . import descent
-from . import forms
-from . import merkle
-from . import numbers
-from . import protocol
+from ..generated import forms
+from ..lib import merkle
+from ..generated import numbers
+from ..generated import protocol
 from . import shown
 from . import states
 from . import undecided as records
-from .interfaces import IReferee
+from ..interfaces import IReferee
 
 implements: IReferee
 

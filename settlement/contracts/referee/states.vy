@@ -5,8 +5,8 @@
 @dev Three words of numbers, then nine digests. settlement/evidence.py writes the same bytes.
 """
 
-from . import merkle
-from . import protocol
+from ..lib import merkle
+from ..generated import protocol
 from . import shown
 
 

@@ -7,9 +7,9 @@
      of the move.
 """
 
-from . import merkle
-from . import numbers
-from . import protocol
+from ..lib import merkle
+from ..generated import numbers
+from ..generated import protocol
 
 STATE: constant(uint256) = 196  # selector, three words, two offsets, length
 MOVE: constant(uint256) = STATE + protocol.STATE_BYTES + 32  # the state, then the move's length

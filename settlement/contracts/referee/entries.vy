@@ -4,7 +4,7 @@
 @notice The entries of a derivation: little-endian, 4 or 8 bytes each, in leaves of 512 bytes.
 """
 
-from . import numbers
+from ..generated import numbers
 from . import shown
 from . import states
 

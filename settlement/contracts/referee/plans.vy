@@ -5,9 +5,9 @@
 @dev verde/forms.py, verde/ruled.py and verde/selections.py have the same.
 """
 
-from . import forms
-from . import numbers
-from . import protocol
+from ..generated import forms
+from ..generated import numbers
+from ..generated import protocol
 from . import rules
 from . import shown
 from . import states

@@ -8,8 +8,8 @@
      and into Referee, whose rules they are.
 """
 
-from . import merkle
-from . import protocol
+from ..lib import merkle
+from ..generated import protocol
 from . import states
 
 # phase and player in the head; the level too

@@ -7,9 +7,9 @@
 """
 
 from . import commitments
-from . import merkle
-from . import numbers
-from . import protocol
+from ..lib import merkle
+from ..generated import numbers
+from ..generated import protocol
 from . import rules
 from . import shown
 from . import states

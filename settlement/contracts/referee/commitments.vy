@@ -6,9 +6,9 @@
      follows from what is shown, and revert where the form is wrong.
 """
 
-from . import merkle
-from . import numbers
-from . import protocol
+from ..lib import merkle
+from ..generated import numbers
+from ..generated import protocol
 
 
 # log2 of the bytes of an element, by dtype, a digit each

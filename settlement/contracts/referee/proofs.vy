@@ -6,10 +6,10 @@
 """
 
 from . import entries
-from . import forms
-from . import numbers
+from ..generated import forms
+from ..generated import numbers
 from . import plans
-from . import protocol
+from ..generated import protocol
 from . import rules
 from . import shown
 from . import sources

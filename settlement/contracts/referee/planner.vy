@@ -5,9 +5,9 @@
 @dev Called by Proofs with the call that it got.
 """
 
-from . import forms
+from ..generated import forms
 from . import plans
-from . import protocol
+from ..generated import protocol
 from . import rules
 from . import shown
 from . import sources

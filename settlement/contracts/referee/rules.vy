@@ -6,7 +6,7 @@
      Whoever calls has compared the bytes with the digest in the instance.
 """
 
-from . import protocol
+from ..generated import protocol
 from . import shown
 
 MAX_DIGITS: constant(uint256) = 24

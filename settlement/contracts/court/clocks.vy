@@ -6,7 +6,7 @@
 @dev Only the clock of the player whose turn it is runs.
 """
 
-import protocol
+from ..generated import protocol
 
 
 

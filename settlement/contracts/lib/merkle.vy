@@ -8,8 +8,8 @@
      may be any 32 bytes, zeros among them. Level 0 are the leaf hashes.
 """
 
-from . import numbers
-from . import protocol
+from ..generated import numbers
+from ..generated import protocol
 
 BIT: constant(uint256) = 1
 MAX_COUNT: constant(uint256) = 2**40

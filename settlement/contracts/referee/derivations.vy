@@ -5,8 +5,8 @@
 @dev verde/forms.py, verde/ruled.py and verde/selections.py have the same.
 """
 
-from . import forms
-from . import numbers
+from ..generated import forms
+from ..generated import numbers
 from . import rules
 from . import shown
 

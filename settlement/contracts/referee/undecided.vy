@@ -5,8 +5,8 @@
 @dev Linked into referees, beside the Court that has no room for it.
 """
 
-from . import merkle
-from . import protocol
+from ..lib import merkle
+from ..generated import protocol
 
 PROOF: constant(uint256) = 4 + 3 * 32  # of `undecided`, behind three arguments
 

@@ -8,9 +8,9 @@
      shows that they are right, the state keeps their hash, and a PROVE walks them.
 """
 
-from . import forms
-from . import merkle
-from . import protocol
+from ..generated import forms
+from ..lib import merkle
+from ..generated import protocol
 from . import shown
 from . import states
 

@@ -6,7 +6,7 @@
      are named by what they are, not by numbers, so that a reorganised chain cannot put one in another's place.
 """
 
-import protocol
+from ..generated import protocol
 
 MAX_SLOTS: constant(uint256) = 8
 

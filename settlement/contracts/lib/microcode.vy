@@ -9,8 +9,8 @@
 """
 
 from . import fp32
-from . import numbers
-from . import protocol
+from ..generated import numbers
+from ..generated import protocol
 
 INVALID: constant(uint256) = max_value(uint256)
 
