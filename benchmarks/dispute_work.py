@@ -20,7 +20,7 @@ from ree.kernels.types import DType
 from ree.program import Program
 from ree.training.step import Step
 from ree.verde.fault import Fault, Vanished
-from ree.verde.messages import Dispute, Signed, decode_signed, encode_request
+from ree.verde.messages import Parties, Signed, decode_signed, encode_request
 from ree.verde.moves import Phase
 from ree.verde.party import Party, run_of
 from ree.verde.protocol import Reason
@@ -62,7 +62,7 @@ def play(program: Program, defender: Service, challenger: Service) -> dict[str, 
     sizes, shown = 0, 0
     while s.phase is not Phase.OVER:
         party = defender if s.player == "defender" else challenger
-        request = encode_request(Dispute(defender.terms, challenger.terms), moves)
+        request = encode_request(Parties(defender.terms, challenger.terms), moves)
         start = time.process_time()
         answer = party.answer(request)
         spent[s.player] += time.process_time() - start

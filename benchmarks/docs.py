@@ -13,7 +13,7 @@ from ree.compiler.gradients.rules import REFUSED, RULES
 from ree.kernels import macro, opdef, registry
 from ree.kernels.scalar.functions import FUNCTIONS
 from ree.kernels.scalar.language import OPS, Function
-from ree.kernels.scalar.microcode import Step, assemble
+from ree.kernels.scalar.microcode import MicroStep, assemble
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -90,7 +90,7 @@ def _functions() -> dict[str, Function]:
     return found
 
 
-def _step(s: Step) -> str:
+def _step(s: MicroStep) -> str:
     """One step as text."""
     if s.op == "const":
         return f"{s.result.text} 0x{s.immediate:08x}"

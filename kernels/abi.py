@@ -23,7 +23,7 @@ Value = object
 
 
 @dataclass(frozen=True)
-class Buffer:
+class BufferArg:
     """A buffer, or as many as the parameter `count` says.
 
     element: f32, i64, u32, u64, or bytes where the kernel takes any. nullable: a call may leave it out.
@@ -56,7 +56,7 @@ class Tile:
 
 
 NO_TILE = Tile()
-Argument = Buffer | Param
+Argument = BufferArg | Param
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Signature:
     """
 
     name: str
-    buffers: tuple[Buffer, ...]
+    buffers: tuple[BufferArg, ...]
     params: tuple[Param, ...]
     takes_tile: bool = False
 
@@ -201,11 +201,11 @@ def _whole(x: object) -> int:
 
 
 def reads(element: str, *names: str, nullable: bool = False, count: str = "") -> list[Argument]:
-    return [Buffer(n, element, False, nullable, count) for n in names]
+    return [BufferArg(n, element, False, nullable, count) for n in names]
 
 
 def writes(element: str, *names: str) -> list[Argument]:
-    return [Buffer(n, element, True) for n in names]
+    return [BufferArg(n, element, True) for n in names]
 
 
 def ints(names: str, *shape: int | str) -> list[Argument]:
@@ -227,7 +227,7 @@ SIGNATURES: dict[str, Signature] = {}
 
 def _kernel(names: str, *groups: list[Argument], tile: bool = False) -> None:
     flat = [a for g in groups for a in g]
-    buffers = tuple(a for a in flat if isinstance(a, Buffer))
+    buffers = tuple(a for a in flat if isinstance(a, BufferArg))
     params = tuple(a for a in flat if isinstance(a, Param))
     for name in names.split():
         SIGNATURES[name] = Signature(name, buffers, params, tile)

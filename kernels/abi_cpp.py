@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ree.kernels.abi import SIGNATURES, Buffer, Param, Signature, version
+from ree.kernels.abi import SIGNATURES, BufferArg, Param, Signature, version
 
 ELEMENTS = {"f32": "float", "i64": "int64_t", "u32": "uint32_t", "u64": "uint64_t",
             "bytes": "void"}  # fmt: skip
@@ -74,7 +74,7 @@ def _param(p: Param) -> tuple[str, str]:
     return f"const int64_t* {p.name};  // {size}", f"{p.name} = param_, param_ += {size};"
 
 
-def _buffer(b: Buffer) -> tuple[str, str]:
+def _buffer(b: BufferArg) -> tuple[str, str]:
     if b.count:
         return f"void* const* {b.name};  // {b.count}", f"{b.name} = buffer_, buffer_ += {b.count};"
     element = ELEMENTS[b.element] if b.written else f"const {ELEMENTS[b.element]}"

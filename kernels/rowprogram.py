@@ -122,7 +122,7 @@ def evaluate(program: RowProgram, sources: Sequence[Array], element: int) -> np.
 
 
 @dataclass(frozen=True)
-class Local:
+class RowLocal:
     """A local of a row program under construction."""
 
     kind: int  # 0 input, 1 constant, 2 number, 3 node
@@ -138,7 +138,7 @@ class RowBuilder:
         self._inputs: list[RowInput] = []
         self._constants: list[Array] = []
         self._numbers: list[Affine] = []
-        self._nodes: list[tuple[str, tuple[Local, ...], Mapping[str, AttrValue]]] = []
+        self._nodes: list[tuple[str, tuple[RowLocal, ...], Mapping[str, AttrValue]]] = []
 
     def digit(self, i: int, times: int = 1, offset: int = 0) -> Affine:
         """times x digit i + offset."""
@@ -149,7 +149,7 @@ class RowBuilder:
         return Affine((0,) * len(self.digits), offset)
 
     def row(self, operand: int, t: TensorType, dims: Sequence[int], starts: Sequence[Affine],
-            axes: Sequence[int]) -> Local:  # fmt: skip
+            axes: Sequence[int]) -> RowLocal:  # fmt: skip
         """Cut the tensor of type t out of source `operand` (of shape dims): its axes run along
         `axes` of the source, the other coordinates stand at `starts`."""
         coords = []
@@ -159,19 +159,19 @@ class RowBuilder:
             coords.append(Coord((*s.coeffs, *local), size, stride, s.offset))
         rule = IndexRule(self.digits, (Access(tuple(coords)),), t.dims)
         self._inputs.append(RowInput(operand, t, rule))
-        return Local(0, len(self._inputs) - 1)
+        return RowLocal(0, len(self._inputs) - 1)
 
-    def constant(self, x: Array) -> Local:
+    def constant(self, x: Array) -> RowLocal:
         self._constants.append(x)
-        return Local(1, len(self._constants) - 1)
+        return RowLocal(1, len(self._constants) - 1)
 
-    def number(self, x: Affine) -> Local:
+    def number(self, x: Affine) -> RowLocal:
         self._numbers.append(x)
-        return Local(2, len(self._numbers) - 1)
+        return RowLocal(2, len(self._numbers) - 1)
 
-    def add(self, op: str, *sources: Local, **attrs: AttrValue) -> Local:
+    def add(self, op: str, *sources: RowLocal, **attrs: AttrValue) -> RowLocal:
         self._nodes.append((op, sources, attrs))
-        return Local(3, len(self._nodes) - 1)
+        return RowLocal(3, len(self._nodes) - 1)
 
     def finish(self, element: Affine | None = None) -> RowProgram:
         base = [0, len(self._inputs), len(self._constants), len(self._numbers)]

@@ -22,7 +22,7 @@ Attrs = Mapping[str, AttrValue]
 I64_LIMIT = 2**63
 
 
-class Kind(enum.Enum):
+class AttrKind(enum.Enum):
     """What an attribute may hold; the value names it to people."""
 
     BOOL = "true or false"
@@ -39,32 +39,42 @@ class Kind(enum.Enum):
 class Attr:
     """One attribute: its kind, and the least and greatest of its integers."""
 
-    kind: Kind
+    kind: AttrKind
     low: int = 0
     high: int = LARGEST
 
     def problem(self, v: AttrValue) -> str:
         """What is wrong with a value, or nothing."""
-        if self.kind in (Kind.INTS, Kind.DIMS):
+        if self.kind in (AttrKind.INTS, AttrKind.DIMS):
             if type(v) is not tuple:
                 return self._expected(v)
             if len(v) > MAX_RANK:
                 return f"expected at most {MAX_RANK} items, got {len(v)}"
-            one = Attr(Kind.INT if self.kind is Kind.INTS else Kind.DIM, self.low, self.high)
+            one = Attr(
+                AttrKind.INT if self.kind is AttrKind.INTS else AttrKind.DIM,
+                self.low,
+                self.high,
+            )
             return next((p for p in map(one.problem, v) if p), "")
         if isinstance(v, Sym):
-            return "" if self.kind in (Kind.DIM, Kind.NUMBER) else self._expected(v)
-        if type(v) is int and self.kind in (Kind.INT, Kind.DIM, Kind.NUMBER):
+            return "" if self.kind in (AttrKind.DIM, AttrKind.NUMBER) else self._expected(v)
+        if type(v) is int and self.kind in (
+            AttrKind.INT,
+            AttrKind.DIM,
+            AttrKind.NUMBER,
+        ):
             low, high = self._range
             return "" if low <= v <= high else f"expected {low} to {high}, got {v!s:.40}"
-        if type(v) is float and self.kind in (Kind.F32, Kind.NUMBER):
+        if type(v) is float and self.kind in (AttrKind.F32, AttrKind.NUMBER):
             return "" if _is_f32(v) else f"expected a float32, its NaN canonical, got {v!r}"
-        kinds = {Kind.BOOL: bool, Kind.NUMBER: bool, Kind.DTYPE: DType}
+        kinds = {AttrKind.BOOL: bool, AttrKind.NUMBER: bool, AttrKind.DTYPE: DType}
         return "" if type(v) is kinds.get(self.kind) else self._expected(v)
 
     @property
     def _range(self) -> tuple[int, int]:
-        return (-I64_LIMIT, I64_LIMIT - 1) if self.kind is Kind.NUMBER else (self.low, self.high)
+        return (
+            (-I64_LIMIT, I64_LIMIT - 1) if self.kind is AttrKind.NUMBER else (self.low, self.high)
+        )
 
     def _expected(self, v: AttrValue) -> str:
         return f"expected {self.kind.value}, got {v!r:.40}"
@@ -73,7 +83,7 @@ class Attr:
     def text(self) -> str:
         """The attribute as a line of the numeric contract."""
         low, high = self._range
-        has_range = self.kind not in (Kind.BOOL, Kind.F32, Kind.DTYPE)
+        has_range = self.kind not in (AttrKind.BOOL, AttrKind.F32, AttrKind.DTYPE)
         return f"{self.kind.name} {low} {high}" if has_range else self.kind.name
 
 
@@ -88,11 +98,11 @@ def _is_f32(v: float) -> bool:
 
 
 Schema = Mapping[str, Attr]
-AXIS = Attr(Kind.INT, 0, MAX_RANK - 1)
-FLAG = Attr(Kind.BOOL)
+AXIS = Attr(AttrKind.INT, 0, MAX_RANK - 1)
+FLAG = Attr(AttrKind.BOOL)
 NONE: Schema = {}
 ALONG: Schema = {"dim": AXIS}
-WHOLE = Attr(Kind.DIM, -I64_LIMIT, I64_LIMIT - 1)  # any i64; what is made of it wraps
+WHOLE = Attr(AttrKind.DIM, -I64_LIMIT, I64_LIMIT - 1)  # any i64; what is made of it wraps
 
 
 def check_attrs(op: str, schema: Schema, attrs: Attrs) -> None:

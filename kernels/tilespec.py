@@ -23,7 +23,7 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Step:
+class TileStep:
     """A scalar function of earlier values: sources first, then steps, numbered in order."""
 
     function: Function
@@ -35,7 +35,7 @@ class TileSpec:
     """A tile function up to run-time extents and strides."""
 
     sources: tuple[Operand, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[TileStep, ...]
     stores: tuple[tuple[int, Operand], ...]  # (step index, result)
 
     @property

@@ -7,9 +7,9 @@ ReeError              one line for the user, exit code 2
 +-- ArtifactError     an artifact that is malformed, altered or from another version
 +-- TraceError        a trace file that is malformed
 +-- RunError          a training run on disk that is malformed, altered or in use
-+-- DisputeError     a party, a transcript or a verdict file that cannot be used
++-- DisputeError      a party, a transcript or a verdict file that cannot be used
 +-- ChainError        a node, a contract or a key that cannot do what was asked
-+-- EnvironmentError_ this machine or its settings cannot do what was asked
++-- PlatformError     this machine or its settings cannot do what was asked
 +-- InternalError     a defect of REE itself, its cause beside it
 """
 
@@ -88,7 +88,7 @@ class ChainError(ReeError):
     """A node, a contract or a key that cannot do what was asked."""
 
 
-class EnvironmentError_(ReeError):
+class PlatformError(ReeError):
     """This machine, or a setting, cannot do what was asked."""
 
 

@@ -20,16 +20,16 @@ from ree.program_text import program_line, program_text
 from ree.result import Names, Result
 from ree.runtime import settings
 from ree.runtime.backend import SHAPES, Backend, Options
+from ree.runtime.body_tree import BodyTree
 from ree.runtime.cache import LeastRecent
 from ree.runtime.cpu import Cpu
-from ree.runtime.data_tree import BodyTree
 from ree.runtime.hashing import tensor_hash_of
 from ree.runtime.inputs import array_of, bind_symbols, canonical_array, tensors_among
 from ree.traces.tensor import tensor_hash
 from ree.traces.trace import Trace, ValueInfo, make_trace, tensors_root
 
 if TYPE_CHECKING:
-    from ree.artifact.reading import Read
+    from ree.artifact.reading import ArtifactContents
 
 LEVELS = ("io", "ops")
 
@@ -65,7 +65,7 @@ class Program:
         self.lock = settings.ForkLock()  # over devices that are being added
 
     @classmethod
-    def of(cls, read: Read) -> Program:
+    def of(cls, read: ArtifactContents) -> Program:
         """The program of what was read of an artifact; ArtifactError if its weights were altered."""
         program = cls(read.graph, read.names, read.weights, read.examples, read.initial)
         read.check_weights(program.weights_root)

@@ -13,7 +13,7 @@ from typing import Any
 from ree.errors import ChainError
 from ree.settlement.bonds import CROWD, bonds_of
 from ree.settlement.clocks import CHALLENGER, DEFENDER, Clocks
-from ree.settlement.layout import STATE, ChallengeStatus, ClaimStatus, Verdict
+from ree.settlement.layout import STATE, ChallengeStatus, ClaimStatus, CourtVerdict
 from ree.settlement.node import Node, Receipt, checksum
 from ree.settlement.policy import Policy
 from ree.settlement.terms import (
@@ -31,7 +31,7 @@ from ree.verde.protocol import Phase
 ACCEPTED, COMMITTED, REVEALED, REFUTED = ClaimStatus
 PENDING, OPENED, CLOSED = ChallengeStatus
 DECIDED = 1 << 136  # less than this is no hash
-DEFENDER_WON, CHALLENGER_WON = Verdict
+DEFENDER_WON, CHALLENGER_WON = CourtVerdict
 FINAL, VOID = 2**256 - 1, 2**256 - 2
 SETTLED = 64  # blocks that a reorganisation may move an event back, at most
 DESCENTS = (Phase.REVEAL.number, Phase.PICK.number)

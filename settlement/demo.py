@@ -22,7 +22,7 @@ from ree.settlement.deploy import deploy_court, deploy_referee, deploy_token
 from ree.settlement.embedded import Embedded
 from ree.settlement.player import VerdePlayer
 from ree.settlement.terms import DEADLINES, Facts, Terms, facts_digest
-from ree.settlement.watcher import Player, Standing, Watcher
+from ree.settlement.watcher import ClaimPlayer, Standing, Watcher
 from ree.settlement.work import call_facts, independent, memory_run
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.party import Party, Run
@@ -38,7 +38,7 @@ MOVES = ("respond", "descend")
 
 
 @dataclass
-class Line:
+class TimelineEntry:
     """An entry of the timeline: seconds of chain time since the job was posted."""
 
     at: int
@@ -51,17 +51,17 @@ class Line:
 class Story:
     """What happened; `paid` is what each account has gained, in units of the token."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[TimelineEntry] = field(default_factory=list)
     paid: dict[str, int] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class Side:
+class RoleSide:
     """A role's root, and the player that can answer for it."""
 
     agreed: Agreed
-    player: Player
+    player: ClaimPlayer
 
 
 class Told:
@@ -103,7 +103,7 @@ class Stage:
         call()
         for r in receipts[before:]:
             what = f"respond: {self.phase}" if r.function in MOVES and self.phase else r.function
-            line = Line(self.chain.now - self.began, role, what, r.gas)
+            line = TimelineEntry(self.chain.now - self.began, role, what, r.gas)
             self.story.lines.append(line)
             self.say(f"{line.at:>7} s  {role:<11} {r.gas:>9,} gas  {what}")
 
@@ -117,7 +117,7 @@ class Stage:
             facts=facts_digest(facts), nonce=1, **until,
         )  # fmt: skip
 
-    def play(self, facts: Facts, sides: Mapping[str, Side]) -> Story:
+    def play(self, facts: Facts, sides: Mapping[str, RoleSide]) -> Story:
         """A job: `honest` and `cheat` provide, `challenger` watches; the story of it."""
         poster, terms = self.courts["poster"], self.terms(facts)
         self.act("poster", lambda: poster.post(terms, facts, "this process"))
@@ -235,9 +235,9 @@ def call_dispute(
     true = Told(VerdePlayer(honest, instance), stage)
     false = Told(VerdePlayer(liar, instance), stage)
     story = stage.play(facts, {
-        "honest": Side(agreed, true),
-        "cheat": Side(Agreed(liar.statement.outputs), false),
-        "challenger": Side(agreed, true),
+        "honest": RoleSide(agreed, true),
+        "cheat": RoleSide(Agreed(liar.statement.outputs), false),
+        "challenger": RoleSide(agreed, true),
     })  # fmt: skip
     return finish(story, say, begin, program=program.program_hash.hex(), fault=asdict(liar.fault),
                   operator=node.op, true_root=agreed.root.hex(),

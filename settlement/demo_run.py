@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ree.errors import EnvironmentError_
+from ree.errors import PlatformError
 from ree.kernels import opdef
 from ree.settlement.client import Agreed, agree
-from ree.settlement.demo import Side, Stage, Told, finish
+from ree.settlement.demo import RoleSide, Stage, Told, finish
 from ree.settlement.gate import admit
 from ree.settlement.player import VerdePlayer
 from ree.settlement.work import run_facts
@@ -32,9 +32,7 @@ def small_step() -> tuple[Step, Batches]:
         import torch
         from torch.nn import functional
     except ImportError as e:
-        raise EnvironmentError_(
-            "a training run needs PyTorch", "pip install 'ree-ml[torch]'"
-        ) from e
+        raise PlatformError("a training run needs PyTorch", "pip install 'ree-ml[torch]'") from e
     from ree import optim
     from ree.training.step import compile_step
 
@@ -104,9 +102,11 @@ def run_dispute(
     player = Told(VerdePlayer(honest, instance), stage)
     false_party = lie.party()
     story = stage.play(run_facts(instance, honest.statement), {
-        "honest": Side(agreed, player),
-        "cheat": Side(Agreed(false_party.statement.history), Told(VerdePlayer(false_party, instance), stage)),
-        "challenger": Side(agreed, player),
+        "honest": RoleSide(agreed, player),
+        "cheat": RoleSide(
+            Agreed(false_party.statement.history), Told(VerdePlayer(false_party, instance), stage)
+        ),
+        "challenger": RoleSide(agreed, player),
     })  # fmt: skip
     return finish(story, say, begin, steps=STEPS, **about, true_root=agreed.root.hex(),
                   false_root=false_party.statement.history.hex())  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ree.errors import EnvironmentError_
+from ree.errors import PlatformError
 from ree.settlement.keys import Key, role_key
 from ree.settlement.node import Node, plain
 
@@ -23,7 +23,7 @@ class Embedded:
             from eth_tester import EthereumTester, PyEVMBackend
             from web3 import EthereumTesterProvider, Web3
         except ImportError as e:
-            raise EnvironmentError_(
+            raise PlatformError(
                 f"the embedded chain needs '{e.name}'", "pip install 'ree-ml[settlement]'"
             ) from e
         self.web3: Any = plain(

@@ -29,9 +29,9 @@ from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree, leaf_hash, node_hash
 from ree.traces.tensor import LEAF_BYTES
 from ree.verde.derivation import (
-    Entry,
+    EarlierEntry,
+    ElementRead,
     Operand,
-    Read,
     Undecidable,
     Witness,
     place,
@@ -314,9 +314,9 @@ class Evidence:
             return int.from_bytes(leaf[at : at + d.width], "little")
 
         def visit(o: Operand) -> None:
-            if isinstance(o, Entry):
+            if isinstance(o, EarlierEntry):
                 entry(o.index)
-            elif isinstance(o, Read):
+            elif isinstance(o, ElementRead):
                 walk(self, known.ways[o.source], inner, place(o, entry), shown)
 
         op = d.operation(s.entry)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ree.compiler import legal
 from ree.compiler.instance import Instance
-from ree.errors import ChainError, EnvironmentError_, InputError
+from ree.errors import ChainError, InputError, PlatformError
 from ree.settlement.bounds import refusals
 from ree.settlement.evidence import Evidence
 from ree.settlement.terms import Terms
@@ -126,7 +126,7 @@ def rehearsed(
     """The party plays against pointers from the claim down, and at first, last and border entries of every kind
     of value of a call or of the first step, by the rules and by the local contracts; and what compiled code
     has made is compared with operations at random in exact arithmetic. ChainError if it loses or cannot answer,
-    EnvironmentError_ without contracts. The time of its slowest answer, and of all of a dispute, gas of the
+    PlatformError without contracts. The time of its slowest answer, and of all of a dispute, gas of the
     dearest move."""
     one = party if isinstance(party, Party) else party.party(1)
     slowest, count, of_one, most = 0.0, 0, 0.0, 0.0
@@ -139,7 +139,7 @@ def rehearsed(
         slowest, count, of_one = max(slowest, took), count + 1, of_one + took
         return move
 
-    local = Local(one, instance)
+    local = LocalReferee(one, instance)
     ends = chain(
         rehearse(one, local.step, partial(ask, one)),
         descents(party.game, party.game.begin(party.statement), local.step, partial(ask, party)),
@@ -170,17 +170,17 @@ def rehearsed(
     ]
 
 
-class Local:
+class LocalReferee:
     """Moves by the rules and by the contracts on a chain in memory, which must agree. `gas` is that of the
     dearest so far."""
 
     def __init__(self, party: Party, instance: Instance) -> None:
-        """EnvironmentError_ without the extra `settlement`."""
+        """PlatformError without the extra `settlement`."""
         try:
             import pyrevm  # noqa: F401
             import vyper  # noqa: F401
         except ImportError as e:
-            raise EnvironmentError_(
+            raise PlatformError(
                 f"a rehearsal needs '{e.name}'", "pip install 'ree-ml[settlement]'"
             ) from e
         self.gas, self._evidence = 0, Evidence(party.game, instance)

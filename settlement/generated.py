@@ -97,7 +97,7 @@ def protocol() -> str:
         "claims, challenges, verdicts": {
             **{f"CLAIM_{x.name}": x.value for x in layout.ClaimStatus},
             **{f"CHALLENGE_{x.name}": x.value for x in layout.ChallengeStatus},
-            **{x.name: x.value for x in layout.Verdict},
+            **{x.name: x.value for x in layout.CourtVerdict},
         },
     }  # fmt: skip
     head = HEAD.format(

@@ -28,7 +28,7 @@ class ChallengeStatus(enum.IntEnum):
     CLOSED = 3
 
 
-class Verdict(enum.IntEnum):
+class CourtVerdict(enum.IntEnum):
     """What the Court keeps of a dispute that is decided, where a side stands while it is played."""
 
     DEFENDER_WON = 3

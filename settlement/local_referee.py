@@ -7,7 +7,7 @@ from functools import lru_cache
 from ree.compiler.instance import numeric_id
 from ree.settlement.compile import compile_contract
 from ree.settlement.evidence import Evidence
-from ree.settlement.memory_chain import Chain, Contract
+from ree.settlement.memory_chain import Contract, MemoryChain
 from ree.settlement.terms import UNREAD
 from ree.verde.moves import Move, State
 
@@ -17,10 +17,10 @@ PARTS = ("elements.vy", "planner.vy", "arithmetic.vy", "proofs.vy", "referee.vy"
 @lru_cache(maxsize=1)
 def referee() -> Contract:
     """Deployed with its parts, for the numeric id of this version."""
-    return deploy(Chain())
+    return deploy(MemoryChain())
 
 
-def deploy(chain: Chain) -> Contract:
+def deploy(chain: MemoryChain) -> Contract:
     """A referee of one's own on a chain."""
     elements = Contract(compile_contract("elements.vy"), beside=chain)
     planner = Contract(compile_contract("planner.vy"), beside=elements)

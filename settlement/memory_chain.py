@@ -17,7 +17,7 @@ class Reverted(Exception):
     """The contract reverted; the message is its reason, if it gave one."""
 
 
-class Chain:
+class MemoryChain:
     """Contracts that see each other, and a clock that is set by hand."""
 
     def __init__(self, now: int = START) -> None:
@@ -43,12 +43,12 @@ class Contract:
     """A deployed contract: `contract.call("name", ...)` encodes, executes and decodes."""
 
     def __init__(
-        self, compiled: Compiled, *args: Any, beside: Contract | Chain | None = None
+        self, compiled: Compiled, *args: Any, beside: Contract | MemoryChain | None = None
     ) -> None:
         """args: of the constructor. beside: the chain, or a contract on it, where this one is deployed."""
         from eth_abi import encode
 
-        beside = beside or Chain()
+        beside = beside or MemoryChain()
         self._evm: Any = beside._evm if isinstance(beside, Contract) else beside.evm
         made: Mapping[str, Any] = next(
             (f for f in compiled.abi if f["type"] == "constructor"), {"inputs": []}

@@ -14,7 +14,7 @@ from ree.settlement.watcher import Standing
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import depth
 from ree.traces.tensor import LEAF_BYTES, body_leaves
-from ree.verde.moves import Leaf, Node, RunStatement, State, Statement
+from ree.verde.moves import Leaf, RunStatement, State, Statement, TreeNode
 from ree.verde.party import Party
 from ree.verde.protocol import FAN, VERSION, Phase, Tree, TreeKind
 from ree.verde.run_party import RunParty
@@ -48,7 +48,7 @@ class VerdePlayer:
         s = State(
             statement, _PHASES[x["phase"]], run, x["step"], _some(x["values"]), _TREES[x["tree"]], x["tensor"],
             x["element"], x["bits"], (VALUES, x["owner"], x["owner_element"]) if x["inside"] else None,
-            _some(x["rows"]), Node(kind, x["node"], x["count"], x["level"], x["index"]) if kind else None,
+            _some(x["rows"]), TreeNode(kind, x["node"], x["count"], x["level"], x["index"]) if kind else None,
             leaf_index=x["leaf_index"], entries=_some(x["entries"]), entry=x["entry"],
         )  # fmt: skip
         s = replace(s, chosen=self._chosen(s, standing.moves))
@@ -87,7 +87,7 @@ class VerdePlayer:
                 s, leaf=shown if len(shown) == LEAF_BYTES else shown[-LEAF_BYTES - 1 : -1]
             )
         if s.phase is Phase.PROVE:  # the defender's own
-            node = Node(TreeKind.ENTRIES, s.entries, 1, 0, s.leaf_index)
+            node = TreeNode(TreeKind.ENTRIES, s.entries, 1, 0, s.leaf_index)
             own = self.party.move(replace(s, phase=Phase.ENTRIES, node=node))
             assert isinstance(own, Leaf)  # what that phase asks for
             return replace(s, leaf=own.data)

@@ -38,7 +38,7 @@ BOND, OPEN = "challenge", "open"
 BONDS = (BOND, OPEN)  # in a crowd, to open costs more
 
 
-class Player(Protocol):
+class ClaimPlayer(Protocol):
     """One side's knowledge of a run."""
 
     def move(self, standing: Standing) -> bytes:
@@ -128,7 +128,7 @@ class Watcher:
         court: Court,
         job: bytes,
         agreed: Agreed,
-        player: Player,
+        player: ClaimPlayer,
         *,
         challenge: bool = False,
         say: Callable[[str], None] = lambda text: None,

@@ -1,6 +1,7 @@
 """Which room may import which, in one table; function-level imports and `from ree import x` count too."""
 
 import ast
+import collections
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,21 @@ def test_no_file_is_too_long_to_read():
     }
     assert len(lengths) > 500
     assert {k: n for k, n in lengths.items() if n > LONGEST} == {}
+
+
+def class_names(files):
+    """How often a class of each name is defined, outside of what tests share."""
+    return collections.Counter(
+        node.name
+        for name, text in files
+        if "testing" not in name.split(".")
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+
+
+def test_a_class_name_means_one_thing():
+    """But for terms, of a dispute off chain or of a job, and nodes, of a graph or of a chain."""
+    counts = class_names([(name, path.read_text()) for name, path in sources()])
+    assert {c for c, n in counts.items() if n > 1} == {"Terms", "Node"}
+    assert class_names([("a", "class X: ..."), ("b", "class X: ...")])["X"] == 2

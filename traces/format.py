@@ -39,7 +39,7 @@ class TraceFormatError(ValueError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """Where a tensor lies in the data section."""
 
     kind: str
@@ -62,7 +62,7 @@ class StoredTensors(Mapping[tuple[str, int], Array]):
 
     def __init__(
         self,
-        entries: Iterable[Entry],
+        entries: Iterable[TensorEntry],
         data: memoryview,
         trace: Trace,
         body_root: BodyRoot = body_root,
@@ -121,7 +121,7 @@ class TraceFile:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SectionLengths:
     """Section lengths, from the header."""
 
     trace: int
@@ -155,18 +155,18 @@ def encode_file(
     not computed here.
     """
     arrays: list[Array] = []
-    entries: list[Entry] = []
+    entries: list[TensorEntry] = []
     end = 0
     for kind, index in sorted(tensors or {}, key=lambda k: (KINDS.index(k[0]), k[1])):
         array = np.asarray((tensors or {})[kind, index])
         end = _aligned(end)
-        e = Entry(kind, index, dtype_of(array), array.shape, end)
+        e = TensorEntry(kind, index, dtype_of(array), array.shape, end)
         _check_entry(e, trace)
         arrays.append(array)
         entries.append(e)
         end += e.nbytes
     core, side, table = _encode_trace(trace), encode_sidecar(trace.sidecar), _encode_index(entries)
-    layout = Layout(len(core), len(side), len(table), end)
+    layout = SectionLengths(len(core), len(side), len(table), end)
     _check_limits(layout)
     head = MAGIC + u32(FORMAT) + b"".join(map(u64, (len(core), len(side), len(table), end)))
     head += core + side + table + sha256(head, side, table)
@@ -191,7 +191,7 @@ def _encode_trace(t: Trace) -> bytes:
     )  # fmt: skip
 
 
-def _encode_index(entries: list[Entry]) -> bytes:
+def _encode_index(entries: list[TensorEntry]) -> bytes:
     out = [u32(len(entries))]
     for e in entries:
         out += [u8(KINDS.index(e.kind)), u32(e.index), u8(e.dtype.code), u8(len(e.shape))]
@@ -202,7 +202,7 @@ def _encode_index(entries: list[Entry]) -> bytes:
 # reading
 
 
-def parse_header(raw: bytes, file_bytes: int) -> Layout:
+def parse_header(raw: bytes, file_bytes: int) -> SectionLengths:
     """Section lengths, checked against their limits and the size of the file."""
     if len(raw) < HEADER_BYTES:
         raise TraceFormatError(f"file: expected at least {HEADER_BYTES} bytes, got {len(raw)}")
@@ -213,14 +213,14 @@ def parse_header(raw: bytes, file_bytes: int) -> Layout:
     version = r.uint(4)
     if version != FORMAT:
         raise TraceFormatError(f"format version: expected {FORMAT}, got {version}")
-    layout = Layout(r.uint(8), r.uint(8), r.uint(8), r.uint(8))
+    layout = SectionLengths(r.uint(8), r.uint(8), r.uint(8), r.uint(8))
     _check_limits(layout)
     if layout.file_bytes != file_bytes:
         raise TraceFormatError(f"file: expected {layout.file_bytes} bytes, got {file_bytes}")
     return layout
 
 
-def parse_head(raw: bytes, layout: Layout) -> tuple[Trace, tuple[Entry, ...]]:
+def parse_head(raw: bytes, layout: SectionLengths) -> tuple[Trace, tuple[TensorEntry, ...]]:
     """Trace and index from the first `layout.head_bytes` of a file."""
     checksum = raw[-DIGEST:]
     got = sha256(raw[:HEADER_BYTES], raw[HEADER_BYTES + layout.trace : -DIGEST])
@@ -235,7 +235,10 @@ def parse_head(raw: bytes, layout: Layout) -> tuple[Trace, tuple[Entry, ...]]:
 
 
 def parse_data(
-    entries: tuple[Entry, ...], data: memoryview, trace: Trace, body_root: BodyRoot = body_root
+    entries: tuple[TensorEntry, ...],
+    data: memoryview,
+    trace: Trace,
+    body_root: BodyRoot = body_root,
 ) -> StoredTensors:
     """Views of the data section; its padding must be zeros."""
     position = 0
@@ -291,9 +294,9 @@ def _parse_trace(r: _Reader, sidecar: bytes) -> Trace:
         raise TraceFormatError(f"trace: {e}") from e
 
 
-def _parse_index(r: _Reader, trace: Trace, data_bytes: int) -> tuple[Entry, ...]:
+def _parse_index(r: _Reader, trace: Trace, data_bytes: int) -> tuple[TensorEntry, ...]:
     count = r.uint(4)
-    entries: list[Entry] = []
+    entries: list[TensorEntry] = []
     end, previous = 0, (-1, -1)
     for _ in range(count):  # every entry takes bytes, so a false count ends at the section's end
         kind, index, code, rank = r.uint(1), r.uint(4), r.uint(1), r.uint(1)
@@ -303,7 +306,7 @@ def _parse_index(r: _Reader, trace: Trace, data_bytes: int) -> tuple[Entry, ...]
                 f"got {kind}, {code} and {rank}"
             )
         shape = tuple(r.uint(8) for _ in range(rank))
-        e = Entry(KINDS[kind], index, _DTYPES[code], shape, r.uint(8))
+        e = TensorEntry(KINDS[kind], index, _DTYPES[code], shape, r.uint(8))
         if (kind, index) <= previous:
             raise TraceFormatError(f"index entry {len(entries)}: expected ascending order")
         previous = (kind, index)
@@ -324,7 +327,7 @@ def _parse_index(r: _Reader, trace: Trace, data_bytes: int) -> tuple[Entry, ...]
     return tuple(entries)
 
 
-def _check_entry(e: Entry, trace: Trace) -> None:
+def _check_entry(e: TensorEntry, trace: Trace) -> None:
     """ValueError unless the trace has a hash for the tensor and its size is allowed."""
     if is_moved(_hash_of(e, trace)):
         raise ValueError(f"{e.kind} {e.index}: expected no bytes for a value that is only moved")
@@ -334,14 +337,14 @@ def _check_entry(e: Entry, trace: Trace) -> None:
         raise ValueError(f"{e.kind} {e.index}: expected at most {MAX_ELEMENTS} elements")
 
 
-def _hash_of(e: Entry, trace: Trace) -> bytes:
+def _hash_of(e: TensorEntry, trace: Trace) -> bytes:
     hashes = {"input": trace.inputs, "output": trace.outputs, "value": trace.values}[e.kind]
     if not 0 <= e.index < len(hashes):
         raise ValueError(f"{e.kind}: expected index below {len(hashes)}, got {e.index}")
     return hashes[e.index]
 
 
-def _check_limits(layout: Layout) -> None:
+def _check_limits(layout: SectionLengths) -> None:
     for name, limit in (("trace", MAX_TRACE), ("sidecar", MAX_SIDECAR), ("index", MAX_INDEX)):
         if getattr(layout, name) > limit:
             raise TraceFormatError(

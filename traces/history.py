@@ -137,7 +137,7 @@ class History:
 
 
 @dataclass(frozen=True)
-class Opening:
+class StepOpening:
     """One step of a committed run, with what shows that it belongs to it."""
 
     step: int
@@ -146,7 +146,7 @@ class Opening:
     batch_proof: tuple[bytes, ...]
 
 
-def open_step(records: Sequence[StepRecord], step: int, steps: int | None = None) -> Opening:
+def open_step(records: Sequence[StepRecord], step: int, steps: int | None = None) -> StepOpening:
     """Opening of `step` in the run of the first `steps` records (default: all)."""
     n = len(records) if steps is None else steps
     if not 1 <= step <= n <= len(records):
@@ -154,7 +154,7 @@ def open_step(records: Sequence[StepRecord], step: int, steps: int | None = None
     trees = [MerkleTree(leaf(s, records[s - 1]) for s in range(1, n + 1))
              for leaf in (history_leaf, batches_leaf)]  # fmt: skip
     proofs = [t.prove(step - 1) for t in trees]
-    return Opening(step, records[step - 1], proofs[0], proofs[1])
+    return StepOpening(step, records[step - 1], proofs[0], proofs[1])
 
 
 def check_opening(
@@ -163,7 +163,7 @@ def check_opening(
     steps: int,
     batches_root: bytes,
     history_root: bytes,
-    opening: Opening,
+    opening: StepOpening,
 ) -> None:
     """Check that an opened step belongs to a committed run.
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from ree.kernels.opdef import Array
-from ree.runtime.data_tree import BodyTree
+from ree.runtime.body_tree import BodyTree
 from ree.runtime.hashing import fast_body_root
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
 from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, tensor_hash
 from ree.traces.trace import tensor_leaf
-from ree.verde.moves import FAN, EntryOpening, Node, Opening
-from ree.verde.scope import Place
+from ree.verde.moves import FAN, EntryOpening, Opening, TreeNode
+from ree.verde.scope import ElementPlace
 
 KEPT_BYTES = 1 << 26
 
@@ -50,7 +50,7 @@ class Tensors:
     def leaf(self, index: int, i: int) -> bytes:
         return self.body(index).leaf(i)
 
-    def open(self, at: Place) -> Opening:
+    def open(self, at: ElementPlace) -> Opening:
         """The opening of an element."""
         i = at.flat * at.type.dtype.size // LEAF_BYTES
         body = self.body(at.index)
@@ -59,7 +59,7 @@ class Tensors:
         )
 
 
-def descendants(tree: MerkleTree | BodyTree, node: Node) -> tuple[bytes, ...]:
+def descendants(tree: MerkleTree | BodyTree, node: TreeNode) -> tuple[bytes, ...]:
     """What a reveal of a node shows."""
     down = min(FAN, node.level)
     return tuple(

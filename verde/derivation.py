@@ -18,7 +18,7 @@ from ree.kernels.index import Access, Indirect
 from ree.kernels.opdef import Array, Bound
 from ree.kernels.ops.casts import SCALAR
 from ree.kernels.scalar.language import T
-from ree.kernels.scalar.microcode import Program, Step
+from ree.kernels.scalar.microcode import Microcode, MicroStep
 from ree.kernels.types import DType
 
 
@@ -27,7 +27,7 @@ class Undecidable(ValueError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class EarlierEntry:
     """The result of an earlier operation."""
 
     index: int
@@ -41,7 +41,7 @@ class Bits:
 
 
 @dataclass(frozen=True)
-class Read:
+class ElementRead:
     """Element `flat` of source `source`; each term adds an index found in an earlier entry."""
 
     source: int
@@ -49,7 +49,7 @@ class Read:
     terms: tuple[tuple[int, Indirect], ...] = ()
 
 
-Operand = Entry | Bits | Read
+Operand = EarlierEntry | Bits | ElementRead
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class Copy:
 class Scalar:
     """One operation of the scalar language."""
 
-    step: Step
+    step: MicroStep
     operands: tuple[Operand, ...]
     tables: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
-class Call:
+class FunctionCall:
     """A short scalar function, executed whole."""
 
-    program: Program
+    program: Microcode
     operands: tuple[Operand, ...]
 
 
@@ -91,7 +91,7 @@ class Equal:
     other: Operand
 
 
-Operation = Copy | Scalar | Call | Witness | Equal
+Operation = Copy | Scalar | FunctionCall | Witness | Equal
 
 
 class Derivation(ABC):
@@ -173,15 +173,15 @@ def run_all(d: Derivation, sources: Sequence[Array]) -> list[int]:
 def resolve(o: Operand, entry: Callable[[int], int], sources: Sequence[Array]) -> int:
     """The bits of an operand, from the sources themselves."""
     match o:
-        case Entry(i):
+        case EarlierEntry(i):
             return entry(i)
         case Bits(b):
             return b
-        case Read():
+        case ElementRead():
             return read_bits(sources[o.source], place(o, entry))
 
 
-def place(o: Read, entry: Callable[[int], int]) -> int:
+def place(o: ElementRead, entry: Callable[[int], int]) -> int:
     """The flat index of a read; Undecidable if an index is out of range."""
     flat = o.flat
     for i, term in o.terms:
@@ -205,8 +205,8 @@ def execute(op: Operation, value: Callable[[Operand], int]) -> int:
         case Copy(o):
             return value(o)
         case Scalar(step, operands, tables):
-            return Program((), (), tables).execute(step, [value(o) for o in operands])
-        case Call(program, operands):
+            return Microcode((), (), tables).execute(step, [value(o) for o in operands])
+        case FunctionCall(program, operands):
             return program.run([value(o) for o in operands])[-1]
         case Equal(o, other):
             found = value(o)  # once: each evaluation may take an opening

@@ -11,17 +11,17 @@ from ree.kernels import opdef
 from ree.kernels.numerics import SEGMENT, SUM_BLOCK, SUM_LANES
 from ree.kernels.opdef import Array, Bound, Form
 from ree.kernels.scalar.language import F32, I64, Function
-from ree.kernels.scalar.microcode import Program, Step, assemble
+from ree.kernels.scalar.microcode import Microcode, MicroStep, assemble
 from ree.kernels.types import DType
 from ree.verde.chains import contraction, lane_sums, running_sum
 from ree.verde.derivation import (
     Bits,
     Copy,
     Derivation,
-    Entry,
+    EarlierEntry,
+    ElementRead,
     Operand,
     Operation,
-    Read,
     Scalar,
     Undecidable,
     load_bits,
@@ -29,8 +29,8 @@ from ree.verde.derivation import (
 from ree.verde.ruled import ZERO, Ruled
 from ree.verde.selections import ArgExtreme, Extreme, Scatter, Sort
 
-FMA = {DType.F32: Step("fma", F32, F32, ())}
-ADD = {DType.F32: Step("add", F32, F32, ()), DType.I64: Step("add", I64, I64, ())}
+FMA = {DType.F32: MicroStep("fma", F32, F32, ())}
+ADD = {DType.F32: MicroStep("add", F32, F32, ()), DType.I64: MicroStep("add", I64, I64, ())}
 
 
 class Pointwise(Ruled):
@@ -55,7 +55,7 @@ class Pointwise(Ruled):
         s = self.program.steps[i - n]
         if s.op == "const":
             return Copy(Bits(self.program.execute(s, ())))
-        return Scalar(s, tuple(Entry(a) for a in s.args), self.program.tables)
+        return Scalar(s, tuple(EarlierEntry(a) for a in s.args), self.program.tables)
 
     def where(self, i: int) -> str:
         n = len(self.program.params)
@@ -63,7 +63,7 @@ class Pointwise(Ruled):
 
 
 @lru_cache(maxsize=1024)
-def _program(f: Function) -> Program:
+def _program(f: Function) -> Microcode:
     return assemble(f)
 
 
@@ -79,13 +79,15 @@ class Move(Ruled):
             self.steps.append(Copy(self.read(term.operand)))
             terms.append((len(self.steps) - 1, term))
         source = self.read(0)
-        if isinstance(source, Read):
-            source = Read(0, source.flat, tuple(terms))
+        if isinstance(source, ElementRead):
+            source = ElementRead(0, source.flat, tuple(terms))
         form = opdef.get(node.op).form
-        if form is Form.PAD and not isinstance(source, Read):
+        if form is Form.PAD and not isinstance(source, ElementRead):
             source = Bits(_constant(node))
         if form is Form.CAT:
-            source = next(r for i in range(len(node.inputs)) if isinstance(r := self.read(i), Read))
+            source = next(
+                r for i in range(len(node.inputs)) if isinstance(r := self.read(i), ElementRead)
+            )
         self.steps.append(Copy(source))
 
     @property
@@ -139,10 +141,10 @@ class Contraction(Ruled):
         segment, r = divmod(i, self.segment + 1)
         k = segment * self.segment + r
         if r < self.segment and k < self.k:
-            total = Entry(i - 1) if r else ZERO
+            total = EarlierEntry(i - 1) if r else ZERO
             return Scalar(self.steps[0], (self.read(0, k), self.read(1, k), total))
-        before = Entry(segment * (self.segment + 1) - 1) if segment else ZERO
-        return Scalar(self.steps[1], (before, Entry(i - 1)))
+        before = EarlierEntry(segment * (self.segment + 1) - 1) if segment else ZERO
+        return Scalar(self.steps[1], (before, EarlierEntry(i - 1)))
 
     def entries(self, sources: Sequence[Array]) -> Array:
         if self.k == 0:
@@ -188,7 +190,7 @@ class Sum(Ruled):
         size = min(SUM_BLOCK, n - block * SUM_BLOCK)
         add = ADD[DType.F32]
         if r < size:  # lane r mod 64 takes element r of the block
-            before = Entry(i - SUM_LANES) if r >= SUM_LANES else ZERO
+            before = EarlierEntry(i - SUM_LANES) if r >= SUM_LANES else ZERO
             return Scalar(add, (before, self._element(level, block * SUM_BLOCK + r)))
         f, width, offset = r - size, SUM_LANES // 2, 0
         while f >= width:
@@ -196,9 +198,9 @@ class Sum(Ruled):
 
         def lane(x: int) -> Operand:
             if offset:  # a result of the fold before, twice as wide
-                return Entry(start + size + offset - 2 * width + x)
+                return EarlierEntry(start + size + offset - 2 * width + x)
             last = x + (size - 1 - x) // SUM_LANES * SUM_LANES
-            return Entry(start + last) if x < size else ZERO
+            return EarlierEntry(start + last) if x < size else ZERO
 
         return Scalar(add, (lane(f), lane(f + width)))
 
@@ -211,7 +213,7 @@ class Sum(Ruled):
             return self.read(0, k)
         first, n = self.levels[level - 1]
         size = min(SUM_BLOCK, n - k * SUM_BLOCK)
-        return Entry(first + k * (SUM_BLOCK + SUM_LANES - 1) + size + SUM_LANES - 2)
+        return EarlierEntry(first + k * (SUM_BLOCK + SUM_LANES - 1) + size + SUM_LANES - 2)
 
 
 class Cumsum(Derivation):
@@ -234,10 +236,13 @@ class Cumsum(Derivation):
     def operation(self, i: int) -> Operation:
         segment, r = divmod(i, SEGMENT + 1)
         k = segment * SEGMENT + r
-        before = Entry(segment * (SEGMENT + 1) - 1) if segment else ZERO
+        before = EarlierEntry(segment * (SEGMENT + 1) - 1) if segment else ZERO
         if i == self.count - 1 or r == SEGMENT:
-            return Scalar(self.add, (before, Entry(i - 1)))
-        return Scalar(self.add, (Entry(i - 1) if r else ZERO, Read(0, self.base + k * self.stride)))
+            return Scalar(self.add, (before, EarlierEntry(i - 1)))
+        return Scalar(
+            self.add,
+            (EarlierEntry(i - 1) if r else ZERO, ElementRead(0, self.base + k * self.stride)),
+        )
 
     def entries(self, sources: Sequence[Array]) -> Array:
         x = sources[0].reshape(-1)[self.base :: self.stride]

@@ -19,9 +19,9 @@ from ree.traces.trace import tensor_leaf
 from ree.verde.derivation import (
     Bits,
     Derivation,
-    Entry,
+    EarlierEntry,
+    ElementRead,
     Operand,
-    Read,
     Undecidable,
     Witness,
     execute,
@@ -37,7 +37,6 @@ from ree.verde.moves import (
     IllegalMove,
     Leaf,
     Move,
-    Node,
     Open,
     Opening,
     OpenStep,
@@ -50,9 +49,10 @@ from ree.verde.moves import (
     State,
     Statement,
     Tensor,
+    TreeNode,
 )
 from ree.verde.protocol import Reason, Side, TreeKind
-from ree.verde.scope import OUTPUTS, ROW, VALUES, Place, ProgramScope, Scope
+from ree.verde.scope import OUTPUTS, ROW, VALUES, ElementPlace, ProgramScope, Scope
 
 
 class Game:
@@ -98,7 +98,9 @@ class Game:
         if isinstance(statement, Statement):
             return State(statement)
         nothing = Statement(statement.instance, ZERO, statement.weights, ZERO, ZERO)
-        root = Node(TreeKind.HISTORY, statement.history, statement.steps, depth(statement.steps), 0)
+        root = TreeNode(
+            TreeKind.HISTORY, statement.history, statement.steps, depth(statement.steps), 0
+        )
         return self._at(State(nothing, run=statement), root)
 
     def _on_step(self, s: State, m: OpenStep) -> State:
@@ -132,13 +134,13 @@ class Game:
         s, count = replace(s, tree=OUTPUTS), self.program.count(OUTPUTS)
         if m.index == 2:
             leaf = leaf_hash(tensor_leaf(count - 1, s.statement.loss))
-            return self._at(s, Node(TreeKind.TENSORS, leaf, count, 0, count - 1))
+            return self._at(s, TreeNode(TreeKind.TENSORS, leaf, count, 0, count - 1))
         return self._tensors(s, s.statement.outputs, count - 1 if s.statement.loss else count)
 
     def _tensors(self, s: State, root: bytes, count: int) -> State:
-        return self._at(s, Node(TreeKind.TENSORS, root, count, depth(count), 0))
+        return self._at(s, TreeNode(TreeKind.TENSORS, root, count, depth(count), 0))
 
-    def _at(self, s: State, node: Node) -> State:
+    def _at(self, s: State, node: TreeNode) -> State:
         if node.count == 0:
             raise IllegalMove("the tree is empty")
         if node.level:
@@ -195,7 +197,7 @@ class Game:
         count = body_leaves(t.nbytes)
         if count == 0:
             return self._won(s, Side.DEFENDER, Reason.EMPTY)
-        return self._at(s, Node(TreeKind.BODY, m.body, count, depth(count), 0))
+        return self._at(s, TreeNode(TreeKind.BODY, m.body, count, depth(count), 0))
 
     def name(self, s: State, index: int) -> str:
         """What a tensor is, for people."""
@@ -245,7 +247,7 @@ class Game:
             s = replace(s, chosen=self._entry(s, d, 0, m.first or m.last))
         if count == 1:  # the leaf is open already
             return replace(s, phase=Phase.ENTRY, leaf=m.last.leaf, leaf_index=0)
-        return self._at(s, Node(TreeKind.ENTRIES, m.entries, count, depth(count), 0))
+        return self._at(s, TreeNode(TreeKind.ENTRIES, m.entries, count, depth(count), 0))
 
     def _entry(self, s: State, d: Derivation, i: int, o: EntryOpening) -> int:
         """Entry i, opened."""
@@ -287,9 +289,9 @@ class Game:
             match o:
                 case Bits(b):
                     return b
-                case Entry(i):
+                case EarlierEntry(i):
                     return entry(i)
-                case Read():
+                case ElementRead():
                     flat = place(o, entry)
                     at = self.scope(s).resolve(s.tree, s.tensor, o.source, flat)
                     return (
@@ -313,7 +315,7 @@ class Game:
         detail = f"the operation gives {result:0{2 * d.width}x}, not {text}"
         return self._won(s, Side.CHALLENGER, Reason.EXECUTED, detail)
 
-    def _element_at(self, s: State, at: Place, o: Opening) -> int:
+    def _element_at(self, s: State, at: ElementPlace, o: Opening) -> int:
         """An element of a committed tensor, opened."""
         roots: dict[str, bytes] = {ROW: s.rows, VALUES: s.values}
         root = roots.get(at.tree) or s.statement.root(at.tree)
@@ -324,7 +326,7 @@ class Game:
         owner = (s.tree, s.tensor, s.element)
         inner = self.program.inside(owner)
         last = len(inner.nodes) - 1
-        at = Place(ROW, last, inner.type(ROW, last), inner.element)
+        at = ElementPlace(ROW, last, inner.type(ROW, last), inner.element)
         if _opened(m.rows, len(inner.nodes), at, m.last) != s.bits:
             raise ProofError("the row program does not end in the element")
         s = replace(s, owner=owner, rows=m.rows, tree=ROW, tensor=-1, element=-1)
@@ -349,7 +351,7 @@ def _next(left: list[Opening | EntryOpening], kind: type[AnOpening]) -> AnOpenin
     return first
 
 
-def _opened(root: bytes, count: int, at: Place, o: Opening) -> int:
+def _opened(root: bytes, count: int, at: ElementPlace, o: Opening) -> int:
     """The element of a place, by an opening against the root of its tree."""
     t: TensorType = at.type
     size = t.dtype.size

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from ree.errors import DisputeError
 from ree.verde.messages import (
     MAX_ANSWER,
-    Dispute,
     MessageError,
+    Parties,
     Signed,
     Terms,
     decode_terms,
@@ -56,7 +56,7 @@ class HttpTransport:
         except MessageError as e:
             raise Garbled(str(e)) from e
 
-    def ask(self, dispute: Dispute, moves: Sequence[Signed], seconds: float) -> bytes:
+    def ask(self, dispute: Parties, moves: Sequence[Signed], seconds: float) -> bytes:
         """The party's answer within `seconds`; Silent, Garbled."""
         return self._call("POST", "/move", encode_request(dispute, moves), seconds)
 

@@ -162,7 +162,7 @@ ANY_OPENING = Codec(_encode_any, _decode_any)
 
 
 @dataclass(frozen=True)
-class Form:
+class MessageForm:
     """The form of one kind of move; `limit`: bytes of its message."""
 
     type: type
@@ -170,11 +170,11 @@ class Form:
     limit: int
 
 
-def _form(cls: type, limit: int, **codecs: Codec) -> Form:
-    return Form(cls, _record(cls, **codecs), limit)
+def _form(cls: type, limit: int, **codecs: Codec) -> MessageForm:
+    return MessageForm(cls, _record(cls, **codecs), limit)
 
 
-MOVES: dict[str, Form] = {
+MOVES: dict[str, MessageForm] = {
     "step": _form(
         OpenStep,
         16 << 10,
@@ -275,7 +275,7 @@ class Terms:
     signature: bytes = b""
 
 
-class Dispute(NamedTuple):
+class Parties(NamedTuple):
     """Who stands for what."""
 
     defender: Terms
@@ -330,19 +330,19 @@ def decode_signed(data: bytes) -> Signed:
     return signed
 
 
-def encode_request(dispute: Dispute, moves: Sequence[Signed]) -> bytes:
+def encode_request(dispute: Parties, moves: Sequence[Signed]) -> bytes:
     """What a party is asked: the dispute so far."""
     both = {name: TERMS.encode(t) for name, t in dispute._asdict().items()}
     return canonical({"kind": "request", "v": VERSION, **both, "moves": [move_value(m.move) for m in moves],
                       "signatures": SIGNATURES.encode([m.signature for m in moves])})  # fmt: skip
 
 
-def decode_request(data: bytes) -> tuple[Dispute, list[Signed]]:
+def decode_request(data: bytes) -> tuple[Parties, list[Signed]]:
     """The inverse of `encode_request`; MessageError."""
     value = parse(data, MAX_REQUEST, "request")
     envelope(value, ("request",), "request")
     fields(value, ("kind", "v", "defender", "challenger", "moves", "signatures"), "request")
-    dispute = Dispute(TERMS.decode(value["defender"], "defender"),
+    dispute = Parties(TERMS.decode(value["defender"], "defender"),
                       TERMS.decode(value["challenger"], "challenger"))  # fmt: skip
     moves, signatures = (
         moves_of(value["moves"]),

@@ -158,7 +158,7 @@ class IllegalMove(ValueError):
 
 
 @dataclass(frozen=True)
-class Node:
+class TreeNode:
     """A node of a tree under dispute."""
 
     kind: TreeKind
@@ -184,7 +184,7 @@ class State:
     bits: int = -1
     owner: tuple[Tree, int, int] | None = None
     rows: bytes = b""
-    node: Node | None = None
+    node: TreeNode | None = None
     revealed: tuple[bytes, ...] = ()
     leaf: bytes = b""
     leaf_index: int = -1

@@ -11,7 +11,7 @@ from ree.kernels import opdef, rowprogram
 from ree.kernels.opdef import Array
 from ree.kernels.rowprogram import RowProgram
 from ree.program import Program, Result
-from ree.runtime.data_tree import BodyTree
+from ree.runtime.body_tree import BodyTree
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
 from ree.traces.tensor import LEAF_BYTES
@@ -19,9 +19,9 @@ from ree.verde.committed import Entries, Kept, Tensors, descendants, first_diffe
 from ree.verde.derivation import (
     Bits,
     Derivation,
-    Entry,
+    EarlierEntry,
+    ElementRead,
     Operand,
-    Read,
     Witness,
     execute,
     place,
@@ -34,7 +34,6 @@ from ree.verde.moves import (
     EntryOpening,
     Leaf,
     Move,
-    Node,
     Open,
     Opening,
     Phase,
@@ -45,6 +44,7 @@ from ree.verde.moves import (
     State,
     Statement,
     Tensor,
+    TreeNode,
 )
 from ree.verde.protocol import TreeKind
 from ree.verde.scope import (
@@ -54,7 +54,7 @@ from ree.verde.scope import (
     STATES,
     VALUES,
     WEIGHTS,
-    Place,
+    ElementPlace,
     ProgramScope,
 )
 from ree.verde.selections import Sort
@@ -211,7 +211,7 @@ class Party:
             next((i for i, (a, b) in enumerate(zip(s.revealed, mine, strict=True)) if a != b), 0)
         )
 
-    def _pick_entries(self, s: State, node: Node) -> Point:
+    def _pick_entries(self, s: State, node: TreeNode) -> Point:
         """The first descendant with an entry that does not follow."""
         if self._out_of_range(s):
             return Point(0)
@@ -331,7 +331,9 @@ class Party:
         owner = (s.tree, s.tensor, s.element)
         rows, scope = self._rows(owner), self.run.scope.inside(owner)
         last = len(scope.nodes) - 1
-        return Rows(rows.root, rows.open(Place(ROW, last, scope.type(ROW, last), scope.element)))
+        return Rows(
+            rows.root, rows.open(ElementPlace(ROW, last, scope.type(ROW, last), scope.element))
+        )
 
     def _prove(self, s: State) -> Prove:
         d = self.game.derivation(s)
@@ -344,9 +346,9 @@ class Party:
             return entries[i]
 
         def visit(o: Operand) -> None:
-            if isinstance(o, Entry):
+            if isinstance(o, EarlierEntry):
                 entry(o.index)
-            elif isinstance(o, Read):
+            elif isinstance(o, ElementRead):
                 flat = place(o, entry)
                 at = self.game.scope(s).resolve(s.tree, s.tensor, o.source, flat)
                 if not isinstance(at, Bits):

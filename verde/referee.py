@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from ree.errors import DisputeError
-from ree.verde.messages import Dispute, MessageError, Signed, Terms, decode_signed
+from ree.verde.messages import MessageError, Parties, Signed, Terms, decode_signed
 from ree.verde.moves import IllegalMove, Phase, RunStatement, State, Statement
 from ree.verde.signing import Unsigned, after, begin, history_of
-from ree.verde.transcript import Record, Transcript
+from ree.verde.transcript import Answer, Transcript
 from ree.verde.verdict import Rules, Verdict
 
 MAX_GARBAGE = 3  # answers in one turn that are no move, before the turn is lost
@@ -36,7 +36,7 @@ class Transport(Protocol):
     def terms(self, seconds: float) -> Terms:
         """What the party stands for; Silent, Garbled, MessageError."""
 
-    def ask(self, dispute: Dispute, moves: Sequence[Signed], seconds: float) -> bytes:
+    def ask(self, dispute: Parties, moves: Sequence[Signed], seconds: float) -> bytes:
         """The party's answer, a signed message, within `seconds`; Silent, Garbled."""
 
 
@@ -66,7 +66,7 @@ def difference(a: Statement | RunStatement, b: Statement | RunStatement) -> str:
 def check_terms(defender: Terms, challenger: Terms) -> None:
     """DisputeError unless both have signed and differ in their results or values, and in nothing else."""
     try:
-        begin(Dispute(defender, challenger))
+        begin(Parties(defender, challenger))
     except Unsigned as e:
         raise DisputeError(str(e)) from e
     for name in ("program", "symbols", "seed"):
@@ -174,19 +174,19 @@ class Referee:
             except (MessageError, Unsigned, IllegalMove) as e:
                 text = str(e)
             else:
-                self.transcript.append(Record(player, _micro(used), *given))
+                self.transcript.append(Answer(player, _micro(used), *given))
                 self.state, self.history = state, history
                 return state
         if self._garbage() + 1 >= MAX_GARBAGE:
             return self._late(player, used, f"{MAX_GARBAGE} answers that are no move: {text}")
         self.transcript.append(
-            Record(player, _micro(used), text=f"no move: {text or 'empty'}"[:300])
+            Answer(player, _micro(used), text=f"no move: {text or 'empty'}"[:300])
         )
         return self.state
 
     def _late(self, player: str, used: float, text: str) -> State:
         self.transcript.append(
-            Record(player, _micro(used), text=f"loses its turn: {text}"[:300], final=True)
+            Answer(player, _micro(used), text=f"loses its turn: {text}"[:300], final=True)
         )
         self.state = self.rules.game.timeout(self.state)
         return self.state

@@ -12,7 +12,7 @@ from ree.kernels.forms import Variant
 from ree.kernels.index import IndexRule, contiguous_strides
 from ree.kernels.opdef import Array, Bound
 from ree.verde.chains import Row
-from ree.verde.derivation import Bits, Derivation, Operand, Read, digits_of, flat_at
+from ree.verde.derivation import Bits, Derivation, ElementRead, Operand, digits_of, flat_at
 from ree.verde.sources import taken
 
 ZERO = Bits(0)
@@ -34,7 +34,7 @@ class Ruled(Derivation):
         """Source's element for reduction index k."""
         digits = self.out + digits_of(k, self.rule.red_digits)
         flat = flat_at(self.rule.accesses[source], digits)
-        return outside if flat is None else Read(source, flat)
+        return outside if flat is None else ElementRead(source, flat)
 
     def row(self, source: int, x: Array) -> Row:
         """Source's elements from one reduction index to another; +0 outside. x: the source."""

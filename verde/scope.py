@@ -22,7 +22,7 @@ from ree.verde.derivation import (
     Bits,
     Copy,
     Derivation,
-    Read,
+    ElementRead,
     Undecidable,
     digits_of,
     flat_at,
@@ -36,11 +36,11 @@ from ree.verde.protocol import Tree
 VALUES, OUTPUTS, ROW = Tree.VALUES, Tree.OUTPUTS, Tree.ROW
 INPUTS, WEIGHTS, STATES = "inputs", "weights", "states"
 TREES = {Kind.VALUE: VALUES, Kind.INPUT: INPUTS, Kind.WEIGHT: WEIGHTS, Kind.STATE: STATES}
-Index = Callable[[Read], int]  # the flat index of a read, its indices looked up
+Index = Callable[[ElementRead], int]  # the flat index of a read, its indices looked up
 
 
 @dataclass(frozen=True)
-class Place:
+class ElementPlace:
     """Element `flat` of tensor `index` of a tree."""
 
     tree: str
@@ -61,7 +61,7 @@ class OutputCopy(Derivation):
         return 1
 
     def operation(self, i: int) -> Copy:
-        return Copy(Read(0, self.element))
+        return Copy(ElementRead(0, self.element))
 
 
 class ProgramScope:
@@ -133,14 +133,14 @@ class ProgramScope:
         node, result = self.node(tree, index)
         return OutputCopy(node, element) if tree == OUTPUTS else derivation(node, element, result)
 
-    def resolve(self, tree: str, index: int, source: int, flat: int) -> Place | Bits:
+    def resolve(self, tree: str, index: int, source: int, flat: int) -> ElementPlace | Bits:
         """Where source `source` of the operator behind a tensor has its element `flat`."""
         ref = (
             self.graph.outputs[index] if tree == OUTPUTS else self.producers[index].sources[source]
         )
         return self.resolve_ref(ref, flat)
 
-    def resolve_ref(self, ref: Ref, flat: int) -> Place | Bits:
+    def resolve_ref(self, ref: Ref, flat: int) -> ElementPlace | Bits:
         while ref.kind is Kind.VALUE and self.is_move(VALUES, ref.index):
             found = follow(self.node(VALUES, ref.index)[0], flat)
             if isinstance(found, Bits):
@@ -148,14 +148,14 @@ class ProgramScope:
             ref, flat = self.producers[ref.index].sources[0], found
         if ref.kind is Kind.CONST:
             return Bits(read_bits(self._consts[ref.index], flat))
-        return Place(TREES[ref.kind], ref.index, self.typer(ref), flat)
+        return ElementPlace(TREES[ref.kind], ref.index, self.typer(ref), flat)
 
 
 def follow(node: Bound, flat: int) -> Bits | int:
     """A move's element: where it is in its source, or the bits it is."""
     op = Move(node, flat).operation(0)
     assert isinstance(op, Copy)
-    if isinstance(op.operand, Read):
+    if isinstance(op.operand, ElementRead):
         return place(op.operand, lambda i: 0)
     assert isinstance(op.operand, Bits)
     return op.operand
@@ -202,7 +202,7 @@ class RowScope:
     def derivation(self, tree: str, index: int, element: int) -> Derivation:
         return derivation(self.nodes[index], element)
 
-    def resolve(self, tree: str, index: int, source: int, flat: int) -> Place | Bits:
+    def resolve(self, tree: str, index: int, source: int, flat: int) -> ElementPlace | Bits:
         local = self.program.nodes[index].sources[source]
         while local >= self.first and self.is_move(ROW, local - self.first):
             found = follow(self.nodes[local - self.first], flat)
@@ -210,7 +210,7 @@ class RowScope:
                 return found
             local, flat = self.program.nodes[local - self.first].sources[0], found
         if local >= self.first:
-            return Place(ROW, local - self.first, self.types[local], flat)
+            return ElementPlace(ROW, local - self.first, self.types[local], flat)
         n, m = len(self.program.inputs), len(self.program.constants)
         if local >= n + m:
             return Bits(self.program.numbers[local - n - m].at(self.digits) & (1 << 64) - 1)
@@ -232,6 +232,6 @@ def computed(scope: Scope, tree: str) -> list[int]:
             if not scope.is_move(tree, i) and scope.type(tree, i).numel]  # fmt: skip
 
 
-def bits_at(arrays: Sequence[Array], at: Place) -> int:
+def bits_at(arrays: Sequence[Array], at: ElementPlace) -> int:
     """The element of a place among the tensors of its tree."""
     return read_bits(arrays[at.index], at.flat)

@@ -25,17 +25,17 @@ from ree.kernels.scalar.language import (
     param,
     select,
 )
-from ree.kernels.scalar.microcode import Program, assemble
+from ree.kernels.scalar.microcode import Microcode, assemble
 from ree.verde.chains import Row, argument, extreme, places, updates
 from ree.verde.derivation import (
     Bits,
-    Call,
     Copy,
     Derivation,
-    Entry,
+    EarlierEntry,
+    ElementRead,
     Equal,
+    FunctionCall,
     Operation,
-    Read,
     Witness,
     digits_of,
     loaded,
@@ -44,14 +44,14 @@ from ree.verde.derivation import (
 from ree.verde.ruled import ZERO, Ruled
 
 
-def _function(name: str, types: Sequence[T], build: Callable[..., Expr]) -> Program:
+def _function(name: str, types: Sequence[T], build: Callable[..., Expr]) -> Microcode:
     return assemble(
         Function(name, tuple(types), build(*(param(i, t) for i, t in enumerate(types))))
     )
 
 
 @lru_cache(maxsize=16)
-def _extreme(greatest: bool) -> Program:
+def _extreme(greatest: bool) -> Microcode:
     return _function("extreme", (F32, F32), maximum if greatest else minimum)
 
 
@@ -66,8 +66,8 @@ class Extreme(Ruled):
 
     def operation(self, i: int) -> Operation:
         infinite = 0xFF800000 if self.greatest else 0x7F800000
-        before = Entry(i - 1) if i else Bits(infinite)
-        return Call(_extreme(self.greatest), (before, self.read(0, i)))
+        before = EarlierEntry(i - 1) if i else Bits(infinite)
+        return FunctionCall(_extreme(self.greatest), (before, self.read(0, i)))
 
     def entries(self, sources: Sequence[Array]) -> Array:
         n = math.prod(self.rule.red_digits)
@@ -77,7 +77,7 @@ class Extreme(Ruled):
 
 
 @lru_cache(maxsize=4)
-def _better(greatest: bool) -> Program:
+def _better(greatest: bool) -> Microcode:
     """(k, best, x[k], x[best]) to the index of the better one; the later one only if it is strictly
     better, NaN best of all."""
 
@@ -104,16 +104,18 @@ class ArgExtreme(Ruled):
         if i == 0:
             return Copy(ZERO)
         first = self.read(0, 0)
-        assert isinstance(first, Read)
-        top = Read(0, first.flat, ((i - 1, self.term),))
-        return Call(_better(self.greatest), (Bits(i), Entry(i - 1), self.read(0, i), top))
+        assert isinstance(first, ElementRead)
+        top = ElementRead(0, first.flat, ((i - 1, self.term),))
+        return FunctionCall(
+            _better(self.greatest), (Bits(i), EarlierEntry(i - 1), self.read(0, i), top)
+        )
 
     def entries(self, sources: Sequence[Array]) -> Array:
         return argument(self.row(0, sources[0]), self.count, self.greatest)
 
 
 @lru_cache(maxsize=8)
-def _precedes(t: T, descending: bool) -> Program:
+def _precedes(t: T, descending: bool) -> Microcode:
     """(count, j, i, x[j], x[i]) to count + (x[j] comes before x[i]); ties by index."""
 
     def build(count: Expr, j: Expr, i: Expr, x: Expr, y: Expr) -> Expr:
@@ -151,17 +153,24 @@ class Sort(Derivation):
     def operation(self, i: int) -> Operation:
         if i == 0:
             return Witness(self.n)
-        named = Read(0, self.base, ((0, Indirect(0, self.n, self.stride)),))
+        named = ElementRead(0, self.base, ((0, Indirect(0, self.n, self.stride)),))
         if i <= self.n:
             j = i - 1
             program = _precedes(SCALAR[self.node.out.dtype], bool(self.node.attrs["descending"]))
-            before = Entry(i - 1) if j else ZERO
-            return Call(
-                program, (before, Bits(j), Entry(0), Read(0, self.base + j * self.stride), named)
+            before = EarlierEntry(i - 1) if j else ZERO
+            return FunctionCall(
+                program,
+                (
+                    before,
+                    Bits(j),
+                    EarlierEntry(0),
+                    ElementRead(0, self.base + j * self.stride),
+                    named,
+                ),
             )
         if i == self.n + 1:
-            return Equal(Entry(self.n), Bits(self.position))
-        return Copy(named if self.result == 0 else Entry(0))
+            return Equal(EarlierEntry(self.n), Bits(self.position))
+        return Copy(named if self.result == 0 else EarlierEntry(0))
 
     def entries(self, sources: Sequence[Array]) -> Array:
         return self.naming(self.choose(0, sources), sources)
@@ -198,7 +207,7 @@ class Sort(Derivation):
 
 
 @lru_cache(maxsize=16)
-def _update(t: T, add: bool, wrap: int) -> Program:
+def _update(t: T, add: bool, wrap: int) -> Microcode:
     """(value, index, place, update) to the value after an update; `wrap` is added to negative indices."""
 
     def build(value: Expr, index: Expr, place: Expr, update: Expr) -> Expr:
@@ -228,8 +237,8 @@ class Scatter(Ruled):
     def operation(self, i: int) -> Operation:
         if i == 0:
             return Copy(self.read(0))
-        args = (Entry(i - 1), self.read(1, i - 1), Bits(self.place), self.read(2, i - 1))
-        return Call(self.update, args)
+        args = (EarlierEntry(i - 1), self.read(1, i - 1), Bits(self.place), self.read(2, i - 1))
+        return FunctionCall(self.update, args)
 
     def entries(self, sources: Sequence[Array]) -> Array:
         x, index, row = (

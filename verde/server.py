@@ -22,7 +22,7 @@ from starlette.routing import Route
 from ree.errors import DisputeError
 from ree.verde.connections import Connections, guarded
 from ree.verde.messages import MAX_REQUEST, MessageError, encode_terms
-from ree.verde.service import Refused, Service
+from ree.verde.service import RefusedQuestion, Service
 
 JSON = "application/json"
 MOVES = 32  # questions for a move that wait or are answered
@@ -60,7 +60,7 @@ class Queue:
                 return Response(await run_in_threadpool(service.answer, body), media_type=JSON)
         except MessageError as e:
             return PlainTextResponse(f"{e}\n", 400)
-        except Refused as e:
+        except RefusedQuestion as e:
             return PlainTextResponse(f"{e}\n", 409)
         finally:
             self._of[host] -= 1

@@ -20,8 +20,8 @@ from ree.training.loop import loss_bits
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.game import Game
 from ree.verde.messages import (
-    Dispute,
     MessageError,
+    Parties,
     Signed,
     Terms,
     decode_request,
@@ -36,7 +36,7 @@ from ree.verde.signing import Signer, Unsigned, history_of, process_signer
 from ree.verde.verdict import Rules, commitment_of
 
 
-class Refused(ValueError):
+class RefusedQuestion(ValueError):
     """A question that the party does not answer; the message says why."""
 
 
@@ -73,20 +73,20 @@ class Service:
         """The signed move that is due after a dispute's moves so far; MessageError, Refused."""
         return encode_signed(self.respond(*decode_request(request)))
 
-    def respond(self, dispute: Dispute, moves: Sequence[Signed]) -> Signed:
+    def respond(self, dispute: Parties, moves: Sequence[Signed]) -> Signed:
         """The move that is due, signed; Refused unless all that came before it is signed too."""
         if self.terms not in dispute:
-            raise Refused("this party does not stand for those terms")
+            raise RefusedQuestion("this party does not stand for those terms")
         bare = [m.move for m in moves]
         with self._lock:
             states = self._due(dispute.defender.statement, bare)
             *players, player = (s.player for s in states)
             if getattr(dispute, player) != self.terms:
-                raise Refused(f"this party is not the {player}")
+                raise RefusedQuestion(f"this party is not the {player}")
             try:
                 history = history_of(dispute, players, moves)
             except Unsigned as e:
-                raise Refused(str(e)) from e
+                raise RefusedQuestion(str(e)) from e
             return self.signer.move(player, history, self.party.move(states[-1]))
 
     def move(self, statement: Statement | RunStatement, moves: Sequence[Move]) -> Move:
@@ -99,15 +99,15 @@ class Service:
         mine = self.terms.statement
         found = difference(statement, mine)
         if found:
-            raise Refused(f"the dispute is about another {found}")
+            raise RefusedQuestion(f"the dispute is about another {found}")
         try:
             states = self._states(statement, moves)
         except IllegalMove as e:
-            raise Refused(f"not a dispute: {e}") from e
+            raise RefusedQuestion(f"not a dispute: {e}") from e
         if states[-1].phase is Phase.OVER:
-            raise Refused("the dispute is decided")
+            raise RefusedQuestion("the dispute is decided")
         if states[-1].player == "defender" and statement != mine:
-            raise Refused("this party does not stand for that statement")
+            raise RefusedQuestion("this party does not stand for that statement")
         return states
 
     def _states(self, statement: Statement | RunStatement, moves: Sequence[Move]) -> list[State]:
@@ -135,10 +135,10 @@ class Local:
     def terms(self, seconds: float) -> Terms:
         return self.service.terms
 
-    def ask(self, dispute: Dispute, moves: Sequence[Signed], seconds: float) -> bytes:
+    def ask(self, dispute: Parties, moves: Sequence[Signed], seconds: float) -> bytes:
         try:
             return encode_signed(self.service.respond(dispute, moves))
-        except (Refused, MessageError) as e:
+        except (RefusedQuestion, MessageError) as e:
             raise Garbled(str(e)) from e
 
 

@@ -18,11 +18,11 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from ree.errors import DisputeError, EnvironmentError_
+from ree.errors import DisputeError, PlatformError
 from ree.files.atomic import read_private
 from ree.verde.messages import (
     TERMS,
-    Dispute,
+    Parties,
     Signed,
     Terms,
     canonical,
@@ -40,7 +40,7 @@ try:
     import nacl.exceptions
     import nacl.signing
 except ImportError as e:
-    raise EnvironmentError_(f"a dispute needs '{e.name}'", "pip install 'ree-ml[dispute]'") from e
+    raise PlatformError(f"a dispute needs '{e.name}'", "pip install 'ree-ml[dispute]'") from e
 
 
 class Signer:
@@ -140,17 +140,17 @@ class Unsigned(ValueError):
     """Terms or a move without the signature that they need; says which."""
 
 
-def begin(dispute: Dispute) -> bytes:
+def begin(dispute: Parties) -> bytes:
     """The history of a dispute before its first move; Unsigned unless both have signed their terms."""
     parts = []
-    for name, terms in zip(Dispute._fields, dispute, strict=True):
+    for name, terms in zip(Parties._fields, dispute, strict=True):
         if not _is_signed(terms.key, _of_terms(terms), terms.signature):
             raise Unsigned(f"the {name} has not signed its terms")
         parts.append(hashlib.sha256(canonical(TERMS.encode(terms))).digest())
     return hashlib.sha256(DISPUTE_TAG + b"".join(parts)).digest()
 
 
-def after(dispute: Dispute, history: bytes, player: str, given: Signed) -> bytes:
+def after(dispute: Parties, history: bytes, player: str, given: Signed) -> bytes:
     """The history after a move by a player; Unsigned unless that player has signed it."""
     key = getattr(dispute, player).key
     if not _is_signed(key, _of_move(player, history, given.move), given.signature):
@@ -158,7 +158,7 @@ def after(dispute: Dispute, history: bytes, player: str, given: Signed) -> bytes
     return hashlib.sha256(HISTORY_TAG + history + encode_move(given.move)).digest()
 
 
-def history_of(dispute: Dispute, players: Sequence[str], moves: Sequence[Signed]) -> bytes:
+def history_of(dispute: Parties, players: Sequence[str], moves: Sequence[Signed]) -> bytes:
     """The history after moves, each by its player; Unsigned names the first that is not signed."""
     history = begin(dispute)
     for i, (player, given) in enumerate(zip(players, moves, strict=True)):

@@ -15,7 +15,7 @@ from ree.kernels.opdef import Form, Sample
 from ree.kernels.scalar.language import T
 from ree.kernels.types import DType, TensorType, symbol
 from ree.program import Names, Program
-from ree.verde.derivation import Call, Copy, Derivation, Read, Scalar
+from ree.verde.derivation import Copy, Derivation, ElementRead, FunctionCall, Scalar
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.moves import State
 from ree.verde.party import Party, Run, run_of
@@ -154,9 +154,9 @@ def _is_number(d: Derivation, i: int) -> bool:
     match d.operation(i):
         case Scalar(step):
             return step.result is not T.BOOL
-        case Call(program):
+        case FunctionCall(program):
             return program.steps[-1].result is not T.BOOL
-        case Copy(Read(source)):
+        case Copy(ElementRead(source)):
             return d.node.inputs[source].dtype is not DType.BOOL
     return False
 

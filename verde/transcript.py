@@ -19,8 +19,8 @@ from ree.verde.messages import (
     MAX_MESSAGE,
     OPTIONAL_SIGNATURE,
     TERMS,
-    Dispute,
     MessageError,
+    Parties,
     Signed,
     Terms,
     canonical,
@@ -50,12 +50,12 @@ class Header:
     move_limit: int
 
     @property
-    def dispute(self) -> Dispute:
-        return Dispute(self.defender, self.challenger)
+    def dispute(self) -> Parties:
+        return Parties(self.defender, self.challenger)
 
 
 @dataclass(frozen=True)
-class Record:
+class Answer:
     """One answer: a move, or why there is none. `time`: microseconds it took. `final`: the player has
     lost by its clock."""
 
@@ -72,7 +72,7 @@ class Transcript:
 
     def __init__(self, header: Header, path: Path | None = None) -> None:
         self.header, self.path = header, path
-        self.records: list[Record] = []
+        self.records: list[Answer] = []
         self._file: BinaryIO | None = None
 
     @property
@@ -135,7 +135,7 @@ class Transcript:
         f.seek(size)
         self._file = f
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Answer) -> None:
         """Add an answer; when this returns it is on disk."""
         if self._file is not None:
             line = canonical(_record_value(record)) + b"\n"
@@ -176,13 +176,13 @@ def _header_of(value: Any) -> Header:
                   _time(value["limit"], "limit"), _time(value["move_limit"], "move_limit"))  # fmt: skip
 
 
-def _record_value(r: Record) -> dict[str, Any]:
+def _record_value(r: Answer) -> dict[str, Any]:
     return {"player": r.player, "time": r.time, "text": r.text, "final": r.final,
             "move": None if r.move is None else move_value(r.move),
             "signature": OPTIONAL_SIGNATURE.encode(r.signature)}  # fmt: skip
 
 
-def _record_of(value: Any) -> Record:
+def _record_of(value: Any) -> Answer:
     fields(value, ("player", "time", "text", "final", "move", "signature"), "record")
     if value["player"] not in PLAYERS:
         raise MessageError("player: expected defender or challenger")
@@ -190,7 +190,7 @@ def _record_of(value: Any) -> Record:
         raise MessageError("record: expected text and final")
     move = None if value["move"] is None else move_of(value["move"])
     signature = OPTIONAL_SIGNATURE.decode(value["signature"], "signature")
-    return Record(value["player"], _time(value["time"], "time"), move, signature, value["text"],
+    return Answer(value["player"], _time(value["time"], "time"), move, signature, value["text"],
                   value["final"])  # fmt: skip
 
 

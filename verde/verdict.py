@@ -32,8 +32,8 @@ from ree.verde.messages import (
     OPTIONAL_TERMS,
     SIGNATURES,
     TERMS,
-    Dispute,
     MessageError,
+    Parties,
     Signed,
     Terms,
     canonical,
@@ -73,7 +73,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Judgement:
     """Whether a verdict follows from its moves, and if not, why. `state`: where the moves lead."""
 
     follows: bool
@@ -192,7 +192,7 @@ class Rules:
         return self.states([m.move if isinstance(m, Signed) else m for m in moves])[-1]
 
 
-def check_verdict(v: Verdict, program: Program, inputs: bytes | None = None) -> Finding:
+def check_verdict(v: Verdict, program: Program, inputs: bytes | None = None) -> Judgement:
     """Replay a verdict. `inputs`: root of the inputs it should be about, if known. DisputeError when the
     artifact is not the dispute's."""
     rules = Rules(program, v.terms)
@@ -206,7 +206,7 @@ def check_verdict(v: Verdict, program: Program, inputs: bytes | None = None) -> 
     try:
         states = rules.states(v.moves)
     except IllegalMove as e:
-        return Finding(False, str(e))
+        return Judgement(False, str(e))
     s = states[-1]
     if s.phase is not Phase.OVER:
         late = (
@@ -215,13 +215,13 @@ def check_verdict(v: Verdict, program: Program, inputs: bytes | None = None) -> 
         text = f"after {len(v.moves)} moves the {s.player} is to move"
         if late:  # no file shows how late it was
             text += "; that its time was up is the referee's word alone"
-        return Finding(False, text, s)
+        return Judgement(False, text, s)
     if (s.winner, s.reason) != (v.winner, v.reason):
-        return Finding(False, f"the moves lead to: the {s.winner} wins, {s.reason}", s)
+        return Judgement(False, f"the moves lead to: the {s.winner} wins, {s.reason}", s)
     if missing := _unsigned(v, [x.player for x in states[:-1]]):
         text = f"{missing}: it does not show who moved; the moves lead to: the {s.winner} wins, {s.reason}"
-        return Finding(False, text, s)
-    return Finding(True, f"the {s.winner} wins: {s.reason}", s)
+        return Judgement(False, text, s)
+    return Judgement(True, f"the {s.winner} wins: {s.reason}", s)
 
 
 def _unsigned(v: Verdict, players: list[str]) -> str:
@@ -229,18 +229,20 @@ def _unsigned(v: Verdict, players: list[str]) -> str:
     if v.challenger is None or len(v.signatures) != len(v.moves):
         return "its moves are not signed"
     try:
-        history_of(Dispute(v.terms, v.challenger), players,
+        history_of(Parties(v.terms, v.challenger), players,
                    [Signed(*x) for x in zip(v.moves, v.signatures, strict=True)])  # fmt: skip
     except Unsigned as e:
         return str(e)
     return ""
 
 
-def check_verdict_file(path: str | Path, program: Program, inputs: bytes | None = None) -> Finding:
+def check_verdict_file(
+    path: str | Path, program: Program, inputs: bytes | None = None
+) -> Judgement:
     """Read and replay a verdict file; DisputeError when it cannot be read or is malformed."""
     v, same = read_verdict(path)
     if not same:
-        return Finding(False, "the file has been altered: its digest is not that of its content")
+        return Judgement(False, "the file has been altered: its digest is not that of its content")
     return check_verdict(v, program, inputs)
 
 

@@ -21,7 +21,7 @@ from ree import _core
 from ree.compiler.audit.report import Finding, KernelReport
 from ree.compiler.emit.jit import TARGETS, assembly
 from ree.compiler.emit.tile import module_text
-from ree.errors import EnvironmentError_
+from ree.errors import PlatformError
 from ree.kernels.tilespec import TileSpec
 
 # Arithmetic that each target allows: one IEEE rounding or none, to nearest even.
@@ -221,16 +221,16 @@ def audit_core() -> list[KernelReport]:
     can be reached; code that no table reaches is the runtime's, unless it looks like a kernel's.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
-        raise EnvironmentError_(f"cannot audit machine code of {platform.machine()}")
+        raise PlatformError(f"cannot audit machine code of {platform.machine()}")
     for tool in ("objdump", "readelf"):
         if shutil.which(tool) is None:
-            raise EnvironmentError_(f"{tool} not found", "install binutils")
+            raise PlatformError(f"{tool} not found", "install binutils")
     library = _Library(_core.__file__)
     tables = library.kernel_tables(TARGETS)
     if "portable" not in tables or any(
         f not in library.functions for t in tables.values() for f in t
     ):
-        raise EnvironmentError_(f"no kernel table found in {library.path}")
+        raise PlatformError(f"no kernel table found in {library.path}")
     reached = {isa: library.reach(kernels) for isa, kernels in tables.items()}
     seen = {f for functions in reached.values() for f in functions}
     for f, kind in library.kinds.items():  # not found by reference: better in a report than in none
@@ -366,7 +366,7 @@ class _Library:
             for line in f:
                 if line.rstrip().endswith(self.path):
                     return int(line.split("-")[0], 16)
-        raise EnvironmentError_(f"{self.path} is not loaded")
+        raise PlatformError(f"{self.path} is not loaded")
 
 
 def _output(*command: str) -> list[str]:
@@ -374,5 +374,5 @@ def _output(*command: str) -> list[str]:
     done = subprocess.run(command, capture_output=True, text=True,
                           env={**os.environ, "LC_ALL": "C"})  # fmt: skip
     if done.returncode:
-        raise EnvironmentError_(f"{command[0]}: {done.stderr.strip().splitlines()[-1]}")
+        raise PlatformError(f"{command[0]}: {done.stderr.strip().splitlines()[-1]}")
     return done.stdout.splitlines()

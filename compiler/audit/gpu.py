@@ -18,7 +18,7 @@ from typing import Any
 
 from ree.compiler.audit.gpu_target import TARGETS, target
 from ree.compiler.audit.report import Finding, KernelReport
-from ree.errors import EnvironmentError_
+from ree.errors import PlatformError
 from ree.kernels.gpu.launch import Launch, Ptr
 
 ROUNDED = r"(?:add|sub|mul|fma|div|sqrt)\.rn\.f32(?:x2)?"
@@ -53,7 +53,7 @@ REASONS = {
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledKernel:
     """A kernel compiled for a target: its launch, PTX or other assembly, and its binary."""
 
     launch: Launch
@@ -63,7 +63,7 @@ class Compiled:
     shared: int
 
 
-def compile_launch(x: Launch, name: str, registers: int = 0) -> Compiled:
+def compile_launch(x: Launch, name: str, registers: int = 0) -> CompiledKernel:
     """Compile one launch for the target `name` of TARGETS, as the runtime would on that GPU."""
     import torch
 
@@ -76,7 +76,7 @@ def compile_launch(x: Launch, name: str, registers: int = 0) -> Compiled:
     with target(name):
         made = x.kernel.warmup(*args, grid=x.grid, **options)
     text, binary = ("ptx", "cubin") if TARGETS[name][0] == "cuda" else ("amdgcn", "hsaco")
-    return Compiled(x, name, made.asm[text], made.asm[binary], made.metadata.shared)
+    return CompiledKernel(x, name, made.asm[text], made.asm[binary], made.metadata.shared)
 
 
 def audit(launches: Iterable[Launch], name: str) -> list[KernelReport]:
@@ -117,7 +117,7 @@ def _kind(n: int, plain: bool) -> object:
     return wide if plain else (n == 1, n % 16 == 0, wide)
 
 
-def audit_cuda(c: Compiled) -> KernelReport:
+def audit_cuda(c: CompiledKernel) -> KernelReport:
     """PTX and SASS of one kernel."""
     ptx, findings = audit_ptx(c.text)
     listing, usage = disassemble(c.binary)
@@ -237,7 +237,7 @@ def disassemble(cubin: bytes) -> tuple[str, tuple[int, int]]:
 
     tool = Path(knobs.nvidia.cuobjdump.path)
     if not tool.exists():
-        raise EnvironmentError_(f"cuobjdump: expected it at {tool}", "reinstall Triton")
+        raise PlatformError(f"cuobjdump: expected it at {tool}", "reinstall Triton")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "k.cubin")
         file.write_bytes(cubin)
@@ -245,7 +245,7 @@ def disassemble(cubin: bytes) -> tuple[str, tuple[int, int]]:
                              text=True, check=True, env={"PATH": str(tool.parent)}).stdout  # fmt: skip
     m = re.search(r"REG:(\d+) STACK:(\d+)", out)
     if m is None:
-        raise EnvironmentError_("cuobjdump: no resource usage in its output")
+        raise PlatformError("cuobjdump: no resource usage in its output")
     return out, (int(m[1]), int(m[2]))
 
 
@@ -257,7 +257,7 @@ AMD_ALLOWED = re.compile(
 )
 
 
-def audit_amd(c: Compiled) -> KernelReport:
+def audit_amd(c: CompiledKernel) -> KernelReport:
     """AMD assembly of one kernel: no matrix instruction, no unfused multiply-add, no flushing mode.
     Such code was compiled and read, never run."""
     counts: Counter[str] = Counter()

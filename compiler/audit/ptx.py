@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ree.compiler.audit.gpu import Compiled
+from ree.compiler.audit.gpu import CompiledKernel
 from ree.errors import ReeError
 from ree.kernels.gpu.launch import Ptr
 from ree.kernels.numerics import SEGMENT
@@ -26,7 +26,7 @@ SHARED = 1 << 30
 LIMIT = 20_000_000  # instructions of one program
 
 
-class ProofError(ReeError):
+class PtxError(ReeError):
     """The PTX does something that the symbolic execution does not know."""
 
 
@@ -52,7 +52,7 @@ class Kernel:
     def __init__(self, text: str) -> None:
         m = re.search(r"\.visible \.entry (\w+)\((.*?)\)(.*?)^\{(.*?)^\}", text, re.S | re.M)
         if m is None:
-            raise ProofError("PTX: expected one entry point")
+            raise PtxError("PTX: expected one entry point")
         self.name, parameters, directives, body = m.groups()
         self.parameters = re.findall(r"(\w+)(?:,|\s*$)", parameters, re.M)
         threads = re.search(r"\.reqntid (\d+)", directives)
@@ -72,7 +72,7 @@ class Kernel:
             if m:
                 self.code.append(_Instruction(m[1] or "", m[2], _arguments(m[3] or "")))
             elif statement and not statement.startswith("."):
-                raise ProofError(f"PTX: not understood: {statement[:80]}")
+                raise PtxError(f"PTX: not understood: {statement[:80]}")
 
 
 def _arguments(text: str) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ class _Program:
             t.at += 1
             self.left -= 1
             if self.left < 0:
-                raise ProofError(f"PTX: {self.kernel.name} runs too long")
+                raise PtxError(f"PTX: {self.kernel.name} runs too long")
             if i.guard and self._value(t, i.guard.removeprefix("!")) is i.guard.startswith("!"):
                 continue
             if i.op.startswith("bra"):
@@ -144,7 +144,7 @@ class _Program:
             if x in self.special:
                 return self.special[x]
             if x not in t.registers:
-                raise ProofError(f"PTX: {x} is read before it is set")
+                raise PtxError(f"PTX: {x} is read before it is set")
             return t.registers[x]
         if x == "global_smem":
             return SHARED
@@ -156,15 +156,13 @@ class _Program:
         base, _, offset = x.strip("[] ").partition("+")
         at = self._value(t, base.strip())
         if not isinstance(at, int):
-            raise ProofError("PTX: an address depends on data")
+            raise PtxError("PTX: an address depends on data")
         return at + int(offset or 0)
 
     def _load(self, at: int) -> Value:
         if SHARED <= at < POINTER:
             if at not in self.shared:
-                raise ProofError(
-                    f"PTX: shared memory is read at {at - SHARED} before it is written"
-                )
+                raise PtxError(f"PTX: shared memory is read at {at - SHARED} before it is written")
             return self.shared[at]
         return self.memory.get(at, ("in", at // POINTER, at % POINTER // 4))
 
@@ -235,7 +233,7 @@ def halves(x: Value) -> tuple[Value, Value]:
     if isinstance(x, int):
         return x & 0xFFFFFFFF, x >> 32
     if x[0] != "pair":
-        raise ProofError(f"PTX: {x[0]} is taken apart")
+        raise PtxError(f"PTX: {x[0]} is taken apart")
     return x[1], x[2]
 
 
@@ -281,7 +279,7 @@ def compute(op: str, v: Sequence[Value]) -> Value:
     if rest[-1] == "pred":
         return bool(_INTEGER[kind](*v) & 1)
     if not re.fullmatch(r"[subp]\d+|pred", rest[-1]) or kind not in (*_INTEGER, "setp"):
-        raise ProofError(f"PTX: unknown instruction {op}")
+        raise PtxError(f"PTX: unknown instruction {op}")
     bits = int(rest[-1][1:])
     source = bits
     if kind == "cvt":
@@ -342,7 +340,7 @@ def without_canonical(x: Value) -> Value:
     return x
 
 
-def stored(launches: Sequence[Compiled], late: bool) -> dict[tuple[int, int], Value]:
+def stored(launches: Sequence[CompiledKernel], late: bool) -> dict[tuple[int, int], Value]:
     """What compiled launches, one after the other, leave in global memory, by (slot, element)."""
     slots: dict[int, int] = {}
     memory: dict[int, Value] = {}

@@ -54,7 +54,7 @@ TARGETS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Code:
+class MachineCode:
     """A compiled function; its code lives as long as this, and what else is of its module."""
 
     address: int
@@ -90,12 +90,12 @@ def optimise(text: str, target: Target) -> tuple[llvm.ModuleRef, llvm.TargetMach
     return module, tm
 
 
-def compile_module(text: str, names: list[str], target: Target) -> list[Code]:
+def compile_module(text: str, names: list[str], target: Target) -> list[MachineCode]:
     """The functions `names` of an LLVM module given as text."""
     module, tm = optimise(text, target)
     engine = llvm.create_mcjit_compiler(module, tm)
     engine.finalize_object()
-    return [Code(engine.get_function_address(n), engine) for n in names]
+    return [MachineCode(engine.get_function_address(n), engine) for n in names]
 
 
 def assembly(text: str, target: Target) -> str:

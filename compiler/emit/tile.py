@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import llvmlite.ir as ll
 
-from ree.compiler.emit.jit import LOCK, TARGETS, Code, compile_module
+from ree.compiler.emit.jit import LOCK, TARGETS, MachineCode, compile_module
 from ree.compiler.emit.scalar_llvm import emit as emit_scalar
 from ree.compiler.emit.scalar_llvm import root_of
 from ree.kernels.numerics import CANONICAL_NAN
@@ -29,10 +29,10 @@ LONG = 16  # nodes of an expression
 
 
 MOST = 4096  # functions that are found again; what an executable uses stays while it does
-_compiled: OrderedDict[tuple[str, TileSpec], Code] = OrderedDict()
+_compiled: OrderedDict[tuple[str, TileSpec], MachineCode] = OrderedDict()
 
 
-def compiled(specs: Sequence[TileSpec], isa: str) -> list[Code]:
+def compiled(specs: Sequence[TileSpec], isa: str) -> list[MachineCode]:
     """The tile functions, compiling those not seen before as one module."""
     with LOCK:
         found = {s: _compiled[isa, s] for s in dict.fromkeys(specs) if (isa, s) in _compiled}

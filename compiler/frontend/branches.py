@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ree.compiler.frontend.aten.pairs import Pair
-from ree.compiler.frontend.importer import Importer, Refused
+from ree.compiler.frontend.importer import Importer, RefusedCall
 from ree.compiler.frontend.origins import origin_of
 from ree.compiler.ir import Ref
 from ree.errors import UnsupportedError
@@ -46,7 +46,7 @@ def import_branches(
     given = [imp.env[a.name] if isinstance(a, torch.fx.Node) else a for a in operands]
     choice = imp.env[predicate.name] if isinstance(predicate, torch.fx.Node) else predicate
     if not isinstance(choice, Ref):
-        raise Refused("torch.cond on a size: expected a tensor as its predicate")
+        raise RefusedCall("torch.cond on a size: expected a tensor as its predicate")
     choice = imp.view(imp.cast(choice, DType.BOOL), ())
     outside, around, results = imp.env, imp.taken, []
     for branch, taken in zip(branches, (choice, imp.add("logical_not", choice)), strict=True):
@@ -66,7 +66,7 @@ def _select(imp: Importer, choice: Ref, a: Any, b: Any) -> Any:
     if isinstance(a, Pair):
         return Pair(*(_select(imp, choice, p, q) for p, q in zip(a, b, strict=True)))
     if not (isinstance(a, Ref) and isinstance(b, Ref)):
-        raise Refused("a branch returns something that is not a tensor")
+        raise RefusedCall("a branch returns something that is not a tensor")
     dtype = imp.type(a).dtype
     wide = WIDE.get(dtype, dtype)
     return imp.cast(imp.add("where", choice, imp.cast(a, wide), imp.cast(b, wide)), dtype)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall
 from ree.compiler.frontend.torch_types import to_numpy, to_torch
 from ree.compiler.ir import Kind, Ref
 from ree.kernels import opdef
@@ -52,12 +52,12 @@ def fold(imp: Importer, node: torch.fx.Node, name: str) -> Any:
     values = {a.name: _known(imp, imp.env[a.name]) for a in node.all_input_nodes}
     if not all(isinstance(v, torch.Tensor | int) for v in values.values()):
         if not isinstance(val, torch.Tensor) or val.dtype is torch.float64:
-            raise Refused("float64 computed from an input or a weight: expected float32")
+            raise RefusedCall("float64 computed from an input or a weight: expected float32")
         return _beside(imp, node, name)
     args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda a: values[a.name])
     y = _computed(node.target, name, args, kwargs)
     if y.shape != val.shape or y.dtype is not val.dtype:
-        raise Refused(f"expected {val.dtype} {list(val.shape)}, got {y.dtype} {list(y.shape)}")
+        raise RefusedCall(f"expected {val.dtype} {list(val.shape)}, got {y.dtype} {list(y.shape)}")
     if y.dtype is torch.float64:
         return Double(y)
     return imp.builder.const(np.array(to_numpy(y.contiguous())))
@@ -68,7 +68,7 @@ def _computed(f: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
     if name in EXACT and kwargs.get("alpha", 1) == 1 and most <= MOST_EXACT:
         return torch.as_tensor(f(*args, **kwargs))
     if most > MOST_FUNCTION:
-        raise Refused(f"{most} float64 constants: expected at most {MOST_FUNCTION}")
+        raise RefusedCall(f"{most} float64 constants: expected at most {MOST_FUNCTION}")
     if name.startswith("arange"):
         start, end, step = (*args, 1)[:3] if len(args) > 1 else (0, args[0], 1)
         n = max(int(np.ceil((end - start) / step)), 0)
@@ -77,7 +77,9 @@ def _computed(f: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
         return _nearest("power", *(torch.as_tensor(a, dtype=torch.float64) for a in args))
     if name in FUNCTIONS:
         return _nearest(name, torch.as_tensor(args[0], dtype=torch.float64))
-    raise Refused("an operation on float64 constants that is not among those computed at capture")
+    raise RefusedCall(
+        "an operation on float64 constants that is not among those computed at capture"
+    )
 
 
 def _nearest(name: str, *tensors: torch.Tensor) -> torch.Tensor:
@@ -93,9 +95,11 @@ def _nearest(name: str, *tensors: torch.Tensor) -> torch.Tensor:
             try:
                 y = f(*map(mpmath.mpf, row))
             except (ValueError, ZeroDivisionError) as e:
-                raise Refused(f"{name} of {', '.join(map(str, row))} as a float64 constant") from e
+                raise RefusedCall(
+                    f"{name} of {', '.join(map(str, row))} as a float64 constant"
+                ) from e
             if not isinstance(y, mpmath.mpf) or not all(map(np.isfinite, row)):
-                raise Refused(f"{name} of {', '.join(map(str, row))} as a float64 constant")
+                raise RefusedCall(f"{name} of {', '.join(map(str, row))} as a float64 constant")
             found.append(float(y))
     return torch.tensor(found, dtype=torch.float64).reshape(wide[0].shape)
 
@@ -108,11 +112,11 @@ def _beside(imp: Importer, node: torch.fx.Node, name: str) -> Any:
         if not isinstance(x, Double):
             return x
         if x.value.dim():
-            raise Refused("float64 constants beside float32 values: expected float32")
+            raise RefusedCall("float64 constants beside float32 values: expected float32")
         return x.value.item()
 
     if name not in ("add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor"):
-        raise Refused("a float64 constant beside float32 values")
+        raise RefusedCall("a float64 constant beside float32 values")
     args = [argument(a) if isinstance(a, torch.fx.Node) else a for a in node.args]
     return IMPORTERS[name](imp, *args, **node.kwargs)
 

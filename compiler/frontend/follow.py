@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from ree.compiler.frontend.python_state import ModuleState
 from ree.compiler.frontend.repeat import Calls, again
 from ree.compiler.frontend.source_lines import made_at, returned_at
-from ree.compiler.frontend.watch import Watch, at, flat, refuse_hooks
+from ree.compiler.frontend.watch import CallWatch, at, flat, refuse_hooks
 from ree.errors import CaptureError
 
 FORWARD = __file__  # below its frame in a traceback is the user's forward pass
@@ -97,7 +97,7 @@ def followed(
     @functools.wraps(inner)
     def forward(*args: Any, **kwargs: Any) -> Any:
         state = ModuleState(watched, *functions)
-        watch = Watch(watched, gradients, flat((args, kwargs)), rearranged)
+        watch = CallWatch(watched, gradients, flat((args, kwargs)), rearranged)
         pass_.calls = calls = Calls()
         flags = _Flags(p for name, p in watched.named_parameters() if name in required)
         returned = functools.partial(returned_at, inner)

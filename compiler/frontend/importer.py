@@ -14,7 +14,7 @@ from ree.kernels.forms import Form
 from ree.kernels.types import Dim, DType, Shape, Sym, TensorType, product
 
 
-class Refused(Exception):
+class RefusedCall(Exception):
     """An operator call that is not supported as used; the message says what about it."""
 
 
@@ -112,7 +112,7 @@ class Importer:
 
         for v in values:
             if category(v) not in order:
-                raise Refused(f"dtype {category(v).text}")
+                raise RefusedCall(f"dtype {category(v).text}")
         dtype = max((category(v) for v in values), key=order.index)
         return [self.cast(v, dtype) if isinstance(v, Ref) else self.scalar(v, dtype)
                 for v in values], dtype  # fmt: skip
@@ -120,7 +120,7 @@ class Importer:
     def axis(self, dim: int, rank: int) -> int:
         """dim as a non-negative axis."""
         if not -max(rank, 1) <= dim < max(rank, 1):
-            raise Refused(f"dim {dim} of a tensor of rank {rank}")
+            raise RefusedCall(f"dim {dim} of a tensor of rank {rank}")
         return dim % rank if rank else 0
 
     def shape(self, x: Ref, sizes: tuple[Dim, ...]) -> Shape:

@@ -33,7 +33,7 @@ from ree.compiler.frontend.aten.pairs import COMPLEX64, PAIRED, Pair, has_pair, 
 from ree.compiler.frontend.branches import LOOPS, import_branches, is_branch
 from ree.compiler.frontend.doubles import Double, concerns, fold
 from ree.compiler.frontend.effects import CHECKS
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall
 from ree.compiler.frontend.operand_types import (
     HALVES,
     SPACES,
@@ -99,7 +99,7 @@ def _calls(
         elif is_branch(node):
             try:
                 imp.env[node.name] = import_branches(imp, node, branch)
-            except Refused as e:
+            except RefusedCall as e:
                 problems.append(f"cond at {origin_of(node).location or 'unknown line'}: {e}")
                 imp.env[node.name] = _zeros(imp, node.meta.get("val"), symbols)
         elif node.op == "call_function":
@@ -156,7 +156,7 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
     if concerns(imp, node, name):
         try:
             imp.env[node.name] = fold(imp, node, name)
-        except (Refused, RuntimeError, TypeError) as e:
+        except (RefusedCall, RuntimeError, TypeError) as e:
             problems.append(f"{name} at {origin_of(node).location or 'unknown line'}: {e}")
             imp.env[node.name] = _zeros(imp, val, symbols)
         return
@@ -178,7 +178,7 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
         if isinstance(a, torch.fx.Node):
             x = imp.env[a.name]
             if isinstance(x, NotAnInteger):
-                raise Refused(
+                raise RefusedCall(
                     f"{x.what} is used as a number; write it with tensors: torch.tensor(size)"
                 )
             return _widened(imp, x) if widen else x
@@ -189,13 +189,13 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
         if isinstance(a, torch.dtype):
             dtype = dtype_of(a)
             if dtype is None:
-                raise Refused(f"dtype {a}")
+                raise RefusedCall(f"dtype {a}")
             return dtype if name in CASTS else WIDE.get(dtype, dtype)
         return a
 
     try:
         if isinstance(val, torch.Tensor) and val.device.type == "meta":
-            raise Refused("its result is on the meta device, and has no elements")
+            raise RefusedCall("its result is on the meta device, and has no elements")
         if name == "as_strided":
             _laid_out(node.args[0])
         args = [operand(i, a) for i, a in enumerate(node.args)]
@@ -212,7 +212,7 @@ def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: l
         result = _narrowed(imp, call(imp, *args, **kwargs), val)
         imp.env[node.name] = result
         _check_type(imp, node, result, symbols)
-    except (Refused, ValueError, KeyError, TypeError) as e:
+    except (RefusedCall, ValueError, KeyError, TypeError) as e:
         problems.append(f"{name} at {origin_of(node).location or 'unknown line'}: {e}")
         imp.env[node.name] = _zeros(imp, val, symbols)
 
@@ -238,7 +238,7 @@ def _importer(name: str, on_pairs: bool) -> Callable[..., Any]:
     if on_pairs and name in PAIRED:
         return PAIRED[name]
     if on_pairs:
-        raise Refused("not supported on complex numbers")
+        raise RefusedCall("not supported on complex numbers")
     return IMPORTERS[name] if name in IMPORTERS else PAIRED[name]
 
 
@@ -263,7 +263,9 @@ def _laid_out(base: Any) -> None:
     val = base.meta.get("val")
     symbolic = any(not isinstance(d, int) for d in val.shape)
     if symbolic or not val.is_contiguous() or val.storage_offset() != 0:
-        raise Refused("as_strided of a tensor that is not contiguous from the start of its memory")
+        raise RefusedCall(
+            "as_strided of a tensor that is not contiguous from the start of its memory"
+        )
 
 
 def _widened(imp: Importer, x: Any) -> Any:
@@ -315,13 +317,13 @@ def _check_part(
     if isinstance(val, torch.Tensor):
         t = imp.builder.type_of(result)
         if t.dtype is not want or t.rank != val.dim():
-            raise Refused(
+            raise RefusedCall(
                 f"expected {want.text if want else val.dtype} of rank {val.dim()}, got {t}"
             )
         for have, d in zip(t.shape, val.shape, strict=True):
             expected = symbols.dim(d)
             if isinstance(have, int) and isinstance(expected, int) and have != expected:
-                raise Refused(f"expected shape {tuple(val.shape)}, got {t}")
+                raise RefusedCall(f"expected shape {tuple(val.shape)}, got {t}")
 
 
 def _target(node: torch.fx.Node) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import fx
 from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND, elementwise_dtypes
 
-from ree.compiler.frontend.importer import Refused
+from ree.compiler.frontend.importer import RefusedCall
 
 NO_OPMATH = ELEMENTWISE_TYPE_PROMOTION_KIND.NO_OPMATH
 HALVES = (torch.float16, torch.bfloat16)
@@ -77,7 +77,7 @@ def taken(number: int | float, dtype: torch.dtype, name: str) -> int | float:
     i = torch.iinfo(dtype)
     least = i.min or -i.max
     if name.split(".")[0] in CHECKED | MADE and not least <= number <= i.max:
-        raise Refused(f"{number} cannot be converted to {dtype}")
+        raise RefusedCall(f"{number} cannot be converted to {dtype}")
     return int(torch.tensor(number, dtype=torch.int64).to(dtype))
 
 

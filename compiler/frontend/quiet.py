@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ree.errors import EnvironmentError_
+from ree.errors import PlatformError
 
 _lock = threading.RLock()
 _torn = False  # forked while another thread was capturing
@@ -83,12 +83,12 @@ class _Muted(io.TextIOBase):
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """For a whole capture; EnvironmentError_ in a process that was forked in the middle of one."""
+    """For a whole capture; PlatformError in a process that was forked in the middle of one."""
     from torch._dynamo.convert_frame import compile_lock  # torch.compile uses the same global state
 
     with _lock:
         if _torn:
-            raise EnvironmentError_(
+            raise PlatformError(
                 "this process was forked while another thread was capturing a model",
                 "compile before the fork, or start processes by spawn",
             )

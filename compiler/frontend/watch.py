@@ -116,7 +116,7 @@ def twice(name: str, line: str) -> CaptureError:
                         "computes gradients", "change it outside, or use no checkpoint")  # fmt: skip
 
 
-class Watch(TorchFunctionMode):  # type: ignore[misc]
+class CallWatch(TorchFunctionMode):  # type: ignore[misc]
     """Follows the calls of a forward pass. With `gradients` the graph is to be differentiated.
 
     `changed`: the line that changed a tensor in place, by the tensor's storage. CaptureError for what would

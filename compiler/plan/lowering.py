@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from ree.compiler.ir import Kind, Node, Ref, bound_node
 from ree.compiler.plan.fusion import Group
-from ree.compiler.plan.recipe import Packing, Place, is_contiguous
+from ree.compiler.plan.recipe import BufferPlace, Packing, is_contiguous
 from ree.kernels import opdef
 from ree.kernels.abi import NO_TILE, Tile, Value
 from ree.kernels.index import contiguous_strides
 from ree.kernels.opdef import View
-from ree.kernels.tilespec import Operand, Step, TileSpec
+from ree.kernels.tilespec import Operand, TileSpec, TileStep
 from ree.kernels.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ class GroupPlanner:
                     self.p.places[ref] = self.p.places[same[-1].value]
                     continue
             buffer = self.p.result_buffer(ref) or self.p.arena(t.nbytes)
-            self.p.places[ref] = Place(buffer, 0, t, contiguous_strides(t.dims))
+            self.p.places[ref] = BufferPlace(buffer, 0, t, contiguous_strides(t.dims))
 
     def _result_place(self, n: Node) -> None:
         t = n.results[0]
         buffer = self.p.result_buffer(n.value) or self.p.arena(t.nbytes)
-        self.p.places[n.value] = Place(buffer, 0, t, contiguous_strides(t.dims))
+        self.p.places[n.value] = BufferPlace(buffer, 0, t, contiguous_strides(t.dims))
 
     # Lowering
 
@@ -87,7 +87,7 @@ class GroupPlanner:
     def result(self, i: int = 0) -> View:
         return self._as_view(self.p.places[Ref(Kind.VALUE, self.grp.nodes[0].first + i)])
 
-    def _as_view(self, p: Place) -> View:
+    def _as_view(self, p: BufferPlace) -> View:
         return View(self.p.slot(p.buffer, p.offset), p.type.dims, p.strides, p.type.dtype)
 
     def offset(self, slot: int, nbytes: int) -> int:
@@ -152,7 +152,7 @@ class GroupPlanner:
             scalar = opdef.get(n.op).scalar
             assert scalar is not None  # checked at registration
             steps.append(
-                Step(
+                TileStep(
                     scalar([t.dtype for t in b.inputs], b.attrs), tuple(index[s] for s in n.sources)
                 )
             )
@@ -173,7 +173,7 @@ class GroupPlanner:
         return Tile(self.p.tile(spec), tuple(slots), tuple(params)), (prod(rows), cols)
 
     def _join_columns(
-        self, dims: list[int], places: list[Place], strides: list[list[int]], cols: int
+        self, dims: list[int], places: list[BufferPlace], strides: list[list[int]], cols: int
     ) -> list[int]:
         """dims with the trailing axes that are the region's columns as one; a source that does not
         step evenly through them is copied."""
@@ -184,7 +184,7 @@ class GroupPlanner:
             if _steps(dims[-n:], s[-n:]) is None:
                 p = places[i]
                 t = TensorType(p.type.dtype, tuple(dims))
-                places[i] = self.p.copy(Place(p.buffer, p.offset, t, tuple(s)))
+                places[i] = self.p.copy(BufferPlace(p.buffer, p.offset, t, tuple(s)))
                 s[:] = places[i].strides
             s[-n:] = [_steps(dims[-n:], s[-n:]) or 0]
         return [*dims[:-n], cols]

@@ -10,7 +10,15 @@ from ree.compiler.ir import Graph, Kind, Ref, bound_node
 from ree.compiler.plan.fusion import Group, bases, group
 from ree.compiler.plan.in_place import in_place_states
 from ree.compiler.plan.lowering import GroupPlanner
-from ree.compiler.plan.recipe import Buffer, Call, Packing, Place, Recipe, Slot, is_contiguous
+from ree.compiler.plan.recipe import (
+    Buffer,
+    BufferPlace,
+    Packing,
+    PlannedCall,
+    Recipe,
+    Slot,
+    is_contiguous,
+)
 from ree.kernels import opdef
 from ree.kernels.abi import NO_TILE, Tile, Value, signature
 from ree.kernels.constants import ALIGN, DIGEST_BYTES
@@ -49,8 +57,8 @@ class Planner:
         self.recipe = Recipe()
         self.typer = g.typer()
         self.producers = g.producers()
-        self.places: dict[Ref, Place] = {}
-        self.dense: dict[Ref, Place] = {}
+        self.places: dict[Ref, BufferPlace] = {}
+        self.dense: dict[Ref, BufferPlace] = {}
         self.slot_index: dict[Slot, int] = {}
         self.tile_index: dict[TileSpec, int] = {}
         self.packed_index: dict[Packing, int] = {}
@@ -116,7 +124,7 @@ class Planner:
         tile = arguments.get("tile", NO_TILE)
         assert isinstance(tile, Tile)
         slots, params = signature(kernel).pack(arguments)
-        self.recipe.calls.append(Call(kernel, slots, params, tile.index, self.origins))
+        self.recipe.calls.append(PlannedCall(kernel, slots, params, tile.index, self.origins))
 
     def tile(self, spec: TileSpec) -> int:
         if spec not in self.tile_index:
@@ -132,7 +140,7 @@ class Planner:
 
     # places
 
-    def place(self, ref: Ref) -> Place:
+    def place(self, ref: Ref) -> BufferPlace:
         """Where a source lies; a move of something is a view of it where strides allow."""
         chain = [ref]  # a long chain of moves is placed from its start, without recursion
         while chain[-1] not in self.places and chain[-1].kind is Kind.VALUE:
@@ -142,7 +150,7 @@ class Planner:
                 self.places[r] = self._new_place(r)
         return self.places[ref]
 
-    def _new_place(self, ref: Ref) -> Place:
+    def _new_place(self, ref: Ref) -> BufferPlace:
         """The place of a source; that of what it is a move of is known."""
         t = self.typer(ref)
         if ref.kind is Kind.VALUE:
@@ -150,9 +158,9 @@ class Planner:
             return self._view(bound_node(node, self.typer), node.sources[0])
         kind = {Kind.WEIGHT: "weight", Kind.STATE: "state", Kind.INPUT: "input",
                 Kind.CONST: "const"}[ref.kind]  # fmt: skip
-        return Place(Buffer(kind, ref.index), 0, t, contiguous_strides(t.dims))
+        return BufferPlace(Buffer(kind, ref.index), 0, t, contiguous_strides(t.dims))
 
-    def _view(self, node: Bound, source: Ref) -> Place:
+    def _view(self, node: Bound, source: Ref) -> BufferPlace:
         index_rule = opdef.get(node.op).index_rule
         assert index_rule is not None
         rule = index_rule(node)
@@ -166,10 +174,10 @@ class Planner:
                 else:
                     start = sum(c.offset * s for c, s in zip(coords, src.strides, strict=True))
                 offset = src.offset + start * src.type.dtype.size
-                return Place(src.buffer, offset, node.out, strides)
+                return BufferPlace(src.buffer, offset, node.out, strides)
         raise AssertionError(f"{node.op} of a contiguous source has no view")
 
-    def dense_place(self, ref: Ref) -> Place:
+    def dense_place(self, ref: Ref) -> BufferPlace:
         """A contiguous place of a source, copying it once if need be."""
         p = self.place(ref)
         if p.contiguous:
@@ -178,14 +186,14 @@ class Planner:
             self.dense[ref] = self.copy(p)
         return self.dense[ref]
 
-    def copy(self, p: Place, target: Buffer | None = None) -> Place:
+    def copy(self, p: BufferPlace, target: Buffer | None = None) -> BufferPlace:
         out = target or self.arena(p.type.nbytes)
         strides = contiguous_strides(p.type.dims)
         if p.type.numel:
             self.call("strided_copy", x=self.slot(p.buffer, p.offset), y=self.slot(out),
                       element_bytes=p.type.dtype.size, rank=p.type.rank, extents=p.type.dims,
                       x_strides=p.strides, y_strides=strides)  # fmt: skip
-        return Place(out, 0, p.type, strides)
+        return BufferPlace(out, 0, p.type, strides)
 
     # ends
 

@@ -33,7 +33,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Call:
+class PlannedCall:
     """One kernel call, as its signature orders slots and parameters. `tile` names the tile function whose
     address is still to be put in, -1 none. `origins` says which operators it is for, and where in the
     model they come from."""
@@ -60,7 +60,7 @@ class Packing:
 class Recipe:
     """Everything needed to run a bound graph on one instruction set."""
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[PlannedCall] = field(default_factory=list)
     slots: list[Slot] = field(default_factory=list)
     tiles: list[TileSpec] = field(default_factory=list)
     packings: list[Packing] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Recipe:
 
 
 @dataclass
-class Place:
+class BufferPlace:
     """Where a value lies: a buffer, byte offset and strides in elements."""
 
     buffer: Buffer

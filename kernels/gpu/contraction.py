@@ -19,7 +19,7 @@ from ree.kernels.gpu import launch
 from ree.kernels.gpu import lib as triton_lib
 from ree.kernels.gpu.launch import KernelCall, Ptr, ceil_div, gpu_kernel, power_of_two
 from ree.kernels.gpu.lib import SEGMENT, canonical, number
-from ree.kernels.gpu.pointwise import Code, is_wide, tile_args, tile_code
+from ree.kernels.gpu.pointwise import TritonCode, is_wide, tile_args, tile_code
 from ree.kernels.gpu.source import jit_source
 
 FEW_ROWS = 8  # up to which each lane keeps chains of its own columns
@@ -194,7 +194,7 @@ def {name}(
 {text}"""
 
 
-def _kernel(template: str, name: str, code: Code) -> Any:
+def _kernel(template: str, name: str, code: TritonCode) -> Any:
     names = "".join(f"{x}, " for x in code.names)
     scope = {**vars(triton_lib), **globals()}
     return jit_source(template.format(name=name, names=names, text=code.text), name, scope)
@@ -214,7 +214,7 @@ def contract(
     count, own = batch[0] * batch[1], call.args.tile
     a, b, y = operands
     total: frozenset[int] = frozenset()
-    code, extra, store, wide = Code("", ()), [], True, count * m * n >= 2**31
+    code, extra, store, wide = TritonCode("", ()), [], True, count * m * n >= 2**31
     if call.tile is not None:
         spec = call.tile
         total = frozenset(i for i in range(len(spec.sources)) if own.slots[i] == y)

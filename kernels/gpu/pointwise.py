@@ -40,7 +40,7 @@ ELEMENTS = (1024, 512, 256, 128)  # of one program; fewer where a large group's 
 
 
 @dataclass(frozen=True)
-class Code:
+class TritonCode:
     """Code over values `r` [rows, 1], `c` [1, columns] and `mask`: text, and its parameters.
 
     names: parameters in order. total: index of the sources that are the value `total`.
@@ -50,7 +50,7 @@ class Code:
     names: tuple[str, ...]
 
 
-def tile_code(spec: TileSpec, total: frozenset[int] = frozenset()) -> Code:
+def tile_code(spec: TileSpec, total: frozenset[int] = frozenset()) -> TritonCode:
     """The group as statements. Sources in `total` are the value `total` and are not loaded."""
     digits = spec.row_digits
     used = [i for i, _ in enumerate(spec.operands) if i not in total]
@@ -80,7 +80,7 @@ def tile_code(spec: TileSpec, total: frozenset[int] = frozenset()) -> Code:
         value = f"canonical({name})" if o.dtype is DType.F32 else name
         cast = NARROW.get(o.dtype, "")
         out.append(f"tl.store(p{i} + (zero + {at[i]}), {value}{cast}, mask=mask)")
-    return Code("".join(f"    {line}\n" for line in out), tuple(names))
+    return TritonCode("".join(f"    {line}\n" for line in out), tuple(names))
 
 
 def _offset(i: int, o: Operand) -> tuple[str, list[str]]:
@@ -148,7 +148,7 @@ def tile(rows, cols, {names}, BR: tl.constexpr, BC: tl.constexpr, WIDE: tl.const
 {text}"""
 
 
-def tile_kernel(code: Code) -> Any:
+def tile_kernel(code: TritonCode) -> Any:
     """The kernel of a pointwise group of its own."""
     source = TILE.format(names=", ".join(code.names), text=code.text)
     return jit_source(source, "tile", vars(triton_lib))

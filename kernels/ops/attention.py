@@ -23,9 +23,9 @@ from ree.kernels.opdef import (
     register,
 )
 from ree.kernels.ops.attention_rule import attention
-from ree.kernels.rowprogram import Affine, Local, RowBuilder, RowProgram
+from ree.kernels.rowprogram import Affine, RowBuilder, RowLocal, RowProgram
 from ree.kernels.samples import patterns
-from ree.kernels.schema import FLAG, Attr, Kind, Schema
+from ree.kernels.schema import FLAG, Attr, AttrKind, Schema
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
 RULE = (
@@ -145,7 +145,7 @@ def _row_program(node: Bound) -> RowProgram:
     return _folded(r, s, value, keys, inf, zero)
 
 
-def _mask_row(r: RowBuilder, node: Bound, at: tuple[Affine, Affine, Affine], keys: int) -> Local:
+def _mask_row(r: RowBuilder, node: Bound, at: tuple[Affine, Affine, Affine], keys: int) -> RowLocal:
     """The mask of one query over the keys; a broadcast axis stays at 0."""
     t = node.inputs[3]
     whole = (*at, r.fixed())[4 - t.rank :]
@@ -157,7 +157,7 @@ def _mask_row(r: RowBuilder, node: Bound, at: tuple[Affine, Affine, Affine], key
     return r.row(3, TensorType(t.dtype, (keys,)), t.dims, starts, (t.rank - 1,))
 
 
-def _positions(r: RowBuilder, node: Bound, s: Local, keys: int, inf: Local) -> Local:
+def _positions(r: RowBuilder, node: Bound, s: RowLocal, keys: int, inf: RowLocal) -> RowLocal:
     """-inf at keys that causality or the window exclude."""
     offset, window = node.int_attr("q_offset"), node.int_attr("window")
     if not node.attrs["causal"] and not window:
@@ -171,7 +171,7 @@ def _positions(r: RowBuilder, node: Bound, s: Local, keys: int, inf: Local) -> L
 
 
 def _folded(
-    r: RowBuilder, s: Local, value: Local, keys: int, inf: Local, zero: Local
+    r: RowBuilder, s: RowLocal, value: RowLocal, keys: int, inf: RowLocal, zero: RowLocal
 ) -> RowProgram:
     """Segments of 128 keys, folded left."""
     big_m, big_l, big_o = inf, zero, zero
@@ -198,7 +198,7 @@ def _folded(
     return r.finish()
 
 
-def _shift(r: RowBuilder, m: Local, inf: Local, zero: Local) -> Local:
+def _shift(r: RowBuilder, m: RowLocal, inf: RowLocal, zero: RowLocal) -> RowLocal:
     return r.add("where", r.add("eq", m, inf), zero, m)
 
 
@@ -242,8 +242,8 @@ def _samples() -> Iterator[Sample]:
 
 # positions and the keys of a window stay within 32 bits
 _NEAR = 2**30
-SCHEMA: Schema = {"causal": FLAG, "q_offset": Attr(Kind.DIM, -_NEAR, _NEAR), "scale": Attr(Kind.F32),
-                  "window": Attr(Kind.DIM, 0, _NEAR)}  # fmt: skip
+SCHEMA: Schema = {"causal": FLAG, "q_offset": Attr(AttrKind.DIM, -_NEAR, _NEAR), "scale": Attr(AttrKind.F32),
+                  "window": Attr(AttrKind.DIM, 0, _NEAR)}  # fmt: skip
 
 
 register(

@@ -34,7 +34,7 @@ from ree.kernels.scalar.language import (
     param,
     select,
 )
-from ree.kernels.schema import Attr, Kind
+from ree.kernels.schema import Attr, AttrKind
 from ree.kernels.types import DType, TensorType
 
 
@@ -117,5 +117,5 @@ register(
     OpDef("bitcast", 105, Form.POINTWISE,
           "the element's bits as another type of its width; NaN is canonical, bool is != 0",
           _infer, lambda node: Cost(0, bytes_moved(node)), _samples, "exact", _reference, index_rule,
-          _scalar, schema={"dtype": Attr(Kind.DTYPE)})
+          _scalar, schema={"dtype": Attr(AttrKind.DTYPE)})
 )  # fmt: skip

@@ -42,7 +42,7 @@ from ree.kernels.scalar.language import (
     rint,
     select,
 )
-from ree.kernels.schema import Attr, Kind
+from ree.kernels.schema import Attr, AttrKind
 from ree.kernels.types import DType, TensorType
 
 # the scalar type that a loaded element has, and that an element to be stored must have; f16 and bf16
@@ -177,5 +177,5 @@ register(
           "to f32, f16, bf16 to nearest even; f32 to integers toward zero, saturating at i64 or i32, "
           "NaN to 0; to narrower integers by wrapping; bool is != 0",
           _infer, lambda node: Cost(0, bytes_moved(node)), _samples, "0.5 ulp", _reference, index_rule,
-          _scalar, schema={"dtype": Attr(Kind.DTYPE)})
+          _scalar, schema={"dtype": Attr(AttrKind.DTYPE)})
 )  # fmt: skip

@@ -26,7 +26,7 @@ from ree.kernels.ops.contraction import BOUND
 from ree.kernels.ops.contraction import RULE as CHAIN
 from ree.kernels.ops.movement import one, shape_attr
 from ree.kernels.samples import patterns
-from ree.kernels.schema import Attr, Kind, Schema
+from ree.kernels.schema import Attr, AttrKind, Schema
 from ree.kernels.types import Dim, DType, TensorType, check_extents, floordiv
 
 # Taps outside x are executed: a finite weight times +0 cannot be seen in the total, but an infinite or
@@ -185,8 +185,8 @@ def _samples() -> Iterator[Sample]:
     yield Sample("axes apart", (x, w), attrs)
 
 
-SCHEMA: Schema = {"dilation": Attr(Kind.INTS, 1), "groups": Attr(Kind.INT, 1),
-                  "padding": Attr(Kind.INTS, 0, MAX_PADDING), "stride": Attr(Kind.INTS, 1)}  # fmt: skip
+SCHEMA: Schema = {"dilation": Attr(AttrKind.INTS, 1), "groups": Attr(AttrKind.INT, 1),
+                  "padding": Attr(AttrKind.INTS, 0, MAX_PADDING), "stride": Attr(AttrKind.INTS, 1)}  # fmt: skip
 
 
 register(

@@ -27,7 +27,7 @@ from ree.kernels.opdef import (
     register,
 )
 from ree.kernels.ops.movement import axis_attr, dim_attr, move_cost, move_reference, one, shape_attr
-from ree.kernels.schema import ALONG, NONE, WHOLE, Attr, Kind, check_element
+from ree.kernels.schema import ALONG, NONE, WHOLE, Attr, AttrKind, check_element
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
 
@@ -225,7 +225,7 @@ def _full_samples() -> Iterator[Sample]:
 register(
     OpDef("full", 320, Form.CREATE, "every element is the value", _full_infer, move_cost,
           _full_samples, "exact", _full_reference, lower=_full_lower,
-          schema={"dtype": Attr(Kind.DTYPE), "shape": Attr(Kind.DIMS), "value": Attr(Kind.NUMBER)})
+          schema={"dtype": Attr(AttrKind.DTYPE), "shape": Attr(AttrKind.DIMS), "value": Attr(AttrKind.NUMBER)})
 )  # fmt: skip
 
 
@@ -253,5 +253,5 @@ def _iota_samples() -> Iterator[Sample]:
 register(
     OpDef("iota", 321, Form.CREATE, "start + step * i, i64", _iota_infer, move_cost,
           _iota_samples, "exact", _iota_reference, lower=_iota_lower,
-          schema={"n": Attr(Kind.DIM), "start": WHOLE, "step": WHOLE})
+          schema={"n": Attr(AttrKind.DIM), "start": WHOLE, "step": WHOLE})
 )  # fmt: skip

@@ -30,7 +30,7 @@ from ree.kernels.opdef import (
     bytes_moved,
     register,
 )
-from ree.kernels.schema import ALONG, AXIS, Attr, Kind
+from ree.kernels.schema import ALONG, AXIS, Attr, AttrKind
 from ree.kernels.types import MAX_RANK, Dim, Shape, Sym, TensorType, floordiv, product
 
 
@@ -163,7 +163,7 @@ def _view_samples() -> Iterator[Sample]:
 
 register(
     OpDef("view", 260, Form.MOVEMENT, "the same elements in row-major order", _view_infer, move_cost,
-          _view_samples, "exact", move_reference, _view_rule, schema={"shape": Attr(Kind.DIMS)})
+          _view_samples, "exact", move_reference, _view_rule, schema={"shape": Attr(AttrKind.DIMS)})
 )  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def _permute_samples() -> Iterator[Sample]:
 register(
     OpDef("permute", 261, Form.MOVEMENT, "axes reordered", _permute_infer, move_cost,
           _permute_samples, "exact", move_reference, _permute_rule,
-          schema={"dims": Attr(Kind.INTS, 0, MAX_RANK - 1)})
+          schema={"dims": Attr(AttrKind.INTS, 0, MAX_RANK - 1)})
 )  # fmt: skip
 
 
@@ -223,7 +223,7 @@ def _expand_samples() -> Iterator[Sample]:
 register(
     OpDef("expand", 262, Form.MOVEMENT, "axes of size 1 repeated", _expand_infer, move_cost,
           _expand_samples, "exact", move_reference, _expand_rule,
-          schema={"shape": Attr(Kind.DIMS)})
+          schema={"shape": Attr(AttrKind.DIMS)})
 )  # fmt: skip
 
 
@@ -261,7 +261,8 @@ def _slice_samples() -> Iterator[Sample]:
 register(
     OpDef("slice", 263, Form.MOVEMENT, "elements start, start+step, ... of one axis", _slice_infer,
           move_cost, _slice_samples, "exact", move_reference, _slice_rule,
-          schema={"dim": AXIS, "start": Attr(Kind.DIM), "step": Attr(Kind.INT, 1), "stop": Attr(Kind.DIM)})
+          schema={"dim": AXIS, "start": Attr(AttrKind.DIM), "step": Attr(AttrKind.INT, 1),
+                  "stop": Attr(AttrKind.DIM)})
 )  # fmt: skip
 
 

@@ -22,11 +22,11 @@ from ree.kernels.opdef import (
     bytes_moved,
     register,
 )
-from ree.kernels.rowprogram import Affine, Local, RowBuilder, RowProgram
+from ree.kernels.rowprogram import Affine, RowBuilder, RowLocal, RowProgram
 from ree.kernels.samples import patterns
 from ree.kernels.scalar.emit_numpy import evaluate
 from ree.kernels.scalar.functions import FUNCTIONS
-from ree.kernels.schema import ALONG, FLAG, Attr, Kind
+from ree.kernels.schema import ALONG, FLAG, Attr, AttrKind
 from ree.kernels.types import DType, TensorType
 
 
@@ -44,7 +44,7 @@ def _rule(node: Bound) -> IndexRule:
     return IndexRule(dims, (access_by_dims(dims, len(dims) + 1, terms), *column), (dims[last],))
 
 
-def _row(b: RowBuilder, node: Bound) -> tuple[Local, Affine]:
+def _row(b: RowBuilder, node: Bound) -> tuple[RowLocal, Affine]:
     """The row of an output element, and the element's column."""
     dims = node.inputs[0].dims
     last = len(dims) - 1
@@ -206,12 +206,12 @@ register(
           _norm_infer(("weight", "bias")), lambda node: Cost(8 * node.out.numel, bytes_moved(node)),
           _norm_samples(("weight", "bias")), "1e-5 * (|y| + 1) at unit variance", _layer_norm,
           _rule, lower=_norm_lower("layer_norm", ("weight", "bias")), row_program=_norm_row(True),
-          schema={"bias": FLAG, "eps": Attr(Kind.F32), "weight": FLAG})
+          schema={"bias": FLAG, "eps": Attr(AttrKind.F32), "weight": FLAG})
 )  # fmt: skip
 register(
     OpDef("rms_norm", 343, Form.COMPOSITE, "r = 1/sqrt(sum(x*x)/n + eps); (x*r) [* w]",
           _norm_infer(("weight",)), lambda node: Cost(5 * node.out.numel, bytes_moved(node)),
           _norm_samples(("weight",)), "6 ulp + sum bound", _rms_norm, _rule,
           lower=_norm_lower("rms_norm", ("weight",)), row_program=_norm_row(False),
-          schema={"eps": Attr(Kind.F32), "weight": FLAG})
+          schema={"eps": Attr(AttrKind.F32), "weight": FLAG})
 )  # fmt: skip

@@ -19,7 +19,7 @@ from ree.kernels.opdef import (
     register,
 )
 from ree.kernels.ops.movement import axis_attr, dim_attr, move_cost, move_reference, one, shape_attr
-from ree.kernels.schema import ALONG, AXIS, Attr, Kind, check_element
+from ree.kernels.schema import ALONG, AXIS, Attr, AttrKind, check_element
 from ree.kernels.types import LARGEST, DType, TensorType, floordiv
 
 # pad: a negative amount cuts
@@ -103,8 +103,8 @@ register(
     OpDef("pad", 303, Form.PAD, "x inside its bounds, the value outside; a negative amount cuts",
           _pad_infer, move_cost, _pad_samples, "exact", _pad_reference, _pad_rule,
           lower=_pad_lower,
-          schema={"high": Attr(Kind.INTS, -LARGEST), "low": Attr(Kind.INTS, -LARGEST),
-                  "value": Attr(Kind.NUMBER)})
+          schema={"high": Attr(AttrKind.INTS, -LARGEST), "low": Attr(AttrKind.INTS, -LARGEST),
+                  "value": Attr(AttrKind.NUMBER)})
 )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def _window_samples() -> Iterator[Sample]:
         yield Sample(f"{shape}@{dim}/{size},{step},{dilation}", (_array(shape),), attrs)
 
 
-_STEP = Attr(Kind.INT, 1)
+_STEP = Attr(AttrKind.INT, 1)
 register(
     OpDef("window", 265, Form.MOVEMENT,
           "windows of `size` elements, `dilation` apart, every `step` elements of one axis, as a last axis",

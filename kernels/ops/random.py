@@ -27,7 +27,7 @@ from ree.kernels.scalar.language import (
     param,
     select,
 )
-from ree.kernels.schema import Attr, Kind
+from ree.kernels.schema import Attr, AttrKind
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
 ROUNDS = 10
@@ -100,5 +100,5 @@ def _cost(node: Bound) -> Cost:
 
 register(
     OpDef("uniform", 330, Form.POINTWISE, RULE, _infer, _cost, _samples, "exact", reference, index_rule,
-          lambda dtypes, attrs: uniform(_site(attrs)), schema={"site": Attr(Kind.INT, 0, MAX_SITE)})
+          lambda dtypes, attrs: uniform(_site(attrs)), schema={"site": Attr(AttrKind.INT, 0, MAX_SITE)})
 )  # fmt: skip

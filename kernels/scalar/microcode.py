@@ -31,7 +31,7 @@ _ARITY = {name: info.arity for name, info in OPS.items()}
 
 
 @dataclass(frozen=True)
-class Step:
+class MicroStep:
     """One operation: operands are registers; `immediate` is a constant's bits or a table's index;
     `operand` is the type of the last operand (of the result, for a constant)."""
 
@@ -52,11 +52,11 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Program:
+class Microcode:
     """A function as steps; tables hold u32 entries."""
 
     params: tuple[T, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[MicroStep, ...]
     tables: tuple[tuple[int, ...], ...]
 
     def encode(self) -> bytes:
@@ -77,7 +77,7 @@ class Program:
             registers.append(self.execute(s, [registers[a] for a in s.args]))
         return registers
 
-    def execute(self, s: Step, operands: Sequence[int]) -> int:
+    def execute(self, s: MicroStep, operands: Sequence[int]) -> int:
         """Bits of the result of one step; the whole of what a referee computes."""
         if s.op == "const":
             wide = s.result is I64 and s.immediate >> 31
@@ -90,16 +90,16 @@ class Program:
         return execute(s.op, s.operand, s.result, operands)
 
 
-def assemble(function: Function) -> Program:
+def assemble(function: Function) -> Microcode:
     """The steps of a function, in the order of `walk`; each shared expression once. ValueError if
     it needs more than 65,536 registers."""
     params = function.params
     number: dict[Expr, int] = {}
-    steps: list[Step] = []
+    steps: list[MicroStep] = []
     tables: dict[tuple[int, ...], int] = {}
 
     def add(op: str, result: T, operand: T, args: tuple[int, ...], immediate: int = 0) -> int:
-        steps.append(Step(op, result, operand, args, immediate))
+        steps.append(MicroStep(op, result, operand, args, immediate))
         return len(params) + len(steps) - 1
 
     for e in walk(function.body):
@@ -130,7 +130,7 @@ def assemble(function: Function) -> Program:
         add("bitcast", function.result, function.result, (number[function.body],))
     if len(params) + len(steps) > 1 << 16:
         raise ValueError(f"{function.name} needs more than 65,536 registers")
-    return Program(params, tuple(steps), tuple(tables))
+    return Microcode(params, tuple(steps), tuple(tables))
 
 
 def microcode_bytes(function: Function) -> bytes:
@@ -138,7 +138,7 @@ def microcode_bytes(function: Function) -> bytes:
     return assemble(function).encode()
 
 
-def decode(data: bytes) -> Program:
+def decode(data: bytes) -> Microcode:
     """The program with these bytes; ValueError unless encoding it again gives the same bytes and
     every step is well typed."""
     if len(data) < RECORD:
@@ -161,13 +161,13 @@ def decode(data: bytes) -> Program:
     for _ in range(n_tables):
         tables.append(struct.unpack_from(f">{TABLE_ENTRIES}I", data, at))
         at += 8 * RECORD
-    program = Program(params, tuple(steps), tuple(tables))
+    program = Microcode(params, tuple(steps), tuple(tables))
     if program.encode() != data:
         raise ValueError("program is not canonical")
     return program
 
 
-def _decode_step(record: bytes, types: list[T], n_tables: int) -> Step:
+def _decode_step(record: bytes, types: list[T], n_tables: int) -> MicroStep:
     code, kinds, a, b, c = struct.unpack(">BBHHH", record)
     result, operand = _type(kinds >> 4), _type(kinds & 15)
     name = _NAMES.get(code, "")
@@ -175,13 +175,13 @@ def _decode_step(record: bytes, types: list[T], n_tables: int) -> Step:
         immediate = b << 16 | c
         if operand is not result or (result is BOOL and immediate > 1):
             raise ValueError("malformed constant")
-        return Step(name, result, operand, (), immediate)
+        return MicroStep(name, result, operand, (), immediate)
     if name in ("", "param"):
         raise ValueError(f"unknown opcode {code}")
     args = (a, b, c)[: _ARITY[name]]
     if any(r >= len(types) for r in args):
         raise ValueError(f"{name} reads a register that is not written yet")
-    step = Step(name, result, operand, args, b if name == "table" else 0)
+    step = MicroStep(name, result, operand, args, b if name == "table" else 0)
     if name == "table" and b >= n_tables:
         raise ValueError(f"no table {b}")
     if not _well_typed(step, [types[r] for r in args]):
@@ -189,7 +189,7 @@ def _decode_step(record: bytes, types: list[T], n_tables: int) -> Step:
     return step
 
 
-def _well_typed(s: Step, args: list[T]) -> bool:
+def _well_typed(s: MicroStep, args: list[T]) -> bool:
     same = all(t is s.operand for t in (args[1:] if s.op == "select" else args))
     info = OPS[s.op]
     if not same or s.operand not in info.types:

@@ -39,7 +39,7 @@ from ree.traces.strict_json import strict_json
 
 
 @dataclass(frozen=True)
-class Read:
+class ArtifactContents:
     """What an artifact holds, checked but for the weights root, which whoever makes a program of it compares
     (`check_weights`)."""
 
@@ -56,7 +56,7 @@ class Read:
         _same(self.where, "weights root", self.weights_root, root.hex())
 
 
-def read_directory(path: str | PathLike[str]) -> Read:
+def read_directory(path: str | PathLike[str]) -> ArtifactContents:
     """What the artifact `path` holds; ArtifactError if anything about it is not as it must be."""
     if not isinstance(path, str | PathLike):
         raise ArtifactError(f"expected the path of an artifact, got {type(path).__name__}")
@@ -92,7 +92,7 @@ def _has_no_states(files: Mapping[str, BinaryIO]) -> bool:
     return f'"{STATES}"'.encode() not in text
 
 
-def read_files(files: Mapping[str, bytes]) -> Read:
+def read_files(files: Mapping[str, bytes]) -> ArtifactContents:
     """As `read_directory`, of files by name."""
     where = "in memory"
 
@@ -105,7 +105,7 @@ def read_files(files: Mapping[str, bytes]) -> Read:
     return _read(where, read)
 
 
-def _read(d: str, read: Callable[[str, int], bytes]) -> Read:
+def _read(d: str, read: Callable[[str, int], bytes]) -> ArtifactContents:
     """What is in files that `read` gives, up to so many bytes of each."""
     manifest = _manifest(d, read(MANIFEST, MAX_BYTES[MANIFEST]))
     data = {}
@@ -159,7 +159,7 @@ def _read(d: str, read: Callable[[str, int], bytes]) -> Read:
     _no_more(d, CONSTANTS, large, asked)
     _same(d, "contract", manifest["contract"], g.contract)
     _same(d, "program hash", manifest["program"], g.program_hash().hex())
-    return Read(d, g, names, weights, examples, initial, manifest["weights_root"])
+    return ArtifactContents(d, g, names, weights, examples, initial, manifest["weights_root"])
 
 
 def _manifest(d: str, raw: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from ree.cli.exit_codes import OK
 from ree.cli.grammar import Parser, add_inputs, add_json, add_threads
 from ree.cli.loading import load_program, load_token
 from ree.cli.output import print_result, progress, stderr_line
-from ree.errors import EnvironmentError_, InputError
+from ree.errors import InputError, PlatformError
 
 HELP = (
     "serve a party to disputes: it runs an artifact and stands for what came out; or show its key"
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         from ree.verde.server import serve
     except ImportError as e:
-        raise EnvironmentError_(f"a party needs {e.name}", "pip install 'ree-ml[dispute]'") from e
+        raise PlatformError(f"a party needs {e.name}", "pip install 'ree-ml[dispute]'") from e
     if not args.artifact:
         raise InputError("what is served? expected an artifact or a run")
     if not 0 <= args.port < 1 << 16:

@@ -9,7 +9,7 @@ from ree.cli.exit_codes import OK
 from ree.cli.grammar import Parser, add_json, add_threads
 from ree.cli.output import print_result, progress, progress_bar, stderr_line
 from ree.cli.refusals import Rule, refuse_ignored
-from ree.errors import EnvironmentError_, InputError, RunError
+from ree.errors import InputError, PlatformError, RunError
 
 HELP = "train TRAIN.py (it defines model(), loss(), optimizer() and batch()) into a run"
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from ree.training.options import check_count, check_options, path_of
     from ree.training.step import compile_step
     from ree.training.train_file import TrainFile
-    from ree.training.watching import Watch
+    from ree.training.watching import RunWatch
 
     path, every = Path(args.output), args.checkpoint_every
     check_isa(args.isa)
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
             validation = Validation(model, file.names["loss"], file.validation)
         model = None  # its tensors are in the step
-    watch = Watch(
+    watch = RunWatch(
         step, validation, VALIDATE_EVERY if args.validate_every is None else args.validate_every,
         tensorboard=args.tensorboard, threads=args.threads, isa=args.isa,
     )  # fmt: skip
@@ -146,10 +146,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_isa(name: str | None) -> None:
-    """EnvironmentError_ unless this machine has the instruction set."""
+    """PlatformError unless this machine has the instruction set."""
     from ree import _core
 
     if name is not None and name not in _core.isa_names():
-        raise EnvironmentError_(
+        raise PlatformError(
             f"isa: expected one of {', '.join(_core.isa_names())}, got '{name[:20]}'"
         )

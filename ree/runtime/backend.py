@@ -22,7 +22,7 @@ class Options(NamedTuple):
     isa: str | None = None
 
 
-class Run(NamedTuple):
+class BackendResult(NamedTuple):
     """What an executable gives: outputs where it computes, and what a trace is made of."""
 
     outputs: Sequence[Any]
@@ -53,7 +53,7 @@ class Backend(Protocol):
 
     def run(
         self, source: Source, inputs: Sequence[Any], env: Mapping[str, int], options: Options
-    ) -> Run:
+    ) -> BackendResult:
         """Run on what `take` gave. InputError where a value is out of an operator's range."""
 
     def give(self, outputs: Sequence[Any], as_torch: bool, home: str | None) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from ree.compiler.plan.planner import plan
 from ree.kernels import opdef
 from ree.kernels.opdef import Array
 from ree.runtime import settings
-from ree.runtime.backend import SHAPES, Options, Run, Source
+from ree.runtime.backend import SHAPES, BackendResult, Options, Source
 from ree.runtime.cache import LeastRecent
 from ree.runtime.executable import Executable
 from ree.runtime.hashing import hash_array
@@ -42,14 +42,14 @@ class Cpu:
 
     def run(
         self, source: Source, inputs: Sequence[Array], env: Mapping[str, int], options: Options
-    ) -> Run:
+    ) -> BackendResult:
         trace, keep, fuse, threads, isa = options
         executable = self.executable(
             source, env, settings.isa(isa), hash_values=trace == "ops", keep=keep, fuse=fuse
         )
         outputs, digests, kept = executable.run(inputs, settings.pool(threads))
         ends = [hash_array(x) for x in (*inputs, *outputs)] if trace is not None else ()
-        return Run(outputs, ends, digests, kept)
+        return BackendResult(outputs, ends, digests, kept)
 
     def give(self, outputs: Sequence[Array], as_torch: bool, home: str | None) -> tuple[Any, ...]:
         return tuple(map(to_torch, outputs)) if as_torch else tuple(outputs)

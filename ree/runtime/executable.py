@@ -12,7 +12,7 @@ from ree import _core
 from ree.compiler.emit.tile import compiled
 from ree.compiler.frontend.aten.division import said
 from ree.compiler.ir import Graph
-from ree.compiler.plan.recipe import Call, Packing, Recipe
+from ree.compiler.plan.recipe import Packing, PlannedCall, Recipe
 from ree.errors import InputError
 from ree.kernels.abi import call as kernel_call
 from ree.kernels.abi import signature
@@ -154,7 +154,7 @@ class Frame:
         return values
 
 
-def _params(call: Call, code: Sequence[int]) -> Sequence[int]:
+def _params(call: PlannedCall, code: Sequence[int]) -> Sequence[int]:
     if call.tile < 0:
         return call.params
     return signature(call.kernel).with_tile(call.params, code[call.tile])

@@ -14,7 +14,7 @@ from ree.kernels.gpu.launch import PANEL
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
 from ree.runtime import settings
-from ree.runtime.backend import SHAPES, Options, Run, Source
+from ree.runtime.backend import SHAPES, BackendResult, Options, Source
 from ree.runtime.cache import LeastRecent
 from ree.runtime.gpu_device import find_device, out_of_memory
 from ree.runtime.gpu_executable import GpuExecutable
@@ -23,7 +23,7 @@ from ree.runtime.inputs import array_of
 
 
 class Gpu:
-    """One device, for one program. EnvironmentError_ as `find_device`, and where the weights do not fit."""
+    """One device, for one program. PlatformError as `find_device`, and where the weights do not fit."""
 
     def __init__(self, name: str, weights: Sequence[Array]) -> None:
         self.name, self.device = name, find_device(name)
@@ -41,13 +41,13 @@ class Gpu:
 
     def run(
         self, source: Source, inputs: Sequence[Any], env: Mapping[str, int], options: Options
-    ) -> Run:
+    ) -> BackendResult:
         with self._lock:
             executable = self.executable(source, env, options)
             outputs, digests, ends, kept = executable.run(inputs)
         types = [*executable.graph.inputs, *map(executable.graph.typer(), executable.graph.outputs)]
         hashes = [tensor_hash_of(t, d) for t, d in zip(types, ends, strict=False)]
-        return Run(outputs, hashes, digests, kept)
+        return BackendResult(outputs, hashes, digests, kept)
 
     def give(self, outputs: Sequence[Any], as_torch: bool, home: str | None) -> tuple[Any, ...]:
         return tuple(x.to(home or "cpu") if as_torch else to_numpy(x) for x in outputs)

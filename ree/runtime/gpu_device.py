@@ -9,21 +9,21 @@ import re
 import sys
 from typing import Any
 
-from ree.errors import EnvironmentError_
+from ree.errors import PlatformError
 
 INTERPRET = "interpret"
 LEAST_TRITON = (3, 6)
 
 
 def check_triton() -> None:
-    """EnvironmentError_ unless a usable Triton is installed."""
+    """PlatformError unless a usable Triton is installed."""
     if importlib.util.find_spec("triton") is None:
-        raise EnvironmentError_("Triton is not installed", "install the extra: ree-ml[cuda]")
+        raise PlatformError("Triton is not installed", "install the extra: ree-ml[cuda]")
     version = importlib.metadata.version("triton")
     numbers = tuple(int(x) for x in re.findall(r"\d+", version)[:2])
     if numbers < LEAST_TRITON:
         least = ".".join(map(str, LEAST_TRITON))
-        raise EnvironmentError_(
+        raise PlatformError(
             f"Triton: expected {least} or newer, got {version}",
             "older versions flush subnormals in division and square root",
         )
@@ -32,7 +32,7 @@ def check_triton() -> None:
 def find_device(name: str) -> Any:
     """The torch device called `name`: cuda, cuda:N, or interpret (Triton's interpreter, slow).
 
-    EnvironmentError_ when there is no such device, no driver, or no usable Triton.
+    PlatformError when there is no such device, no driver, or no usable Triton.
     """
     import torch
 
@@ -41,23 +41,21 @@ def find_device(name: str) -> Any:
         _interpret()
         return torch.device("cpu")
     if not re.fullmatch(r"cuda(:\d{1,3})?", name):
-        raise EnvironmentError_(
-            f"device: expected cpu, cuda, cuda:N or interpret, got '{name[:20]}'"
-        )
+        raise PlatformError(f"device: expected cpu, cuda, cuda:N or interpret, got '{name[:20]}'")
     check_triton()
     if not torch.cuda.is_available():
         built = (
             "this torch is built without CUDA" if torch.version.cuda is None else _cuda_problem()
         )
-        raise EnvironmentError_(f"device {name}: no CUDA device is available", built)
+        raise PlatformError(f"device {name}: no CUDA device is available", built)
     device = torch.device(name)
     count = torch.cuda.device_count()
     if (device.index or 0) >= count:
-        raise EnvironmentError_(f"device {name}: expected an index below {count}",
+        raise PlatformError(f"device {name}: expected an index below {count}",
                                 "devices: " + ", ".join(f"cuda:{i}" for i in range(count)))  # fmt: skip
     major, minor = torch.cuda.get_device_capability(device)
     if major < 8:
-        raise EnvironmentError_(
+        raise PlatformError(
             f"device {name}: expected compute capability 8.0 or newer, got {major}.{minor}"
         )
     return torch.device("cuda", device.index or 0)
@@ -83,7 +81,7 @@ def _interpret() -> None:
     from ree.kernels.gpu import lib as triton_lib
 
     if type(triton_lib.canonical).__name__ != "InterpretedFunction":
-        raise EnvironmentError_(
+        raise PlatformError(
             "device interpret: kernels are compiled already in this process",
             "set TRITON_INTERPRET=1 before the first use of a GPU device",
         )
@@ -114,13 +112,13 @@ def describe_gpu(device: Any) -> dict[str, Any]:
     return facts
 
 
-def out_of_memory(device: Any, wanted: int) -> EnvironmentError_:
+def out_of_memory(device: Any, wanted: int) -> PlatformError:
     """The error for a GPU that is full."""
     import torch
 
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
     asked = f"asked for {wanted / 2**20:,.0f} MiB, " if wanted else ""
-    return EnvironmentError_(
+    return PlatformError(
         f"device {device}: out of memory, {asked}{free / 2**20:,.0f} MiB are free",
         "use a smaller batch, or a GPU with more memory",
     )

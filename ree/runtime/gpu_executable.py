@@ -15,7 +15,7 @@ import numpy as np
 from ree.compiler.frontend.torch_types import to_numpy, torch_dtype
 from ree.compiler.ir import Graph
 from ree.compiler.plan.recipe import Recipe
-from ree.errors import EnvironmentError_, InputError
+from ree.errors import InputError, PlatformError
 from ree.kernels.constants import DIGEST_BYTES
 from ree.kernels.gpu.launch import (
     ERROR,
@@ -108,7 +108,7 @@ class GpuExecutable:
                 made._init_handles()
             if not made.n_spills:
                 return y, options
-        raise EnvironmentError_(f"kernel '{x.name}' spills registers on this GPU in every schedule",
+        raise PlatformError(f"kernel '{x.name}' spills registers on this GPU in every schedule",
                                 "report the model and the GPU; it runs on the CPU")  # fmt: skip
 
     def _bytes(self, nbytes: int) -> Any:

@@ -7,7 +7,7 @@ import threading
 import weakref
 
 from ree import _core
-from ree.errors import EnvironmentError_
+from ree.errors import PlatformError
 from ree.kernels import abi
 
 MAX_THREADS = 1024
@@ -18,17 +18,13 @@ def isa(name: str | None = None) -> str:
     names = _core.isa_names()
     if name is not None:
         if name not in names:
-            raise EnvironmentError_(
-                f"isa: expected one of {', '.join(names)}, got {str(name)[:20]!r}"
-            )
+            raise PlatformError(f"isa: expected one of {', '.join(names)}, got {str(name)[:20]!r}")
         return name
     forced = os.environ.get("REE_FORCE_ISA")
     if not forced:
         return str(names[0])
     if forced not in names:
-        raise EnvironmentError_(
-            f"REE_FORCE_ISA: expected one of {', '.join(names)}, got '{forced}'"
-        )
+        raise PlatformError(f"REE_FORCE_ISA: expected one of {', '.join(names)}, got '{forced}'")
     return forced
 
 
@@ -38,7 +34,7 @@ def threads() -> int:
     if not text:
         return len(os.sched_getaffinity(0))
     if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
-        raise EnvironmentError_(
+        raise PlatformError(
             f"REE_NUM_THREADS: expected a number from 1 to {MAX_THREADS}, got '{text[:20]}'"
         )
     return int(text)
@@ -73,10 +69,10 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _check_core() -> None:
-    """EnvironmentError_ if the compiled kernels were built from other signatures than Python has."""
+    """PlatformError if the compiled kernels were built from other signatures than Python has."""
     built = getattr(_core, "abi", "none")
     if built != abi.version():
-        raise EnvironmentError_(
+        raise PlatformError(
             f"the compiled kernels are of another version: expected {abi.version()}, got {built}",
             "build again: pip install -e .",
         )
@@ -92,9 +88,9 @@ def pool(n: int | None = None) -> _core.Pool:
     thread is the caller's own, so that callers with one each run side by side."""
     n = threads() if n is None else n
     if type(n) is not int:
-        raise EnvironmentError_(f"threads: expected a whole number, got {n!r:.40}")
+        raise PlatformError(f"threads: expected a whole number, got {n!r:.40}")
     if not 1 <= n <= MAX_THREADS:
-        raise EnvironmentError_(f"threads: expected 1 to {MAX_THREADS}, got {n}")
+        raise PlatformError(f"threads: expected 1 to {MAX_THREADS}, got {n}")
     if n == 1:
         if not hasattr(_own, "pool"):
             _check_core()
@@ -108,7 +104,7 @@ def pool(n: int | None = None) -> _core.Pool:
             try:
                 _pools[key] = _core.Pool(n)
             except RuntimeError as e:
-                raise EnvironmentError_(
+                raise PlatformError(
                     f"cannot start {n} threads: {e}", "fewer: --threads or REE_NUM_THREADS"
                 ) from e
         return _pools[key]

@@ -9,7 +9,7 @@ from ree.kernels.opdef import Array
 from ree.traces.diff import Difference, Tensors, compare, first_element
 from ree.traces.trace import Trace, ValueInfo
 from ree.training.directory import RunReader
-from ree.training.replay import BatchSource, Mismatch, Replayer
+from ree.training.replay import BatchSource, Replayer, StepMismatch
 
 FIXED = ("contract", "numeric_id", "program", "instance", "weights_root", "initial_root", "seed",
          "data")  # fmt: skip
@@ -32,7 +32,7 @@ class RunDifference:
     parts: tuple[str, ...] = ()
     operators: tuple[Difference, ...] = ()
     replayed: tuple[str, ...] = ()  # sides whose replay was made
-    wrong: dict[str, Mismatch] = field(default_factory=dict)
+    wrong: dict[str, StepMismatch] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ree.errors import EnvironmentError_, InputError, RunError
+from ree.errors import InputError, PlatformError, RunError
 
 TAGS = {
     "loss": "loss/train", "validation_loss": "loss/validation", "learning_rate": "learning_rate",
@@ -23,7 +23,7 @@ class EventFiles:
             from tensorboard.compat.proto import event_pb2, summary_pb2
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ImportError as e:
-            raise EnvironmentError_(
+            raise PlatformError(
                 "TensorBoard files need the tensorboard package",
                 "pip install 'ree-ml[tensorboard]'",
             ) from e

@@ -21,7 +21,7 @@ from ree.training.interrupts import Interrupted, deferred
 from ree.training.metrics import Metrics
 from ree.training.options import check_functions, check_options, path_of, paths_of
 from ree.training.state_hash import StateHasher, unchanged_states
-from ree.training.watching import Callback, Watch
+from ree.training.watching import Callback, RunWatch
 from ree.training.writer import RunWriter, create_run
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def train(
     validate: validate(s) gives a batch, or a list of batches of one shape, whose mean loss in evaluation
     mode is written down every validate_every steps (default 100). callbacks: called after each step with
     a StepInfo; one that returns True ends the run there. tensorboard: a directory for its files.
-    InputError, CaptureError, RunError, EnvironmentError_; what the given functions raise passes through.
+    InputError, CaptureError, RunError, PlatformError; what the given functions raise passes through.
     """
     from ree.training.step import compile_step
 
@@ -111,7 +111,7 @@ def train(
             from ree.training.validation import Validation
 
             validation = Validation(model, loss, foreign.wrap(validate))
-        watch = Watch(
+        watch = RunWatch(
             compiled, validation, validate_every or VALIDATE_EVERY, [*map(foreign.wrap, callbacks)],
             path_of("tensorboard", tensorboard), threads=threads, isa=isa,
         )  # fmt: skip
@@ -141,12 +141,12 @@ def run_steps(
     progress: Progress | None = None,
     runner: StepRunner | None = None,
     example: Any = None,
-    watch: Watch | None = None,
+    watch: RunWatch | None = None,
 ) -> TrainResult:
     """As `train`, for a compiled step. runner: one to use instead of step.runner(). example: what batch(1)
     returned when the step was compiled; it is compared with the next call."""
     check_options(steps, checkpoint_every, run, resume, keep_batches, history)
-    watch = watch or Watch(step)
+    watch = watch or RunWatch(step)
     runner = runner or step.runner(threads=threads, isa=isa)  # refuses bad options: no run yet
     made_twice = _MadeTwice(step)
     if example is not None:

@@ -25,7 +25,7 @@ BatchSource = Callable[[int], Sequence[Array]]
 
 
 @dataclass(frozen=True)
-class Mismatch:
+class StepMismatch:
     """What a replayed step does not share with the run's claim.
 
     tensors: names of the state's tensors that differ, the one that the program writes first in front;
@@ -73,7 +73,7 @@ class RunReport:
     chosen: the steps that were asked for; replayed: all that were executed on the way.
     """
 
-    mismatch: Mismatch | None
+    mismatch: StepMismatch | None
     chosen: tuple[int, ...]
     replayed: int
 
@@ -108,7 +108,7 @@ class Replayer:
             graph.states, unchanged=unchanged_states(graph), threads=threads, isa=isa
         )
 
-    def seek(self, step: int) -> Mismatch | None:
+    def seek(self, step: int) -> StepMismatch | None:
         """Bring the state to that after `step`; the first mismatch on the way, if any."""
         nearest = self.run.nearest(step)
         if not nearest <= self.at <= step:
@@ -125,18 +125,18 @@ class Replayer:
         """The batch of a step, of the program's types."""
         return batch_arrays(self.run.step, tuple(self.batches(step)), step)
 
-    def advance(self) -> Mismatch | None:
+    def advance(self) -> StepMismatch | None:
         """Execute the next step; what it does not share with the run's record, if anything."""
         s = self.at + 1
         claim = self.run.records[s - 1]
         batch = self.batch(s)
         self.executed += 1
         if digest_of(batch) != claim.batch:
-            return Mismatch(s, batch=True)
+            return StepMismatch(s, batch=True)
         try:
             loss = loss_bits(self.runner.run(batch))
         except NonFiniteLoss as e:
-            return Mismatch(s, stopped=e.message)
+            return StepMismatch(s, stopped=e.message)
         self.hashes = self._hasher(self.runner.state)
         self.at = s
         state = state_root(self.hashes) != claim.state_root
@@ -145,10 +145,10 @@ class Replayer:
             if s in self.run.checkpoints:
                 self.run.state(s)  # RunError unless it is what its step claims
             return None
-        found = Mismatch(s, state, (claim.loss, loss) if loss != claim.loss else None)
+        found = StepMismatch(s, state, (claim.loss, loss) if loss != claim.loss else None)
         return self._located(found) if state else found
 
-    def _located(self, found: Mismatch) -> Mismatch:
+    def _located(self, found: StepMismatch) -> StepMismatch:
         """With the differing tensors of the state, as far as the run's files name them."""
         s, graph, names = found.step, self.run.step.graph, self.run.step.names.states
         claimed = self.run.tensor_hashes(s)

@@ -47,7 +47,7 @@ class StepInfo:
 Callback = Callable[[StepInfo], Any]  # True stops the run after this step
 
 
-class Watch:
+class RunWatch:
     """Everything that watches a run. `metrics`: by step."""
 
     def __init__(

@@ -19,7 +19,7 @@ from ree.files.safetensors import parse_tensors
 from ree.kernels import opdef, registry
 from ree.kernels.canonical import FLOATS, canonical
 from ree.kernels.opdef import Array
-from ree.kernels.schema import Attr, Kind
+from ree.kernels.schema import Attr, AttrKind
 from ree.kernels.types import LARGEST, MAX_RANK, DType
 from ree.program import Program
 from ree.runtime.hashing import hash_array
@@ -171,20 +171,20 @@ def _other(value: str, rng: np.random.Generator) -> str:
 
 def may_be(a: Attr, text: str) -> bool:
     """Whether a text can be a value of an attribute: what a schema says, from the text alone."""
-    if a.kind in (Kind.INTS, Kind.DIMS):
+    if a.kind in (AttrKind.INTS, AttrKind.DIMS):
         items = _apart(text[1:-1], ",")
         return (text.startswith("(") and text.endswith(")") and len(items) <= MAX_RANK
-                and all(may_be(Attr(Kind.INT, a.low, a.high), x) for x in items))  # fmt: skip
+                and all(may_be(Attr(AttrKind.INT, a.low, a.high), x) for x in items))  # fmt: skip
     if re.fullmatch(r"0|-?[1-9]\d{0,99}", text):
-        low, high = (-(2**63), 2**63 - 1) if a.kind is Kind.NUMBER else (a.low, a.high)
-        return a.kind in (Kind.INT, Kind.DIM, Kind.NUMBER) and low <= int(text) <= high
+        low, high = (-(2**63), 2**63 - 1) if a.kind is AttrKind.NUMBER else (a.low, a.high)
+        return a.kind in (AttrKind.INT, AttrKind.DIM, AttrKind.NUMBER) and low <= int(text) <= high
     if re.fullmatch(r"f0x[0-9a-f]{8}", text):
         bits = int(text[3:], 16)
         odd = bits & 0x7FFFFFFF > 0x7F800000 and bits != 0x7FC00000
-        return a.kind in (Kind.F32, Kind.NUMBER) and not odd
+        return a.kind in (AttrKind.F32, AttrKind.NUMBER) and not odd
     if text in ("true", "false"):
-        return a.kind in (Kind.BOOL, Kind.NUMBER)
-    return a.kind is Kind.DTYPE and text in {print_attr(d) for d in DType}
+        return a.kind in (AttrKind.BOOL, AttrKind.NUMBER)
+    return a.kind is AttrKind.DTYPE and text in {print_attr(d) for d in DType}
 
 
 def _text(files: Mapping[str, bytes], rng: np.random.Generator) -> Altered:

@@ -35,7 +35,7 @@ from ree.settlement.testing.crowd_job import Job, Watched
 from ree.settlement.testing.evm import Contract
 from ree.settlement.testing.fixtures import Habit, fixture
 from ree.settlement.testing.ledger import owed
-from ree.settlement.testing.pool import BLOCK, BLOCK_GAS, GWEI, Pool, Refused
+from ree.settlement.testing.pool import BLOCK, BLOCK_GAS, GWEI, Pool, PoolRefusal
 from ree.settlement.testing.referee import deploy
 from ree.settlement.transactions import FLYING
 from ree.settlement.watcher import Position, Watcher
@@ -158,7 +158,7 @@ class Crowd:
         data = self.court.selector(function) + self.court.encode(function, *args)
         try:
             self.pool.look(self.accounts[name], self.court.address, data)
-        except Refused:
+        except PoolRefusal:
             return False
         return True
 

@@ -21,7 +21,7 @@ from ree.traces.encoding import ZERO, u64
 from ree.traces.merkle import depth, leaf_hash, node_hash
 from ree.traces.tensor import LEAF_BYTES, body_leaves, hash_from_root
 from ree.traces.trace import tensor_leaf
-from ree.verde.derivation import Read, Scalar
+from ree.verde.derivation import ElementRead, Scalar
 from ree.verde.game import Game
 from ree.verde.moves import (
     FAN,
@@ -29,7 +29,6 @@ from ree.verde.moves import (
     EntryOpening,
     Leaf,
     Move,
-    Node,
     Open,
     Opening,
     OpenStep,
@@ -40,8 +39,9 @@ from ree.verde.moves import (
     RunStatement,
     State,
     Tensor,
+    TreeNode,
 )
-from ree.verde.scope import VALUES, Place, ProgramScope
+from ree.verde.scope import VALUES, ElementPlace, ProgramScope
 
 STEPS, N_VALUES, ROWS, K = 2**20, 2**12, 2**12, 2**14
 STEP = 2**19 + 12_345  # the false one
@@ -77,7 +77,7 @@ class SparseTree:
         """Siblings of a leaf, from below upwards."""
         return tuple(self.node(h, index >> h ^ 1) for h in range(depth(self.count)))
 
-    def reveal(self, n: Node) -> tuple[bytes, ...]:
+    def reveal(self, n: TreeNode) -> tuple[bytes, ...]:
         """Descendants of a node, as a REVEAL shows them."""
         down = min(FAN, n.level)
         first = n.index << down
@@ -118,13 +118,13 @@ class DeepParty:
         # the tensors that the descent and the proof visit
         op = d.operation(OPERATION)
         assert isinstance(op, Scalar)
-        reads = [o for o in op.operands if isinstance(o, Read)]
+        reads = [o for o in op.operands if isinstance(o, ElementRead)]
         flats = [scope.resolve(VALUES, y.index, o.source, o.flat) for o in reads]
         element = scope.type(VALUES, y.index)
-        places = [Place(VALUES, y.index, element, ELEMENT), *flats]
+        places = [ElementPlace(VALUES, y.index, element, ELEMENT), *flats]
         self.bodies: dict[int, SparseTree] = {}
         for p in places:
-            assert isinstance(p, Place)
+            assert isinstance(p, ElementPlace)
             assert p.tree == VALUES  # both come from values
             body = bytearray(rng.standard_normal(128).astype("<f4").tobytes())
             if p.index == y.index:

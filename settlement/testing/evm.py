@@ -11,7 +11,7 @@ from ree.settlement.memory_chain import CALLER, GAS, START, Contract, Reverted, 
 __all__ = ["CALLER", "GAS", "START", "Chain", "Contract", "Reverted", "abi_type"]
 
 
-class Chain(memory_chain.Chain):
+class Chain(memory_chain.MemoryChain):
     """As `settlement.testing.nodes` has it for nodes."""
 
     chain_id = 1

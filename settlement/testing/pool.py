@@ -55,7 +55,7 @@ class Block:
     logs: tuple[dict[str, Any], ...] = ()
 
 
-class Refused(Exception):
+class PoolRefusal(Exception):
     """What the node says no to; `data`: what a contract has returned."""
 
     def __init__(self, text: str, data: str = "0x") -> None:
@@ -209,7 +209,7 @@ class Pool:
                 if len(raw) > 138
                 else text[:80]
             )
-            raise Refused(f"execution reverted: {reason}", raw) from e
+            raise PoolRefusal(f"execution reverted: {reason}", raw) from e
 
     @property
     def _result(self) -> Any:
@@ -234,7 +234,7 @@ class Pool:
             result = self.run(t.sender, t.to, t.data, t.gas)
             made = None if t.to else checksum("0x" + result.hex())
             logs = list(self._result.logs)
-        except Refused:
+        except PoolRefusal:
             status = 0
         used = min(self._used(), t.gas)
         price = min(t.most, base + t.tip)
@@ -261,19 +261,19 @@ class Pool:
             int(told["maxFeePerGas"]), int(told["maxPriorityFeePerGas"]),
         )  # fmt: skip
         if told["chainId"] != self.chain.chain_id:
-            raise Refused("invalid chain id")
+            raise PoolRefusal("invalid chain id")
         if t.number < self.numbers.get(t.sender, 0):
-            raise Refused("nonce too low")
+            raise PoolRefusal("nonce too low")
         old = self.waiting.get((t.sender, t.number))
         if old is not None and old.hash == t.hash:
-            raise Refused("already known")
+            raise PoolRefusal("already known")
         if old is not None and (10 * t.most < 11 * old.most or 10 * t.tip < 11 * old.tip):
-            raise Refused("replacement transaction underpriced")
+            raise PoolRefusal("replacement transaction underpriced")
         rest = sum(
             w.gas * w.most for w in self.waiting.values() if w.sender == t.sender and w is not old
         )
         if rest + t.gas * t.most > self.ether.get(t.sender, 0):
-            raise Refused("insufficient funds for gas * price + value")
+            raise PoolRefusal("insufficient funds for gas * price + value")
         self.waiting[t.sender, t.number] = t
         if self.auto:
             self.mine()
@@ -326,7 +326,7 @@ class _Provider(BaseProvider):  # type: ignore[misc]
         head = {"jsonrpc": "2.0", "id": 1}
         try:
             return {**head, "result": self._answers[method](*params)}
-        except Refused as e:
+        except PoolRefusal as e:
             return {**head, "error": {"code": 3, "message": str(e), "data": e.data}}
 
     def is_connected(self, show_traceback: bool = False) -> bool:

@@ -130,7 +130,7 @@ class Maker:
         return types, attrs
 
     def _value(self, a: Attr, v: AttrValue) -> AttrValue:
-        k = schema.Kind
+        k = schema.AttrKind
         if a.kind is k.BOOL:
             return not v
         if a.kind is k.F32 or (a.kind is k.NUMBER and isinstance(v, float)):
@@ -148,7 +148,7 @@ class Maker:
 
     def _integer(self, a: Attr, v: AttrValue) -> int:
         near = v if isinstance(v, int) else 0
-        low, high = (-(2**63), 2**63 - 1) if a.kind is schema.Kind.NUMBER else (a.low, a.high)
+        low, high = (-(2**63), 2**63 - 1) if a.kind is schema.AttrKind.NUMBER else (a.low, a.high)
         wanted = [
             low,
             low + 1,

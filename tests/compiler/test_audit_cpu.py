@@ -7,10 +7,10 @@ from ree.compiler.audit import cpu
 from ree.compiler.audit.cpu import audit_core, audit_text, audit_tiles
 from ree.compiler.plan.planner import plan
 from ree.conformance import cases
-from ree.errors import EnvironmentError_
+from ree.errors import PlatformError
 from ree.kernels.scalar import language as scalar
 from ree.kernels.scalar.language import F32, function
-from ree.kernels.tilespec import Operand, Step, TileSpec
+from ree.kernels.tilespec import Operand, TileSpec, TileStep
 from ree.kernels.types import DType
 
 ISAS = ("portable", "avx2", "avx512")
@@ -117,7 +117,7 @@ def spec(f):
     """f over contiguous rows."""
     operand = Operand(DType.F32, 1, (True,))
     sources = (operand,) * len(f.params)
-    return TileSpec(sources, (Step(f, tuple(range(len(sources)))),), ((0, operand),))
+    return TileSpec(sources, (TileStep(f, tuple(range(len(sources)))),), ((0, operand),))
 
 
 @function("two_roundings", F32, F32, F32)
@@ -238,6 +238,6 @@ def test_a_fault_planted_in_the_library_is_found(monkeypatch, target, before, af
 
 def test_missing_tools_are_named(monkeypatch):
     monkeypatch.setattr(cpu.shutil, "which", lambda tool: None)
-    with pytest.raises(EnvironmentError_, match="objdump") as e:
+    with pytest.raises(PlatformError, match="objdump") as e:
         audit_core()
     assert e.value.hint == "install binutils"

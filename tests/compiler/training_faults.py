@@ -7,7 +7,7 @@ from ree.compiler.training import step as training
 
 
 def no_grad_ignored(patch):
-    patch.setattr(watch.Watch, "_detached", lambda self, out, given: out)
+    patch.setattr(watch.CallWatch, "_detached", lambda self, out, given: out)
 
 
 def detach_ignored(patch):
@@ -21,7 +21,7 @@ def hooks_ignored(patch):
 
 
 def checkpoints_ignored(patch):
-    patch.setattr(watch.Watch, "_note", lambda self, t: None)
+    patch.setattr(watch.CallWatch, "_note", lambda self, t: None)
 
 
 def wrappers_ignored(patch):

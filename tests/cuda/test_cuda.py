@@ -7,7 +7,7 @@ import torch
 import ree
 from ree.compiler.ir import Builder
 from ree.conformance import model_program, program_of
-from ree.errors import EnvironmentError_, InputError
+from ree.errors import InputError, PlatformError
 from ree.kernels.types import DType, TensorType
 
 pytestmark = pytest.mark.skipif(
@@ -66,7 +66,7 @@ def test_torch_compile_on_cuda():
 
 def test_errors():
     program = model_program()
-    with pytest.raises(EnvironmentError_, match="expected an index below"):
+    with pytest.raises(PlatformError, match="expected an index below"):
         program.run(**program.examples, device="cuda:99")
     bad = {**program.examples, "input_ids": program.examples["input_ids"] + 10**6}
     with pytest.raises(InputError, match="out of range"):

@@ -50,7 +50,7 @@ def differing(kernels, m, late):
 def case(name, kernels, m, late, fault=""):
     try:
         wrong = differing(kernels, m, late)
-    except ptx.ProofError as e:
+    except ptx.PtxError as e:
         wrong = str(e)
     print(json.dumps({"name": name, "target": kernels[0].target, "late": late, "fault": fault,
                       "wrong": wrong}), flush=True)  # fmt: skip

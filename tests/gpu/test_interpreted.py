@@ -9,7 +9,7 @@ from ree.compiler.audit import exact_triton as interpreter
 from ree.compiler.ir import Builder, Kind, Ref
 from ree.compiler.plan.planner import plan
 from ree.conformance import cases, graph_of, program_of
-from ree.errors import EnvironmentError_, InputError
+from ree.errors import InputError, PlatformError
 from ree.kernels import opdef, registry
 from ree.kernels.gpu import contraction as contraction_triton
 from ree.kernels.gpu.launch import PANEL, SCRATCH, Ptr, kernel_call, table
@@ -221,9 +221,9 @@ def nearest(n):
 
 def test_no_device():
     if not torch.cuda.is_available():
-        with pytest.raises(EnvironmentError_, match="no CUDA device"):
+        with pytest.raises(PlatformError, match="no CUDA device"):
             find_device("cuda")
-    with pytest.raises(EnvironmentError_, match="expected cpu, cuda"):
+    with pytest.raises(PlatformError, match="expected cpu, cuda"):
         find_device("tpu")
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from ree import _core
 from ree.compiler.plan.lowering import GroupPlanner
-from ree.errors import EnvironmentError_
+from ree.errors import PlatformError
 from ree.kernels.abi import (
     NO_TILE,
     SIGNATURES,
@@ -113,7 +113,7 @@ def test_kernels_built_from_other_signatures_do_not_run(monkeypatch: pytest.Monk
     monkeypatch.setattr(settings, "_own", threading.local())
     for threads in (1, 2):
         with pytest.raises(
-            EnvironmentError_, match=r"of another version: expected [0-9a-f]{16}, got 0{16}"
+            PlatformError, match=r"of another version: expected [0-9a-f]{16}, got 0{16}"
         ):
             settings.pool(threads)
 

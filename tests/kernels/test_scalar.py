@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from ree import _core
-from ree.compiler.emit.jit import TARGETS, Code, assembly, compile_module
+from ree.compiler.emit.jit import TARGETS, MachineCode, assembly, compile_module
 from ree.compiler.emit.scalar_llvm import emit
 from ree.kernels.abi import call
 from ree.kernels.numerics import CONTRACT, canonical_nan
@@ -164,7 +164,7 @@ def llvm_text(functions: dict[str, Function], isa: str, lanes: int) -> str:
 
 
 @lru_cache
-def compiled(isa: str, lanes: int) -> dict[str, Code]:
+def compiled(isa: str, lanes: int) -> dict[str, MachineCode]:
     functions = {**SINGLE, **FUNCTIONS}
     text = llvm_text(functions, isa, lanes)
     code = compile_module(text, list(functions), TARGETS[isa])

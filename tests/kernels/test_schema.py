@@ -14,7 +14,7 @@ from ree.compiler.ir import Builder, bind_graph
 from ree.compiler.text import GraphError, parse_graph, print_graph
 from ree.errors import ArtifactError
 from ree.kernels import opdef, registry
-from ree.kernels.schema import Kind
+from ree.kernels.schema import AttrKind
 from ree.kernels.types import LARGEST, DType, TensorType
 from ree.program import Names, Program
 
@@ -47,11 +47,11 @@ def _with(g, attrs):
 def _wrong(attr, value):
     """Values that the attribute must not have."""
     yield "text"
-    if attr.kind is Kind.NUMBER:
+    if attr.kind is AttrKind.NUMBER:
         yield from (2**63, -(2**63) - 1, float(np.pi))
-    elif attr.kind in (Kind.INT, Kind.DIM):
+    elif attr.kind in (AttrKind.INT, AttrKind.DIM):
         yield from (attr.low - 1, attr.high + 1, True, 1.0)
-    elif attr.kind in (Kind.INTS, Kind.DIMS):
+    elif attr.kind in (AttrKind.INTS, AttrKind.DIMS):
         yield from (
             1,
             (attr.low - 1,) * len(value),
@@ -59,7 +59,7 @@ def _wrong(attr, value):
             (1,) * 9,
             (True,),
         )
-    elif attr.kind is Kind.F32:
+    elif attr.kind is AttrKind.F32:
         yield from (1, 1e300, float(np.pi), float(np.copysign(np.nan, -1)))
     else:
         yield from (0, 1.0)

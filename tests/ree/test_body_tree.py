@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ree.runtime.data_tree import SPAN, BodyTree
+from ree.runtime.body_tree import SPAN, BodyTree
 from ree.traces.merkle import MerkleTree, depth, verify
 from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, raw_bytes
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import ree
 from ree import optim
-from ree.errors import EnvironmentError_, InputError
+from ree.errors import InputError, PlatformError
 from ree.random import Generator
 from ree.training.interrupts import Interrupted
 
@@ -75,7 +75,7 @@ def test_a_divisor_that_cannot_be_computed_is_told():
 
 
 def test_bad_options_leave_no_run(tmp_path):
-    for how, error in (({"threads": 0}, EnvironmentError_), ({"checkpoint_every": 0}, InputError),
+    for how, error in (({"threads": 0}, PlatformError), ({"checkpoint_every": 0}, InputError),
                        ({"checkpoint_every": 2.5}, InputError)):  # fmt: skip
         with pytest.raises(error):
             train(steady, run=tmp_path / "r", **how)

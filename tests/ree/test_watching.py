@@ -14,7 +14,7 @@ from torch import nn
 import ree
 from ree import optim
 from ree.cli import main
-from ree.errors import EnvironmentError_, InputError, InternalError, ReeError
+from ree.errors import InputError, InternalError, PlatformError, ReeError
 from ree.random import Generator
 from ree.training.directory import RunReader
 from ree.training.interrupts import Interrupted
@@ -282,7 +282,7 @@ def test_tensorboard_refused_before_the_run(tmp_path, monkeypatch):
     for name in [m for m in sys.modules if m.split(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(EnvironmentError_, match=r"ree-ml\[tensorboard\]"):
+    with pytest.raises(PlatformError, match=r"ree-ml\[tensorboard\]"):
         train(run=tmp_path / "r", tensorboard=tmp_path / "tb")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
 

@@ -11,7 +11,7 @@ from torch import nn
 import ree
 from ree.cli import main
 from ree.compiler.ir import Graph
-from ree.errors import EnvironmentError_
+from ree.errors import PlatformError
 from ree.verde.fault import Fault
 from ree.verde.party import Run, run_of
 from ree.verde.referee import NothingToDispute, Referee, check_terms
@@ -193,5 +193,5 @@ def test_threads_that_cannot_start_are_an_error(monkeypatch):
         raise RuntimeError("Resource temporarily unavailable")
 
     monkeypatch.setattr(_core, "Pool", refuse)
-    with pytest.raises(EnvironmentError_, match="cannot start 777 threads"):
+    with pytest.raises(PlatformError, match="cannot start 777 threads"):
         settings.pool(777)

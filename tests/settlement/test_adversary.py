@@ -181,14 +181,15 @@ def test_bits_that_are_taken_as_they_come_are_found(monkeypatch):
 
 
 def test_what_an_attribute_may_be():
-    from ree.kernels.schema import Attr, Kind
+    from ree.kernels.schema import Attr, AttrKind
 
     for kind, good, bad in (
-        (Kind.INT, ["0", "-3", "7"], ["8", "-4", "00", "-0", "true", "f32", "s0", "", "(1)", "f0x00000000"]),
-        (Kind.INTS, ["()", "(1)", "(1,7)"], ["1", "(8)", "(1,)", "(true)", "(" + ",".join("1" * 9) + ")"]),
-        (Kind.F32, ["f0x7fc00000", "f0x80000000"], ["f0x7fc00001", "f0xffc00000", "1", "f0x0", "1.0"]),
-        (Kind.BOOL, ["true", "false"], ["1", "True", ""]),
-        (Kind.DTYPE, ["f32", "bool"], ["f64", "float32", "1"]),
+        (AttrKind.INT, ["0", "-3", "7"],
+         ["8", "-4", "00", "-0", "true", "f32", "s0", "", "(1)", "f0x00000000"]),
+        (AttrKind.INTS, ["()", "(1)", "(1,7)"], ["1", "(8)", "(1,)", "(true)", "(" + ",".join("1" * 9) + ")"]),
+        (AttrKind.F32, ["f0x7fc00000", "f0x80000000"], ["f0x7fc00001", "f0xffc00000", "1", "f0x0", "1.0"]),
+        (AttrKind.BOOL, ["true", "false"], ["1", "True", ""]),
+        (AttrKind.DTYPE, ["f32", "bool"], ["f64", "float32", "1"]),
     ):  # fmt: skip
         a = Attr(kind, -3, 7)
         assert all(may_be(a, x) for x in good), kind

@@ -11,7 +11,7 @@ pytest.importorskip("vyper", reason="needs the extra settlement")
 pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
 from ree.compiler.ir import Builder, Const
-from ree.errors import ChainError, EnvironmentError_, InputError
+from ree.errors import ChainError, InputError, PlatformError
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.settlement import gate
@@ -176,7 +176,7 @@ def test_a_move_dearer_than_a_block_is_found():
 def test_without_contracts_nothing_is_rehearsed(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyrevm", None)
     who, instance = party()
-    with pytest.raises(EnvironmentError_, match="a rehearsal needs 'pyrevm'"):
+    with pytest.raises(PlatformError, match="a rehearsal needs 'pyrevm'"):
         gate.table(instance, TERMS, who, PLENTY, 1)
 
 

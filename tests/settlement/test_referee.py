@@ -7,7 +7,8 @@ pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
 from ree.kernels import opdef, registry
 from ree.settlement.compile import compile_contract
-from ree.settlement.testing.referee import PARTS, play_for, referee
+from ree.settlement.local_referee import PARTS
+from ree.settlement.testing.referee import play_for, referee
 from ree.verde.testing import dispute_samples, operators
 
 

@@ -24,7 +24,7 @@ from ree.verde.game import Game
 from ree.verde.moves import Phase, Prove, State
 from ree.verde.party import Party, run_of
 from ree.verde.protocol import Reason
-from ree.verde.scope import VALUES, Place
+from ree.verde.scope import VALUES, ElementPlace
 
 HOP_BYTES = 33  # a kind and a digest
 
@@ -155,7 +155,7 @@ def test_another_tensor_opened_is_no_proof(stages):
     s, m, before, data = found[Phase.PROVE]
     ways, read = ways_of(evidence, s), evidence.game.derivation(s).operation(s.entry).operands[0]
     at = evidence.game.scope(s).resolve(s.tree, s.tensor, read.source, place(read, lambda i: 0))
-    other = Place(VALUES, 0, evidence.game.program.type(VALUES, 0), at.flat)
+    other = ElementPlace(VALUES, 0, evidence.game.program.type(VALUES, 0), at.flat)
     assert at.index > 0
     openings = (liar.committed[VALUES].open(other), *m.openings[1:])
     false = replace(ways.ways[read.source], index=0)

@@ -21,7 +21,7 @@ from ree.verde.http_client import HttpTransport
 from ree.verde.messages import (
     MAX_ANSWER,
     MAX_REQUEST,
-    Dispute,
+    Parties,
     Signed,
     decode_signed,
     encode_request,
@@ -206,7 +206,7 @@ def test_a_server_answers_what_it_should(served, honest):
     way = HttpTransport(url)
     assert way.terms(5) == honest.terms
     statement = honest.terms.statement
-    dispute = Dispute(
+    dispute = Parties(
         honest.terms, honest.signer.terms(replace(honest.terms, commitment=bytes(32)))
     )
     assert isinstance(decode_signed(way.ask(dispute, [], 5)).move, m.Open)
@@ -227,7 +227,7 @@ def test_a_server_answers_what_it_should(served, honest):
     assert post(b"\x00" * 1000)[0] == 400
     other = replace(honest.terms, statement=m.Statement(*[bytes(32)] * 5))
     for stranger in (other, replace(other, statement=statement, signature=bytes(64))):
-        assert post(encode_request(Dispute(stranger, stranger), []))[0] == 409
+        assert post(encode_request(Parties(stranger, stranger), []))[0] == 409
     assert post(encode_request(dispute, [Signed(m.Point(0))]))[0] == 409  # no dispute of this kind
     first = decode_signed(way.ask(dispute, [], 5))
     assert post(encode_request(dispute, [first, Signed(m.Point(7))]))[0] == 409

@@ -11,8 +11,8 @@ from ree.verde.messages import (
     KINDS,
     MAX_MESSAGE,
     MOVES,
-    Dispute,
     MessageError,
+    Parties,
     Signed,
     Terms,
     canonical,
@@ -85,7 +85,7 @@ def test_terms_come_back(statement, program, seed, symbols):
 @given(STATEMENT, st.lists(MOVE, max_size=4), st.sampled_from([b"", bytes(64)]))
 def test_a_request_comes_back(statement, moves, signature):
     terms = Terms(statement, bytes(32), (), bytes(32))
-    dispute = Dispute(process_signer().terms(terms), terms)
+    dispute = Parties(process_signer().terms(terms), terms)
     signed = [Signed(x, signature) for x in moves]
     assert decode_request(encode_request(dispute, signed)) == (dispute, signed)
     for x in signed:

@@ -11,7 +11,7 @@ import pytest
 
 from ree.cli import main
 from ree.verde.http_client import HttpTransport
-from ree.verde.messages import Dispute, encode_move
+from ree.verde.messages import Parties, encode_move
 from ree.verde.referee import Garbled, Silent
 from ree.verde.service import Local
 
@@ -57,7 +57,7 @@ def test_many_connections_that_say_little(party, honest, many_files, sent):
             idle.append(s)
         way, begin = HttpTransport(party.url), time.monotonic()
         assert way.terms(10) == honest.terms
-        assert way.ask(Dispute(honest.terms, honest.terms), [], 10)
+        assert way.ask(Parties(honest.terms, honest.terms), [], 10)
         assert time.monotonic() - begin < 5
     finally:
         for s in idle:
@@ -107,7 +107,7 @@ def test_a_token_is_asked_for(Served, capsys, artifact, honest, tmp_path):
             with pytest.raises(Silent, match="answered 401"):
                 way.terms(5)
             with pytest.raises(Silent, match="answered 401"):
-                way.ask(Dispute(honest.terms, honest.terms), [], 5)
+                way.ask(Parties(honest.terms, honest.terms), [], 5)
         assert HttpTransport(party.url, TOKEN).terms(5) == honest.terms
         command = ["dispute", "--defender", liar.url, "--challenger", party.url, "--artifact", str(artifact),
                    "-o", str(tmp_path / "v")]  # fmt: skip
@@ -215,7 +215,7 @@ def test_a_busy_server_is_asked_again(referee_of, honest, liars, status):
         assert (verdict.winner, busy.refusals) == ("challenger", [])
         busy.refusals = [400]
         with pytest.raises(Garbled, match="answered 400"):
-            busy.ask(Dispute(honest.terms, honest.terms), [], 5)
+            busy.ask(Parties(honest.terms, honest.terms), [], 5)
         assert encode_move(honest.move(honest.terms.statement, []))
     finally:
         busy.server.shutdown()

@@ -8,10 +8,10 @@ import pytest
 from ree.cli import main
 from ree.errors import DisputeError
 from ree.verde import moves as m
-from ree.verde.messages import Dispute, Signed, encode_move, encode_signed
+from ree.verde.messages import Parties, Signed, encode_move, encode_signed
 from ree.verde.moves import Phase
 from ree.verde.party import Party
-from ree.verde.service import Refused
+from ree.verde.service import RefusedQuestion
 from ree.verde.signing import (
     Signer,
     Unsigned,
@@ -81,7 +81,7 @@ def test_signatures_are_of_one_dispute_and_one_place(program, honest, liars, ver
     turned[a], turned[b] = turned[b], turned[a]
     assert not follows(program, played, signatures=tuple(turned))
     # a history is all that came before, not the last move
-    dispute, same = Dispute(played.terms, played.challenger), m.Point(0)
+    dispute, same = Parties(played.terms, played.challenger), m.Point(0)
     ends = set()
     for first in (m.Point(1), m.Point(2)):
         moves, history = [], begin(dispute)
@@ -108,7 +108,7 @@ class Framer(Party):
 def test_a_stranger_who_makes_up_moves_for_the_honest(program, honest, tmp_path, capsys):
     """A false move between true ones: the party signs nothing after it, and no verdict holds without."""
     mine = STRANGER.terms(replace(honest.terms, commitment=bytes(32)))
-    dispute, rules = Dispute(honest.terms, mine), Rules(program, honest.terms)
+    dispute, rules = Parties(honest.terms, mine), Rules(program, honest.terms)
     framer = Framer(honest.party.run, honest.party.statement.instance)
     where = {Phase.CHOOSE: 0, Phase.PICK: 0, Phase.ELEMENT: 7, Phase.ENTRY: 5}
     s, moves, players, forged, refused = rules.start(), [], [], False, 0
@@ -121,7 +121,7 @@ def test_a_stranger_who_makes_up_moves_for_the_honest(program, honest, tmp_path,
         elif forged:
             move = STRANGER.move("defender", history_of_any(dispute, moves), framer.move(s))
             if s.phase is not Phase.DERIVE:  # asked to go on from what it never said
-                with pytest.raises(Refused, match="is not signed by the defender"):
+                with pytest.raises(RefusedQuestion, match="is not signed by the defender"):
                     honest.respond(dispute, moves)
                 refused += 1
         else:
@@ -148,7 +148,7 @@ def history_of_any(dispute, moves):
     history = begin(dispute)
     for x in moves:
         own = STRANGER.move("challenger", history, x.move)
-        history = after(Dispute(dispute.challenger, dispute.challenger), history, "challenger", own)
+        history = after(Parties(dispute.challenger, dispute.challenger), history, "challenger", own)
     return history
 
 
@@ -172,23 +172,23 @@ def test_the_commitment_copied_under_another_key(
 def test_a_party_signs_for_itself_alone(honest, liars):
     liar = liars["gelu"]
     other = replace(liar.terms, signature=b"")
-    for dispute, text in ((Dispute(liar.terms, liar.terms), "stand"),
-                          (Dispute(honest.terms, other), "challenger has not"),
-                          (Dispute(liar.terms, honest.terms), "that statement"),
-                          (Dispute(STRANGER.terms(honest.terms), liar.terms), "stand")):  # fmt: skip
-        with pytest.raises(Refused, match=text):
+    for dispute, text in ((Parties(liar.terms, liar.terms), "stand"),
+                          (Parties(honest.terms, other), "challenger has not"),
+                          (Parties(liar.terms, honest.terms), "that statement"),
+                          (Parties(STRANGER.terms(honest.terms), liar.terms), "stand")):  # fmt: skip
+        with pytest.raises(RefusedQuestion, match=text):
             honest.respond(dispute, [])
-    dispute = Dispute(honest.terms, liar.terms)
+    dispute = Parties(honest.terms, liar.terms)
     first = honest.respond(dispute, [])
-    with pytest.raises(Refused, match="not the challenger"):
+    with pytest.raises(RefusedQuestion, match="not the challenger"):
         honest.respond(dispute, [first])
     point = liar.respond(dispute, [first])
     assert honest.respond(dispute, [first, point]) == honest.respond(dispute, [first, point])
     for bad in (Signed(m.Point(1 - point.move.index), point.signature), Signed(point.move),
                 STRANGER.move("challenger", begin(dispute), point.move)):  # fmt: skip
-        with pytest.raises(Refused, match="move 1 is not signed by the challenger"):
+        with pytest.raises(RefusedQuestion, match="move 1 is not signed by the challenger"):
             honest.respond(dispute, [first, bad])
-    with pytest.raises(Refused, match="move 0 is not signed by the defender"):
+    with pytest.raises(RefusedQuestion, match="move 0 is not signed by the defender"):
         honest.respond(dispute, [Signed(first.move), point])
 
 
@@ -288,4 +288,4 @@ def test_a_key_of_small_order_is_none(honest, key):
     for signature in (bytes(64), b"\x01" + bytes(63), key + bytes(32)):
         terms = replace(honest.terms, key=key, signature=signature)
         with pytest.raises(Unsigned, match="the challenger has not signed its terms"):
-            begin(Dispute(honest.terms, terms))
+            begin(Parties(honest.terms, terms))

@@ -14,7 +14,7 @@ import numpy as np
 
 from ree.compiler.frontend.aten.random import attention_with_dropout
 from ree.compiler.frontend.aten.reduce import matrix_product
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, Scalar, Value, aten
 from ree.compiler.gradients import calls
 from ree.compiler.ir import Ref
 from ree.kernels.types import (
@@ -261,10 +261,10 @@ def _sdpa(
     t = m.type(q)
     rank = t.rank
     if rank < 3:
-        raise Refused(f"query of rank {rank}")
+        raise RefusedCall(f"query of rank {rank}")
     width = t.shape[-1]
     if not isinstance(width, int):
-        raise Refused("a symbolic head dimension")
+        raise RefusedCall("a symbolic head dimension")
     s = np.float32(1.0 / math.sqrt(width) if scale is None else scale)
 
     def four(x: Ref) -> Ref:
@@ -289,7 +289,7 @@ def _sdpa(
     sources = [four(x) for x in (q, k, v)]
     if mask is not None:
         if m.type(mask).rank > 4:
-            raise Refused("a mask of rank over 4")
+            raise RefusedCall("a mask of rank over 4")
         sources.append(mask)
     y = m.add("attention", *sources, causal=bool(is_causal), scale=float(s), window=0, q_offset=0)
     out = (*t.shape[:-1], m.type(v).shape[-1])
@@ -342,7 +342,7 @@ def _normalised(m: Importer, x: Ref, shape: tuple[Dim, ...]) -> tuple[Ref, tuple
     """x with the normalised trailing axes merged into one, and x's own shape."""
     full = m.type(x).shape
     if full[len(full) - len(shape) :] != tuple(shape):
-        raise Refused(f"normalized_shape {shape} of {m.type(x)}")
+        raise RefusedCall(f"normalized_shape {shape} of {m.type(x)}")
     lead = full[: len(full) - len(shape)]
     return (x if len(shape) == 1 else m.view(x, (*lead, product(shape)))), full
 

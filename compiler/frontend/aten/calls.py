@@ -10,7 +10,7 @@ import numpy as np
 
 from ree.compiler.frontend.aten.math import binary
 from ree.compiler.frontend.aten.reduce import matrix_product, sum_of
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, Scalar, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, Scalar, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType, broadcast_shapes, product
 
@@ -55,7 +55,7 @@ def _rrelu(
 ) -> tuple[Ref, Ref]:  # fmt: skip
     """In evaluation: leaky_relu with the slopes' mean."""
     if training:
-        raise Refused("rrelu with slopes drawn at random; evaluation mode takes their mean")
+        raise RefusedCall("rrelu with slopes drawn at random; evaluation mode takes their mean")
     return IMPORTERS["leaky_relu"](m, x, (lower + upper) / 2), noise
 
 
@@ -66,7 +66,7 @@ def _trilinear(
 ) -> Ref:  # fmt: skip
     """y[n, o] = sum over i and j of x[n, i] w[o, i, j] y[n, j]: over i as a product, then over j."""
     if [list(v) for v in (across_x, across_w, across_y, summed)] != [[1, 3], [0], [1, 2], [2, 3]]:
-        raise Refused("a trilinear form other than that of torch.nn.functional.bilinear")
+        raise RefusedCall("a trilinear form other than that of torch.nn.functional.bilinear")
     (n, i), (o, _, j) = m.type(x).shape, m.type(w).shape
     columns = m.view(m.add("permute", w, dims=(1, 0, 2)), (i, o * j))
     part = m.view(matrix_product(m, x, columns), (n, o, j))
@@ -79,7 +79,7 @@ def _triangle(places: Callable[..., Any]) -> Callable[..., Ref]:
         **ignored: Any,
     ) -> Ref:  # fmt: skip
         if row * col > MAX_INDICES:
-            raise Refused(f"the triangle of {row} by {col}: more than {MAX_INDICES} places")
+            raise RefusedCall(f"the triangle of {row} by {col}: more than {MAX_INDICES} places")
         at = np.stack(places(row, offset, col)).astype(np.int64)
         return m.cast(m.builder.const(at), dtype or I64)
 

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from ree.compiler.frontend.aten.reduce import matrix_product
-from ree.compiler.frontend.importer import Importer, Refused, aten
+from ree.compiler.frontend.importer import Importer, RefusedCall, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import Dim, DType, product
 
@@ -19,7 +19,7 @@ def per_axis(v: Any, n: int) -> Ints:
     if len(items) == 1:
         items *= n
     if len(items) != n or not all(isinstance(d, int) for d in items):
-        raise Refused(f"expected {n} integers, got {v}")
+        raise RefusedCall(f"expected {n} integers, got {v}")
     return items
 
 
@@ -43,7 +43,7 @@ def add_bias(m: Importer, y: Ref, bias: Ref | None, n: int) -> Ref:
 def _unbatched(m: Importer, x: Ref, n: int) -> tuple[Ref, bool]:
     t = m.type(x)
     if t.dtype not in (DType.F32, DType.I64):
-        raise Refused(f"convolution of {t.dtype.text}")
+        raise RefusedCall(f"convolution of {t.dtype.text}")
     return (x, False) if t.rank == n + 2 else (m.view(x, (1, *t.shape)), True)
 
 
@@ -106,7 +106,7 @@ def _conv_named(
     if padding != "same":
         return _convolution(m, x, w, bias, stride, 0, dilation, groups)
     if any(s != 1 for s in per_axis(stride, n)):
-        raise Refused("padding 'same' with a stride")
+        raise RefusedCall("padding 'same' with a stride")
     total = [d * (_static(k) - 1) for d, k in zip(per_axis(dilation, n), m.type(w).shape[2:],
                                                   strict=True)]  # fmt: skip
     # an odd one goes behind, as torch has it
@@ -179,5 +179,5 @@ def _spread(m: Importer, x: Ref, strides: Ints) -> Ref:
 
 def _static(d: Dim) -> int:
     if not isinstance(d, int):
-        raise Refused("a window of symbolic size")
+        raise RefusedCall("a window of symbolic size")
     return d

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ree.compiler.frontend.aten.math import binary
-from ree.compiler.frontend.importer import Importer, Refused, aten
+from ree.compiler.frontend.importer import Importer, RefusedCall, aten
 from ree.compiler.gradients import calls
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType, broadcast_shapes
@@ -82,7 +82,7 @@ def _cdist(m: Importer, a: Ref, b: Ref, p: float, mode: int | None = None) -> Re
 def _pdist(m: Importer, x: Ref, p: float = 2.0) -> Ref:
     n = m.type(x).shape[0]
     if not isinstance(n, int):
-        raise Refused("pdist of a symbolic number of rows")
+        raise RefusedCall("pdist of a symbolic number of rows")
     pairs = np.triu_indices(n, 1)
     if not len(pairs[0]):
         return m.add("full", shape=(0,), value=0.0, dtype=F32)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ree.compiler.frontend.importer import Importer, Refused
+from ree.compiler.frontend.importer import Importer, RefusedCall
 from ree.compiler.ir import Kind, Ref
 from ree.kernels.types import DType, broadcast_shapes
 
@@ -23,7 +23,7 @@ def divisor(m: Importer, a: Ref, b: Ref) -> Ref:
         return b
     if b.kind is Kind.CONST:
         if not m.builder.consts[b.index].array().all():
-            raise Refused("an integer divided by 0")
+            raise RefusedCall("an integer divided by 0")
         return b
     zero = m.scalar(0, DType.I64)
     bad = m.add("where", m.add("eq", b, zero), m.scalar(BY_ZERO, DType.I64), zero)

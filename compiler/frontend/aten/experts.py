@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ree.compiler.frontend.aten.reduce import sum_of
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, aten
 from ree.compiler.ir import Kind, Ref
 from ree.kernels.types import Dim, DType
 
@@ -21,7 +21,7 @@ def _grouped(m: Importer, x: Ref, w: Ref, ends: Ref) -> Ref:
     """x [S,K] times w [E,K,N], row s by the expert e with ends[e-1] <= s < ends[e]; +0 beyond the last."""
     rows, experts, width = m.type(x).shape[0], m.type(w).shape[0], m.type(w).shape[2]
     if not isinstance(experts, int) or experts == 0:
-        raise Refused(f"{experts} experts")
+        raise RefusedCall(f"{experts} experts")
     expert, inside = _expert_of_row(m, m.cast(ends, DType.I64), rows, experts)
     if experts <= MOST_DENSE:
         y = _all_experts(m, x, w)
@@ -64,7 +64,7 @@ def _untransposed(m: Importer, w: Ref) -> Ref | None:
 def _grouped_mm(m: Importer, x: Ref, w: Ref, ends: Ref | None = None, bias: Ref | None = None,
                 out_dtype: DType | None = None) -> Ref:  # fmt: skip
     if (m.type(x).rank, m.type(w).rank) != (2, 3) or ends is None or bias is not None:
-        raise Refused("grouped_mm: expected rows [S,K], weights [E,K,N], offsets and no bias")
+        raise RefusedCall("grouped_mm: expected rows [S,K], weights [E,K,N], offsets and no bias")
     return _grouped(m, x, w, ends)  # type: ignore[no-any-return]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ree.compiler.frontend.aten.pairs import Pair, as_pair, paired
-from ree.compiler.frontend.importer import Importer, Refused, aten
+from ree.compiler.frontend.importer import Importer, RefusedCall, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType, product
 
@@ -97,12 +97,14 @@ def _transform(m: Importer, x: Ref | Pair, sign: int, count: int | None = None) 
     shape = m.type(x.real if isinstance(x, Pair) else x).shape
     n = shape[-1]
     if not isinstance(n, int) or not 1 <= n <= MOST_POINTS:
-        raise Refused(f"a Fourier transform of {n} points: expected a constant up to {MOST_POINTS}")
+        raise RefusedCall(
+            f"a Fourier transform of {n} points: expected a constant up to {MOST_POINTS}"
+        )
     count = n if count is None else count
     r = _radix(n) if n > 1 else 1
     if r == n:
         if n > MOST_PRIME:
-            raise Refused(f"a Fourier transform of {n} points, a prime above {MOST_PRIME}")
+            raise RefusedCall(f"a Fourier transform of {n} points, a prime above {MOST_PRIME}")
         return _direct(m, x, n, count, sign)
     q, last = n // r, len(shape)
 
@@ -129,7 +131,7 @@ def _real_result(m: Importer, z: Pair, n: int) -> Ref:
     axis = m.type(z.real).rank - 1
     half = n // 2 + 1
     if m.type(z.real).shape[axis] != half:
-        raise Refused(f"a spectrum of other than {half} points")
+        raise RefusedCall(f"a spectrum of other than {half} points")
 
     def mirror(p: Ref) -> Ref:
         return m.add("flip", m.take(p, axis, 1, (n + 1) // 2), dim=axis)
@@ -165,7 +167,7 @@ def _scaled(m: Importer, x: Any, norm: int, sizes: Sequence[Any]) -> Any:
         return x
     n = product(sizes)
     if not isinstance(n, int):
-        raise Refused("a Fourier transform over an open axis")
+        raise RefusedCall("a Fourier transform over an open axis")
     scale = m.scalar(1 / n if norm == 2 else 1 / math.sqrt(n), DType.F32)
     if isinstance(x, Pair):
         return Pair(*(m.add("mul", p, scale) for p in x))
@@ -191,7 +193,7 @@ def _r2c(m: Importer, x: Ref, dims: Sequence[int], norm: int, onesided: bool) ->
     sizes = _sizes(m, x, dims)
     last = sizes[-1]
     if not isinstance(last, int):
-        raise Refused("a Fourier transform over an open axis")
+        raise RefusedCall("a Fourier transform over an open axis")
     count = last // 2 + 1 if onesided else last
     z = _along(m, x, dims[-1], lambda v: _transform(m, v, -1, count))
     for d in reversed(dims[:-1]):
@@ -203,7 +205,7 @@ def _r2c(m: Importer, x: Ref, dims: Sequence[int], norm: int, onesided: bool) ->
 def _c2r(m: Importer, z: Any, dims: Sequence[int], norm: int, n: Any) -> Ref:
     z = as_pair(m, z)
     if not isinstance(n, int):
-        raise Refused("a Fourier transform over an open axis")
+        raise RefusedCall("a Fourier transform over an open axis")
     sizes = [*_sizes(m, z.real, dims[:-1]), n]
     for d in dims[:-1]:
         z = _along(m, z, d, lambda v: _transform(m, v, 1))

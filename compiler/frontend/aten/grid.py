@@ -7,7 +7,7 @@ from math import prod
 
 from ree.compiler.frontend.aten.math import binary
 from ree.compiler.frontend.aten.pool import extent
-from ree.compiler.frontend.importer import Importer, Refused, aten
+from ree.compiler.frontend.importer import Importer, RefusedCall, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType
 
@@ -46,7 +46,7 @@ class _Sampler:
         n, c, *sizes = m.type(image).shape
         self.sizes = [extent(d) for d in sizes][::-1]
         if 0 in self.sizes:
-            raise Refused("grid_sample of an image without pixels")
+            raise RefusedCall("grid_sample of an image without pixels")
         self.image = m.view(image, (n, c, prod(self.sizes)))
 
     def pad(self, x: Ref, size: int) -> Ref:

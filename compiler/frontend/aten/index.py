@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, Scalar, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, Scalar, aten
 from ree.compiler.ir import Kind, Ref
 from ree.kernels.types import Dim, DType, Shape, broadcast_shapes, product
 
@@ -191,7 +191,9 @@ def _masked_put(m: Importer, x: Ref, mask: Ref, value: Ref, accumulate: bool) ->
     if len(shape) == len(rest) + 1 and shape[0] == 1:
         value = m.view(value, shape[1:])
     elif len(shape) > len(rest):
-        raise Refused("assignment to a boolean mask: expected a value that is the same everywhere")
+        raise RefusedCall(
+            "assignment to a boolean mask: expected a value that is the same everywhere"
+        )
     if accumulate:
         value = m.add("add", x, value)
     return m.add("where", m.view(mask, (*mt.shape, *(1 for _ in rest))), value, x)
@@ -234,10 +236,10 @@ def _index_put(
         return _or_of_truth(_index_put)(m, x, indices, values, True)
     if any(m.type(i).dtype is DType.BOOL for i in kept):
         if axes != [0]:
-            raise Refused("assignment to a boolean mask beside other indices")
+            raise RefusedCall("assignment to a boolean mask beside other indices")
         return _masked_put(m, x, kept[0], values, accumulate)
     if any(m.type(i).dtype is not DType.I64 for i in kept):
-        raise Refused("indices that are not int64")
+        raise RefusedCall("indices that are not int64")
     n = len(axes)
     order: list[int] | None = None
     if axes != list(range(axes[0], axes[0] + n)):  # apart: torch puts them in front

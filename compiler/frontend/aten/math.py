@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ree.compiler.frontend.aten.division import divisor
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, Scalar, Value, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, Scalar, Value, aten
 from ree.compiler.gradients import calls
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType
@@ -191,7 +191,7 @@ def _bitwise(op: str) -> Callable[..., Ref]:
     def f(m: Importer, x: Value, y: Value) -> Ref:
         (a, b), dtype = m.promote(x, y)
         if dtype is F32:
-            raise Refused("a bitwise operation on floats")
+            raise RefusedCall("a bitwise operation on floats")
         return m.add(f"{'logical' if dtype is BOOL else 'bitwise'}_{op}", a, b)
 
     return f

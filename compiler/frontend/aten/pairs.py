@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
@@ -62,7 +62,7 @@ def as_pair(m: Importer, x: Any) -> Pair:
 def _each(name: str) -> Callable[..., Any]:
     def f(m: Importer, *args: Any, **kwargs: Any) -> Any:
         if kwargs.pop("dtype", COMPLEX64) is not COMPLEX64:
-            raise Refused("complex numbers as another type")
+            raise RefusedCall("complex numbers as another type")
 
         def part(i: int, a: Any) -> Any:
             if isinstance(a, Pair):
@@ -169,7 +169,7 @@ def view_as_complex(m: Importer, x: Ref) -> Pair:
     """The last axis, of two elements, as real and imaginary parts."""
     axis = m.type(x).rank - 1
     if m.type(x).dtype is not F32:
-        raise Refused(f"complex numbers of {m.type(x).dtype.text}")
+        raise RefusedCall(f"complex numbers of {m.type(x).dtype.text}")
     return Pair(*(IMPORTERS["select.int"](m, x, axis, i) for i in (0, 1)))
 
 
@@ -185,7 +185,7 @@ PAIRED["imag"] = lambda m, z: z.imag
 @paired("_to_copy", "to.dtype")
 def _to_copy(m: Importer, x: Any, *, dtype: Any = COMPLEX64, **how: Any) -> Pair:
     if dtype is not COMPLEX64:
-        raise Refused("complex numbers as another type")
+        raise RefusedCall("complex numbers as another type")
     return as_pair(m, x)
 
 
@@ -272,7 +272,7 @@ PAIRED["square"] = lambda m, z: _mul(m, z, z)
 def _pow(m: Importer, z: Pair, e: Any) -> Pair:
     """By squares, from the highest bit."""
     if not isinstance(e, int | float) or e != int(e) or not 1 <= e <= 8:
-        raise Refused("a power of complex numbers that is not a constant from 1 to 8")
+        raise RefusedCall("a power of complex numbers that is not a constant from 1 to 8")
     y = z
     for bit in bin(int(e))[3:]:
         y = _mul(m, y, y)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.frontend.aten.shape import _bound
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, Scalar, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, Scalar, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import Dim, DType, Shape, broadcast_shapes, product
 
@@ -85,7 +85,7 @@ def _roll(m: Importer, x: Ref, shifts: Any, dims: Any = ()) -> Ref:
         axis = m.axis(dim, len(shape))
         n = shape[axis]
         if not isinstance(n, int) or not isinstance(shift, int):
-            raise Refused("roll of a symbolic axis")
+            raise RefusedCall("roll of a symbolic axis")
         cut = -shift % n if n else 0
         if cut:
             x = m.add("cat", m.take(x, axis, cut, n), m.take(x, axis, 0, cut), dim=axis)
@@ -99,7 +99,7 @@ def _diagonal_of(m: Importer, x: Ref, offset: int, a: int, b: int) -> tuple[Ref,
     rest = [i for i in range(t.rank) if i not in (a, b)]
     rows, columns = t.shape[a], t.shape[b]
     if not isinstance(rows, int) or not isinstance(columns, int):
-        raise Refused("a diagonal of symbolic axes")
+        raise RefusedCall("a diagonal of symbolic axes")
     moved = m.add("permute", x, dims=(*rest, a, b))
     flat = m.view(moved, (*(t.shape[i] for i in rest), rows * columns))
     n = min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns)
@@ -159,7 +159,7 @@ def _eye(
 @aten("one_hot")
 def _one_hot(m: Importer, x: Ref, classes: int = -1) -> Ref:
     if isinstance(classes, int) and classes < 0:
-        raise Refused("one_hot without num_classes: its result's shape depends on data")
+        raise RefusedCall("one_hot without num_classes: its result's shape depends on data")
     shape = m.type(x).shape
     iota = m.add("iota", n=classes, start=0, step=1)
     # read through a table, so that a class out of range is an error
@@ -194,7 +194,7 @@ def _histc(m: Importer, x: Ref, bins: int = 100, min: Scalar = 0, max: Scalar = 
     """As torch computes a bin: (x - min) * bins / (max - min), the maximum in the last bin. Counts are
     sums of ones, exact to 2^24."""
     if min >= max:
-        raise Refused("histc without a range: it would depend on data")
+        raise RefusedCall("histc without a range: it would depend on data")
     dtype = m.type(x).dtype
     n = product(m.type(x).shape)
     v = m.view(m.cast(x, DType.F32), (1, n))
@@ -218,7 +218,7 @@ def _histc(m: Importer, x: Ref, bins: int = 100, min: Scalar = 0, max: Scalar = 
 
 def _refused(why: str, *names: str) -> None:
     def f(m: Importer, *args: Any, **kwargs: Any) -> None:
-        raise Refused(why)
+        raise RefusedCall(why)
 
     for name in names:
         IMPORTERS[name] = f

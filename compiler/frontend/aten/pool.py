@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ree.compiler.frontend.aten.conv import Ints, pad, per_axis, windows_of
 from ree.compiler.frontend.aten.reduce import sum_of
 from ree.compiler.frontend.aten.scan import lowest
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, aten
 from ree.compiler.gradients import calls
 from ree.compiler.ir import Ref
 from ree.kernels.opdef import Array
@@ -26,7 +26,7 @@ MAX_CELLS = 64  # of an adaptive mean that is put together cell by cell
 
 def extent(d: Dim) -> int:
     if not isinstance(d, int):
-        raise Refused("a pooled axis of symbolic size whose last window is cut")
+        raise RefusedCall("a pooled axis of symbolic size whose last window is cut")
     return d
 
 
@@ -276,7 +276,7 @@ def _adaptive_max(n: int) -> Callable[..., tuple[Ref, Ref]]:
         lead = t.shape[: t.rank - n]
         have, want = tuple(extent(d) for d in t.shape[-n:]), per_axis(size, n)
         if 0 in have:
-            raise Refused("adaptive max pooling of an axis without elements")
+            raise RefusedCall("adaptive max pooling of an axis without elements")
         if 0 in want:
             return tuple(m.add("full", shape=(*lead, *want), value=0 if d is DType.I64 else 0.0, dtype=d)
                          for d in (t.dtype, DType.I64))  # type: ignore[return-value]  # fmt: skip

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ree.compiler.frontend.aten.scan import search
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType, Shape, product
 
@@ -16,7 +16,7 @@ F32, I64 = DType.F32, DType.I64
 def uniform(m: Importer, shape: Shape) -> Ref:
     """Uniform numbers in [0, 1), new ones at every call and every step."""
     if m.random is None:
-        raise Refused(
+        raise RefusedCall(
             "random numbers exist in training steps alone; call model.eval() first, or pass them in"
         )
     return _drawn(m, shape, m.random)
@@ -41,7 +41,7 @@ def normal(m: Importer, shape: Shape) -> Ref:
 def _kept(m: Importer, x: Ref, p: float, shape: Shape) -> Ref:
     """x / (1 - p) where uniform >= p, else 0; one number for each element of `shape`."""
     if not 0 <= p <= 1:
-        raise Refused(f"dropout of {p}, expected 0 to 1")
+        raise RefusedCall(f"dropout of {p}, expected 0 to 1")
     zero = m.scalar(0.0, F32)
     if p == 1:
         return m.add("mul", x, zero)
@@ -85,7 +85,7 @@ def attention_with_dropout(
     """Attention written out, dropout on its weights."""
     (*_, queries, width), keys = m.type(q).dims, m.type(k).dims[-2]
     if m.type(k).shape[-3:-2] != m.type(q).shape[-3:-2]:
-        raise Refused("attention dropout with heads that share keys")
+        raise RefusedCall("attention dropout with heads that share keys")
     s = m.add("matmul", q, m.transpose(k, m.type(k).rank - 2, m.type(k).rank - 1))
     s = m.add("mul", s, m.scalar(1.0 / math.sqrt(width) if scale is None else scale, F32))
     out = m.scalar(-math.inf, F32)
@@ -135,7 +135,7 @@ def _randint(m: Importer, *args: Any, **ignored: Any) -> Ref:
     *bounds, size = args
     low, high = (0, bounds[0]) if len(bounds) == 1 else bounds
     if high - low > 1 << 24:
-        raise Refused(f"random integers of a range of {high - low}, at most 2^24")
+        raise RefusedCall(f"random integers of a range of {high - low}, at most 2^24")
     x = m.add("mul", uniform(m, tuple(size)), m.scalar(float(high - low), F32))
     return m.add("add", m.cast(m.add("floor", x), I64), m.scalar(low, I64))
 

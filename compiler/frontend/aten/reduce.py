@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ree.compiler.frontend.importer import Importer, Refused, Scalar, aten
+from ree.compiler.frontend.importer import Importer, RefusedCall, Scalar, aten
 from ree.compiler.gradients import calls
 from ree.compiler.ir import Ref
 from ree.kernels.types import Dim, DType, product
@@ -91,7 +91,7 @@ def _prod(
     axis = m.axis(dim, t.rank)
     n = t.shape[axis]
     if not isinstance(n, int):
-        raise Refused("a product over a symbolic axis")
+        raise RefusedCall("a product over a symbolic axis")
     if n == 0:
         x, n = m.add("full", shape=(*t.shape[:axis], 1, *t.shape[axis + 1 :]), value=1 if t.dtype is I64
                      else 1.0, dtype=t.dtype), 1  # fmt: skip
@@ -118,7 +118,7 @@ def _variance(
     axes = sorted({m.axis(d, t.rank) for d in _axes(m, x, dim)}) or list(range(t.rank))
     n = product(t.shape[i] for i in axes)
     if not isinstance(n, int):
-        raise Refused("a variance over a symbolic axis")
+        raise RefusedCall("a variance over a symbolic axis")
     mean = m.reduce("mean", x, tuple(axes), True)
     d = m.add("sub", x, mean)
     total = m.reduce("sum", m.add("mul", d, d), tuple(axes), keepdim)
@@ -294,7 +294,7 @@ def _normalised(m: Importer, x: Ref, w: Ref | None, b: Ref | None, eps: float) -
     shape = m.type(x).dims
     count = math.prod(shape) // shape[1]
     if count < 2:
-        raise Refused(f"batch norm in training over {count} value(s) a channel")
+        raise RefusedCall(f"batch norm in training over {count} value(s) a channel")
 
     def average(v: Ref) -> Ref:
         v = m.view(v, (*shape[:2], math.prod(shape[2:])))
@@ -349,7 +349,7 @@ def _group_norm(m: Importer, x: Ref, groups: int, w: Ref | None = None, b: Ref |
     inner = product(shape[1:])
     each = inner // groups if isinstance(inner, int) else None
     if each is None:
-        raise Refused("group_norm over symbolic axes")
+        raise RefusedCall("group_norm over symbolic axes")
     y = m.view(x, (shape[0], groups, each))
     y = m.add("layer_norm", y, eps=float(np.float32(eps)), weight=False, bias=False)
     y = m.view(y, shape)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ree.compiler.frontend.aten.conv import Ints, pad, per_axis
 from ree.compiler.frontend.aten.pool import extent, join
-from ree.compiler.frontend.importer import Importer, Refused, aten
+from ree.compiler.frontend.importer import Importer, RefusedCall, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import Dim
 
@@ -22,7 +22,7 @@ def _constant_pad(m: Importer, x: Ref, amounts: Any, value: float = 0.0) -> Ref:
         ::-1
     ]  # torch has the last axis first
     if not all(isinstance(d, int) for p in pairs for d in p):
-        raise Refused("padding of symbolic size")
+        raise RefusedCall("padding of symbolic size")
     return pad(m, x, tuple(a for a, _ in pairs), tuple(b for _, b in pairs), value)
 
 
@@ -36,7 +36,7 @@ def _pad(
     for i in range(len(amounts) // 2):
         low, high = amounts[2 * i], amounts[2 * i + 1]
         if not isinstance(low, int) or not isinstance(high, int):
-            raise Refused("padding of symbolic size")
+            raise RefusedCall("padding of symbolic size")
         x = _pad_axis(m, x, rank - 1 - i, low, high, mode)
     return x
 
@@ -73,7 +73,7 @@ def _pad_axis(m: Importer, x: Ref, axis: int, low: int, high: int, mode: str) ->
         if high:
             parts.append(part(0, high))
     else:
-        raise Refused(f"padding mode {mode}")
+        raise RefusedCall(f"padding mode {mode}")
     return join(m, parts, axis)
 
 
@@ -86,7 +86,7 @@ def _sizes(m: Importer, x: Ref, size: Any, scales: Any, n: int) -> tuple[Ints, l
     if size is not None:
         return per_axis(size, n), [None] * n
     if scales is None:
-        raise Refused("resizing without a size")
+        raise RefusedCall("resizing without a size")
     return tuple(int(h * s) for h, s in zip(have, scales, strict=True)), list(scales)
 
 
@@ -132,7 +132,7 @@ def _nearest_one(n: int) -> Callable[..., Ref]:
             return _nearest(n)(m, x, size)
         have = [extent(d) for d in m.type(x).shape[-n:]]
         if [int(h * s) for h, s in zip(have, scales, strict=True)] != list(size):
-            raise Refused("resizing with a size and other factors")
+            raise RefusedCall("resizing with a size and other factors")
         return _nearest(n)(m, x, None, scales)
 
     return f

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, Value
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, Value
 from ree.compiler.ir import Ref
 from ree.kernels.types import DType
 
@@ -49,7 +49,7 @@ def _shift(op: str) -> Callable[..., Ref]:
     def f(m: Importer, x: Value, y: Value) -> Ref:
         (a, b), dtype = m.promote(x, y)
         if dtype in (F32, BOOL):
-            raise Refused("a shift of numbers that are not integers")
+            raise RefusedCall("a shift of numbers that are not integers")
         return m.add(op, a, b)
 
     return f

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from ree.compiler.frontend.aten.index import _ints, _sort
-from ree.compiler.frontend.importer import Importer, Refused, Scalar, aten
+from ree.compiler.frontend.importer import Importer, RefusedCall, Scalar, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import Dim, DType, product
 
@@ -23,7 +23,7 @@ Parts = tuple[Ref, ...]
 def length(d: Dim, what: str) -> int:
     """A size that is a number."""
     if not isinstance(d, int):
-        raise Refused(f"{what} over an axis of symbolic size")
+        raise RefusedCall(f"{what} over an axis of symbolic size")
     return d
 
 
@@ -148,7 +148,7 @@ def _median_place(m: Importer, x: Ref, axis: int, ignore: bool) -> Ref:
     """Index of the lower median, its axis kept: of numbers alone, or, if not `ignore`, of the first NaN."""
     n = length(m.type(x).shape[axis], "a median")
     if n == 0:
-        raise Refused("a median over an axis without elements")
+        raise RefusedCall("a median over an axis without elements")
     order = _sort(m, x, axis)[1]
     if m.type(x).dtype is not F32:
         return m.take(order, axis, (n - 1) // 2, (n - 1) // 2 + 1)
@@ -212,7 +212,7 @@ def _mode(m: Importer, x: Ref, dim: int = -1, keepdim: bool = False) -> tuple[Re
     axis = m.axis(dim, t.rank)
     n = length(t.shape[axis], "a mode")
     if n == 0:
-        raise Refused("a mode over an axis without elements")
+        raise RefusedCall("a mode over an axis without elements")
     ordered, order = _sort(m, detached(m, _ints(m, x)), axis)
     at = _places(m, n, axis, t.rank)
     before = tuple(1 if i == axis else 0 for i in range(t.rank))

@@ -11,7 +11,7 @@ import math
 
 from ree.compiler.frontend.aten.index import _at_least_1d, _scatter, _sort
 from ree.compiler.frontend.aten.scan import Parts, highest, length, lowest, scan, search
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, Scalar, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, Scalar, aten
 from ree.compiler.gradients import calls
 from ree.compiler.ir import Ref
 from ree.kernels.types import Dim, DType
@@ -115,7 +115,7 @@ def scatter_reduce(
             return m.add("div", total, count)
         return m.add("floor_divide", total, m.cast(count, I64))
     if reduce not in OPERATORS:
-        raise Refused(
+        raise RefusedCall(
             f"scatter_reduce with reduce='{reduce}': expected sum, prod, mean, amax or amin"
         )
     if 0 in shape:
@@ -185,7 +185,7 @@ def _embedding_bag(
     """(bags, and as torch: the bag of each index, the size of each bag, places of maxima). The maximum of a
     bag is amax; its gradient goes to the first of equal ones."""
     if scale_grad_by_freq and m.random is not None:
-        raise Refused("embedding_bag with scale_grad_by_freq: gradients are not scaled")
+        raise RefusedCall("embedding_bag with scale_grad_by_freq: gradients are not scaled")
     indices, offsets = m.cast(indices, I64), m.cast(offsets, I64)
     (n,), (bags,), width = m.type(indices).shape, m.type(offsets).shape, m.type(table).shape[1]
     n = length(n, "embedding_bag")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.frontend.aten.reduce import sum_of
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, Scalar, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, Scalar, aten
 from ree.compiler.ir import Ref
 from ree.kernels.ops.casts import WIDE
 from ree.kernels.types import (
@@ -29,7 +29,7 @@ def _view(m: Importer, x: Ref, sizes: Any) -> Ref:
     shape = m.shape(x, tuple(sizes))
     cut = [d for d in shape if "floordiv" in str(d)]
     if cut and product(m.type(x).shape) != product(shape):
-        raise Refused(
+        raise RefusedCall(
             f"cannot view {m.type(x)} with a dimension of {cut[0]}: expected one that divides without rest; "
             "declare the axis as a multiple in dynamic_shapes, such as 4 * Dim('n')"
         )
@@ -133,7 +133,7 @@ def _split(m: Importer, x: Ref, n: int, dim: int = 0) -> tuple[Ref, ...]:
     axis = m.axis(dim, m.type(x).rank)
     size = m.type(x).shape[axis]
     if not isinstance(size, int):
-        raise Refused("split of a symbolic axis")
+        raise RefusedCall("split of a symbolic axis")
     sizes = [min(n, size - i) for i in range(0, size, n)]
     return tuple(_split_sizes(m, x, sizes, axis))
 
@@ -142,7 +142,7 @@ def _split(m: Importer, x: Ref, n: int, dim: int = 0) -> tuple[Ref, ...]:
 def _chunk(m: Importer, x: Ref, chunks: int, dim: int = 0) -> tuple[Ref, ...]:
     size = m.type(x).shape[m.axis(dim, m.type(x).rank)]
     if not isinstance(size, int):
-        raise Refused("chunk of a symbolic axis")
+        raise RefusedCall("chunk of a symbolic axis")
     return _split(m, x, -(-size // chunks), dim)  # type: ignore[no-any-return]
 
 
@@ -176,7 +176,7 @@ def _embedding(m: Importer, table: Ref, idx: Ref, padding_idx: int = -1, by_freq
     if m.random is None:  # no gradients are asked for
         return y
     if by_frequency:
-        raise Refused("gradients scaled by frequency")
+        raise RefusedCall("gradients scaled by frequency")
     if padding_idx < 0:
         return y
     padding = m.add("eq", idx, m.scalar(padding_idx, DType.I64))
@@ -202,9 +202,9 @@ def _index(m: Importer, x: Ref, indices: Any) -> Ref:
     axes = [i for i, idx in enumerate(indices) if idx is not None]
     kept = [_wide_index(m, idx) for idx in indices if idx is not None]
     if any(m.type(i).dtype is not DType.I64 for i in kept):
-        raise Refused("boolean-mask indexing: its result's shape depends on data")
+        raise RefusedCall("boolean-mask indexing: its result's shape depends on data")
     if len(kept) > 3:
-        raise Refused(f"{len(kept)} index tensors: expected at most 3")
+        raise RefusedCall(f"{len(kept)} index tensors: expected at most 3")
     rest = [i for i in range(t.rank) if i not in axes]
     if axes != list(range(len(axes))):
         x = m.add("permute", x, dims=tuple(axes + rest))
@@ -248,7 +248,7 @@ def _as_strided(m: Importer, x: Ref, sizes: Any, strides: Any, offset: int | Non
     """Elements of x, taken as contiguous, at a grid of flat positions."""
     numbers = (*sizes, *strides, *m.type(x).shape)
     if not all(isinstance(v, int) for v in numbers):
-        raise Refused("as_strided with symbolic sizes")
+        raise RefusedCall("as_strided with symbolic sizes")
     at = np.full(tuple(sizes), offset or 0, np.int64)
     for axis, (n, stride) in enumerate(zip(sizes, strides, strict=True)):
         shape = [1] * len(sizes)
@@ -256,7 +256,7 @@ def _as_strided(m: Importer, x: Ref, sizes: Any, strides: Any, offset: int | Non
         at = at + np.arange(n, dtype=np.int64).reshape(shape) * stride
     total = product(m.type(x).shape)
     if at.size and at.max() >= total:
-        raise Refused("as_strided reads beyond its tensor")
+        raise RefusedCall("as_strided reads beyond its tensor")
     return m.add("index", m.view(x, (total,)), m.builder.const(at))
 
 
@@ -271,7 +271,7 @@ def _full(
         kinds = {bool: DType.BOOL, int: DType.I64, float: DType.F32}
         dtype = DType.I64 if isinstance(value, Sym) else kinds[type(value)]
     if dtype not in (DType.F32, DType.I64, DType.BOOL):
-        raise Refused(f"dtype {dtype.text}")
+        raise RefusedCall(f"dtype {dtype.text}")
     if isinstance(value, Sym):
         return m.cast(m.add("full", shape=tuple(sizes), value=value, dtype=DType.I64), dtype)
     exact: Scalar = (

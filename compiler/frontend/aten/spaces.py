@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.frontend.aten.math import whole_power
-from ree.compiler.frontend.importer import IMPORTERS, Importer, Refused, Value, aten
+from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, Value, aten
 from ree.compiler.ir import Ref
 from ree.kernels.types import Dim, DType
 
@@ -18,10 +18,10 @@ MAX_CONSTANT = 1 << 24  # numbers that a program may hold for want of an operato
 def _float_arange(m: Importer, start: Any, end: Any, step: Any, dtype: DType) -> Ref:
     """start + i * step in float64, rounded; the numbers are a constant of the program."""
     if not all(isinstance(v, int | float) for v in (start, end, step)):
-        raise Refused("arange over floats: expected numbers")
+        raise RefusedCall("arange over floats: expected numbers")
     n = max(ceil((end - start) / step), 0)
     if n > MAX_CONSTANT:
-        raise Refused(f"arange of {n} floats: more than {MAX_CONSTANT}")
+        raise RefusedCall(f"arange of {n} floats: more than {MAX_CONSTANT}")
     values = start + np.arange(n, dtype=np.float64) * step
     return m.cast(m.builder.const(values.astype(np.float32)), dtype)
 
@@ -39,7 +39,7 @@ def _arange(
     if any(isinstance(v, float) for v in (start, end, step)):
         return _float_arange(m, start, end, step, dtype or DType.F32)
     if not isinstance(step, int) or step == 0:
-        raise Refused(f"arange step {step}")
+        raise RefusedCall(f"arange step {step}")
     n: Dim = (end - start + step - (1 if step > 0 else -1)) // step
     n = max(n, 0) if isinstance(n, int) else n
     x = m.add("iota", n=n, start=start, step=step)

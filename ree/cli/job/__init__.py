@@ -11,7 +11,7 @@ from ree.cli.grammar import Described, Misplaced, Parser, add_json
 from ree.cli.job import accept, challenge, claim, commit, post, respond, reveal, status
 from ree.cli.output import print_result
 from ree.cli.refusals import Rule, refuse_ignored
-from ree.errors import EnvironmentError_
+from ree.errors import PlatformError
 
 if TYPE_CHECKING:
     from ree.settlement.client import Court
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import web3  # noqa: F401
     except ImportError as e:
-        raise EnvironmentError_(f"jobs need '{e.name}'", "pip install 'ree-ml[settlement]'") from e
+        raise PlatformError(f"jobs need '{e.name}'", "pip install 'ree-ml[settlement]'") from e
     from dataclasses import replace
 
     from ree.settlement.bonds import Prices

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ree.settlement.client import Agreed, Court
     from ree.settlement.gate import Need
     from ree.settlement.terms import Facts, Terms
-    from ree.settlement.watcher import Player
+    from ree.settlement.watcher import ClaimPlayer
     from ree.verde.party import Party
     from ree.verde.run_party import RunParty
 
@@ -55,7 +55,7 @@ class Subject(NamedTuple):
     computations: tuple[Callable[[], bytes], ...]  # of the root, independent of each other
     party: Callable[[], tuple[Party | RunParty, Instance]]
 
-    def player(self) -> Player:
+    def player(self) -> ClaimPlayer:
         from ree.settlement.player import VerdePlayer
 
         return VerdePlayer(*self.party())
