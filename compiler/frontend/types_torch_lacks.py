@@ -5,6 +5,7 @@ A program is what the user wrote; where that is an error it is one here, when th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import reduce
 from typing import NamedTuple
 
@@ -82,10 +83,22 @@ def _problem(name: str, node: torch.fx.Node) -> str:
     return ""
 
 
+def _autocast(part: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """The regions under autocast that a graph calls, and all within them."""
+    for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+        if node.target is torch.ops.higher_order.wrap_with_autocast:
+            bodies = (a for a in node.args if isinstance(a, torch.fx.Node) and a.op == "get_attr")
+            for body in bodies:
+                yield from part.get_submodule(str(body.target)).modules()
+
+
 def refuse_lacking(module: torch.fx.GraphModule) -> None:
     """UnsupportedError for calls that eager mode refuses by the types of their operands."""
     problems = []
+    cast = {id(m) for part in module.modules() for m in _autocast(part)}
     for part in module.modules():
+        if id(part) in cast:
+            continue  # there, calls convert their operands before they look at them
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
             op = node.target
             if not isinstance(op, torch._ops.OpOverload) or op.namespace != "aten":

@@ -282,3 +282,15 @@ def test_a_view_is_of_values_not_of_memory():
         flat(X.t())
     for example in (X.t(), X.t().contiguous()):
         assert torch.equal(ree.compile(Apply(flat), (example,))(X.t()), X.t().reshape(-1))
+
+
+def under_autocast(x, w):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = F.linear(F.linear(x, w), w)
+        return y, torch.cdist(y, y)
+
+
+def test_autocast_converts_what_it_calls():
+    have, want = ree.compile(Apply(under_autocast), (F32, F32))(F32, F32), under_autocast(F32, F32)
+    for a, b in zip(have, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)
