@@ -126,8 +126,8 @@ class Program:
         keep_values: bool = False,
         **kwargs: Any,
     ) -> Result:
-        """Run on inputs; trace is None, "io" or "ops". keep_values also returns every value that
-        an "ops" trace hashes. device: cpu, cuda, cuda:N or interpret; by default where the inputs
+        """Run on inputs; trace is None, "io" or "ops". keep_values, of an "ops" trace, also returns
+        every value that it hashes. device: cpu, cuda, cuda:N or interpret; by default where the inputs
         are. InputError for inputs that do not fit. An input that has the name of one of these options
         goes by position, or with run_named."""
         return self._run(self.flat(args, kwargs), trace, threads, isa, device, fuse, keep_values)
@@ -152,6 +152,8 @@ class Program:
     ) -> Result:
         if trace is not None and (not isinstance(trace, str) or trace not in LEVELS):
             raise InputError(f"trace level: expected io or ops, got {trace!r:.40}")
+        if keep_values and trace != "ops":
+            raise InputError("keep_values: has no effect without an ops trace", 'trace="ops"')
         if self.graph.states:
             raise InputError(
                 "the program has states, which a run changes", "run it in a ree.Session"
@@ -159,7 +161,8 @@ class Program:
         as_torch, home = tensors_among(values)
         backend: Backend = self.cpu
         if device is not None or home is not None:
-            backend = self._backend(device_name(device) or home or "cpu")
+            named = device_name(device)
+            backend = self._backend(home or "cpu" if named is None else named)
         options = Options(trace, keep_values, fuse, threads, isa)
         inputs = backend.take(self, values, options)
         env = self.bind_symbols(inputs)

@@ -9,7 +9,7 @@ from ree.cli.exit_codes import DIFFERS, OK
 from ree.cli.grammar import Parser, add_json
 from ree.cli.loading import load_program, load_token
 from ree.cli.output import print_result, progress, stderr_line
-from ree.errors import DisputeError, InputError, ReeError
+from ree.errors import DisputeError, InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Referee a dispute between two parties."""
     from pathlib import Path
 
+    from ree.files.atomic import check_file_place
     from ree.verde.http_client import HttpTransport
     from ree.verde.referee import Limits, Referee
     from ree.verde.transcript import PLAYERS, timeline
@@ -63,8 +64,7 @@ def run(args: argparse.Namespace) -> int:
     }
     program = load_program(args.artifact)
     out = Path(args.output)
-    if not out.parent.is_dir():
-        raise ReeError(f"cannot write '{out}': no folder '{out.parent}'")
+    check_file_place(out)
     limits = Limits(args.time_limit, args.move_limit)
     transcript = _transcript(out.with_name(f"{out.name}.transcript"), transports, limits,
                              min(30.0, limits.move))  # fmt: skip

@@ -8,10 +8,18 @@ from ree.cli.exit_codes import OK
 from ree.cli.grammar import Parser, add_inputs, add_json, add_threads
 from ree.cli.loading import load_program, load_token
 from ree.cli.output import print_result, progress, stderr_line
+from ree.cli.refusals import Rule, refuse_ignored
 from ree.errors import InputError, PlatformError
 
 HELP = (
     "serve a party to disputes: it runs an artifact and stands for what came out; or show its key"
+)
+
+HOST, PORT = "127.0.0.1", 8650
+OF_SERVE = ("inputs", "host", "port", "token", "threads", "fault", "fault_row", "fault_step")
+RULES: tuple[Rule, ...] = tuple(
+    (x, lambda a: a.action == "serve", f"--{x.replace('_', '-')} goes with 'ree party serve'")
+    for x in OF_SERVE
 )
 
 
@@ -22,10 +30,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--key", metavar="FILE", help="that it signs with, made if it is missing; default: "
                         "party.key in ~/.config/ree")  # fmt: skip
     add_inputs(parser)
-    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1")
-    parser.add_argument(
-        "--port", type=int, default=8650, metavar="P", help="default 8650; 0 for any"
-    )
+    parser.add_argument("--host", metavar="ADDRESS", help=f"default {HOST}")
+    parser.add_argument("--port", type=int, metavar="P", help=f"default {PORT}; 0 for any")
     parser.add_argument(
         "--token", metavar="TOKEN|@FILE", help="answer only a referee that has this token"
     )
@@ -43,6 +49,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve a party until interrupted."""
+    refuse_ignored(args, RULES)
     from ree.given import named_inputs
     from ree.training.directory import is_run
     from ree.verde.service import make_service, parse_fault, run_service
@@ -60,15 +67,16 @@ def run(args: argparse.Namespace) -> int:
         raise PlatformError(f"a party needs {e.name}", "pip install 'ree-ml[dispute]'") from e
     if not args.artifact:
         raise InputError("what is served? expected an artifact or a run")
-    if not 0 <= args.port < 1 << 16:
-        raise InputError(f"--port: expected 0 to 65535, got {args.port}")
+    port = PORT if args.port is None else args.port
+    if not 0 <= port < 1 << 16:
+        raise InputError(f"--port: expected 0 to 65535, got {port}")
     if args.fault_row and not args.fault:
         raise InputError("--fault-row goes with --fault")
     token = load_token("--token", args.token)
     signer = load_signer(args.key or default_path())
     fault = parse_fault(args.fault, args.fault_row) if args.fault else None
     if is_run(args.artifact):
-        if args.inputs or args.threads:
+        if args.inputs or args.threads is not None:
             raise InputError("a run is served without --inputs and --threads")
         if (fault is None) != (args.fault_step is None):
             raise InputError("of a run, --fault goes with --fault-step")
@@ -91,5 +99,5 @@ def run(args: argparse.Namespace) -> int:
             [f"serving {url}", f"commitment {commitment}", f"key {signer.key.hex()}"],
         )
 
-    serve(service, args.host, args.port, ready, token)
+    serve(service, args.host or HOST, port, ready, token)
     return OK

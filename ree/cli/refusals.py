@@ -14,5 +14,6 @@ Rule = tuple[str, Callable[[Namespace], object], str]
 def refuse_ignored(args: Namespace, rules: Sequence[Rule]) -> None:
     """InputError for an option that was given and would be ignored."""
     for option, has_effect, text in rules:
-        if getattr(args, option) not in (None, False) and not has_effect(args):
+        given = getattr(args, option)  # 0 is given
+        if given is not None and given is not False and not has_effect(args):
             raise InputError(text)

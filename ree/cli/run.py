@@ -42,15 +42,21 @@ def run(args: argparse.Namespace) -> int:
     refuse_ignored(args, RULES)
     if args.output and args.output == args.trace:
         raise InputError("--output and --trace: expected two files, got one")
+    limit = MAX_VALUES if args.max_values is None else args.max_values
+    if limit < 0:
+        raise InputError(f"--max-values: expected at least 0, got {limit}")
     from ree.artifact import load
     from ree.cli.summary import describe_tensor, tensor_line
+    from ree.files.atomic import atomic_file, check_file_place
     from ree.given import named_inputs
     from ree.verification import replayed_tensors
 
+    for place in (args.output, args.trace):
+        if place is not None:
+            check_file_place(place)
     program = load(args.artifact)
     inputs = named_inputs(program, args.inputs)
     level = (args.trace_level or "io") if args.trace else None
-    limit = MAX_VALUES if args.max_values is None else args.max_values
     keep = level == "ops" and _values_fit(program, inputs, limit)
     start = time.perf_counter()
     with progress("run"):
@@ -60,7 +66,6 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     outputs = dict(zip(program.names.outputs, result.outputs, strict=True))
     if args.output:
-        from ree.files.atomic import atomic_file
         from ree.files.safetensors import write_tensors_to
 
         with atomic_file(args.output) as f:

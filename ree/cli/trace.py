@@ -22,8 +22,10 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ree.files.atomic import check_file_place
     from ree.training.replay import trace_step
 
+    check_file_place(args.output)
     run = open_run(args.run)
     batches = script_batches(args, run)
     with progress(f"trace step {args.step}"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ree.errors import ReeError
-from ree.traces.replacing import replacing, sync_directory, temporary_name
+from ree.traces.replacing import final_target, replacing, sync_directory, temporary_name
 
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
@@ -26,6 +26,17 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with replacing(path) as f:
             yield f
+    except (OSError, ValueError) as e:
+        raise ReeError(f"cannot write '{path}': {getattr(e, 'strerror', None) or e}") from e
+
+
+def check_file_place(path: str | os.PathLike[str]) -> None:
+    """ReeError if no file can be written at `path`, as far as that can be said before there is one."""
+    try:
+        target = final_target(Path(path))
+        if target is not None and not os.access(target.parent, os.W_OK | os.X_OK):
+            os.stat(target.parent / ".")  # says that it is missing, or a file
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     except (OSError, ValueError) as e:
         raise ReeError(f"cannot write '{path}': {getattr(e, 'strerror', None) or e}") from e
 

@@ -386,3 +386,19 @@ def test_an_open_size_as_a_number(f):
             program.run(given).outputs, want if isinstance(want, tuple) else (want,), strict=True
         ):
             torch.testing.assert_close(torch.as_tensor(have), w)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_width_0(masked):
+    q, k, v = torch.randn(1, 2, 3, 0), torch.randn(1, 2, 5, 0), torch.randn(1, 2, 5, 4)
+    mask = torch.arange(15).reshape(3, 5) % 4 != 1 if masked else None
+    check(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=mask), q, k, v)
+
+
+def test_pooling_to_no_elements():
+    check(lambda x: F.adaptive_avg_pool2d(x, (0, 2)), torch.randn(1, 3, 4, 4))
+
+
+def test_resizing_from_no_elements():
+    with pytest.raises(UnsupportedError, match="resizing an axis of 0 elements"):
+        ree.compile(Apply(lambda x: F.interpolate(x, size=(3, 3))), (torch.randn(1, 3, 0, 4),))

@@ -160,7 +160,7 @@ def test_what_surrounds_an_expansion():
     program = Program(g, Names(("x",), ("z", "p", "h"), ("a", "b", "c", "d", "e")), weights)
     given = rng.standard_normal((3, 2, 8)).astype(np.float32)
     want = interp.outputs(expand(g), [given], weights)
-    for how in ({}, {"trace": "ops"}, {"keep_values": True}):
+    for how in ({}, {"trace": "ops"}, {"trace": "ops", "keep_values": True}):
         assert [v.tobytes() for v in program.run(given, **how).outputs] == [
             v.tobytes() for v in want
         ]

@@ -337,6 +337,23 @@ def test_where_to_write_is_asked_before_the_model_is_loaded(tmp_path, capsys):
         assert "loaded" not in fails(capsys, "compile", model, "-o", place)
 
 
+def test_where_to_write_is_asked_before_the_artifact_is_loaded(art, tmp_path, capsys):
+    for option in ("--output", "--trace"):
+        for place, text in ((tmp_path, "Is a directory"), (tmp_path / "no" / "t", "No such file"),
+                            (art / "model.py" / "t", "Not a directory")):  # fmt: skip
+            said = fails(capsys, "run", tmp_path / "absent.ree", option, place)
+            assert f"cannot write '{place}': {text}" in said, said
+
+
+def test_zero_is_given(art, capsys):
+    trace = art / "ops.trace"
+    assert "--threads is for" in fails(capsys, "diff", trace, trace, "--threads", "0")
+    assert "--max-values goes with" in fails(capsys, "run", art / "m.ree", "--max-values", "0")
+    assert "at least 0, got -1" in fails(
+        capsys, "run", art / "m.ree", "--trace", "t", "--max-values", "-1"
+    )
+
+
 def test_an_interrupted_write_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), atomic_directory(tmp_path / "a.ree") as d:
         (d / "x").write_text("half")

@@ -367,6 +367,11 @@ def test_bad_arguments(runs, capsys, tmp_path):
     assert "one of" in error(capsys, "verify", run, "--sample", "1", "--steps", "1:2")
     assert "step" in error(capsys, "trace", run, "--step", 13, "-o", tmp_path / "t")
     assert "step" in error(capsys, "trace", run, "--step", 0, "-o", tmp_path / "t")
+    assert "Is a directory" in error(
+        capsys, "trace", tmp_path / "absent", "--step", 1, "-o", tmp_path
+    )
+    served = ["party", "serve", run, "--key", tmp_path / "k", "--fault-step", 1]
+    assert "without --inputs and --threads" in error(capsys, *served, "--threads", 0)
     assert "no run" in error(capsys, "diff", run, tmp_path / "absent")
     assert "not a training run" in error(capsys, "diff", run, run / "program")
     assert "no training file" in error(capsys, "verify", run, "--script", tmp_path / "absent.py")

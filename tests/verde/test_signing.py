@@ -240,6 +240,16 @@ def test_a_key_is_made_once_and_kept_from_others(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert main(["party", "key"]) == 0
     assert capsys.readouterr().out.strip() == load_signer(default_path()).key.hex() != shown
+    for more in (
+        "--port=0",
+        "--threads=0",
+        "--fault=1,2,3",
+        "--fault-step=0",
+        "--host=::1",
+        "--token=x",
+    ):
+        assert main(["party", "key", more]) == 2, more
+        assert "goes with 'ree party serve'" in capsys.readouterr().err
     path.chmod(0o640)
     assert main(["party", "key", "--key", str(path)]) == 2
     assert "can be read by others" in capsys.readouterr().err

@@ -6,13 +6,12 @@ integers as dimensions, dtypes as DType.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ree.compiler.frontend.aten.random import attention_with_dropout
+from ree.compiler.frontend.aten.random import attention_with_dropout, score_scale
 from ree.compiler.frontend.aten.reduce import matrix_product
 from ree.compiler.frontend.importer import IMPORTERS, Importer, RefusedCall, Scalar, Value, aten
 from ree.compiler.gradients import calls
@@ -265,7 +264,7 @@ def _sdpa(
     width = t.shape[-1]
     if not isinstance(width, int):
         raise RefusedCall("a symbolic head dimension")
-    s = np.float32(1.0 / math.sqrt(width) if scale is None else scale)
+    s = np.float32(score_scale(width, scale))
 
     def four(x: Ref) -> Ref:
         shape = m.type(x).shape

@@ -199,6 +199,8 @@ def _adaptive(n: int) -> Callable[..., Ref]:
                 merged = merged * d
             y = m.add("mean", m.view(x, (*t.shape[:-n], merged)), dim=t.rank - n, keepdim=False)
             return m.view(y, (*t.shape[:-n], *want))
+        if 0 in want:
+            return m.add("full", shape=(*t.shape[:-n], *want), value=0.0, dtype=t.dtype)
         sizes = tuple(extent(h) for h in have)
         if all(h % s == 0 for h, s in zip(sizes, want, strict=True)):
             step = tuple(h // s for h, s in zip(sizes, want, strict=True))

@@ -79,6 +79,11 @@ def _feature_dropout(m: Importer, x: Ref, p: float, train: bool) -> Ref:
     )
 
 
+def score_scale(width: int, scale: float | None) -> float:
+    """What attention multiplies its scores by. Those of a width of 0 are sums of nothing, 0 under any scale."""
+    return scale if scale is not None else 1.0 / math.sqrt(width or 1)
+
+
 def attention_with_dropout(
     m: Importer, q: Ref, k: Ref, v: Ref, mask: Ref | None, p: float, causal: bool, scale: float | None
 ) -> Ref:  # fmt: skip
@@ -87,7 +92,7 @@ def attention_with_dropout(
     if m.type(k).shape[-3:-2] != m.type(q).shape[-3:-2]:
         raise RefusedCall("attention dropout with heads that share keys")
     s = m.add("matmul", q, m.transpose(k, m.type(k).rank - 2, m.type(k).rank - 1))
-    s = m.add("mul", s, m.scalar(1.0 / math.sqrt(width) if scale is None else scale, F32))
+    s = m.add("mul", s, m.scalar(score_scale(width, scale), F32))
     out = m.scalar(-math.inf, F32)
     if causal:
         rows = m.view(m.add("iota", n=queries, start=0, step=1), (queries, 1))

@@ -83,6 +83,8 @@ def _pad_axis(m: Importer, x: Ref, axis: int, low: int, high: int, mode: str) ->
 def _sizes(m: Importer, x: Ref, size: Any, scales: Any, n: int) -> tuple[Ints, list[float | None]]:
     """(size wanted of each trailing axis, its factor where one was given)."""
     have = tuple(extent(d) for d in m.type(x).shape[-n:])
+    if not all(have):
+        raise RefusedCall("resizing an axis of 0 elements")
     if size is not None:
         return per_axis(size, n), [None] * n
     if scales is None:
