@@ -19,7 +19,7 @@ from ree.runtime.cache import LeastRecent
 from ree.runtime.gpu_device import find_device, out_of_memory
 from ree.runtime.gpu_executable import GpuExecutable
 from ree.runtime.hashing import tensor_hash_of
-from ree.runtime.inputs import array_of
+from ree.runtime.inputs import array_of, check_tensor
 
 
 class Gpu:
@@ -87,8 +87,13 @@ def _to_tensor(name: str, value: Any, t: TensorType, device: Any) -> Any:
 
     if not isinstance(value, torch.Tensor):
         return to_torch(array_of(name, value, t)).to(device)
-    if value.is_sparse or dtype_of(value.dtype) is not t.dtype:
+    check_tensor("input", name, value, t)
+    if dtype_of(value.dtype) is not t.dtype:
         raise InputError(f"input '{name}': expected {t}, got {value.dtype}")
+    try:
+        value.data_ptr()
+    except RuntimeError as e:  # of a transform, or of shapes alone
+        raise InputError(f"input '{name}': expected {t}, got a tensor without data") from e
     value = value.detach().to(device).contiguous()
     if t.dtype in (DType.F16, DType.BF16) and bool(value.isnan().any()):
         value = value.masked_fill(

@@ -43,19 +43,23 @@ def tensors_among(values: Sequence[Any]) -> tuple[bool, str | None]:
     return any_tensor, home
 
 
+def check_tensor(kind: str, name: str, value: Any, t: TensorType) -> None:
+    """InputError for a tensor that is not dense, of no dtype that programs have, or without data."""
+    if dtype_of(value.dtype) is None or str(value.layout) != "torch.strided" or value.is_nested:
+        what = "nested" if value.is_nested else value.layout
+        raise InputError(f"{kind} '{name}': expected {t}, got {value.dtype}, {what}")
+    if value.is_meta:
+        raise InputError(
+            f"{kind} '{name}': expected {t}, got a tensor on the meta device, without data"
+        )
+
+
 def plain_array(kind: str, name: str, value: Any, t: TensorType) -> Array:
     """A tensor, or what NumPy takes, as an array of its own dtype; may be the caller's memory. InputError,
     which calls it a `kind` that should have type t."""
     try:
         if is_tensor(value):
-            if dtype_of(value.dtype) is None or str(value.layout) != "torch.strided":
-                raise InputError(
-                    f"{kind} '{name}': expected {t}, got {value.dtype}, {value.layout}"
-                )
-            if value.is_meta:
-                raise InputError(
-                    f"{kind} '{name}': expected {t}, got a tensor on the meta device, without data"
-                )
+            check_tensor(kind, name, value, t)
             return to_numpy(value)
         return np.asarray(value)
     except InputError:

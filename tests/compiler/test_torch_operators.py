@@ -395,6 +395,11 @@ def test_attention_of_width_0(masked):
     check(lambda *x: F.scaled_dot_product_attention(*x, attn_mask=mask), q, k, v)
 
 
+@pytest.mark.parametrize("dim", [1, -1, (0, 1)])
+def test_logsumexp_of_no_elements(dim):
+    check(lambda x: torch.logsumexp(x, dim), torch.randn(3, 0))
+
+
 def test_pooling_to_no_elements():
     check(lambda x: F.adaptive_avg_pool2d(x, (0, 2)), torch.randn(1, 3, 4, 4))
 

@@ -227,6 +227,24 @@ def test_no_device():
         find_device("tpu")
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Sparse CSR:UserWarning", "ignore:The PyTorch API of nested:UserWarning"
+)
+@pytest.mark.parametrize("given", ["meta", "coo", "csr", "nested", "vmap", "float64"])
+def test_tensors_without_dense_data_are_refused_as_on_the_cpu(given):
+    x = torch.ones(3, 4)
+    made = {"meta": lambda: x.to("meta"), "coo": x.to_sparse, "csr": x.to_sparse_csr, "vmap": lambda: x[None],
+            "nested": lambda: torch.nested.nested_tensor([*x]), "float64": x.double}[given]()  # fmt: skip
+    program = ree.compile(torch.nn.Tanh(), (x,))
+    for device in ("cpu", "interpret"):
+
+        def run(v, device=device):
+            return program.run(v, device=device).value
+
+        with pytest.raises(InputError, match="input 'input': expected "):
+            torch.func.vmap(run)(made) if given == "vmap" else run(made)
+
+
 def test_graph_of_is_one_node():
     case = next(iter(opdef.get("add").samples()))
     graph = graph_of("add", case)

@@ -203,6 +203,8 @@ def _shifted(m: Importer, x: Ref, dims: tuple[int, ...]) -> tuple[Ref, Ref]:
 def _logsumexp(m: Importer, x: Ref, dim: Any, keepdim: bool = False) -> Ref:
     dims = _axes(m, x, dim)
     x = m.as_float(x)
+    if any(m.type(x).shape[d] == 0 for d in dims or range(m.type(x).rank)):  # there is no maximum
+        return m.add("log", m.reduce("sum", m.add("exp", x), dims, keepdim))
     shifted, top = _shifted(m, x, dims)
     y = m.add("log", m.reduce("sum", m.add("exp", shifted), dims, keepdim))
     y = m.add("add", y, m.view(top, m.type(y).shape))
