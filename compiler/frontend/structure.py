@@ -247,7 +247,7 @@ def _shown(value: Any) -> str:
     return type(value).__name__
 
 
-class NamedResults(dict[str, Any]):
+class Record(dict[str, Any]):
     """Named results of a class that is not loaded here: by name, by attribute, by number."""
 
     def __getattr__(self, name: str) -> Any:
@@ -277,7 +277,7 @@ def _build(part: Part, tensors: Iterator[Any]) -> Any:
     if part.kind == "namedtuple":
         made: Any = found or namedtuple(_word(part.type), part.keys, rename=True)
         return made._make(values)
-    return NamedResults(named) if found is None else found(**named)
+    return Record(named) if found is None else found(**named)
 
 
 def _class(part: Part) -> Any:
