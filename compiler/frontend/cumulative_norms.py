@@ -17,6 +17,7 @@ def cumulative_norms(model: torch.nn.Module) -> Iterator[None]:
     norms = [
         m for m in model.modules()
         if isinstance(m, _BatchNorm) and type(m).forward is _BatchNorm.forward
+        and "forward" not in vars(m)  # that the user gave to this one module
         and m.momentum is None and m.training and m.num_batches_tracked is not None
     ]  # fmt: skip
     for m in norms:

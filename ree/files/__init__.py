@@ -1,1 +1,5 @@
 """Files of every kind: written whole or not at all, read without trust."""
+
+from ree.files.atomic import atomic_directory, atomic_file
+
+__all__ = ["atomic_directory", "atomic_file"]

@@ -199,6 +199,14 @@ def test_a_batch_norm_that_counts_its_batches_is_a_state():
     torch.testing.assert_close(names, dict(norm.named_buffers()), check_dtype=False)
 
 
+def test_a_forward_that_one_norm_was_given_is_run_and_kept():
+    norm = nn.BatchNorm1d(4, momentum=None)
+    norm.forward = lambda x: x * 2
+    given = norm.forward
+    assert torch.equal(ree.compile(norm, (X,))(X), X * 2)
+    assert norm.forward is given
+
+
 I64 = torch.tensor([[1, 2, 3, 4]])
 BOOL, HALF, F32, AT = I64 > 2, torch.rand(4, 4).half(), torch.rand(4, 4), torch.arange(4)
 LACKING = {
