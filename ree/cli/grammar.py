@@ -10,6 +10,8 @@ from typing import Any, NoReturn, Protocol
 from ree import __version__
 from ree.errors import InputError, ReeError
 
+MAX_VALUES = 256  # MiB of values that an ops trace carries
+
 
 class Described(Protocol):
     """What has a line of help and arguments: a command's module, or an action's."""
@@ -105,6 +107,17 @@ def add_json(parser: Parser) -> None:
 
 def add_inputs(parser: Parser) -> None:
     parser.add_argument("--inputs", metavar="IN.safetensors", help="default: the stored examples")
+
+
+def add_state(parser: Parser) -> None:
+    parser.add_argument("--state", metavar="FILE", help="what the states of a program that has some are before "
+                        "the run, as Session.save writes it (default: those of the program)")  # fmt: skip
+
+
+def add_max_values(parser: Parser) -> None:
+    parser.add_argument("--max-values", type=int, metavar="MIB",
+                        help="an ops trace carries its values, for naming a differing element, when they "
+                        f"fit in MIB mebibytes (default {MAX_VALUES})")  # fmt: skip
 
 
 def add_threads(parser: Parser) -> None:

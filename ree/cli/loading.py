@@ -1,11 +1,13 @@
-"""What the command line names and several commands read: programs, runs, their batches, tokens."""
+"""What the command line names and several commands read: programs, runs, their batches, tokens, limits."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ree.cli.grammar import MAX_VALUES
 from ree.cli.output import stderr_line
 from ree.errors import InputError
 
@@ -65,6 +67,27 @@ def script_file(path: str) -> TrainFile:
     from ree.training.train_file import TrainFile
 
     return TrainFile(Path(path), needs=("batch",))
+
+
+def value_limit(args: argparse.Namespace) -> int:
+    """Bytes of values that an ops trace carries: --max-values; InputError."""
+    limit = MAX_VALUES if args.max_values is None else args.max_values
+    if limit < 0:
+        raise InputError(f"--max-values: expected at least 0, got {limit}")
+    return int(limit) << 20
+
+
+def values_fit(program: Program, inputs: Mapping[str, Any], limit: int) -> bool:
+    """Whether all values of a run take `limit` bytes at most; says so if not."""
+    missing = [n for n in program.names.inputs if n not in inputs]
+    if missing:
+        return False  # the run itself will say it
+    arrays = [inputs[n] for n in program.names.inputs]
+    types = program.instance(program.bind_symbols(arrays)).graph.value_types()
+    size = sum(t.nbytes for t in types)
+    if size > limit:
+        stderr_line(f"values not stored: {size >> 20} MiB is over --max-values {limit >> 20}")
+    return size <= limit
 
 
 def load_token(option: str, text: str | None) -> str | None:

@@ -6,7 +6,15 @@ import argparse
 from typing import Any
 
 from ree.cli.exit_codes import DIFFERS, OK
-from ree.cli.grammar import Parser, add_batches, add_device, add_inputs, add_json, add_threads
+from ree.cli.grammar import (
+    Parser,
+    add_batches,
+    add_device,
+    add_inputs,
+    add_json,
+    add_state,
+    add_threads,
+)
 from ree.cli.loading import open_run, script_batches, script_file
 from ree.cli.output import print_result, progress, progress_bar
 from ree.cli.refusals import Rule, refuse_ignored
@@ -32,6 +40,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, metavar="S", help="of --sample (default: a fresh one)")
     add_batches(parser)
     add_inputs(parser)
+    add_state(parser)
     add_threads(parser)
     add_device(parser)
 
@@ -41,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from ree.training.directory import is_run
 
     if is_run(args.artifact):
-        if args.trace or args.inputs or args.device != "cpu":
-            raise InputError("a run is verified on the CPU, without --trace and --inputs")
+        if args.trace or args.inputs or args.state or args.device != "cpu":
+            raise InputError("a run is verified on the CPU, without --trace, --inputs and --state")
         return _verify_run(args)
     for option in ("steps", "sample", "seed", "script"):
         if getattr(args, option) is not None:
@@ -66,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
             args.inputs,
             threads=args.threads,
             device=args.device,
+            state=args.state,
         )
     data = {
         "same": report.same,

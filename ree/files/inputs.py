@@ -26,23 +26,25 @@ STANDARD_INPUT = "-"
 ZIP, NPY = b"PK\x03\x04", b"\x93NUMPY"
 
 
-def read_inputs(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Any]:
+def read_inputs(
+    path: str | os.PathLike[str], names: Sequence[str], what: str = "inputs"
+) -> dict[str, Any]:
     """Inputs by name of a file, or of standard input ("-"). A .npy file is the only input of a program.
 
-    JSON: an object of numbers and nested lists. InputError for a file that cannot be read, is over
-    16 GiB, or holds objects of Python.
+    what: how errors call them. JSON: an object of numbers and nested lists. InputError for a file that
+    cannot be read, is over 16 GiB, or holds objects of Python.
     """
     where = "standard input" if path == STANDARD_INPUT else f"'{os.fspath(path)}'"
     try:
         data = _bytes(path)
-        return _parse(data, names)
+        return _parse(data, names, what)
     except FileNotFoundError as e:
         raise InputError(f"no file {where}") from e
     except OSError as e:
         raise InputError(f"cannot read {where}: {e.strerror or e}") from e
     except (ValueError, TypeError, KeyError, EOFError, zlib.error, zipfile.BadZipFile,
             NotImplementedError, RuntimeError) as e:  # fmt: skip
-        raise InputError(f"{where} holds no readable inputs: {str(e)[:200]}",
+        raise InputError(f"{where} holds no readable {what}: {str(e)[:200]}",
                          "expected safetensors, .npz, .npy or JSON") from e  # fmt: skip
 
 
@@ -66,12 +68,12 @@ def _bounded(f: BinaryIO) -> bytes:
     return b"".join(pieces)
 
 
-def _parse(data: bytes, names: Sequence[str]) -> dict[str, Any]:
+def _parse(data: bytes, names: Sequence[str], what: str) -> dict[str, Any]:
     if data.startswith(ZIP):
         return _npz(data)
     if data.startswith(NPY):
         if len(names) != 1:
-            raise ValueError(f"one array, and the program has the inputs {', '.join(names)}")
+            raise ValueError(f"one array, and the program has the {what} {', '.join(names)}")
         return {names[0]: _npy(io.BytesIO(data), len(data))}
     if data.lstrip()[:1] == b"{" and b"\0" not in data[:8]:  # the length of safetensors has zeros
         if len(data) > MAX_JSON:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from ree.compiler.frontend.torch_types import to_torch
 from ree.errors import InputError, public
+from ree.files.atomic import atomic_file
+from ree.files.inputs import read_inputs
+from ree.files.safetensors import write_tensors_to
 from ree.float_mode import clean_floats
 from ree.kernels.canonical import canonical
 from ree.kernels.opdef import Array
@@ -26,6 +30,7 @@ from ree.traces.trace import Trace
 if TYPE_CHECKING:
     from ree.program import Program
 
+State = Sequence[Any] | Mapping[str, Any] | str | PathLike[str]
 FRAMES = 64  # shapes whose addresses are kept
 
 
@@ -37,16 +42,16 @@ class Session:
     nobody reads after its new value is computed is overwritten in place; the others have two buffers that
     change places. `state` may be read between runs; it is not to be written to.
 
-    initial: the states, by name or in the program's order; by default those the program was compiled
-    with. capacity: a size by name of a symbolic dimension. Memory is taken for it at once, so that runs
-    of any shape up to it take no more; without it memory grows with the largest shape so far.
-    commit_after: an output that `look` sees before any state changes.
+    initial: the states, by name, in the program's order or in a file as `save` writes it; by default
+    those the program was compiled with. capacity: a size by name of a symbolic dimension. Memory is
+    taken for it at once, so that runs of any shape up to it take no more; without it memory grows with
+    the largest shape so far. commit_after: an output that `look` sees before any state changes.
     """
 
     @public
     @clean_floats
     def __init__(
-        self, program: Program, initial: Sequence[Any] | Mapping[str, Any] | None = None, *,
+        self, program: Program, initial: State | None = None, *,
         capacity: Mapping[str, int] | None = None, threads: int | None = None, isa: str | None = None,
         fuse: bool = True, commit_after: int | None = None,
     ) -> None:  # fmt: skip
@@ -105,9 +110,11 @@ class Session:
         return dict(zip(self.program.names.states, self.state, strict=True))
 
     @public
-    def load(self, state: Sequence[Any] | Mapping[str, Any]) -> None:
-        """Take over a copy of a state; InputError if it does not fit."""
+    def load(self, state: State) -> None:
+        """Take over a copy of a state, or that of a file; InputError if it does not fit."""
         names = self.program.names.states
+        if isinstance(state, str | PathLike):
+            state = read_inputs(state, names, "states")
         if isinstance(state, Mapping):
             odd = next((n for n in (*names, *state) if (n in names) != (n in state)), None)
             if odd is not None:
@@ -131,6 +138,13 @@ class Session:
             self.intact = True
         finally:
             self._busy.release()
+
+    @public
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the states to a safetensors file, whole or not at all; ReeError if that cannot be done."""
+        states = self.states
+        with atomic_file(path) as f:
+            write_tensors_to(f, states)
 
     @public
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -199,24 +213,33 @@ class Session:
         """The operator-level trace of a run from the current states, which do not change."""
         return self.trace_of(self.program.arrays(self.program.flat(args, kwargs)))
 
-    @clean_floats
     def trace_of(self, arrays: Sequence[Array]) -> Trace:
         """As `trace`, on arrays of the program's types."""
+        trace = self.traced(arrays).trace
+        assert trace is not None
+        return trace
+
+    @clean_floats
+    def traced(self, arrays: Sequence[Array], keep_values: bool = False) -> Result:
+        """As `trace_of`, with the new states and the outputs behind them, and every value that the trace
+        hashes if they are to be kept."""
         program = self.program
         env = program.bind_symbols(arrays)
         frame = Frame(
-            program.cpu.executable(program, env, self._isa, hash_values=True, fuse=self._fuse)
-        )
+            program.cpu.executable(program, env, self._isa, hash_values=True, keep=keep_values,
+                                   fuse=self._fuse)
+        )  # fmt: skip
         outputs = [np.empty(dims, dtype) for dims, dtype in frame.executable.out_types]
         self._take()
         try:
             for kind, given in (("input", arrays), ("state", self.state), ("output", outputs)):
                 frame.bind(kind, given)
             frame.run_part(0, settings.pool(self._threads))
-            return program.make_trace(env, [hash_array(x) for x in (*self._state, *arrays)],
-                                      [hash_array(x) for x in outputs], frame.digests())  # fmt: skip
+            trace = program.make_trace(env, [hash_array(x) for x in (*self._state, *arrays)],
+                                       [hash_array(x) for x in outputs], frame.digests())  # fmt: skip
         finally:
             self._busy.release()
+        return Result(tuple(outputs), trace, frame.kept(outputs))
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise InputError("a session cannot be copied or pickled",

@@ -115,7 +115,7 @@ def test_arguments_that_do_not_fit_are_refused_with_what_is_expected():
         ),
         *(lambda bad=bad: ree.Session(program, commit_after=bad) for bad in ("x", 3, -1, True)),
     ):
-        with pytest.raises(InputError, match=r"expected|unknown|missing"):
+        with pytest.raises(InputError, match=r"expected|unknown|missing|no file"):
             make()
     session = ree.Session(program)
     for copied in (copy.copy, copy.deepcopy, pickle.dumps):
