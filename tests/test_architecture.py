@@ -17,6 +17,7 @@ ROOMS = {
     "ree": (),
     "training": ("training",),
     "integrations": ("integrations",),
+    "generation": ("generation",),
     "verde": ("verde",),
     "settlement": ("settlement",),
     "command line": ("cli", "__main__"),

@@ -1,0 +1,1 @@
+"""Text generation by language models: sources, tokenizers, templates, programs, receipts."""

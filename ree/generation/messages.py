@@ -1,0 +1,118 @@
+"""Conversations: what messages may be, and the one form in which templates see them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ree.errors import ReeError
+
+ROLES = ("system", "user", "assistant", "tool")
+MAX_MESSAGES = 4096
+MAX_CONTENT = 4 << 20  # characters of all messages
+# what a message may have beside role and content, and of which type
+_FIELDS: dict[str, dict[str, type]] = {
+    "system": {"name": str},
+    "user": {"name": str},
+    "assistant": {"name": str, "tool_calls": list, "reasoning_content": str, "refusal": type(None)},
+    "tool": {"name": str, "tool_call_id": str},
+}
+
+
+def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages in the form that templates read: role and content are texts, arguments of calls objects.
+
+    `developer` is `system`; text parts are joined by a line end, a content of None beside calls is "".
+    ReeError, one line with the message's place, for anything else than such a list, or an empty one.
+    """
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+        raise ReeError(f"messages are a {type(messages).__name__}, expected a list of objects")
+    if not 0 < len(messages) <= MAX_MESSAGES:
+        raise ReeError(f"{len(messages)} messages, expected 1 to {MAX_MESSAGES}")
+    out = [_message(m, f"messages[{i}]") for i, m in enumerate(messages)]
+    if (total := sum(len(m["content"]) for m in out)) > MAX_CONTENT:
+        raise ReeError(f"messages have {total} characters, expected at most {MAX_CONTENT}")
+    return out
+
+
+def _message(message: Any, where: str) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise ReeError(
+            f"{where} is a {type(message).__name__}, expected an object with role and content"
+        )
+    role = message.get("role")
+    role = "system" if role == "developer" else role
+    if role not in ROLES:
+        raise ReeError(
+            f"{where}.role is {_short(role)}", f"expected one of {', '.join(ROLES)}, developer"
+        )
+    fields = _FIELDS[role]
+    out: dict[str, Any] = {"role": role}
+    for name, value in message.items():
+        if name in ("role", "content") or value is None:
+            continue
+        if name not in fields:
+            raise ReeError(f"{where}.{name} is not supported in a message of role {role}")
+        if not isinstance(value, fields[name]):
+            raise ReeError(f"{where}.{name} is {_short(value)}, expected {fields[name].__name__}")
+        out[name] = _text(value, f"{where}.{name}") if isinstance(value, str) else value
+    if "tool_calls" in out:
+        out["tool_calls"] = [
+            _call(c, f"{where}.tool_calls[{i}]") for i, c in enumerate(out["tool_calls"])
+        ]
+    content = message.get("content")
+    out["content"] = (
+        "" if content is None and out.get("tool_calls") else _content(content, f"{where}.content")
+    )
+    return {
+        "role": role,
+        "content": out.pop("content"),
+        **{k: v for k, v in out.items() if k != "role"},
+    }
+
+
+def _content(content: Any, where: str) -> str:
+    if isinstance(content, str):
+        return _text(content, where)
+    if not isinstance(content, list) or not content:
+        raise ReeError(f"{where} is {_short(content)}, expected a text or a list of text parts")
+    for i, part in enumerate(content):
+        if (
+            not isinstance(part, Mapping)
+            or part.get("type") != "text"
+            or not isinstance(part.get("text"), str)
+        ):
+            kind = part.get("type") if isinstance(part, Mapping) else part
+            raise ReeError(f"{where}[{i}] is of type {_short(kind)}, expected a part of type text")
+    return "\n".join(_text(p["text"], f"{where}[{i}].text") for i, p in enumerate(content))
+
+
+def _call(call: Any, where: str) -> dict[str, Any]:
+    """A call of a function; its arguments, JSON in a text, become an object."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise ReeError(
+            f"{where} is {_short(call)}, expected an object with function.name and function.arguments"
+        )
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError) as e:
+            raise ReeError(f"{where}.function.arguments is not JSON: {e}") from e
+    if not isinstance(arguments, Mapping):
+        raise ReeError(f"{where}.function.arguments is {_short(arguments)}, expected an object")
+    return {**call, "type": "function", "function": {**function, "arguments": arguments}}
+
+
+def _text(text: str, where: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise ReeError(f"{where} is not valid Unicode: half a surrogate pair at {e.start}") from e
+    return text
+
+
+def _short(value: object) -> str:
+    return repr(value)[:60]

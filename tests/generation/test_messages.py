@@ -1,0 +1,83 @@
+"""Conversations: one form for templates, everything else one line with its place."""
+
+import pytest
+
+from ree.errors import ReeError
+from ree.generation.messages import check_messages
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": [1, 2]}'}}
+
+
+def test_the_form_that_templates_see():
+    messages = [
+        {"role": "developer", "content": "be brief"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+            "name": None,
+        },
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "content": "3", "tool_call_id": "c1"},
+    ]
+    assert check_messages(messages) == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "a\nb"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [CALL | {"function": {"name": "f", "arguments": {"x": [1, 2]}}}],
+        },
+        {"role": "tool", "content": "3", "tool_call_id": "c1"},
+    ]
+
+
+WRONG = {
+    "messages": [[], {}, "hi", None, 3],
+    r"messages\[0\]": [["hi"], [None], [[]]],
+    r"messages\[0\].role": [
+        [{"content": "x"}],
+        [{"role": "bot", "content": "x"}],
+        [{"role": ["user"], "content": ""}],
+    ],
+    r"messages\[0\].content": [
+        [{"role": "user"}],
+        [{"role": "user", "content": None}],
+        [{"role": "user", "content": 3}],
+        [{"role": "user", "content": []}],
+        [{"role": "user", "content": ["x"]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
+        [{"role": "user", "content": [{"type": "text", "text": 3}]}],
+        [{"role": "user", "content": "\ud800"}],
+        [{"role": "assistant", "content": None}],
+    ],
+    r"messages\[1\].tool_calls": [
+        [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": "", "tool_calls": calls},
+        ]
+        for calls in (
+            "f",
+            ["f"],
+            [{}],
+            [{"function": {"name": 3}}],
+            [CALL | {"function": {"name": "f", "arguments": "{"}}],
+            [CALL | {"function": {"name": "f", "arguments": "[1]"}}],
+        )
+    ],
+    r"messages\[0\].audio": [[{"role": "user", "content": "x", "audio": {}}]],
+    r"messages\[0\].name": [[{"role": "user", "content": "x", "name": 3}]],
+}
+
+
+@pytest.mark.parametrize(("where", "messages"), [(w, m) for w, ms in WRONG.items() for m in ms])
+def test_anything_else_is_one_line_with_its_place(where, messages):
+    with pytest.raises(ReeError, match=where) as e:
+        check_messages(messages)
+    assert "\n" not in e.value.message
+
+
+def test_too_many_are_refused():
+    with pytest.raises(ReeError, match="5000 messages"):
+        check_messages([{"role": "user", "content": "x"}] * 5000)
+    with pytest.raises(ReeError, match="characters"):
+        check_messages([{"role": "user", "content": "x" * (1 << 20)}] * 5)
