@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,10 @@ from ree.errors import ReeError
 ROLES = ("system", "user", "assistant", "tool")
 MAX_MESSAGES = 4096
 MAX_CONTENT = 4 << 20  # characters of all messages
+MAX_TOOLS = 128
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# keys that come first, as models were trained to see them; the others follow by the alphabet
+_FIRST = ("type", "function", "name", "description", "parameters", "properties", "required")
 # what a message may have beside role and content, and of which type
 _FIELDS: dict[str, dict[str, type]] = {
     "system": {"name": str},
@@ -34,6 +39,56 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     if (total := sum(len(m["content"]) for m in out)) > MAX_CONTENT:
         raise ReeError(f"messages have {total} characters, expected at most {MAX_CONTENT}")
     return out
+
+
+def check_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Functions that a model may call, in the form of OpenAI's API, or None for none of them.
+
+    ReeError, one line with the tool's place, for anything else.
+    """
+    if not tools:
+        return None
+    if (
+        isinstance(tools, str | bytes | Mapping)
+        or not isinstance(tools, Sequence)
+        or len(tools) > MAX_TOOLS
+    ):
+        raise ReeError(f"tools are {_short(tools)}, expected a list of at most {MAX_TOOLS}")
+    return [_tool(t, f"tools[{i}]") for i, t in enumerate(tools)]
+
+
+def _tool(tool: Any, where: str) -> dict[str, Any]:
+    if (
+        not isinstance(tool, Mapping)
+        or tool.get("type") != "function"
+        or not tool.keys() <= {"type", "function"}
+    ):
+        raise ReeError(
+            f"{where} is {_short(tool)}, expected an object with type 'function' and function"
+        )
+    function = tool.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ReeError(
+            f"{where}.function.name is {_short(name)}",
+            "expected 1 to 64 letters, digits, dots, hyphens and underscores",
+        )
+    for name, value in function.items():
+        wanted = {"name": str, "description": str, "parameters": Mapping, "strict": bool}.get(name)
+        if wanted is None or not isinstance(value, wanted | type(None)):
+            raise ReeError(f"{where}.function.{name} is {_short(value)}, which is not supported")
+    out = ordered(tool)
+    assert isinstance(out, dict)
+    return out
+
+
+def ordered(value: Any) -> Any:
+    """JSON with the keys of every object in one order: templates print objects, and the same request must
+    give the same text after it was stored with its keys in another order."""
+    if isinstance(value, Mapping):
+        keys = sorted(value, key=lambda k: (_FIRST.index(k) if k in _FIRST else len(_FIRST), k))
+        return {k: ordered(value[k]) for k in keys}
+    return [ordered(x) for x in value] if isinstance(value, list | tuple) else value
 
 
 def _message(message: Any, where: str) -> dict[str, Any]:
@@ -103,7 +158,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
             raise ReeError(f"{where}.function.arguments is not JSON: {e}") from e
     if not isinstance(arguments, Mapping):
         raise ReeError(f"{where}.function.arguments is {_short(arguments)}, expected an object")
-    return {**call, "type": "function", "function": {**function, "arguments": arguments}}
+    return {**call, "type": "function", "function": {**function, "arguments": ordered(arguments)}}
 
 
 def _text(text: str, where: str) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ree.errors import PlatformError, ReeError
-from ree.generation.messages import check_messages
+from ree.generation.messages import check_messages, check_tools, ordered
 from ree.generation.template_worker import SECONDS, frame
 
 MAX_TEMPLATE = 1 << 20
@@ -65,9 +65,9 @@ def render(
         raise ReeError(f"the date is '{date[:40]}', expected one as 2026-01-31") from e
     names = {
         **(special or {}),
-        **(extra or {}),
+        **ordered(extra or {}),
         "messages": check_messages(messages),
-        "tools": tools or None,
+        "tools": check_tools(tools),
         "documents": None,
         "add_generation_prompt": add_generation_prompt,
     }

@@ -3,7 +3,7 @@
 import pytest
 
 from ree.errors import ReeError
-from ree.generation.messages import check_messages
+from ree.generation.messages import check_messages, check_tools
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": [1, 2]}'}}
 
@@ -81,3 +81,33 @@ def test_too_many_are_refused():
         check_messages([{"role": "user", "content": "x"}] * 5000)
     with pytest.raises(ReeError, match="characters"):
         check_messages([{"role": "user", "content": "x" * (1 << 20)}] * 5)
+
+
+def test_tools():
+    tool = {
+        "function": {"parameters": {"required": ["b"], "type": "object"}, "name": "f"},
+        "type": "function",
+    }
+    (have,) = check_tools([tool])
+    assert have == tool
+    assert list(have) == ["type", "function"]
+    assert list(have["function"]) == ["name", "parameters"]
+    assert check_tools(None) is check_tools([]) is None
+
+
+WRONG_TOOLS = [
+    "f", {"type": "function"}, ["f"], [{}], [{"type": "web_search"}], [{"type": "function", "function": {}}],
+    [{"type": "function", "function": {"name": "two words"}}],
+    [{"type": "function", "function": {"name": "x" * 65}}],
+    [{"type": "function", "function": {"name": "f", "parameters": "{}"}}],
+    [{"type": "function", "function": {"name": "f", "more": 1}}],
+    [{"type": "function", "function": {"name": "f"}, "more": 1}],
+    [{"type": "function", "function": {"name": "f"}}] * 200,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tools", WRONG_TOOLS)
+def test_other_tools_are_one_line_with_their_place(tools):
+    with pytest.raises(ReeError, match="tools") as e:
+        check_tools(tools)
+    assert "\n" not in e.value.message

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import ree
 from ree.errors import ReeError
 from ree.generation.models import smollm2_path
 from ree.generation.source import FAMILIES, load_source
@@ -90,6 +91,24 @@ def test_a_directory_gives_the_logits_of_the_model_that_was_saved(saved, kind):
         "<s>",
         "</s>",
     )
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_each_family_compiles(kind):
+    class Logits(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids):
+            return self.model(input_ids=ids, use_cache=False).logits
+
+    model = made(kind).requires_grad_(False)
+    want = logits(model)
+    have = ree.compile(Logits(model).eval(), (IDS,))(IDS)
+    assert (
+        have - want
+    ).abs().max() <= 1e-5 * want.abs().max()  # of torch, whose order of sums is another
 
 
 def test_half_precision_is_widened(saved):

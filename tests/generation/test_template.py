@@ -100,7 +100,7 @@ CALL = {
     "tool_calls": [
         {
             "type": "function",
-            "function": {"name": "f", "arguments": {"b": "é<", "a": [1, 2.5, None]}},
+            "function": {"name": "f", "arguments": {"a": [1, 2.5, None], "b": "é<"}},
         }
     ],
 }
@@ -118,7 +118,7 @@ TOOLS = [
             "description": "é & <b>",
             "parameters": {
                 "type": "object",
-                "properties": {"b": {"type": "string"}, "a": {"type": "array"}},
+                "properties": {"a": {"type": "array"}, "b": {"type": "string"}},
                 "required": ["b"],
             },
         },
@@ -175,6 +175,24 @@ def test_the_present_is_the_date_given():
     )
     with pytest.raises(ReeError, match="the date is 'yesterday'"):
         render(DATED, [USER], date="yesterday")
+
+
+def test_the_order_of_keys_is_of_no_effect():
+    def turned(x):
+        if isinstance(x, dict):
+            return {k: turned(x[k]) for k in sorted(x, reverse=True)}
+        return [turned(y) for y in x] if isinstance(x, list) else x
+
+    for style in STYLES.values():
+        want = render(style, TALKS["calls"], date=DATE, tools=TOOLS, extra={"x": {"a": 1, "b": 2}})
+        have = render(
+            style,
+            turned(TALKS["calls"]),
+            date=DATE,
+            tools=turned(TOOLS),
+            extra={"x": {"b": 2, "a": 1}},
+        )
+        assert have == want
 
 
 def test_names_beyond_messages():
