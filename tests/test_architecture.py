@@ -18,6 +18,7 @@ ROOMS = {
     "training": ("training",),
     "integrations": ("integrations",),
     "generation": ("generation",),
+    "serving": ("serving",),
     "verde": ("verde",),
     "settlement": ("settlement",),
     "command line": ("cli", "__main__"),

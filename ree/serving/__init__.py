@@ -1,0 +1,1 @@
+"""Serving language models over HTTP, by the endpoints of OpenAI's API."""
