@@ -42,7 +42,7 @@ def operators() -> str:
     lines += [
         "", "## Macro operators", "",
         "Written out in the operators above when a program's symbols are bound; disputes are about those.",
-        "A training step has no open sizes, and so no macros.", "",
+        "A training step has no open sizes, and so no recurrent macros.", "",
         "| macro | attributes | sources at most | rule |", "|---|---|---|---|",
     ]  # fmt: skip
     for m in filter(None, map(macro.get, macro.names())):

@@ -1,4 +1,4 @@
-"""Macro operators: a node that stands for a list of ordinary nodes, whose number its sizes decide.
+"""Macro operators: a node that stands for a list of ordinary nodes, whose number its sizes may decide.
 
 A program holds the node; once its symbols are bound, its expansion takes its place, and no instance, kernel,
 record or dispute knows of it. So a macro has no opcode, form or kernel.
@@ -27,6 +27,9 @@ class Expander(Protocol[S]):
 
     def add(self, op: str, *sources: S, **attrs: AttrValue) -> S:
         """Append an ordinary operator; its first result."""
+
+    def result(self, first: S, i: int) -> S:
+        """Result i of the operator whose first result this is."""
 
     def at(self, step: int | None) -> None:
         """Nodes from here on are of this step, or of none, for people to read."""
@@ -69,6 +72,9 @@ class Counter:
     def add(self, op: str, *sources: int, **attrs: AttrValue) -> int:
         self.made += 1
         return self.made
+
+    def result(self, first: int, i: int) -> int:
+        return first
 
     def at(self, step: int | None) -> None:
         """Steps have no names here."""

@@ -17,6 +17,7 @@ from ree.kernels.ops import (  # noqa: F401
     random,
     recurrent,
     reductions,
+    sampling,
     scan,
     scatter,
     sort,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ree import optim, random
+    from ree import optim, random, sampling
     from ree.artifact import load
     from ree.compilation import compile
     from ree.errors import ReeError
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Program", "ReeError", "Result", "Session", "compile", "load", "load_trace", "optim", "random", "train",
-    "verify",
+    "Program", "ReeError", "Result", "Session", "compile", "load", "load_trace", "optim", "random", "sampling",
+    "train", "verify",
 ]  # fmt: skip
 
 _HOMES = {
@@ -34,7 +34,7 @@ _HOMES = {
     "load_trace": "ree.files.traces", "Program": "ree.program", "Result": "ree.program",
     "ReeError": "ree.errors", "Session": "ree.runtime.session", "train": "ree.training.loop",
 }  # fmt: skip
-_MODULES = ("optim", "random")
+_MODULES = ("optim", "random", "sampling")
 
 
 def __getattr__(name: str) -> Any:

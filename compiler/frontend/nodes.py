@@ -23,6 +23,7 @@ from ree.compiler.frontend.aten import (  # noqa: F401  (they register importers
     recurrent,
     reduce,
     resize,
+    sampling,
     scalar,
     scan,
     segments,

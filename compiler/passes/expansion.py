@@ -79,3 +79,6 @@ class _Expander:
         b.nodes.append(node)
         b.values.extend(node.results)
         return node.value
+
+    def result(self, first: Ref, i: int) -> Ref:
+        return replace(first, index=first.index + i)

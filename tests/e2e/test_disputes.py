@@ -9,13 +9,13 @@ import pytest
 pytest.importorskip("vyper", reason="needs the extra settlement")
 
 from ree.cli import main
-from ree.kernels import opdef
+from ree.kernels import macro, opdef
 from ree.settlement.demo import CHALLENGER_BOND, PROVIDER_BOND, REWARD, call_dispute, small_program
 from ree.settlement.work import memory_run
 from ree.verde.fault import Fault, Liar, Vanished
 from ree.verde.party import Party
 from ree.verde.scope import ROW, VALUES, RowScope
-from ree.verde.testing import open_time_program
+from ree.verde.testing import open_time_program, program_of
 
 CAP = 16_777_216  # gas of a transaction, EIP-7825
 MOVE = 330_000  # gas of a move
@@ -111,6 +111,26 @@ def test_a_lie_in_a_step_of_a_recurrent_layer(chain: Any) -> None:
     fault = next(f for e in range(40) for f in [Fault(value, e, 3, 1 << 20)]
                  if Liar(run, f, instance.digest).statement.outputs != honest)  # fmt: skip
     check(call_dispute(program, inputs, say=quiet, chain=chain, fault=fault))
+
+
+@pytest.mark.parametrize("chain", ["embedded"], indirect=True)
+@pytest.mark.parametrize("op", ["sort", "exp", "scatter", "uniform"])
+def test_a_lie_in_a_drawn_token(chain: Any, op: str) -> None:
+    """In an operator that a sampled token is written out to, such that another token comes out."""
+    case = next(s for s in macro.get("sample").samples() if s.name == "18x129")
+    program, _ = program_of("sample", case)
+    inputs = dict(zip(program.names.inputs, case.inputs, strict=True))
+    run, instance = memory_run(program, inputs)
+    honest = Party(run, instance.digest).statement.outputs
+    value = next(v for v, n in enumerate(run.scope.producers) if n.op == op)
+    rng, size = np.random.default_rng(0), run.scope.type(VALUES, value).numel
+    for element in rng.permutation(size).tolist():
+        last = run.scope.derivation(VALUES, value, element).count - 1
+        fault = Fault(value, element, last, 1 << 22)
+        if Liar(run, fault, instance.digest).statement.outputs != honest:
+            check(call_dispute(program, inputs, say=quiet, chain=chain, fault=fault))
+            return
+    raise AssertionError("no lie reaches the token")
 
 
 @pytest.mark.parametrize(

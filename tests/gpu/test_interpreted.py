@@ -10,7 +10,7 @@ from ree.compiler.ir import Builder, Kind, Ref
 from ree.compiler.plan.planner import plan
 from ree.conformance import cases, graph_of, program_of
 from ree.errors import InputError, PlatformError
-from ree.kernels import opdef, registry
+from ree.kernels import macro, opdef, registry
 from ree.kernels.gpu import contraction as contraction_triton
 from ree.kernels.gpu.launch import PANEL, SCRATCH, Ptr, kernel_call, table
 from ree.kernels.types import DType, TensorType
@@ -34,6 +34,14 @@ def test_operators(op):
         got = case.program.run(*case.sample.inputs, device="interpret").outputs
         for x, want in zip(got, case.expected, strict=True):
             same(x, want, (op, case.sample.name))
+
+
+@pytest.mark.parametrize("name", ["18x1", "18x129", "masked", "NaN", "no rows"])
+def test_a_drawn_token(name):
+    sample = next(s for s in macro.get("sample").samples() if s.name == name)
+    program = program_of(graph_of("sample", sample))
+    got = program.run(*sample.inputs, device="interpret").outputs
+    same(got[0], program.run(*sample.inputs).outputs[0], name)
 
 
 def test_every_kernel_name_has_a_gpu_form():

@@ -12,6 +12,7 @@ pytest.importorskip("pyrevm", reason="needs the extra settlement")
 
 from ree.compiler.ir import Builder, Const
 from ree.errors import ChainError, InputError, PlatformError
+from ree.kernels import macro
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.settlement import gate
@@ -21,6 +22,7 @@ from ree.verde.moves import Phase, Prove
 from ree.verde.party import Party
 from ree.verde.rehearsal import descents, rehearse
 from ree.verde.testing import open_time_program
+from ree.verde.testing import program_of as program_of_one
 
 TERMS = SimpleNamespace(grace=60)
 PLENTY = gate.Need("tokens", 1, 1, "units")
@@ -125,6 +127,18 @@ def test_a_recurrent_layer_is_rehearsed_as_it_is_written_out():
         what.split(" of ")[-1].split(" ")[0] for what, _ in rehearse(honest, honest.game.apply)
     }
     assert heads == {"full", "linear", "add", "sigmoid", "tanh", "mul", "cat", "softmax"}
+
+
+def test_a_drawn_token_is_rehearsed_as_it_is_written_out():
+    case = next(s for s in macro.get("sample").samples() if s.name == "18x129")
+    program, _ = program_of_one("sample", case)
+    run, instance = memory_run(program, dict(zip(program.names.inputs, case.inputs, strict=True)))
+    honest = Party(run, instance.digest)
+    gate.require(gate.table(instance, TERMS, honest, PLENTY, 60))
+    heads = {
+        what.split(" of ")[-1].split(" ")[0] for what, _ in rehearse(honest, honest.game.apply)
+    }
+    assert heads >= {"div", "sort", "sub", "exp", "cumsum", "scatter", "uniform", "argmax", "where"}
 
 
 @pytest.mark.parametrize("row", ["tokens", "time of a move"])
