@@ -167,6 +167,7 @@ def test_words_by_the_vectors_of_random123():
     assert word(7, 2**32 + 5, 3, 1) == word(7, 5, 3, 1) != word(7, 5, 2, 1)
 
 
+EQUAL = [np.float32(1.9999998), np.float32(1.9999999)]  # over 1.9, that is
 BORDERS = [
     # what, logits, parameters, tokens that may come
     ("greedy", [1, 3, 3, 2], {"temperature": 0.0}, {1}),
@@ -200,6 +201,9 @@ BORDERS = [
     ("min_p beyond", [2, 2, 1.9], {"min_p": 1.5}, {0}),
     ("min_p NaN", [2, 2, 1.9], {"min_p": np.nan}, {0}),
     ("min_p negative", [2, 2, 1.9], {"min_p": -1.0}, {0, 1, 2}),
+    ("equal once divided, p of 0", EQUAL, {"temperature": 1.9, "top_p": 0.0}, {0}),
+    ("equal once divided, min_p beyond", EQUAL, {"temperature": 1.9, "min_p": 2.0}, {0}),
+    ("equal once divided, greedy", EQUAL, {"temperature": 0.0}, {1}),
     ("p of what k leaves", [0, 0, 0, 0], {"top_k": 2, "top_p": 0.5}, {0}),
     ("p of what min_p leaves", [0, 0, -9, -9], {"min_p": 0.5, "top_p": 0.5}, {0}),
     ("weights of zero", [0, -40], {}, {0}),
@@ -216,6 +220,29 @@ def test_borders(program, case):
     have = tokens(program, rows, *ones)
     assert set(have.tolist()) == may
     assert np.array_equal(have, draws(rows, *ones))
+
+
+def test_the_last_bit_of_the_draw(program):
+    """A draw near its upper end falls among tokens of weights 0 to 9, each of which is seen."""
+    near_one = 6_765_174  # of seed 1: 2^40 minus 142,684.1 of 2^40
+    assert word(1, near_one, 0, 0) == 2**24 - 3
+    rows = (
+        {},
+        {"top_p": 1 - 3 * 2**-24},
+        {"top_k": 140_000},
+        {"min_p": 2**-39},
+        {"top_p": 1 - 2**-24},
+    )
+    tail = np.random.default_rng(8).uniform(-28.3, -25.4, (len(rows), 200_000))
+    head = np.tile([0, -11.17], (len(rows), 1))  # the sum modulo 2^24 is near its upper end, too
+    x = np.concatenate([head, tail], 1).astype(np.float32)
+    given = [
+        np.concatenate(c) for c in zip(*(call(position=near_one, **r) for r in rows), strict=True)
+    ]
+    want = draws(x, *given)
+    assert (want > 1000).all()
+    for isa in _core.isa_names():
+        assert np.array_equal(tokens(program, x, *given, isa=isa), want), isa
 
 
 def test_a_large_vocabulary(program):
