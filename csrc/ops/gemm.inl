@@ -24,7 +24,8 @@ void few_rows_panels(FewRows t, int64_t panels) {
 }
 
 inline void few_rows_task(const Contraction& x, int64_t e, int64_t p0, int64_t p1, float* scratch) {
-  FewRows t{x.a_of(e), x.a_row, x.b_of(e), kPanel, x.K * kPanel, x.K, x.c_of(e), x.c_row, x.N};
+  FewRows t{x.a_of(e),    x.a_row, x.b_of(e), kPanel,  x.K * kPanel,
+            kAheadPacked, x.K,     x.c_of(e), x.c_row, x.N};
   if (x.a_k != 1) {
     for (int64_t r = 0; r < x.M; ++r)
       for (int64_t k = 0; k < x.K; ++k) scratch[r * x.K + k] = t.a[r * x.a_row + k * x.a_k];
@@ -50,9 +51,11 @@ inline void few_rows_task(const Contraction& x, int64_t e, int64_t p0, int64_t p
       t.b = b + p0 * kPanel;
       t.b_k = x.b_k;
       t.b_panel = kPanel;
+      t.ahead = kAheadRows * x.b_k;
       run(p0, whole);
     }
     t.b_k = kPanel;
+    t.ahead = kAheadPacked;
     for (int64_t q = whole > p0 ? whole : p0; q < p1; ++q) {
       pack_panel(b + q * kPanel * x.b_n, x.b_k, x.b_n, x.K, x.N - q * kPanel, scratch);
       t.b = scratch;

@@ -139,6 +139,10 @@ template <int... R>
 struct MakeTileSteps<0, R...> : TileSteps<R...> {};
 using TileTable = MakeTileSteps<kTileRows>;
 
+// How far to fetch ahead: in packed panels along the panel, in place a few k, since what follows a row of B
+// there belongs to others.
+inline constexpr int64_t kAheadPacked = 768, kAheadRows = 4;
+
 // All of K for R rows (A in place) and P panels: totals stay in registers or on the stack.
 struct FewRows {
   const float* a;
@@ -146,6 +150,7 @@ struct FewRows {
   const float* b;
   int64_t b_k;      // floats from one k to the next
   int64_t b_panel;  // from one panel to the next
+  int64_t ahead;    // to what is fetched early
   int64_t k;
   float* c;
   int64_t c_row;
@@ -155,7 +160,6 @@ struct FewRows {
 template <int R, int P>
 void few_rows(const FewRows& t) {
   constexpr int V = P * kTileVectors;
-  constexpr int64_t kAhead = 3072;  // bytes of a panel
   F total[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) total[r][v] = zero();
@@ -178,7 +182,7 @@ void few_rows(const FewRows& t) {
         for (int v = 0; v < kTileVectors; ++v) {
           const float* q = b + p * t.b_panel + v * W;
           F y = load(q);
-          if (v * W % 16 == 0) __builtin_prefetch(reinterpret_cast<const char*>(q) + kAhead, 0, 3);
+          if (v * W % 16 == 0) __builtin_prefetch(q + t.ahead, 0, 3);
 #pragma GCC unroll 4
           for (int r = 0; r < R; ++r)
             s[r][p * kTileVectors + v] = fma(x[r], y, s[r][p * kTileVectors + v]);
