@@ -24,9 +24,9 @@ bool any_nan(const uint32_t* x, int64_t n) {
   constexpr int64_t kStep = 4096;  // what is known is looked at now and then
   for (int64_t at = 0; at < n; at += kStep) {
     const int64_t end = std::min(n, at + kStep);
-    uint32_t any = 0;
-    for (int64_t j = at; j < end; ++j) any |= (uint32_t)((x[j] & 0x7fffffffu) > 0x7f800000u);
-    if (any) return true;
+    uint32_t top = 0;
+    for (int64_t j = at; j < end; ++j) top = std::max(top, x[j] & 0x7fffffffu);
+    if (top > 0x7f800000u) return true;
   }
   return false;
 }
@@ -64,13 +64,12 @@ void Plan::run(Pool& pool, void* const* table, int64_t table_size,
   }
 }
 
-bool has_nan(Pool& pool, const uint32_t* x, int64_t n) {
-  constexpr int64_t kBlock = 65536,
-                    kAlone = 8 * kBlock;  // waking threads takes as long as 8 blocks
-  if (n <= kAlone) return any_nan(x, n);
+bool has_nan(const uint32_t* x, int64_t n, Pool* pool) {
+  constexpr int64_t kBlock = 65536;
+  if (n <= kScanAlone || !pool) return any_nan(x, n);
   std::atomic<bool> found{false};
-  const auto mine = pool.exclusive();
-  pool.parallel_for((n + kBlock - 1) / kBlock, [&](int64_t block, int) {
+  const auto mine = pool->exclusive();
+  pool->parallel_for((n + kBlock - 1) / kBlock, [&](int64_t block, int) {
     const int64_t at = block * kBlock;
     if (any_nan(x + at, std::min(n - at, kBlock))) found.store(true, std::memory_order_relaxed);
   });

@@ -31,7 +31,9 @@ class Plan {
   int32_t max_slot_ = -1;
 };
 
-// Whether one of n float32, given as bits, is NaN.
-bool has_nan(Pool& pool, const uint32_t* x, int64_t n);
+// Waking threads takes as long as looking at so many elements.
+constexpr int64_t kScanAlone = 8 * 65536;
+// Whether one of n float32, given as bits, is NaN; above kScanAlone the pool's threads help, if there is one.
+bool has_nan(const uint32_t* x, int64_t n, Pool* pool);
 
 }  // namespace ree

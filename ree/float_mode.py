@@ -16,6 +16,8 @@ def clean_floats(f: F) -> F:
 
     @functools.wraps(f)
     def clean(*args: object, **kwargs: object) -> object:
+        if _core.float_mode_is_clean():
+            return f(*args, **kwargs)
         with _core.CleanFloatMode():
             return f(*args, **kwargs)
 

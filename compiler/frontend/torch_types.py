@@ -38,11 +38,10 @@ def to_numpy(t: Any) -> Array:
     """A dense torch tensor as an array; bfloat16 as uint16 bits. May share memory."""
     import torch
 
-    t = t.detach().cpu().resolve_neg()  # a conjugate's imaginary part is a view with a flag
     if t.dtype is torch.bfloat16:
-        t = t.contiguous().view(torch.int16)
-        return np.asarray(t.numpy().view(np.uint16))
-    return np.asarray(t.numpy())
+        bits = t.detach().contiguous().view(torch.int16)
+        return np.asarray(bits.numpy(force=True).view(np.uint16))
+    return np.asarray(t.numpy(force=True))  # of any device, and of views that negate or conjugate
 
 
 def to_torch(x: Array) -> Any:

@@ -33,11 +33,11 @@ class Cpu:
         self._scanned: frozenset[int] | None = None
 
     def take(self, source: Source, values: Sequence[Any], options: Options) -> list[Array]:
-        pool, scan = settings.pool(options.threads), self._scanned
+        scan = self._scanned
         if scan is None:
             scan = self._scanned = scanned(source.graph)
-        traced = options.trace is not None
-        return [array_of(n, v, t, pool, traced or i in scan) for i, (n, v, t) in enumerate(
+        traced, threads = options.trace is not None, options.threads
+        return [array_of(n, v, t, threads, traced or i in scan) for i, (n, v, t) in enumerate(
                 zip(source.names.inputs, values, source.graph.inputs, strict=True))]  # fmt: skip
 
     def run(

@@ -116,9 +116,7 @@ class Frame:
         caller, who keeps them until the run is over."""
         table = self._table
         for i, index, offset in self.executable.moving.get(kind, ()):
-            table[i] = (
-                arrays[index].__array_interface__["data"][0] + offset
-            )  # quicker than .ctypes.data
+            table[i] = _core.address(arrays[index]) + offset
 
     def run_part(self, part: int, pool: _core.Pool) -> None:
         """Run the calls up to the commit point (0) or the rest (1); without one part 0 is all."""

@@ -20,7 +20,7 @@ from ree.runtime import settings
 
 
 def array_of(
-    name: str, value: Any, t: TensorType, pool: _core.Pool | None = None, scan: bool = True
+    name: str, value: Any, t: TensorType, threads: int | None = None, scan: bool = True
 ) -> Array:
     """A contiguous array of the input's dtype in canonical bits, but f32 only if `scan`; may be the caller's
     memory."""
@@ -29,7 +29,7 @@ def array_of(
         a = _converted(name, value, a, t)
     if not a.flags.c_contiguous:
         a = np.ascontiguousarray(a)
-    return canonical_array(a, pool) if scan or t.dtype is not DType.F32 else a
+    return canonical_array(a, threads) if scan or t.dtype is not DType.F32 else a
 
 
 def tensors_among(values: Sequence[Any]) -> tuple[bool, str | None]:
@@ -69,12 +69,12 @@ def plain_array(kind: str, name: str, value: Any, t: TensorType) -> Array:
         raise InputError(f"{kind} '{name}': expected {t}, got no array: {said}") from e
 
 
-def canonical_array(a: Array, pool: _core.Pool | None = None) -> Array:
+def canonical_array(a: Array, threads: int | None = None) -> Array:
     """A contiguous array in canonical bits; itself if it has no others."""
     if a.dtype != np.float32:
         return canonical(a)
-    address = a.__array_interface__["data"][0]  # quicker than a.ctypes.data
-    return canonical(a) if _core.has_nan(pool or settings.pool(), address, a.size) else a
+    pool = settings.pool(threads) if a.size > _core.SCAN_ALONE else None
+    return canonical(a) if _core.has_nan(a, pool) else a
 
 
 def _converted(name: str, value: Any, a: Array, t: TensorType) -> Array:

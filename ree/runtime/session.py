@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from ree import _core
 from ree.compiler.frontend.torch_types import to_torch
 from ree.errors import InputError, public
 from ree.files.atomic import atomic_file
@@ -303,7 +304,7 @@ def _empty(t: TensorType) -> Array:
 
 def _bounds(a: Array) -> tuple[int, int]:
     """Where a contiguous array's memory starts and ends."""
-    start = a.__array_interface__["data"][0]  # quicker than a.ctypes.data
+    start = _core.address(a)
     return start, start + a.nbytes
 
 

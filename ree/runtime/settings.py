@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from functools import cache
 
 from ree import _core
 from ree.errors import PlatformError
@@ -15,17 +16,22 @@ MAX_THREADS = 1024
 
 def isa(name: str | None = None) -> str:
     """The instruction set to run on: the one named, REE_FORCE_ISA, or the best this CPU has."""
-    names = _core.isa_names()
+    names = _names()
     if name is not None:
         if name not in names:
             raise PlatformError(f"isa: expected one of {', '.join(names)}, got {str(name)[:20]!r}")
         return name
     forced = os.environ.get("REE_FORCE_ISA")
     if not forced:
-        return str(names[0])
+        return names[0]
     if forced not in names:
         raise PlatformError(f"REE_FORCE_ISA: expected one of {', '.join(names)}, got '{forced}'")
     return forced
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    return tuple(_core.isa_names())
 
 
 def threads() -> int:
@@ -98,6 +104,8 @@ def pool(n: int | None = None) -> _core.Pool:
         own: _core.Pool = _own.pool
         return own
     key = n + (os.getpid() << 16)  # threads do not survive a fork
+    if key in _pools:  # a lock is for who makes one
+        return _pools[key]
     with _pools_lock:
         if key not in _pools:
             _check_core()

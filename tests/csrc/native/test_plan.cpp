@@ -132,11 +132,12 @@ TEST(plan_has_nan_sees_the_last_element) {
   Pool pool(3);
   for (int64_t n : {0, 1, 4095, 4097, 8 * 65536, 8 * 65536 + 1, 12 * 65536 + 17}) {
     std::vector<uint32_t> x(static_cast<size_t>(n), 0x7f800000u);  // infinities are none
-    CHECK(!has_nan(pool, x.data(), n));
+    CHECK(!has_nan(x.data(), n, &pool));
     for (int64_t at : {int64_t(0), n / 2, n - 1}) {
       if (n == 0) continue;
       x[static_cast<size_t>(at)] = 0xff800001u;
-      CHECK(has_nan(pool, x.data(), n));
+      CHECK(has_nan(x.data(), n, &pool));
+      CHECK(has_nan(x.data(), n, nullptr));
       x[static_cast<size_t>(at)] = 0;
     }
   }
