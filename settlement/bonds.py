@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,6 +71,14 @@ class Prices:
     def gas(self, gas: int) -> int:
         """The price of gas, rounded up."""
         return -(-gas * self.million_gas // MILLION)
+
+
+def most_winners(bond: int, reward: int, prices: Prices) -> int:
+    """How many challengers of one claim a provider's bond pays for refuting it, as `least_bonds` has it."""
+    most = min(bond // (2 * prices.dispute), 2**60)  # no bond pays more
+    return bisect_right(
+        range(1, most + 1), bond, key=lambda n: least_bonds(reward, prices, n).provider
+    )
 
 
 @dataclass(frozen=True)

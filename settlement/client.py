@@ -7,12 +7,13 @@ success. Salts come from the key and the job, so that nothing has to be remember
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ree.errors import ChainError
 from ree.settlement.bonds import CROWD, bonds_of
 from ree.settlement.clocks import CHALLENGER, DEFENDER, Clocks
+from ree.settlement.events import Events
 from ree.settlement.layout import STATE, ChallengeStatus, ClaimStatus, CourtVerdict
 from ree.settlement.node import Node, Receipt, checksum
 from ree.settlement.policy import Policy
@@ -33,7 +34,6 @@ PENDING, OPENED, CLOSED = ChallengeStatus
 DECIDED = 1 << 136  # less than this is no hash
 DEFENDER_WON, CHALLENGER_WON = CourtVerdict
 FINAL, VOID = 2**256 - 1, 2**256 - 2
-SETTLED = 64  # blocks that a reorganisation may move an event back, at most
 DESCENTS = (Phase.REVEAL.number, Phase.PICK.number)
 
 
@@ -109,25 +109,6 @@ def agree(*computations: Callable[[], bytes]) -> Agreed:
     return Agreed(roots[0])
 
 
-@dataclass
-class _Log:
-    """Events of some topics, each with its block; `last` and `mark`: the newest block read, and its hash."""
-
-    first: int
-    found: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
-    last: int = -1
-    mark: bytes = b""
-
-    def __post_init__(self) -> None:
-        self.last = self.first - 1
-
-
-def _topic(value: Any) -> bytes:
-    """An indexed argument, a hash or an address, as a topic."""
-    raw = bytes(value) if isinstance(value, bytes) else bytes.fromhex(value[2:])
-    return raw.rjust(32, b"\0")
-
-
 class Court:
     """The Court at an address, on a node. `since`: the block to look for events from. `policy`: on which terms
     money is put; without one on all, by a caller who knows them."""
@@ -136,16 +117,14 @@ class Court:
         self, node: Node, address: str, since: int = 0, policy: Policy | None = None
     ) -> None:
         self.policy = policy
-        self.node, self.address, self.since = node, checksum(address), since
+        self.node, self.address = node, checksum(address)
         self._court = node.contract("court", address)
         try:
             self.referee = str(self.call("referee"))
         except ChainError as e:
             raise ChainError(f"no Court at {self.address}: {e.message}") from e
         self._referee = node.contract("referee", self.referee)
-        self._events = node.topics(self._court)
-        self._logs: dict[tuple[Any, ...], _Log] = {}  # by topics
-        self._born: dict[bytes, int] = {}  # blocks of jobs and disputes
+        self._events = Events(node, self._court, self.address, since)
 
     # what the chain says
 
@@ -158,45 +137,8 @@ class Court:
         return self.node.view(lambda: getattr(self._referee.functions, function)(*args))
 
     def events(self, name: str, **arguments: Any) -> list[Mapping[str, Any]]:
-        """Arguments of events by name and value, oldest first. The node is asked for these alone, however many
-        others there are, and a block is read once unless the chain has been reorganised."""
-        topic, event = next((t, e) for t, e in self._events.items() if e.event_name == name)
-        indexed = [i["name"] for i in event.abi["inputs"] if i["indexed"]]
-        topics = [topic, *[_topic(arguments[i]) if i in arguments else None for i in indexed]]
-        while topics[-1] is None:
-            topics.pop()
-        log = self._logs.setdefault(tuple(topics), _Log(self._first(arguments)))
-        found = [a for _, a in self._read(log, topics, event)]
-        return [a for a in found if all(a[k] == v for k, v in arguments.items())]
-
-    def _first(self, arguments: Mapping[str, Any]) -> int:
-        """The block to look from: nothing about a job or a dispute is older than itself."""
-        for name in ("dispute", "job"):
-            if name in arguments and (at := self._born.get(bytes(arguments[name]))) is not None:
-                return max(self.since, at - SETTLED)
-        return self.since
-
-    def _read(
-        self, log: _Log, topics: list[Any], event: Any
-    ) -> list[tuple[int, Mapping[str, Any]]]:
-        """Events with topics, and their blocks."""
-        node, (newest, mark) = self.node, self.node.head()
-        if (newest, mark) == (log.last, log.mark):
-            return log.found
-        if log.mark and node.block(log.last) != log.mark:
-            log.found, log.last, log.mark = [], log.first - 1, b""
-        if newest > log.last:
-            logs = node.logs(self.address, topics, log.last + 1, newest)
-            if node.block(newest) != mark:
-                raise ChainError("the chain is being reorganised; try again")
-            new = node.ask(
-                lambda: [(int(x["blockNumber"]), event.process_log(x)["args"]) for x in logs]
-            )
-            log.found, log.last, log.mark = [*log.found, *new], newest, mark
-            for at, a in new:
-                if event.event_name in ("Posted", "Opened"):
-                    self._born[bytes(a["dispute" if event.event_name == "Opened" else "job"])] = at
-        return log.found
+        """Arguments of events by name and value, oldest first."""
+        return self._events.of(name, **arguments)
 
     def posting(self, job: bytes) -> tuple[Terms, bytes, str]:
         """Terms, facts and data of a posted job."""
@@ -337,7 +279,7 @@ class Court:
             raise ChainError(f"nothing to dispute: {claim.provider} claims the same root")
         if not self.challenge_status(job, provider):
             self._accepts(terms)
-            self._ready(job, terms)
+            self._ready(job, provider, agreed)
         return self._bond(lambda: self.challenge_status(job, provider) != 0, terms.token,
                           terms.challenger_bond, "challenge", _terms(terms),
                           self._challenge(job, provider))  # fmt: skip
@@ -348,20 +290,52 @@ class Court:
         bond, funds = terms.challenger_bond, self.funds(terms.token)
         # others may come before it in the block: credit for a bond more, where there is one
         needed, wanted = ((bonds_of(n) - 1) * bond for n in (load, load + CROWD // 2))
+        if funds < needed and self.challenge_status(job, provider) == PENDING:
+            raise ChainError(
+                f"with {load} disputes of this provider open a challenge takes {bonds_of(load)} bonds: "
+                f"expected {needed} more of token {checksum(terms.token)}, has {funds}",
+                f"there is time until {terms.open_until}; then the {bond} bonded are forfeited",
+            )
         return self._bond(lambda: self.challenge_status(job, provider) >= OPENED, terms.token,
                           max(needed, min(wanted, funds)), "open_challenge", _terms(terms), facts,
                           checksum(provider), salt)  # fmt: skip
 
-    def _ready(self, job: bytes, terms: Terms) -> None:
+    def to_challenge(self, job: bytes, provider: str, agreed: Agreed) -> tuple[int, int]:
+        """Bonds that a challenge of a claim may take until it is opened, and tokens that there must be for it
+        and for what others of this account that wait may take, of all jobs in this token; (0, 0) where there
+        is nothing to challenge."""
+        terms, claim = self.posting(job)[0], self.claim(job, provider)
+        if (
+            claim.status not in (REVEALED, REFUTED)
+            or claim.digest == agreed.root
+            or self.node.now > terms.challenge_until
+            or self.challenge_status(job, provider)
+        ):
+            return 0, 0
+        ready = 1 if self.policy is None else self.policy.ready
+        bonds = max(ready, bonds_of(claim.load))
+        return bonds, bonds * terms.challenger_bond + (ready - 1) * self._waiting(terms.token)
+
+    def _waiting(self, token: str) -> int:
+        """One bond of each challenge of this account in jobs of a token that can still be opened."""
+        me, total = self.node.account, 0
+        for e in self.events("Challenged", challenger=me):
+            terms = self.posting(bytes(e["job"]))[0]
+            if checksum(terms.token) == checksum(token) and self.node.now <= terms.open_until:
+                status = self.call("challenge_status", e["job"], me, e["commitment"])
+                total += terms.challenger_bond if status == PENDING else 0
+        return total
+
+    def _ready(self, job: bytes, provider: str, agreed: Agreed) -> None:
         """ChainError if a crowd could keep this party from opening a challenge that it commits to."""
         if self.policy is None:
             return
-        pending = sum(self.challenge_status(job, c.provider) == PENDING for c in self.claims(job))
-        needed = terms.challenger_bond * (self.policy.ready + pending * (self.policy.ready - 1))
-        if (has := self.funds(terms.token)) < needed:
+        token = self.posting(job)[0].token
+        bonds, needed = self.to_challenge(job, provider, agreed)
+        if (has := self.funds(token)) < needed:
             raise ChainError(
-                f"a challenge may need {self.policy.ready} bonds when it is opened in a crowd: "
-                f"expected {needed} of token {checksum(terms.token)}, has {has}"
+                f"a challenge may need {bonds} bonds when it is opened in a crowd, or its bond is forfeited: "
+                f"expected {needed} of token {checksum(token)}, has {has}"
             )
 
     def challenge_status(self, job: bytes, provider: str) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ree.errors import ChainError
-from ree.settlement.bonds import MOST_BONDS, Prices, least_bonds
+from ree.settlement.bonds import MOST_BONDS, Prices, least_bonds, most_winners
 from ree.settlement.terms import DEADLINES, Terms
 
 MOVES = 16  # of one side in a dispute, at most; measured: 25 of both
@@ -62,6 +62,16 @@ class Policy:
                     out.append(f"{whose}'s bond of {has:,}, expected {wanted:,} at least at these prices: "
                                "the honest would pay for others' lies")  # fmt: skip
         return out
+
+    def assumed(self, terms: Terms) -> list[str]:
+        """What `refusals` takes for granted where it looks at prices."""
+        if self.prices is None:
+            return []
+        winners = most_winners(terms.provider_bond, max(terms.reward, 1), self.prices)
+        crowd = terms.challenger_bond * MOST_BONDS
+        return [f"honest challengers of one claim whom the provider's bond pays at these prices: {winners:,}, "
+                "more would share the same; a challenge in a crowd takes up to "
+                f"{MOST_BONDS} bonds: {crowd:,}"]  # fmt: skip
 
     def check(self, terms: Terms, now: int) -> None:
         """ChainError for terms that are refused."""

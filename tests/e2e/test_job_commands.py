@@ -99,11 +99,13 @@ def run(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     if desk.chain.name == "embedded":
         monkeypatch.setattr(Node, "connect", lambda url, key=None: desk.chain.connect(key))
 
-    def act(role: str, action: str, *args: str, code: int = 0, **other: str) -> dict[str, Any]:
+    def act(
+        role: str, action: str, *args: str, code: int = 0, short: bool = True, **other: str
+    ) -> dict[str, Any]:
         key = desk.key(role)
         options = {"rpc": desk.url, "key": str(key), "court": desk.address, **other}
         flags = [x for k, v in options.items() for x in (f"--{k}", v)]
-        if action in ("post", "accept", "challenge", "respond"):
+        if short and action in ("post", "accept", "challenge", "respond"):
             flags.append("--allow-short-windows")
         got = main(["job", action, *args, *flags, "--since", str(desk.since), "--json"])
         streams = capsys.readouterr()
@@ -288,6 +290,43 @@ def test_an_account_without_money(desk: Desk, job: str, wrong: Wrong, tmp_path: 
     deployer.send("mint", coin.mint(Key(b"\7" * 32).address, 4000))
     wrong("too little ether for gas", "alice", "accept", job, *desk.what, key=str(poor))
     assert coin.balanceOf(Key(b"\7" * 32).address).call() == 4000
+
+
+@pytest.mark.parametrize("chain", ["embedded"], indirect=True)
+def test_a_challenger_who_could_not_pay_a_crowd(desk: Desk, run: Run, tmp_path: Path) -> None:
+    """It is refused before its bond, and before a rehearsal, with what a crowd may cost."""
+    from ree.settlement.client import Agreed, Court
+
+    windows = dict.fromkeys(("accept", "commit", "reveal", "challenge", "open"), 4000)
+    terms = {**TERMS, **windows, "token": desk.token, "clock": 9000, "grace": 600}
+    (tmp_path / "terms.json").write_text(json.dumps(terms))
+    chain, what = desk.chain, desk.what
+    job = run("poster", "post", *what, "--terms", str(tmp_path / "terms.json"), short=False)["job"]
+    start, bob = chain.now, Court(desk.nodes["bob"], desk.address, desk.since)
+    false = Agreed(bytes(32))
+    bob.accept(bytes.fromhex(job), false)
+    bob.commit(bytes.fromhex(job), false)
+    chain.wait_until(start + 2 * 4000 + 10)
+    bob.reveal(bytes.fromhex(job), false.root)
+    chain.wait_until(start + 3 * 4000 + 10)
+    dave, deployer = chain.account("dave"), chain.account("deployer")
+    mint = deployer.contract("token", desk.token).functions.mint
+    deployer.send("mint", mint(dave.account, 8 * 800 - 1))
+    against = ("--provider", bob.node.account)
+    for action in ("challenge", "respond"):
+        wanted = ("--prices", "1:1")
+        error = run("dave", action, job, *what, *against, *wanted, code=2, short=False)["error"]
+        assert (
+            "whom the provider's bond pays at these prices: 134, more would share the same" in error
+        )
+        assert (
+            "nothing was bonded: tokens (up to 8 bonds in a crowd) needs 6,400 of token "
+            f"{desk.token}, has 6,399: not enough" in error
+        )
+        assert "rehearse" not in error
+    deployer.send("mint", mint(dave.account, 1))
+    run("dave", "challenge", job, *what, *against, short=False)
+    assert run("dave", "challenge", job, *what, *against, short=False)["transactions"] == []
 
 
 def test_a_job_that_is_not_there(desk: Desk, wrong: Wrong) -> None:

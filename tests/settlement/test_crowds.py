@@ -235,3 +235,66 @@ def test_a_client_pays_what_a_crowd_costs_and_keeps_it_ready() -> None:
     disputes = me.disputes(job)
     assert [d.more for d in disputes] == [0] * CROWD + [1] * 2
     assert disputes[-1].challenger == me.node.account
+
+
+def test_who_cannot_pay_a_crowd_is_told_before_the_bond_and_before_it_is_forfeited() -> None:
+    """Of all jobs in the token, with what a challenge that waits may take still; and when it is opened."""
+    town = Town(Pool())
+    chain, deployer, bob = town.chain, town.nodes["deployer"], town.court("bob")
+    mint = deployer.contract("token", town.token).functions.mint
+    now, provider = chain.now, bob.node.account
+    until = {"challenge_until": now + 40_000, "open_until": now + 80_000}
+    jobs = []
+    for _ in range(2):
+        terms = replace(town.terms(), **until)
+        jobs.append(town.court("poster").post(terms, FACTS, "here"))
+        bob.accept(jobs[-1], Agreed(LIE.root))
+        bob.commit(jobs[-1], Agreed(LIE.root))
+    bond, true = terms.challenger_bond, Agreed(TRUE.root)
+    node = chain.account("honest")
+    deployer.send("mint", mint(node.account, (2 * MOST_BONDS - 1) * bond))
+    policy = replace(Policy(), block=1, censorship=60, move=60)
+    me = Court(node, town.address, town.since, policy)
+    assert me.to_challenge(jobs[0], provider, true) == (0, 0)  # nothing is claimed yet
+    chain.wait_until(terms.commit_until + 1)
+    for job in jobs:
+        bob.reveal(job, LIE.root)
+    chain.wait_until(terms.reveal_until + 1)
+    assert me.to_challenge(jobs[0], provider, Agreed(LIE.root)) == (0, 0)
+    assert me.to_challenge(jobs[0], provider, true) == (MOST_BONDS, MOST_BONDS * bond)
+    me.challenge(jobs[0], provider, true)
+    assert me.to_challenge(jobs[0], provider, true) == (0, 0)
+    both = MOST_BONDS * bond + (MOST_BONDS - 1) * bond
+    assert me.to_challenge(jobs[1], provider, true) == (MOST_BONDS, both)
+    message = f"forfeited: expected {both} of token .*, has {both - bond}$"
+    with pytest.raises(ChainError, match=message):
+        me.challenge(jobs[1], provider, true)
+    assert me.challenge_status(jobs[1], provider) == 0
+    # a crowd comes, and the money is gone
+    others = [town.court("carol")]
+    for i in range(CROWD - 1):
+        one = chain.account(f"c{i}")
+        deployer.send("mint", mint(one.account, bond))
+        others.append(Court(one, town.address, town.since))
+    for c in others:
+        c.challenge(jobs[0], provider, true)
+    chain.wait_until(terms.challenge_until + 1)
+    for c in others:
+        c.open_challenge(jobs[0], provider)
+    coin = node.contract("token", town.token).functions
+    has = coin.balanceOf(node.account).call()
+    node.send("transfer", coin.transfer(deployer.account, has))
+    me.withdraw(town.token)
+    rest = coin.balanceOf(node.account).call()
+    if rest:
+        node.send("transfer", coin.transfer(deployer.account, rest))
+    message = f"takes 2 bonds: expected {bond} more of token .*, has 0"
+    with pytest.raises(ChainError, match=message) as e:
+        me.open_challenge(jobs[0], provider)
+    assert (
+        e.value.hint
+        == f"there is time until {terms.open_until}; then the {bond} bonded are forfeited"
+    )
+    deployer.send("mint", mint(node.account, bond))
+    me.open_challenge(jobs[0], provider)
+    assert me.disputes(jobs[0])[-1].more == 1

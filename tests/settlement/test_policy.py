@@ -57,6 +57,12 @@ def test_bonds_cover_costs_at_the_prices_one_names(town: Town) -> None:
     least = least_bonds(terms.reward, prices)
     enough = replace(terms, provider_bond=least.provider, challenger_bond=least.challenger)
     assert policy.refusals(enough, now) == []
+    assert replace(policy, prices=None).assumed(enough) == []
+    three = replace(enough, provider_bond=least_bonds(terms.reward, prices, 3).provider)
+    assert policy.assumed(three) == [
+        "honest challengers of one claim whom the provider's bond pays at these prices: 3, more would share "
+        f"the same; a challenge in a crowd takes up to 8 bonds: {8 * least.challenger:,}"
+    ]
     for name in ("provider_bond", "challenger_bond"):
         wrong = replace(enough, **{name: getattr(enough, name) - 1})
         (text,) = policy.refusals(wrong, now)

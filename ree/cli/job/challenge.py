@@ -35,8 +35,8 @@ def act(args: argparse.Namespace, court: Court) -> dict[str, Any]:
     job, (subject, agreed) = job_name(args), agreed_root(args, court)
     terms = court.posting(job)[0]
     if court.node.now <= terms.challenge_until:
-        pending = court.challenge_status(job, args.provider) != 0
-        require_enough(court, subject, terms, 0 if pending else terms.challenger_bond)
+        bonds, tokens = court.to_challenge(job, args.provider, agreed)
+        require_enough(court, subject, terms, tokens, bonds)
         court.challenge(job, args.provider, agreed)
     else:
         court.open_challenge(job, args.provider)

@@ -35,12 +35,13 @@ def add_arguments(parser: Parser) -> None:
 def act(args: argparse.Namespace, court: Court) -> dict[str, Any]:
     from ree.settlement.watcher import Watcher
 
-    subject, agreed = agreed_root(args, court)
+    job, (subject, agreed) = job_name(args), agreed_root(args, court)
     if args.provider:  # it challenges whoever claims another root
-        require_enough(court, subject, court.posting(job_name(args))[0], 0)
+        bonds, tokens = court.to_challenge(job, args.provider, agreed)
+        require_enough(court, subject, court.posting(job)[0], tokens, bonds)
     watcher = Watcher(
         court,
-        job_name(args),
+        job,
         agreed,
         subject.player(),
         challenge=bool(args.provider),

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from ree.cli.grammar import Parser, add_inputs
-from ree.cli.output import progress
+from ree.cli.output import progress, stderr_line
 from ree.errors import ChainError, InputError
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ def add_caution(parser: Parser) -> None:
     parser.add_argument("--allow-short-windows", action="store_true",
                         help="on a chain for development: terms that leave no time for censorship")  # fmt: skip
     parser.add_argument("--prices", type=_prices, metavar="GAS:RUN",
-                        help="refuse bonds that do not cover costs: units of the job's token for a million "
-                        "gas, and for computing the run again")  # fmt: skip
+                        help="refuse bonds that do not cover costs, with one honest challenger of a "
+                        "claim: units of the job's token for a million gas, and for computing the run "
+                        "again")  # fmt: skip
 
 
 def _prices(text: str) -> tuple[int, int]:
@@ -147,16 +148,22 @@ def agreed_root(args: argparse.Namespace, court: Court) -> tuple[Subject, Agreed
     return subject, agreed
 
 
-def require_enough(court: Court, subject: Subject, terms: Terms, tokens: int) -> list[Need]:
-    """What a dispute under these terms needs, and what there is. ChainError if something is not enough."""
+def require_enough(
+    court: Court, subject: Subject, terms: Terms, tokens: int, bonds: int = 1
+) -> list[Need]:
+    """What a dispute under these terms needs, and what there is. ChainError if something is not enough.
+    bonds: as many as tokens are for, where a crowd may make it several."""
     from ree.settlement.gate import Need, require, table
 
     move = 0
     if court.policy is not None and tokens:  # afterwards the terms are what they are
         move = court.policy.move
         court.policy.check(terms, court.node.now)  # the cheap question first
+        for line in court.policy.assumed(terms):
+            stderr_line(f"note: {line}")
     party, instance = subject.party()
-    money = Need("tokens", tokens, court.funds(terms.token), f"of token {terms.token}")
+    what = f"tokens (up to {bonds} bonds in a crowd)" if bonds > 1 else "tokens"
+    money = Need(what, tokens, court.funds(terms.token), f"of token {terms.token}")
     with progress("rehearse"):
         rows = table(instance, terms, party, money, move, court.node.block_gas)
     require(rows)
