@@ -19,7 +19,7 @@ from ree.errors import DisputeError, InputError
 from ree.kernels.types import DType
 from ree.program import Program
 from ree.training.step import Step
-from ree.verde.fault import Fault, Vanished
+from ree.verde.fault import Fault, MaskedFault
 from ree.verde.messages import Parties, Signed, decode_signed, encode_request
 from ree.verde.moves import Phase
 from ree.verde.party import Party, run_of
@@ -172,7 +172,7 @@ class Training:
         for fault in inner_faults(scope, value, np.random.default_rng(value)):
             try:
                 lie = Trained(self.step, self.batch, self.steps, (at, fault), self.true)
-            except Vanished:
+            except MaskedFault:
                 continue
             if lie.records != self.true.records:
                 break

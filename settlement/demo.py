@@ -24,7 +24,7 @@ from ree.settlement.player import VerdePlayer
 from ree.settlement.terms import DEADLINES, Facts, Terms, facts_digest
 from ree.settlement.watcher import ClaimPlayer, Standing, Watcher
 from ree.settlement.work import call_facts, independent, memory_run
-from ree.verde.fault import Fault, Liar, Vanished
+from ree.verde.fault import Fault, FaultyParty, MaskedFault
 from ree.verde.party import Party, Run
 from ree.verde.scope import VALUES
 
@@ -187,7 +187,7 @@ def small_program() -> tuple[Program, dict[str, Array]]:
     return program, {"x": rng.standard_normal((4, 96)).astype(np.float32)}
 
 
-def lie(run: Run, instance: bytes, seed: int = 0) -> Liar:
+def lie(run: Run, instance: bytes, seed: int = 0) -> FaultyParty:
     """A cheat: one bit of the last place of one operation in a contraction flipped, all that follows from it
     recomputed. ValueError if no contraction's lie reaches an output."""
     rng = np.random.default_rng(seed)
@@ -201,8 +201,8 @@ def lie(run: Run, instance: bytes, seed: int = 0) -> Liar:
             d = run.scope.derivation(VALUES, value, element)
             fault = Fault(value, element, int(rng.integers(d.count)))
             try:
-                liar = Liar(run, fault, instance)
-            except Vanished:
+                liar = FaultyParty(run, fault, instance)
+            except MaskedFault:
                 continue
             if liar.statement.outputs != honest:
                 return liar
@@ -227,7 +227,7 @@ def call_dispute(
     agreed = agree(*independent(program, given))
     run, instance = memory_run(program, given)
     honest = Party(run, instance.digest)
-    liar = Liar(run, fault, instance.digest) if fault else lie(run, instance.digest)
+    liar = FaultyParty(run, fault, instance.digest) if fault else lie(run, instance.digest)
     node = run.scope.producers[liar.fault.value]
     say(f"the cheat flips a bit of operation {liar.fault.operation} of element {liar.fault.element} of "
         f"%{liar.fault.value} ({node.op}) and recomputes all that follows")  # fmt: skip

@@ -19,7 +19,7 @@ from ree.settlement.gate import admit
 from ree.settlement.player import VerdePlayer
 from ree.settlement.work import run_facts
 from ree.training.step import Step
-from ree.verde.fault import Fault, Vanished
+from ree.verde.fault import Fault, MaskedFault
 from ree.verde.scope import VALUES
 from ree.verde.trained import Batches, Trained
 
@@ -72,7 +72,7 @@ def false_run(true: Trained) -> Trained:
             fault = Fault(value, element, at, 1 << bit)
             try:
                 lie = Trained(true.step, true.batch, STEPS, (LIE_AT, fault), true)
-            except Vanished:
+            except MaskedFault:
                 continue
             if lie.records != true.records:
                 return lie

@@ -61,11 +61,11 @@ def false_entries(d: Derivation, sources: Sequence[Array], at: int, flip: int) -
 
 
 def with_bits(x: Array, element: int, bits: int) -> Array:
-    """A copy of x with one element replaced. Vanished where its type has no such bits."""
+    """A copy of x with one element replaced. MaskedFault where its type has no such bits."""
     y, dtype = np.array(x), DType.of(x.dtype)
     raw = store_bits(bits, dtype)
     if load_bits(raw, dtype) != bits:
-        raise Vanished(f"{bits:#x} is no {dtype.text}")
+        raise MaskedFault(f"{bits:#x} is no {dtype.text}")
     y.reshape(-1)[element] = np.frombuffer(raw, y.dtype)[0]
     return y
 
@@ -133,18 +133,18 @@ def false_value(run: Run, f: Fault) -> Array | None:
     return None if same else y
 
 
-class Vanished(ValueError):
+class MaskedFault(ValueError):
     """A fault that changes no element: nobody could tell, and nobody is wronged."""
 
 
-class Liar(Party):
-    """A party whose run has a fault, and who defends it as well as can be done. Vanished if there is no lie."""
+class FaultyParty(Party):
+    """A party whose run has a fault, which it defends as well as it can. MaskedFault if there is none."""
 
     def __init__(self, honest: Run, fault: Fault, instance: bytes) -> None:
         self.fault = fault
         value = false_value(honest, fault)
         if value is None:
-            raise Vanished(f"{fault} changes nothing")
+            raise MaskedFault(f"{fault} changes nothing")
         super().__init__(recompute(honest, fault.value, value), instance)
 
     def row_values(self, owner: tuple[str, int, int]) -> list[Array]:

@@ -20,7 +20,7 @@ from ree.verde.messages import (
     decode_terms,
     encode_request,
 )
-from ree.verde.referee import Garbled, Silent
+from ree.verde.referee import InvalidResponse, NoResponse
 
 CHUNK = 16 << 10
 # answers of a server that is busy, restarting or asked without its token: no answer of the party
@@ -50,14 +50,14 @@ class HttpTransport:
             self._headers["Authorization"] = f"Bearer {token}"
 
     def terms(self, seconds: float) -> Terms:
-        """What the party stands for; Silent, Garbled."""
+        """What the party stands for; NoResponse, InvalidResponse."""
         try:
             return decode_terms(self._call("GET", "/statement", None, seconds))
         except MessageError as e:
-            raise Garbled(str(e)) from e
+            raise InvalidResponse(str(e)) from e
 
     def ask(self, dispute: Parties, moves: Sequence[Signed], seconds: float) -> bytes:
-        """The party's answer within `seconds`; Silent, Garbled."""
+        """The party's answer within `seconds`; NoResponse, InvalidResponse."""
         return self._call("POST", "/move", encode_request(dispute, moves), seconds)
 
     def _call(self, method: str, path: str, body: bytes | None, seconds: float) -> bytes:
@@ -78,10 +78,10 @@ class HttpTransport:
                 raise TimeoutError  # what was cut off may look whole
         except (OSError, http.client.HTTPException, ValueError) as e:
             if time.monotonic() >= deadline:
-                raise Silent(f"no answer from {self.url}: timed out") from e
+                raise NoResponse(f"no answer from {self.url}: timed out") from e
             if isinstance(e, OSError | http.client.RemoteDisconnected | http.client.IncompleteRead):
-                raise Silent(f"no answer from {self.url}: {_short(e)}") from e
-            raise Garbled(f"{self.url} does not speak HTTP: {_short(e)}") from e
+                raise NoResponse(f"no answer from {self.url}: {_short(e)}") from e
+            raise InvalidResponse(f"{self.url} does not speak HTTP: {_short(e)}") from e
         finally:
             if timer is not None:
                 timer.cancel()
@@ -90,8 +90,8 @@ class HttpTransport:
             text = data[:200].decode("ascii", "replace").splitlines()
             said = f"{self.url} answered {response.status}: {text[0] if text else ''}"
             if response.status >= 500 or response.status in SILENCE:
-                raise Silent(said)
-            raise Garbled(said)
+                raise NoResponse(said)
+            raise InvalidResponse(said)
         return data
 
     def _body(self, response: http.client.HTTPResponse) -> bytes:
@@ -100,7 +100,7 @@ class HttpTransport:
         while piece := response.read1(CHUNK):
             data += piece
             if len(data) > MAX_ANSWER:
-                raise Garbled(f"{self.url} answered more than {MAX_ANSWER} bytes")
+                raise InvalidResponse(f"{self.url} answered more than {MAX_ANSWER} bytes")
         if response.length:  # it ended before what it announced
             raise http.client.IncompleteRead(b"", response.length)
         return bytes(data)

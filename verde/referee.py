@@ -22,11 +22,11 @@ MAX_GARBAGE = 3  # answers in one turn that are no move, before the turn is lost
 RETRY = 0.2  # seconds between two attempts at a party that does not answer
 
 
-class Silent(Exception):
+class NoResponse(Exception):
     """A party that gave no answer; it may be restarting, or its server too busy to ask it."""
 
 
-class Garbled(Exception):
+class InvalidResponse(Exception):
     """A party whose answer is no message: too long, or an error of its own."""
 
 
@@ -34,10 +34,10 @@ class Transport(Protocol):
     """A way to a party."""
 
     def terms(self, seconds: float) -> Terms:
-        """What the party stands for; Silent, Garbled, MessageError."""
+        """What the party stands for; NoResponse, InvalidResponse, MessageError."""
 
     def ask(self, dispute: Parties, moves: Sequence[Signed], seconds: float) -> bytes:
-        """The party's answer, a signed message, within `seconds`; Silent, Garbled."""
+        """The party's answer, a signed message, within `seconds`; NoResponse, InvalidResponse."""
 
 
 class NothingToDispute(DisputeError):
@@ -157,10 +157,10 @@ class Referee:
                         self.dispute, self.transcript.signed, remaining
                     )
                 break
-            except Silent as e:
+            except NoResponse as e:
                 text = str(e)
                 self.sleep(max(0.0, min(RETRY, left - (self.clock() - start))))
-            except Garbled as e:
+            except InvalidResponse as e:
                 text = str(e)
                 break
         used = self.clock() - start

@@ -17,7 +17,7 @@ from ree.program import Program
 from ree.traces.history import History
 from ree.training.directory import RunReader
 from ree.training.loop import loss_bits
-from ree.verde.fault import Fault, Liar, Vanished
+from ree.verde.fault import Fault, FaultyParty, MaskedFault
 from ree.verde.game import Game
 from ree.verde.messages import (
     MessageError,
@@ -29,7 +29,7 @@ from ree.verde.messages import (
 )
 from ree.verde.moves import IllegalMove, Move, Phase, RunStatement, State, Statement
 from ree.verde.party import Party, Run, run_of
-from ree.verde.referee import Garbled, difference
+from ree.verde.referee import InvalidResponse, difference
 from ree.verde.run_party import RunParty, step_run
 from ree.verde.scope import ROW, VALUES, ProgramScope
 from ree.verde.signing import Signer, Unsigned, history_of, process_signer
@@ -139,7 +139,7 @@ class Local:
         try:
             return encode_signed(self.service.respond(dispute, moves))
         except (RefusedQuestion, MessageError) as e:
-            raise Garbled(str(e)) from e
+            raise InvalidResponse(str(e)) from e
 
 
 def make_service(
@@ -185,8 +185,8 @@ def _party(run: Run, instance: bytes, fault: Fault | None) -> Party:
         return Party(run, instance)
     check_fault(run.scope, fault)
     try:
-        return Liar(run, fault, instance)
-    except Vanished as e:
+        return FaultyParty(run, fault, instance)
+    except MaskedFault as e:
         raise InputError(
             "fault: it vanishes within its value", "flip a higher bit, or another operation's"
         ) from e

@@ -16,7 +16,7 @@ from ree.kernels.scalar.language import T
 from ree.kernels.types import DType, TensorType, symbol
 from ree.program import Names, Program
 from ree.verde.derivation import Copy, Derivation, ElementRead, FunctionCall, Scalar
-from ree.verde.fault import Fault, Liar, Vanished
+from ree.verde.fault import Fault, FaultyParty, MaskedFault
 from ree.verde.moves import State
 from ree.verde.party import Party, Run, run_of
 from ree.verde.protocol import Reason
@@ -161,16 +161,18 @@ def _is_number(d: Derivation, i: int) -> bool:
     return False
 
 
-def liars(run: Run, instance: Instance, value: int, rng: np.random.Generator) -> Iterator[Liar]:
+def liars(
+    run: Run, instance: Instance, value: int, rng: np.random.Generator
+) -> Iterator[FaultyParty]:
     """Liars about a value: about the last operation of an element, then about an earlier one if any of
     TRIES shows in the value."""
     element = int(rng.integers(run.scope.type(VALUES, value).numel))
-    yield Liar(run, last_fault(run.scope, value, element), instance.digest)
+    yield FaultyParty(run, last_fault(run.scope, value, element), instance.digest)
     for fault in inner_faults(run.scope, value, rng):
         try:
-            yield Liar(run, fault, instance.digest)
+            yield FaultyParty(run, fault, instance.digest)
             return
-        except Vanished:
+        except MaskedFault:
             continue
 
 

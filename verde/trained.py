@@ -14,7 +14,7 @@ from ree.kernels.opdef import Array
 from ree.runtime.hashing import hash_array
 from ree.traces.history import History, RunHeader, StepRecord, batch_digest
 from ree.training.step import Step
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault, FaultyParty
 from ree.verde.messages import Terms
 from ree.verde.party import Party
 from ree.verde.run_party import Replay, RunParty, step_run
@@ -66,7 +66,7 @@ class Trained:
         run = step_run(self.step, self.states[s - 1], self.step.batch(self.batch(s)))
         digest = self.step.instance.digest
         if self.lie is not None and s == self.lie[0]:
-            return Liar(run, self.lie[1], digest)
+            return FaultyParty(run, self.lie[1], digest)
         return Party(run, digest)
 
     def party(self) -> RunParty:

@@ -130,11 +130,11 @@ def _transcript(
 
 
 def _terms_of(name: str, transport: HttpTransport, seconds: float) -> Terms:
-    from ree.verde.referee import Garbled, Silent
+    from ree.verde.referee import InvalidResponse, NoResponse
 
     try:
         return transport.terms(seconds)
-    except Silent as e:
+    except NoResponse as e:
         raise DisputeError(f"{name}: {e}") from e
-    except Garbled as e:
+    except InvalidResponse as e:
         raise DisputeError(f"{name}: not a party: {e}") from e

@@ -19,7 +19,7 @@ from ree.settlement.demo_run import small_step
 from ree.settlement.player import VerdePlayer
 from ree.settlement.terms import Facts
 from ree.settlement.work import call_facts, independent, memory_run, run_facts
-from ree.verde.fault import Fault, Liar, Vanished
+from ree.verde.fault import Fault, FaultyParty, MaskedFault
 from ree.verde.moves import Phase, Point
 from ree.verde.party import Party
 from ree.verde.run_party import RunParty, step_run
@@ -84,7 +84,7 @@ def _run() -> Fixture:
         while history in (party.statement.history, *lies):
             value = int(rng.choice(computed(scope, VALUES)))
             element = int(rng.integers(scope.type(VALUES, value).numel))
-            with suppress(Vanished):
+            with suppress(MaskedFault):
                 fault = last_fault(scope, value, element)
                 false = Trained(step, batch, STEPS, (at, fault), true)
                 replay = cache(false.party_to)
@@ -115,8 +115,8 @@ def fixture(kind: str) -> Fixture:
             continue
         element = int(rng.integers(run.scope.type(VALUES, v).numel))
         last = run.scope.derivation(VALUES, v, element).count - 1
-        with suppress(Vanished):
-            liar = Liar(run, Fault(v, element, last, 1 << 20), instance.digest)
+        with suppress(MaskedFault):
+            liar = FaultyParty(run, Fault(v, element, last, 1 << 20), instance.digest)
             if liar.statement.outputs != honest.statement.outputs:
                 liars.append(liar)
     lies = {x.statement.outputs: VerdePlayer(x, instance) for x in liars}

@@ -17,7 +17,7 @@ from ree.settlement.testing.evm import CALLER
 from ree.settlement.testing.receipts import play
 from ree.settlement.testing.referee import referee
 from ree.settlement.work import run_facts
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault, FaultyParty
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
 from ree.verde.party import Party, run_of
@@ -79,7 +79,7 @@ def deep(moves: int = 0) -> tuple[Evidence, Played]:
 def _lie(program: Program, inputs: tuple[Array, ...], fault: Fault) -> tuple[Evidence, Played]:
     run, instance = run_of(program, inputs)
     evidence = Evidence(Game(run.scope), instance)
-    honest, liar = Party(run, instance.digest), Liar(run, fault, instance.digest)
+    honest, liar = Party(run, instance.digest), FaultyParty(run, fault, instance.digest)
     s = liar.statement
     facts = OneRun(instance.encoded, s.inputs, s.weights, s.states)
     return evidence, play(facts, evidence, State(s), liar, honest)

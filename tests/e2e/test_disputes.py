@@ -12,7 +12,7 @@ from ree.cli import main
 from ree.kernels import macro, opdef
 from ree.settlement.demo import CHALLENGER_BOND, PROVIDER_BOND, REWARD, call_dispute, small_program
 from ree.settlement.work import memory_run
-from ree.verde.fault import Fault, Liar, Vanished
+from ree.verde.fault import Fault, FaultyParty, MaskedFault
 from ree.verde.party import Party
 from ree.verde.scope import ROW, VALUES, RowScope
 from ree.verde.testing import open_time_program, program_of
@@ -80,9 +80,9 @@ def fault_in(value: int) -> Fault:
             d = inner.derivation(ROW, *row)
         fault = Fault(value, element, int(rng.integers(d.count)), 1 << 22, row)
         try:
-            if Liar(run, fault, instance.digest).statement.outputs != honest:
+            if FaultyParty(run, fault, instance.digest).statement.outputs != honest:
                 return fault
-        except Vanished:
+        except MaskedFault:
             continue
     raise AssertionError("no lie reaches the output")
 
@@ -109,7 +109,7 @@ def test_a_lie_in_a_step_of_a_recurrent_layer(chain: Any) -> None:
     value = next(v for v, n in enumerate(run.scope.producers)
                  if n.op == "linear" and n.origin.module == "lstm backward, step 2")  # fmt: skip
     fault = next(f for e in range(40) for f in [Fault(value, e, 3, 1 << 20)]
-                 if Liar(run, f, instance.digest).statement.outputs != honest)  # fmt: skip
+                 if FaultyParty(run, f, instance.digest).statement.outputs != honest)  # fmt: skip
     check(call_dispute(program, inputs, say=quiet, chain=chain, fault=fault))
 
 
@@ -127,7 +127,7 @@ def test_a_lie_in_a_drawn_token(chain: Any, op: str) -> None:
     for element in rng.permutation(size).tolist():
         last = run.scope.derivation(VALUES, value, element).count - 1
         fault = Fault(value, element, last, 1 << 22)
-        if Liar(run, fault, instance.digest).statement.outputs != honest:
+        if FaultyParty(run, fault, instance.digest).statement.outputs != honest:
             check(call_dispute(program, inputs, say=quiet, chain=chain, fault=fault))
             return
     raise AssertionError("no lie reaches the token")

@@ -14,7 +14,7 @@ from ree.settlement.player import VerdePlayer
 from ree.settlement.testing.referee import step
 from ree.settlement.watcher import Standing
 from ree.settlement.work import call_facts
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault, FaultyParty
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
 from ree.verde.party import Party, run_of
@@ -50,7 +50,7 @@ def sorting():
 def test_a_player_answers_as_its_party(sorting, fault):
     program, inputs, run, instance = sorting
     fault = fault or last_fault(run.scope, 2, 2499)
-    honest, liar = Party(run, instance.digest), Liar(run, fault, instance.digest)
+    honest, liar = Party(run, instance.digest), FaultyParty(run, fault, instance.digest)
     facts = call_facts(program, inputs).encode()
     evidence = Evidence(Game(run.scope), instance)
     players = {"defender": VerdePlayer(liar, instance), "challenger": VerdePlayer(honest, instance)}

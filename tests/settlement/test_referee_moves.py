@@ -15,7 +15,7 @@ from ree.settlement.evidence import Evidence
 from ree.settlement.terms import UNREAD
 from ree.settlement.testing.evm import Reverted
 from ree.settlement.testing.referee import play_for, referee
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault, FaultyParty
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
 from ree.verde.party import Party, run_of
@@ -63,7 +63,7 @@ def test_altered_moves_revert_or_change_nothing(run):
     evidence = Evidence(Game(run.scope), instance)
     honest = Party(run, instance.digest)
     value = next(i for i, n in enumerate(instance.graph.nodes) if n.op == "linear")
-    liar = Liar(run, Fault(value, 17, 129, 1 << 21), instance.digest)
+    liar = FaultyParty(run, Fault(value, 17, 129, 1 << 21), instance.digest)
     s, rng, seen = State(liar.statement), np.random.default_rng(5), set()
     while s.phase is not Phase.OVER:
         move = (liar if s.player == "defender" else honest).move(s)

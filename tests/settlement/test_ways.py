@@ -19,7 +19,7 @@ from ree.settlement.testing.evm import Reverted
 from ree.settlement.testing.referee import referee
 from ree.settlement.ways import MOVED, Hop, Way
 from ree.verde.derivation import place
-from ree.verde.fault import Fault, Liar
+from ree.verde.fault import Fault, FaultyParty
 from ree.verde.game import Game
 from ree.verde.moves import Phase, Prove, State
 from ree.verde.party import Party, run_of
@@ -49,7 +49,7 @@ def stages(request):
     """Evidence, states and moves of DERIVE and PROVE."""
     run, instance, fault = disputes()[request.param]
     evidence = Evidence(Game(run.scope), instance)
-    honest, liar = Party(run, instance.digest), Liar(run, fault, instance.digest)
+    honest, liar = Party(run, instance.digest), FaultyParty(run, fault, instance.digest)
     s, found = State(liar.statement), {}
     while s.phase is not Phase.OVER:
         move = (liar if s.player == "defender" else honest).move(s)

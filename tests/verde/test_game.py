@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ree.verde.fault import Liar, Vanished
+from ree.verde.fault import FaultyParty, MaskedFault
 from ree.verde.game import Game
 from ree.verde.party import play, run_of
 from ree.verde.testing import (
@@ -40,9 +40,9 @@ def test_a_fault_that_changes_nothing_is_no_lie():
     rng, vanished = np.random.default_rng(1), 0
     for fault in inner_faults(run.scope, 0, rng):
         try:
-            assert Liar(run, fault, instance.digest).run.values[0].tobytes() != honest
-        except Vanished:
+            assert FaultyParty(run, fault, instance.digest).run.values[0].tobytes() != honest
+        except MaskedFault:
             vanished += 1
     assert vanished
-    seen = Liar(run, last_fault(run.scope, 0, 3), instance.digest).run.values[0]
+    seen = FaultyParty(run, last_fault(run.scope, 0, 3), instance.digest).run.values[0]
     assert seen.tobytes() != honest

@@ -26,7 +26,7 @@ from ree.verde.messages import (
     decode_signed,
     encode_request,
 )
-from ree.verde.referee import Garbled, Silent
+from ree.verde.referee import InvalidResponse, NoResponse
 
 ENV = {**os.environ, "REE_NUM_THREADS": "1"}  # of processes
 FAULT = "0,11,130,0x100000"  # in the linear layer
@@ -247,7 +247,7 @@ def test_a_gigabyte_is_not_read(capsys, artifact, served, answers, tmp_path):
     for head in (b"Content-Length: 1073741824\r\n\r\n", b"\r\n"):
         url = answers(HEAD + head, *forever)
         start = time.monotonic()
-        with pytest.raises(Garbled, match=f"more than {MAX_ANSWER} bytes"):
+        with pytest.raises(InvalidResponse, match=f"more than {MAX_ANSWER} bytes"):
             HttpTransport(url).terms(20)
         assert time.monotonic() - start < 5
         code, data, err = dispute(capsys, artifact, url, served[0].url, tmp_path / "v")
@@ -274,7 +274,7 @@ def test_a_gigabyte_is_not_read(capsys, artifact, served, answers, tmp_path):
 )
 def test_what_is_no_party(capsys, artifact, served, answers, tmp_path, reply):
     url = answers(reply)
-    with pytest.raises((Garbled, Silent)):
+    with pytest.raises((InvalidResponse, NoResponse)):
         HttpTransport(url).terms(5)
     code, data, err = dispute(capsys, artifact, served[0].url, url, tmp_path / "v")
     assert (code, data, err.count("\n")) == (2, None, 1), err
@@ -284,12 +284,12 @@ def test_what_is_no_party(capsys, artifact, served, answers, tmp_path, reply):
 def test_an_answer_in_drops_is_late(answers):
     url = answers(HEAD + b"Content-Length: 1000\r\n\r\n", *[b"x"] * 1000, every=0.05)
     start = time.monotonic()
-    with pytest.raises(Silent, match="timed out"):
+    with pytest.raises(NoResponse, match="timed out"):
         HttpTransport(url).terms(0.5)
     assert time.monotonic() - start < 3
     slow_head = answers(*[b"H"] * 1000, every=0.05)
     start = time.monotonic()
-    with pytest.raises((Silent, Garbled)):
+    with pytest.raises((NoResponse, InvalidResponse)):
         HttpTransport(slow_head).terms(0.5)
     assert time.monotonic() - start < 3
 

@@ -13,10 +13,10 @@ from ree.verde import moves as m
 from ree.verde.messages import Signed, encode_move, encode_signed
 from ree.verde.referee import (
     MAX_GARBAGE,
-    Garbled,
+    InvalidResponse,
+    NoResponse,
     NothingToDispute,
     Referee,
-    Silent,
     check_terms,
 )
 from ree.verde.service import Local, make_service
@@ -122,7 +122,7 @@ def test_one_move_has_a_limit_too(program, honest, liars):
 
 def test_a_party_that_never_answers_loses_in_time(honest, liars, referee_of):
     def silent(n, ask):
-        raise Silent("nobody there")
+        raise NoResponse("nobody there")
 
     r = slow(referee_of, honest, liars["linear"], 30.0, challenges={"answer": silent})
     assert (r.run().winner, r.state.reason) == ("defender", "timeout")
@@ -133,7 +133,7 @@ def test_a_party_that_never_answers_loses_in_time(honest, liars, referee_of):
 def test_a_party_that_is_gone_for_a_while_goes_on(honest, liars, referee_of):
     def gone(n, ask):
         if n % 3:
-            raise Silent("restarting")
+            raise NoResponse("restarting")
         return ask()
 
     r = slow(referee_of, liars["softmax"], honest, 60.0, {"answer": gone}, {"answer": gone})
@@ -170,7 +170,7 @@ def test_garbage_never_crashes_the_referee(honest, liars, referee_of, data):
             return ask()
         x = data.draw(garbage())
         if x is None:
-            raise Garbled("too long")
+            raise InvalidResponse("too long")
         return x
 
     if truth:

@@ -12,7 +12,7 @@ import pytest
 from ree.cli import main
 from ree.verde.http_client import HttpTransport
 from ree.verde.messages import Parties, encode_move
-from ree.verde.referee import Garbled, Silent
+from ree.verde.referee import InvalidResponse, NoResponse
 from ree.verde.service import Local
 
 FAULT = "0,11,130,0x100000"
@@ -104,9 +104,9 @@ def test_a_token_is_asked_for(Served, capsys, artifact, honest, tmp_path):
     try:
         for wrong in (None, TOKEN[::-1]):
             way = HttpTransport(party.url, wrong)
-            with pytest.raises(Silent, match="answered 401"):
+            with pytest.raises(NoResponse, match="answered 401"):
                 way.terms(5)
-            with pytest.raises(Silent, match="answered 401"):
+            with pytest.raises(NoResponse, match="answered 401"):
                 way.ask(Parties(honest.terms, honest.terms), [], 5)
         assert HttpTransport(party.url, TOKEN).terms(5) == honest.terms
         command = ["dispute", "--defender", liar.url, "--challenger", party.url, "--artifact", str(artifact),
@@ -214,7 +214,7 @@ def test_a_busy_server_is_asked_again(referee_of, honest, liars, status):
         verdict = referee_of(liars["gelu"], honest, transports={"challenger": busy}).run()
         assert (verdict.winner, busy.refusals) == ("challenger", [])
         busy.refusals = [400]
-        with pytest.raises(Garbled, match="answered 400"):
+        with pytest.raises(InvalidResponse, match="answered 400"):
             busy.ask(Parties(honest.terms, honest.terms), [], 5)
         assert encode_move(honest.move(honest.terms.statement, []))
     finally:

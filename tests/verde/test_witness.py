@@ -10,7 +10,7 @@ from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.traces.encoding import ZERO, sha256
 from ree.traces.merkle import leaf_hash, node_hash
-from ree.verde.fault import Fault, Liar, recompute, with_bits
+from ree.verde.fault import Fault, FaultyParty, recompute, with_bits
 from ree.verde.game import Game
 from ree.verde.moves import Phase, State
 from ree.verde.party import Party, play, run_of
@@ -20,7 +20,7 @@ from ree.verde.scope import VALUES
 from ree.verde.selections import Sort
 
 
-class Chooser(Liar):
+class Chooser(FaultyParty):
     """A liar about an element of a sort who commits to given entries."""
 
     def __init__(self, run, value, element, entries, instance):
