@@ -49,8 +49,11 @@ class Program:
         weights: Sequence[Array],
         examples: Mapping[str, Array] | None = None,
         initial: Sequence[Array] = (),
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         self.graph, self.names = graph, names
+        self.files = dict(files or {})  # what an artifact keeps beside the program, by name
+        self._kin: Program | None = None  # whose weights these are
         self.weights = [canonical_array(np.asarray(w, order="C")) for w in weights]
         self.examples = dict(examples or {})
         self.initial = tuple(
@@ -67,9 +70,16 @@ class Program:
     @classmethod
     def of(cls, read: ArtifactContents) -> Program:
         """The program of what was read of an artifact; ArtifactError if its weights were altered."""
-        program = cls(read.graph, read.names, read.weights, read.examples, read.initial)
+        program = cls(read.graph, read.names, read.weights, read.examples, read.initial, read.files)
         read.check_weights(program.weights_root)
         return program
+
+    def sibling(self, graph: Graph, names: Names) -> Program:
+        """A program of the same weights, which are kept, hashed and packed once for both."""
+        other = Program(graph, names, ())
+        other.weights, other._kin = self.weights, self
+        other.cpu.packed = self.cpu.packed
+        return other
 
     @public
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -100,11 +110,13 @@ class Program:
     @cached_property
     def weight_bodies(self) -> list[BodyTree]:
         """The trees over the weights' bytes."""
-        return [BodyTree(w) for w in self.weights]
+        return [BodyTree(w) for w in self.weights] if self._kin is None else self._kin.weight_bodies
 
     @cached_property
     def weight_hashes(self) -> list[bytes]:
         """The weights' tensor hashes, by name."""
+        if self._kin is not None:
+            return self._kin.weight_hashes
         pairs = zip(self.weights, self.weight_bodies, strict=True)
         return [tensor_hash(w, body_root=lambda _, b=b: b.root()) for w, b in pairs]  # type: ignore[misc]
 

@@ -18,6 +18,7 @@ TRACE = b"\x03"  # what both levels of a trace commit to
 INSTANCE = b"\x04"  # ree.compiler.instance
 OPS_TRACE = b"\x05"  # a trace that also commits to every value
 HISTORY = b"\x06"  # a training run
+RECEIPT = b"\x07"  # a generation: ree.generation.receipt
 
 
 def u8(x: int) -> bytes:

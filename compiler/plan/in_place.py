@@ -16,7 +16,8 @@ def in_place_states(g: Graph, groups: list[Group], commit: int) -> dict[Ref, int
     A new value lies there if its group runs after group `commit` and after every other reader of the old
     one, and reads the old value at the place it writes, not through a view. It is made by pointwise work,
     or by a chain of scatters, whose kernels may write over their first source: each of them then stands in the
-    state's memory, under the same conditions. No other output may be an old value or a view of one.
+    state's memory, under the same conditions. A reshape of a whole value is the same memory, and counts as that
+    value. No other output may be an old value or a view of one.
     """
     return _Finder(g, groups, commit).run()
 
@@ -24,7 +25,8 @@ def in_place_states(g: Graph, groups: list[Group], commit: int) -> dict[Ref, int
 class _Finder:
     def __init__(self, g: Graph, groups: list[Group], commit: int) -> None:
         self.g, self.groups, self.commit = g, groups, commit
-        self.producers, self.base, self.uses = g.producers(), bases(g), Counter(g.outputs)
+        self.producers, self.base = g.producers(), bases(g)
+        self.uses = Counter(map(self._whole, g.outputs))
         self.seen = Counter(map(self.base, g.outputs))
         self.home = {n.first: i for i, grp in enumerate(groups) for n in grp.nodes}
         self.readers: dict[Ref, list[tuple[int, Node, Ref]]] = defaultdict(list)  # by what is read
@@ -39,11 +41,17 @@ class _Finder:
             old = Ref(Kind.STATE, i)
             if ref == old:
                 found[ref] = i
-            elif ref.kind is Kind.VALUE and self.uses[ref] == 1:
-                versions = self._versions(ref, old)
+            elif ref.kind is Kind.VALUE and self.uses[whole := self._whole(ref)] == 1:
+                versions = self._versions(whole, old)
                 if all(map(self._may_follow, versions, versions[1:])):
-                    found |= dict.fromkeys(versions[1:], i)
+                    found |= dict.fromkeys((*versions[1:], ref), i)
         return found
+
+    def _whole(self, ref: Ref) -> Ref:
+        """What a source is a reshape of, as a whole: the same elements in the same order."""
+        while ref.kind is Kind.VALUE and (node := self.producers[ref.index]).op == "view":
+            ref = node.sources[0]
+        return ref
 
     def _versions(self, new: Ref, old: Ref) -> list[Ref]:
         """What lies in a state's memory one after the other, from the old value to the new one."""
@@ -51,7 +59,7 @@ class _Finder:
         while chain[-1].kind is Kind.VALUE and self._updates(
             node := self.producers[chain[-1].index]
         ):
-            chain.append(node.sources[0])
+            chain.append(self._whole(node.sources[0]))
         return chain[::-1] if chain[-1] == old else [old, new]
 
     def _updates(self, node: Node) -> bool:
@@ -64,8 +72,8 @@ class _Finder:
         if at <= self.commit or self.seen[old]:  # an output that is a view is copied at the end
             return False
         reads = self.readers[old]
-        if self._updates(node) and node.sources[0] == old:
-            mine = [s for _, n, s in reads if n is node]
+        if self._updates(node) and self._whole(node.sources[0]) == old:
+            mine = [self._whole(s) for _, n, s in reads if n is node]
             return mine == [old] and all(i < at for i, n, _ in reads if n is not node)
         if node not in self.groups[at].pointwise:
             return False

@@ -14,6 +14,7 @@ from ree.artifact.format import (
     CONSTANTS,
     EXAMPLES,
     FILES,
+    GENERATION,
     GRAPH,
     MANIFEST,
     MAX_BYTES,
@@ -37,6 +38,8 @@ from ree.result import Names
 from ree.runtime.hashing import hash_array
 from ree.traces.strict_json import strict_json
 
+OPTIONAL = (STATES, *GENERATION)
+
 
 @dataclass(frozen=True)
 class ArtifactContents:
@@ -49,6 +52,7 @@ class ArtifactContents:
     weights: Sequence[Array]
     examples: Mapping[str, Array]
     initial: Sequence[Array]
+    files: Mapping[str, bytes]  # beside the program, by name
     weights_root: str  # that the manifest gives
 
     def check_weights(self, root: bytes) -> None:
@@ -66,7 +70,7 @@ def read_directory(path: str | PathLike[str]) -> ArtifactContents:
     if not os.path.lexists(d / MANIFEST):
         raise ArtifactError(f"'{d}' is not an artifact: it has no {MANIFEST}",
                             "expected a directory written by ree compile")  # fmt: skip
-    with opened_together(d, (MANIFEST, *FILES, STATES), _has_no_states) as files:
+    with opened_together(d, (MANIFEST, *FILES, *OPTIONAL), _has_all) as files:
 
         def read(name: str, limit: int) -> bytes:
             if name not in files:
@@ -83,13 +87,13 @@ def read_directory(path: str | PathLike[str]) -> ArtifactContents:
         return _read(str(d), read)
 
 
-def _has_no_states(files: Mapping[str, BinaryIO]) -> bool:
-    """Whether the other files are there and the manifest names no file of states."""
+def _has_all(files: Mapping[str, BinaryIO]) -> bool:
+    """Whether all files are there that the manifest names."""
     if any(name not in files for name in (MANIFEST, *FILES)):
         return False
     text = files[MANIFEST].read(MAX_BYTES[MANIFEST])
     files[MANIFEST].seek(0)
-    return f'"{STATES}"'.encode() not in text
+    return all(name in files or f'"{name}"'.encode() not in text for name in OPTIONAL)
 
 
 def read_files(files: Mapping[str, bytes]) -> ArtifactContents:
@@ -159,7 +163,10 @@ def _read(d: str, read: Callable[[str, int], bytes]) -> ArtifactContents:
     _no_more(d, CONSTANTS, large, asked)
     _same(d, "contract", manifest["contract"], g.contract)
     _same(d, "program hash", manifest["program"], g.program_hash().hex())
-    return ArtifactContents(d, g, names, weights, examples, initial, manifest["weights_root"])
+    beside = {f: data[f] for f in GENERATION if f in data}
+    return ArtifactContents(
+        d, g, names, weights, examples, initial, beside, manifest["weights_root"]
+    )
 
 
 def _manifest(d: str, raw: bytes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ree.artifact.format import (
     CONSTANTS,
     EXAMPLES,
     FILES,
+    GENERATION,
     GRAPH,
     MAGIC,
     MANIFEST,
@@ -78,7 +79,7 @@ def _write(program: Contents, create: Callable[[str], AbstractContextManager[Bin
         "weights": list(names.weights),
         **({"states": list(names.states)} if g.states else {}),
         **({"structure": names.structure.encode()} if names.structure else {}),
-        "files": {f: {"bytes": 0, "sha256": "0" * 64} for f in (*FILES, *initial)},
+        "files": {f: {"bytes": 0, "sha256": "0" * 64} for f in (*FILES, *initial, *program.files)},
     }
     problem = manifest_problem(manifest)
     if problem:
@@ -98,6 +99,8 @@ def _write(program: Contents, create: Callable[[str], AbstractContextManager[Bin
         contents[STATES] = lambda f: write_tensors_to(
             f, dict(zip(names.states, program.initial, strict=True))
         )
+    for name, data in program.files.items():
+        contents[name] = lambda f, data=data: f.write(data)  # type: ignore[misc]
     for name, write in contents.items():
         with create(name) as f:
             counted = _Hashing(f)
@@ -124,7 +127,12 @@ class _Hashing:
 def is_artifact(path: Path) -> bool:
     """Whether a directory holds an artifact and nothing else, so that replacing it loses nothing."""
     try:
-        if path.is_symlink() or {p.name for p in path.iterdir()} - {MANIFEST, *FILES, STATES}:
+        if path.is_symlink() or {p.name for p in path.iterdir()} - {
+            MANIFEST,
+            *FILES,
+            STATES,
+            *GENERATION,
+        }:
             return False
         return f'"{MAGIC}"' in (path / MANIFEST).read_text("utf-8", "replace")
     except OSError:

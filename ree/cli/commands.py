@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ree.cli import (
     audit,
+    claim,
     compile,
     completion,
     conformance,
@@ -14,9 +15,11 @@ from ree.cli import (
     dispute,
     doctor,
     export,
+    generate,
     help,
     inspect,
     job,
+    key,
     party,
     run,
     trace,
@@ -29,6 +32,7 @@ from ree.cli.grammar import Command
 COMMANDS: Mapping[str, Command] = {
     "compile": compile,
     "run": run,
+    "generate": generate,
     "verify": verify,
     "diff": diff,
     "train": train,
@@ -41,6 +45,8 @@ COMMANDS: Mapping[str, Command] = {
     "dispute": dispute,
     "verdict": verdict,
     "job": job,
+    "claim": claim,
+    "key": key,
     "demo": demo,
     "doctor": doctor,
     "completion": completion,

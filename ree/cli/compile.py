@@ -1,4 +1,4 @@
-"""`ree compile`: a model's file to an artifact."""
+"""`ree compile`: a model's file, or a language model as others distribute it, to an artifact."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import argparse
 from ree.cli.exit_codes import OK
 from ree.cli.grammar import Parser, add_json
 from ree.cli.output import print_result, progress
+from ree.errors import PlatformError
 
-HELP = "compile MODEL.py (it defines model() and example_inputs()) to an artifact"
+HELP = (
+    "compile MODEL.py (it defines model() and example_inputs()), a language model's Hugging Face directory "
+    "or its GGUF file to an artifact"
+)
 
 
 def add_arguments(parser: Parser) -> None:
     add_json(parser)
-    parser.add_argument("model", metavar="MODEL.py")
+    parser.add_argument("model", metavar="MODEL.py|DIR|FILE.gguf")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.ree")
 
 
@@ -21,12 +25,16 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from ree.artifact.writing import check_place
+
+    check_place(args.output)
+    path = Path(args.model)
+    if path.is_dir() or path.suffix.lower() == ".gguf":
+        return _language_model(args)
     from ree.cli.summary import describe_program
     from ree.files.user_file import load_model_file
 
-    check_place(args.output)
     with progress("load model"):
-        module, inputs, dynamic_shapes = load_model_file(Path(args.model))
+        module, inputs, dynamic_shapes = load_model_file(path)
     from ree.compilation import compile
 
     with progress("compile"):
@@ -41,5 +49,35 @@ def run(args: argparse.Namespace) -> int:
         f"nodes    {data['nodes']} in {data['groups']} groups; "
         f"{data['flops'] / 1e9:.3f} Gflop, {data['bytes'] / 1e6:.1f} MB moved on the examples",
         "operators " + ", ".join(f"{k} {v}" for k, v in data["operators"].items()),
+    ])  # fmt: skip
+    return OK
+
+
+def _language_model(args: argparse.Namespace) -> int:
+    try:
+        from ree.generation.model import LanguageModel, compile_model
+    except ImportError as e:
+        raise PlatformError(
+            f"a language model needs {e.name}", "pip install 'ree-ml[generate]'"
+        ) from e
+
+    with progress("compile"):
+        program = compile_model(args.model)
+    with progress("write"):
+        program.save(args.output)
+    model = LanguageModel(program)
+    s = model.settings
+    parameters = sum(w.size for w in program.weights)
+    data = {
+        "program": program.program_hash.hex(), "weights_root": program.weights_root.hex(),
+        "parameters": parameters, "name": s.name, "context": s.context, "layers": model.forward.layers,
+        "vocabulary": model.forward.vocabulary, "tokenizer": model.tokenizer.id, "template": model.template_id,
+    }  # fmt: skip
+    print_result(args, data, [
+        f"wrote {args.output}",
+        f"model    {s.name}, {parameters:,} parameters, context of {s.context:,}",
+        f"program  {data['program']}",
+        f"weights  {data['weights_root']}",
+        f"template {'none' if model.template is None else model.template_id}",
     ])  # fmt: skip
     return OK

@@ -27,6 +27,12 @@ def stdout_line(text: str) -> None:
     _write(sys.stdout, f"{printable(text)}\n")
 
 
+def stdout_text(text: str) -> None:
+    """Part of a longer text to stdout at once; its line ends and tabs stay what they are."""
+    _write(sys.stdout, "".join(c if c in "\n\t" else printable(c) for c in text))
+    sys.stdout.flush()
+
+
 def print_result(args: argparse.Namespace, data: Mapping[str, Any], lines: Iterable[str]) -> None:
     """The result of a command: JSON or lines on stdout; on stderr where stdout holds its output."""
     if args.json:

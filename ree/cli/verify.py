@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ree.cli import receipt_checked
 from ree.cli.exit_codes import DIFFERS, OK
 from ree.cli.grammar import (
     Parser,
@@ -21,15 +22,15 @@ from ree.cli.refusals import Rule, refuse_ignored
 from ree.errors import InputError
 
 HELP = (
-    "replay an artifact and compare with a trace, or a training run and compare with its history: 0 same, "
-    "1 differs, 2 error"
+    "replay an artifact and compare with a trace, a training run and compare with its history, or what a "
+    "receipt claims: 0 same, 1 differs, 2 error"
 )
 RULES: tuple[Rule, ...] = (("seed", lambda a: a.sample is not None, "--seed goes with --sample"),)
 
 
 def add_arguments(parser: Parser) -> None:
     add_json(parser)
-    parser.add_argument("artifact", metavar="ART.ree|RUN")
+    parser.add_argument("artifact", metavar="ART.ree|RUN|RECEIPT")
     parser.add_argument("--trace", metavar="FILE", help="of the artifact")
     parser.add_argument(
         "--steps", metavar="A:B", help="steps of the run, both ends included (default: all)"
@@ -43,10 +44,17 @@ def add_arguments(parser: Parser) -> None:
     add_state(parser)
     add_threads(parser)
     add_device(parser)
+    receipt_checked.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     refuse_ignored(args, RULES)
+    if receipt_checked.is_receipt(args.artifact):
+        return receipt_checked.run(args)
+    for option in ("model", "signature", "text"):
+        if getattr(args, option):
+            name = "artifact" if option == "model" else option
+            raise InputError(f"--{name} is for a receipt, and '{args.artifact}' is none")
     from ree.training.directory import is_run
 
     if is_run(args.artifact):

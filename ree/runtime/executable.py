@@ -80,10 +80,11 @@ class Executable:
         return outputs, digests, kept
 
     def _pack(self, p: Packing, cache: MutableMapping[Any, Array]) -> Array:
-        key = (self.isa, p)
+        w = self._weights[p.source.index]
+        # its place too: programs that share weights share the cache, what they made of them may differ
+        key = (self.isa, p, w.ctypes.data)
         if key not in cache:
             panel = _core.panel(self.isa)
-            w = self._weights[p.source.index]
             out = aligned((p.n + panel - 1) // panel * panel * p.k * 4)
             plan = _core.Plan(self.isa)
             plan.add(*kernel_call("pack", b=0, packed=1, k=p.k, n=p.n, stride_k=p.stride_k,

@@ -11,8 +11,7 @@ def alphabet():
     return [chr(b) for b in plain] + [chr(256 + i) for i in range(256 - len(plain))]
 
 
-@pytest.fixture(scope="session")
-def byte_level():
+def byte_level_json():
     """A tokenizer.json as an object: bytes, a merge, and three added tokens, one of which is not special."""
     vocab = {c: i for i, c in enumerate(alphabet())}
     vocab["th"] = 256
@@ -56,6 +55,11 @@ def byte_level():
             "merges": [["t", "h"]],
         },
     }
+
+
+@pytest.fixture(scope="session")
+def byte_level():
+    return byte_level_json()
 
 
 @pytest.fixture(scope="session")

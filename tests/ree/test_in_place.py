@@ -60,7 +60,7 @@ def random_graph(draw):
 
     def some(count):
         for _ in range(count):
-            kind = draw(st.integers(0, 7))
+            kind = draw(st.integers(0, 9))
             if kind <= 2:
                 y = b.add(draw(st.sampled_from(BINARY)), pick(), pick())
             elif kind == 3:
@@ -72,6 +72,13 @@ def random_graph(draw):
             elif kind == 6:
                 row = b.add("slice", pick(), dim=0, start=1, stop=2, step=1)
                 y = b.add("add", pick(), row)
+            elif kind >= 8:  # some elements written, of a reshaped value as caches of keys are
+                flat = b.add("view", pick(), shape=(8, 2))
+                new = b.add(
+                    "slice", b.add("view", pick(), shape=(8, 2)), dim=0, start=0, stop=2, step=1
+                )
+                at = b.const(np.array(draw(st.sampled_from([(1, 5), (6, 0)])), np.int64))
+                y = b.add("view", b.add("index_put", flat, at, new, dim=0), shape=SHAPE)
             else:
                 total = b.add("sum", pick(), dim=1, keepdim=True)
                 y = b.add("mul", pick(), total)
@@ -204,13 +211,51 @@ def loss_is_a_state(b, s, x):
     return [nudge(b, s[0], loss), b.add("sin", s[1])], loss
 
 
+def written_through_a_view(b, s, x):
+    at = b.const(np.array([3, 0], np.int64))
+    row = b.add("slice", b.add("view", x, shape=(8, 2)), dim=0, start=0, stop=2, step=1)
+    new = b.add("index_put", b.add("view", s[0], shape=(8, 2)), at, row, dim=0)
+    again = b.add("index_put", new, at, b.add("neg", row), dim=0)
+    return b.add("view", again, shape=SHAPE)
+
+
+def test_rows_written_through_a_reshape_are_in_place():
+    def make(b, s, x):
+        loss = total(b, x)
+        new = written_through_a_view(b, s, x)
+        return [new, b.add("tanh", b.add("matmul", s[1], new))], loss
+
+    g, where = built(2, make)
+    assert 0 in where
+    same_as_interpreter(g, start(g))
+
+
+def reshaped_for_two(b, s, x):
+    loss = total(b, x)
+    new = nudge(b, b.add("view", x, shape=(16,)), loss)
+    return [b.add("view", new, shape=SHAPE), b.add("view", new, shape=SHAPE)], loss
+
+
+def written_then_read_before(b, s, x):
+    loss = total(b, x)
+    new = written_through_a_view(b, s, x)
+    return [new, b.add("view", b.add("view", s[0], shape=(2, 8)), shape=SHAPE)], loss
+
+
+def written_while_read_late(b, s, x):
+    loss = total(b, x)
+    new = written_through_a_view(b, s, x)
+    return [new, b.add("tanh", b.add("matmul", s[0], new))], loss
+
+
 def loss_is_also_a_state(b, s, x):
     return [b.add("sin", s[0]), s[1]], total(b, b.add("sin", s[0]))
 
 
 CASES = (swap, loss_is_a_state, loss_is_also_a_state, takes_the_others_old_value, read_late, tied, crossed,
          takes_a_view_of_the_others, read_through_a_view, one_row_for_all, behind_a_contraction,
-         a_view_of_the_new_value)  # fmt: skip
+         a_view_of_the_new_value, reshaped_for_two, written_then_read_before,
+         written_while_read_late)  # fmt: skip
 
 
 @pytest.mark.parametrize("make", CASES)

@@ -1,0 +1,157 @@
+"""`ree generate`: what a language model says to a prompt or in a conversation, with a receipt."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+from ree.cli.exit_codes import OK
+from ree.cli.grammar import Parser, add_json, add_threads
+from ree.cli.output import print_result, progress, stderr_line, stdout_text
+from ree.cli.refusals import Rule, refuse_ignored
+from ree.errors import InputError, PlatformError
+
+if TYPE_CHECKING:
+    from ree.generation.generator import Request
+    from ree.generation.receipt import Receipt
+    from ree.generation.request import Sampling
+
+HELP = "let a language model answer, token by token, with a receipt that anyone can verify"
+MAX_MESSAGES = 16 << 20  # bytes of a file
+NUMBERS = (("temperature", float, "0 (default) takes the likeliest token"), ("top_p", float, "default 1"),
+           ("min_p", float, "default 0"), ("top_k", int, "default 0: all"),
+           ("seed", int, "default: a fresh one, which the receipt holds"),
+           ("min_tokens", int, "draw no stop token before"))  # fmt: skip
+RULES: tuple[Rule, ...] = (
+    ("system", lambda a: a.chat, "--system goes with --chat"),
+    ("date", lambda a: a.chat or a.messages, "--date goes with --chat or --messages"),
+    ("key", lambda a: a.receipt, "--key goes with --receipt"),
+)
+
+
+def add_arguments(parser: Parser) -> None:
+    add_json(parser)
+    parser.add_argument("artifact", metavar="ART.ree")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--chat", metavar="TEXT", help="what the user says")
+    given.add_argument("--prompt", metavar="TEXT", help="a text to go on with")
+    given.add_argument(
+        "--messages", metavar="FILE", help="a conversation: JSON, role and content of each"
+    )
+    parser.add_argument(
+        "--system", metavar="TEXT", help="with --chat: what the model is told first"
+    )
+    parser.add_argument(
+        "--date", metavar="YYYY-MM-DD", help="what the model's template takes for today"
+    )
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="default 256")
+    for name, kind, text in NUMBERS:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=text)
+    parser.add_argument(
+        "--stop", action="append", metavar="TEXT", help="end before this; up to 4 times"
+    )
+    parser.add_argument("--receipt", metavar="FILE", help="write the receipt")
+    parser.add_argument("--key", metavar="FILE", help="sign the receipt with this key (ree key new); default: "
+                        "receipt.key in ~/.config/ree, if it is there")  # fmt: skip
+    add_threads(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    refuse_ignored(args, RULES)
+    from ree.files.atomic import atomic_file, check_file_place
+
+    try:
+        from ree.generation.generator import Generator
+    except ImportError as e:
+        raise PlatformError(f"generation needs {e.name}", "pip install 'ree-ml[generate]'") from e
+    if args.receipt:
+        check_file_place(args.receipt)
+    key = _key(args)
+    request = request_of(args)
+    with progress("load"):
+        generator = Generator(args.artifact, threads=args.threads)
+    got: list[Receipt] = []
+    start, times = time.perf_counter(), []
+    for piece in generator.stream(request, got.append):
+        times.append(time.perf_counter() - start)
+        if not args.json:
+            stdout_text(piece.text)
+    receipt = got[0] if key is None else got[0].signed(key)
+    if args.receipt:
+        with atomic_file(args.receipt) as f:
+            f.write(receipt.to_json())
+    drawn = len(receipt.completion_tokens)
+    rate = (drawn - 1) / (times[-1] - times[0]) if drawn > 1 else None
+    data: dict[str, Any] = {
+        "text": receipt.text, "finish": receipt.finish, "prompt_tokens": list(receipt.prompt_tokens),
+        "completion_tokens": list(receipt.completion_tokens), "seed": receipt.sampling.seed,
+        "digest": receipt.digest.hex(), "signed_by": key.key.hex() if key else None,
+        "seconds_to_first_token": times[0], "tokens_per_second": rate,
+    }  # fmt: skip
+    if args.json:
+        print_result(args, data, [])
+    elif not receipt.text.endswith("\n"):
+        stdout_text("\n")
+    speed = "" if rate is None else f", {rate:.1f} tokens/s"
+    stderr_line(f"{len(receipt.prompt_tokens)} tokens read, {drawn} drawn ({receipt.finish}), first after "
+                f"{times[0]:.2f} s{speed}; seed {receipt.sampling.seed}")  # fmt: skip
+    if args.receipt:
+        by = f"signed by {key.key.hex()}" if key else "unsigned (ree key new makes a key)"
+        stderr_line(f"receipt {receipt.digest.hex()} in {args.receipt}, {by}")
+    return OK
+
+
+def request_of(args: argparse.Namespace) -> Request:
+    """The request that the arguments say; InputError."""
+    from ree.generation.generator import MAX_TOKENS, Request
+
+    messages = None
+    if args.chat:
+        messages = [{"role": "user", "content": args.chat}]
+        if args.system:
+            messages.insert(0, {"role": "system", "content": args.system})
+    elif args.messages:
+        messages = _messages(args.messages)
+    most = MAX_TOKENS if args.max_tokens is None else args.max_tokens
+    return Request(messages=messages, prompt=args.prompt, date=args.date, sampling=_sampling(args),
+                   max_tokens=most, stop=tuple(args.stop or ()))  # fmt: skip
+
+
+def _sampling(args: argparse.Namespace) -> Sampling:
+    from ree.generation.request import Sampling
+
+    given = {n: getattr(args, n) for n, *_ in NUMBERS if getattr(args, n) is not None}
+    return Sampling(**{"temperature": 0.0, **given})
+
+
+def _messages(path: str) -> list[Any]:
+    from ree.traces.strict_json import strict_json
+
+    try:
+        with open(path, "rb") as f:
+            raw = f.read(MAX_MESSAGES + 1)
+    except OSError as e:
+        raise InputError(f"--messages: cannot read '{path}': {e.strerror or e}") from e
+    try:
+        if len(raw) > MAX_MESSAGES:
+            raise ValueError(f"over {MAX_MESSAGES} bytes")
+        found = strict_json(raw)
+    except ValueError as e:
+        raise InputError(f"--messages: '{path}' is not JSON: {str(e)[:80]}") from e
+    if not isinstance(found, list):
+        raise InputError(f"--messages: '{path}': expected a list of messages")
+    return found
+
+
+def _key(args: argparse.Namespace) -> Any:
+    """The key that signs, or None."""
+    if not args.receipt:
+        return None
+    from ree.cli.key import NAME
+    from ree.signing import SigningKey, default_path, load_seed
+
+    path = args.key or default_path(NAME)
+    if not args.key and not path.exists():
+        return None
+    return SigningKey(load_seed(path))

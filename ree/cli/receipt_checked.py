@@ -1,0 +1,92 @@
+"""`ree verify RECEIPT`: what a receipt says of itself, of the text and of every token."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ree.cli.exit_codes import DIFFERS, OK
+from ree.cli.grammar import Parser
+from ree.cli.output import print_result, progress, progress_bar
+from ree.errors import InputError, PlatformError, ReeError
+
+if TYPE_CHECKING:
+    from ree.generation.receipt import Receipt
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "--artifact", dest="model", metavar="ART.ree", help="of a receipt: the model's"
+    )
+    parser.add_argument("--signature", action="store_true", help="of a receipt: only its digests and "
+                        "signatures, without the model")  # fmt: skip
+    parser.add_argument("--text", action="store_true", help="of a receipt: also its prompt and text, but no "
+                        "token is computed")  # fmt: skip
+
+
+def is_receipt(path: str) -> bool:
+    """Whether a path is meant as a receipt: everything else that is verified is a directory."""
+    return Path(path).is_file()
+
+
+def read_receipt(path: str) -> Receipt:
+    """The receipt in a file; ReeError."""
+    try:
+        from ree.generation.receipt import MAX_RECEIPT, Receipt
+    except ImportError as e:
+        raise PlatformError(f"a receipt needs {e.name}", "pip install 'ree-ml[generate]'") from e
+    with open(path, "rb") as f:
+        raw = f.read(MAX_RECEIPT + 1)
+    try:
+        return Receipt.of(raw)
+    except ReeError as e:
+        raise ReeError(f"'{path}': {e.message}", e.hint) from e
+
+
+def run(args: argparse.Namespace) -> int:
+    for option in ("trace", "steps", "sample", "seed", "script", "inputs", "state"):
+        if getattr(args, option) is not None:
+            raise InputError(
+                f"--{option} has no meaning for a receipt, and '{args.artifact}' is a file"
+            )
+    if args.device != "cpu":
+        raise InputError("a receipt is verified on the CPU")
+    if args.signature and (args.text or args.model):
+        raise InputError("--signature goes without --text and --artifact")
+    receipt = read_receipt(args.artifact)
+    from ree.generation.model import LanguageModel
+    from ree.generation.verification import Level, check_receipt
+
+    level = Level.SIGNATURE if args.signature else Level.TEXT if args.text else Level.TOKENS
+    model = None
+    if level > Level.SIGNATURE:
+        if not args.model:
+            raise InputError(
+                "a receipt is verified with its model", "--artifact ART.ree, or --signature"
+            )
+        with progress("load"):
+            model = LanguageModel.load(args.model)
+    chunks = len(receipt.records)
+    with progress_bar("verify", chunks) as done:
+        found = check_receipt(receipt, model, level, threads=args.threads,
+                              progress=lambda n: done(n, f"chunk {n}"))  # fmt: skip
+    data = {
+        "same": found is None, "level": level.name.lower(), "digest": receipt.digest.hex(),
+        "signed_by": [s.key for s in receipt.signatures], "chunks": chunks,
+        "tokens": len(receipt.prompt_tokens) + len(receipt.completion_tokens),
+        "finding": None if found is None else asdict(found),
+    }  # fmt: skip
+    if found is not None:
+        print_result(args, data, [f"differs: {found.what}"])
+        return DIFFERS
+    by = ", ".join(s.key for s in receipt.signatures)
+    checked = {
+        Level.SIGNATURE: "its digests and signatures (no token was checked)",
+        Level.TEXT: "its signatures, prompt and text (no token was computed)",
+        Level.TOKENS: f"every one of {data['tokens']} tokens, in {chunks} chunks",
+    }[level]
+    print_result(args, data, [f"same: {checked}", f"digest {receipt.digest.hex()}",
+                              f"signed by {by}" if by else "unsigned: nobody stands for it"])  # fmt: skip
+    return OK

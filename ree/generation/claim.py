@@ -1,0 +1,151 @@
+"""Claims: that tokens are what a model gives for a request, as the history of a run of chunks.
+
+A chunk is a step of the program that `Forward.claim` builds; its state is the caches and the request, its batch
+the tokens, its loss the number of tokens that the request would not have drawn. So a claim is opened, replayed
+and disputed as a training run is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+
+import numpy as np
+
+from ree.errors import InputError
+from ree.generation.layout import CHUNK, capacity_for
+from ree.generation.programs import SCALARS, Forward, first_state
+from ree.generation.request import Sampling, stop_row
+from ree.kernels.opdef import Array
+from ree.runtime.hashing import hash_array
+from ree.traces.history import History, RunHeader, StepRecord, batch_digest, state_root
+from ree.training.loop import run_steps
+from ree.training.state_hash import StateHasher, unchanged_states
+from ree.training.step import Step
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokens with how they came about: the first `prompt` of them were given, the others drawn."""
+
+    tokens: tuple[int, ...]
+    prompt: int
+    sampling: Sampling
+    stop: tuple[int, ...]  # tokens that end a generation
+
+    @property
+    def chunks(self) -> int:
+        return -(-len(self.tokens) // CHUNK)
+
+    def check(self, vocabulary: int) -> None:
+        """InputError for what no generation can be."""
+        self.sampling.check(vocabulary)
+        if not 1 <= self.prompt <= len(self.tokens):
+            raise InputError(f"prompt: expected 1 to {len(self.tokens)} tokens, got {self.prompt}")
+        for t in (*self.tokens, *self.stop):
+            if type(t) is not int or not 0 <= t < vocabulary:
+                raise InputError(f"tokens: expected 0 to {vocabulary - 1}, got {t!r:.40}")
+
+    def batch(self, step: int) -> Array:
+        """i64 [129]: the tokens of chunk 1, 2, ... and the first of the next one, 0 where there is none."""
+        part = self.tokens[(step - 1) * CHUNK : step * CHUNK + 1]
+        return np.array([*part, *[0] * (CHUNK + 1 - len(part))], np.int64)
+
+    def state(self, step: int, vocabulary: int) -> dict[str, Array | float | int]:
+        """The state behind chunk `step` but for the caches; step 0 is the request."""
+        s = self.sampling
+        assert s.seed is not None
+        after = step * CHUNK
+        return {
+            "bias": s.bias_row(vocabulary), "stop": stop_row(self.stop, vocabulary), "choice": s.choice,
+            "min_p": s.min_p, "min_tokens": s.min_tokens, "prompt": self.prompt, "seed": s.seed,
+            "temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "total": len(self.tokens),
+            "position": after, "next": self.tokens[after] if after < len(self.tokens) else 0,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a claim commits to: what is fixed before the first chunk, and a record for each chunk."""
+
+    header: RunHeader
+    records: tuple[StepRecord, ...]
+
+    @property
+    def history(self) -> History:
+        return History(self.header, self.records)
+
+
+def claim_step(forward: Forward, text: Text) -> Step:
+    """The program of a text's claim, with its first state."""
+    capacity = capacity_for(len(text.tokens))
+    program = forward.claims.get_or_make(capacity, lambda: forward.claim(capacity))
+    return Step(program, first_state(forward, capacity, text.state(0, forward.vocabulary)))
+
+
+def header_of(step: Step) -> RunHeader:
+    """What is fixed before the first chunk."""
+    seed = step.initial[step.names.states.index("seed")]
+    instance = step.instance
+    return RunHeader(instance.numeric_id, instance.digest, step.weights_root,
+                     step.state_root(step.initial), int(seed))  # fmt: skip
+
+
+def claim_of(
+    forward: Forward, text: Text, caches: Sequence[Array], threads: int | None = None
+) -> Claim:
+    """The claim of a text whose caches are at hand, [positions, heads, width] each."""
+    step = claim_step(forward, text)
+    return Claim(header_of(step), tuple(_records(step, forward, text, caches, threads)))
+
+
+def _records(
+    step: Step, forward: Forward, text: Text, caches: Sequence[Array], threads: int | None
+) -> Iterator[StepRecord]:
+    unchanged = unchanged_states(step.graph)
+    hasher = StateHasher(step.graph.states, unchanged=unchanged, threads=threads)
+    now = dict(zip(step.names.states, map(np.array, step.initial), strict=True))
+    for s in range(1, text.chunks + 1):
+        start, end = (s - 1) * CHUNK, min(s * CHUNK, len(text.tokens) - 1)
+        for name, cache in zip(forward.caches, caches, strict=True):
+            now[name][0, start:end] = cache[start:end]
+        after = text.state(s, forward.vocabulary)
+        for name in ("position", "next"):
+            now[name] = np.asarray(after[name], SCALARS[name].numpy)
+        yield StepRecord(
+            state_root(hasher([now[n] for n in step.names.states])), 0,
+            batch_digest([hash_array(text.batch(s))]),
+        )  # fmt: skip
+
+
+def replay(
+    forward: Forward, text: Text, step: Step, threads: int | None = None, isa: str | None = None
+) -> Iterator[StepRecord]:
+    """The records of a text's chunks as execution of its step gives them, one after the other."""
+    runner = step.runner(threads=threads, isa=isa)
+    hasher = StateHasher(
+        step.graph.states, unchanged=unchanged_states(step.graph), threads=threads, isa=isa
+    )
+    for s in range(1, text.chunks + 1):
+        batch = text.batch(s)
+        loss = runner.run([batch])
+        yield StepRecord(state_root(hasher(runner.state)), int(loss.view(np.uint32)),
+                         batch_digest([hash_array(batch)]))  # fmt: skip
+
+
+def write_run(
+    forward: Forward,
+    text: Text,
+    path: str | PathLike[str],
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> History:
+    """Execute a text's claim as a run in the new directory `path`, which party, dispute and job take; its
+    history. RunError."""
+    step = claim_step(forward, text)
+    result = run_steps(step, lambda s: (text.batch(s),), text.chunks, run=path, checkpoint_every=1,
+                       threads=threads, progress=progress)  # fmt: skip
+    assert result.history is not None
+    return result.history

@@ -1,0 +1,132 @@
+"""Running a language model: caches in memory that stays, a call for one slot or for several together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ree.errors import InputError
+from ree.float_mode import clean_floats
+from ree.generation.layout import capacity_for
+from ree.generation.programs import Forward
+from ree.kernels.opdef import Array
+from ree.program import Program
+from ree.runtime import settings
+from ree.runtime.cache import LeastRecent
+from ree.runtime.executable import Frame, aligned
+
+FRAMES = 32  # shapes of calls whose memory and code are kept
+PROGRAMS = 16
+QUERIES = (1, 8, 32, 128)  # positions of a call; others are cut and filled up to these
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # slots of a call
+
+
+class Engine:
+    """The caches of `slots` texts, and the calls that fill them.
+
+    Slot, batch, width of a call and capacity change no bit of what is computed. One thread at a time.
+    Capacity grows by doubling up to `most` positions.
+    """
+
+    def __init__(
+        self, forward: Forward, slots: int = 1, *, positions: int = 1, most: int = 1 << 20,
+        threads: int | None = None, isa: str | None = None,
+    ) -> None:  # fmt: skip
+        self.forward, self.slots, self.most = forward, slots, most
+        self.threads, self.isa = threads, settings.isa(isa)
+        settings.pool(threads)  # refuses what cannot be
+        self.capacity = 0
+        self.caches: list[Array] = []
+        self._arena = aligned(0)
+        self._frames: LeastRecent[tuple[int, ...], Frame] = LeastRecent(FRAMES)
+        self._programs: LeastRecent[tuple[int, int], Program] = LeastRecent(PROGRAMS)
+        self.reserve(positions)
+
+    def reserve(self, positions: int) -> None:
+        """Have room for so many positions in every slot; InputError beyond `most`."""
+        if positions > self.most:
+            raise InputError(f"expected at most {self.most} positions, got {positions}")
+        capacity = capacity_for(positions)
+        if capacity <= self.capacity:
+            return
+        caches: list[Array] = [
+            np.zeros((self.slots, capacity, *shape), np.float32)
+            for shape in self.forward.cache_shapes
+        ]
+        for new, old in zip(caches, self.caches, strict=False):
+            new[:, : self.capacity] = old
+        self.caches, self.capacity = caches, capacity
+        self._frames.clear()
+
+    def read(self, slot: int, tokens: Sequence[int], start: int) -> Array:
+        """Take in tokens at positions start, start + 1, ... of a slot; the logits f32 [vocabulary] behind the
+        last of them."""
+        done, logits = 0, None
+        while done < len(tokens):
+            left = len(tokens) - done
+            width = next((q for q in reversed(QUERIES) if q <= left), QUERIES[0])
+            # few that are left are read in one call, filled up
+            width = next((q for q in QUERIES if q >= left and q < 2 * left), width)
+            part = tokens[done : done + width]
+            logits = self._read_part(slot, part, start + done, width)
+            done += len(part)
+        assert logits is not None
+        return logits
+
+    def _read_part(self, slot: int, part: Sequence[int], start: int, width: int) -> Array:
+        n, end = len(part), start + len(part)
+        self.reserve(start + width)
+        given = np.zeros((1, width), np.int64)
+        given[0, :n] = part
+        at = np.arange(start, start + width, dtype=np.int64)[None]
+        logits = self.call(
+            slot, given, at, np.array([[n - 1]], np.int64), np.array([end], np.int64)
+        )
+        row: Array = logits[0, 0]
+        return row
+
+    def step(self, tokens: Sequence[int], positions: Sequence[int], live: Sequence[bool]) -> Array:
+        """Take in one token in each of the first slots, at a position; f32 [slots, vocabulary]. A slot that is
+        not live gets a zero at its position."""
+        self.reserve(max(positions) + 1)
+        n = len(tokens)
+        given, at = np.array(tokens, np.int64), np.array(positions, np.int64)
+        limit = np.where(np.array(live), at + 1, 0)
+        width = min(next(b for b in BATCHES if b >= n), self.slots)
+        if width > n:
+            given, at, limit = (np.pad(x, (0, width - n)) for x in (given, at, limit))
+            at[n:] = self.capacity - 1
+        logits = self.call(0, given[:, None], at[:, None], np.zeros((width, 1), np.int64), limit)
+        return logits[:n, 0]
+
+    @clean_floats
+    def call(self, slot: int, tokens: Array, positions: Array, rows: Array, limit: Array) -> Array:
+        """One call of the forward program on the slots from `slot` on."""
+        frame = self._frame(tokens.shape[0], tokens.shape[1], rows.shape[1])
+        n = tokens.shape[0]
+        out = np.empty((n, rows.shape[1], self.forward.vocabulary), np.float32)
+        frame.bind("input", [tokens, positions, rows, limit])
+        frame.bind("state", [c[slot : slot + n] for c in self.caches])
+        frame.bind("output", [*self.caches, out])  # the caches are written where they are
+        frame.run_part(0, settings.pool(self.threads))
+        return out
+
+    def _frame(self, slots: int, queries: int, rows: int) -> Frame:
+        return self._frames.get_or_make(
+            (slots, queries, rows), lambda: self._new_frame(slots, queries, rows)
+        )
+
+    def _new_frame(self, slots: int, queries: int, rows: int) -> Frame:
+        program = self._programs.get_or_make(
+            (slots, self.capacity), lambda: self.forward.stateful(slots, self.capacity)
+        )
+        axes = self.forward.axes
+        env = {axes.queries: queries, axes.rows: rows}
+        executable = program.cpu.executable(program, env, self.isa)
+        assert executable.recipe.in_place == frozenset(range(len(self.caches)))
+        wanted = executable.recipe.arena_bytes
+        if wanted > len(self._arena):
+            self._frames.clear()  # they are of the old memory
+            self._arena = aligned(wanted)
+        return Frame(executable, self._arena)

@@ -1,0 +1,125 @@
+"""What a receipt's JSON must look like."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ree.generation.layout import CHUNK
+
+SAMPLING = ("temperature", "top_p", "min_p", "top_k", "seed", "choice", "min_tokens")
+REQUEST = {
+    "sampling": dict,
+    "max_tokens": int,
+    "stop": list,
+    "stop_tokens": list,
+    "include_stop": bool,
+}
+OPTIONAL = {"messages": list, "prompt": str, "tools": list, "date": str}
+DIGESTS = ("numeric_id", "program", "instance", "weights_root", "tokenizer", "template", "initial_root",
+           "commitment", "previous", "digest")  # fmt: skip
+TEXTS = ("text", "finish", "created")
+# why a generation ended; the place is its number in a digest
+FINISHES = (STOP, LENGTH, ABORTED, STOP_STRING) = ("stop", "length", "aborted", "stop_string")
+KEYS = {*DIGESTS, *TEXTS, "request", "prompt_tokens", "completion_tokens", "records", "signatures", "made_by",
+        "version", "chunk"}  # fmt: skip
+VERSION = 1
+MOST_TOKENS, MOST_SIGNATURES, MOST_STOPS = 1 << 20, 16, 64
+
+
+def receipt_problem(m: Any) -> str:
+    """What is wrong with a receipt, or nothing."""
+    if not isinstance(m, dict) or set(m) != KEYS:
+        odd = sorted(set(m) ^ KEYS)[:4] if isinstance(m, dict) else []
+        return f"its keys are not those of a receipt ({', '.join(map(str, odd))[:100]})"
+    if m["version"] != VERSION or m["chunk"] != CHUNK:
+        return f"expected version {VERSION} with chunks of {CHUNK}"
+    for name in DIGESTS:
+        if not is_hex(m[name], 32):
+            return f"{name}: expected 64 hexadecimal digits"
+    for name in TEXTS:
+        if not _is_text(m[name]):
+            return f"{name}: expected text"
+    if m["finish"] not in FINISHES:
+        return f"finish: expected one of {', '.join(FINISHES)}"
+    for name in ("prompt_tokens", "completion_tokens"):
+        if not is_tokens(m[name], MOST_TOKENS):
+            return f"{name}: expected token ids"
+    count = len(m["prompt_tokens"]) + len(m["completion_tokens"])
+    if not m["prompt_tokens"] or count > MOST_TOKENS:
+        return f"tokens: expected a prompt, and at most {MOST_TOKENS}"
+    records = m["records"]
+    if not isinstance(records, list) or len(records) != -(-count // CHUNK):
+        return f"records: expected one for every {CHUNK} tokens"
+    if not all(
+        isinstance(r, list) and len(r) == 2 and all(is_hex(x, 32) for x in r) for r in records
+    ):
+        return "records: expected pairs of digests"
+    if not isinstance(m["made_by"], dict) or not all(
+        map(_is_text, (*m["made_by"], *m["made_by"].values()))
+    ):
+        return "made_by: expected texts by name"
+    signatures = m["signatures"]
+    if not isinstance(signatures, list) or len(signatures) > MOST_SIGNATURES:
+        return f"signatures: expected at most {MOST_SIGNATURES}"
+    for s in signatures:
+        if (
+            not isinstance(s, dict)
+            or set(s) != {"alg", "key", "signature"}
+            or s["alg"] != "ed25519"
+        ):
+            return "signatures: expected alg ed25519, key and signature"
+        if not is_hex(s["key"], 32) or not is_hex(s["signature"], 64):
+            return "signatures: expected hexadecimal digits"
+    return _request_problem(m["request"])
+
+
+def _request_problem(r: Any) -> str:
+    if not isinstance(r, dict) or set(r) - set(OPTIONAL) != set(REQUEST):
+        return f"request: expected {', '.join(sorted(REQUEST))}"
+    for name, kind in (REQUEST | OPTIONAL).items():
+        if name in r and type(r[name]) is not kind:
+            return f"request: {name}: expected {kind.__name__}"
+    if "messages" in r and "prompt" in r:
+        return "request: expected messages or a prompt, got both"
+    if not 0 <= r["max_tokens"] < 2**31:
+        return "request: max_tokens: expected 0 to 2^31 - 1"
+    if len(r["stop"]) > MOST_STOPS or not all(isinstance(s, str) and s for s in r["stop"]):
+        return "request: stop: expected texts"
+    if not is_tokens(r["stop_tokens"], MOST_STOPS):
+        return "request: stop_tokens: expected token ids"
+    s = r["sampling"]
+    if set(s) != {*SAMPLING, "bias"}:
+        return f"request: sampling: expected {', '.join(SAMPLING)}, bias"
+    if not all(type(s[n]) in (int, float) and math.isfinite(s[n]) for n in SAMPLING):
+        return "request: sampling: expected numbers"
+    bias = s["bias"]
+    if not isinstance(bias, dict) or not all(
+        t.isascii()
+        and t.isdecimal()
+        and len(t) < 10
+        and type(b) in (int, float)
+        and math.isfinite(b)
+        for t, b in bias.items()
+    ):
+        return "request: bias: expected finite numbers by token"
+    return ""
+
+
+def is_hex(v: Any, nbytes: int) -> bool:
+    """Whether a value is so many bytes in lower-case hexadecimal."""
+    return isinstance(v, str) and len(v) == 2 * nbytes and all(c in "0123456789abcdef" for c in v)
+
+
+def is_tokens(v: Any, most: int) -> bool:
+    """Whether a value is a list of at most so many token ids."""
+    return (
+        isinstance(v, list) and len(v) <= most and all(type(t) is int and 0 <= t < 2**31 for t in v)
+    )
+
+
+def _is_text(v: Any) -> bool:
+    try:
+        return isinstance(v, str) and bool(v.encode() or True)
+    except UnicodeEncodeError:
+        return False

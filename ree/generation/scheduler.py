@@ -1,0 +1,165 @@
+"""Several generations on one engine: each step reads some of one prompt, then draws a token of every text."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ree.errors import InputError
+from ree.generation.claim import Text
+from ree.generation.engine import Engine
+from ree.generation.layout import CHUNK
+from ree.generation.receipt_schema import ABORTED, LENGTH, STOP
+from ree.generation.request import Sampling, stop_row
+from ree.generation.sampler import Drawing, draw
+from ree.kernels.opdef import Array
+from ree.runtime.sampler import Sampler
+
+
+@dataclass(eq=False)
+class Generation:
+    """One text that is being made. `tokens` begins with the prompt and grows; `finish` is set at its end."""
+
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    stop: tuple[int, ...]
+    max_tokens: int
+    tokens: list[int] = field(default_factory=list)
+    finish: str | None = None  # one of FINISHES
+    slot: int | None = None
+    read: int = 0  # positions whose keys and values are in the slot
+    aborted: bool = False
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.prompt)
+
+    @property
+    def drawn(self) -> int:
+        return len(self.tokens) - len(self.prompt)
+
+    def text(self) -> Text:
+        """The tokens as a claim has them."""
+        return Text(tuple(self.tokens), len(self.prompt), self.sampling, self.stop)
+
+
+class Scheduler:
+    """Continuous batching: texts come and go between steps, and no text's bits depend on another.
+
+    Requests wait in the order of their arrival for one of the engine's slots. One thread at a time.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        vocabulary = engine.forward.vocabulary
+        self._sampler = Sampler(engine.slots, vocabulary, threads=engine.threads, isa=engine.isa)
+        self._drawings: dict[Generation, Drawing] = {}
+        self.waiting: deque[Generation] = deque()
+        self._slots: list[Generation | None] = [None] * engine.slots
+
+    def submit(self, g: Generation) -> None:
+        """Take a generation in; InputError for what can never run."""
+        vocabulary = self.engine.forward.vocabulary
+        if not g.prompt:
+            raise InputError("the prompt is empty", "it needs a token to begin with")
+        g.text().check(vocabulary)
+        if g.max_tokens < 1:
+            raise InputError(f"max_tokens: expected at least 1, got {g.max_tokens}")
+        room = self.engine.most - len(g.prompt)
+        if room < 1:
+            raise InputError(f"the prompt has {len(g.prompt)} tokens, which leaves no room for another: the "
+                             f"model takes {self.engine.most}")  # fmt: skip
+        g.max_tokens = min(g.max_tokens, room)
+        self._drawings[g] = Drawing(g.sampling, stop_row(g.stop, vocabulary))
+        self.waiting.append(g)
+
+    @property
+    def live(self) -> list[Generation]:
+        """The generations that have a slot."""
+        return [g for g in self._slots if g is not None]
+
+    @property
+    def idle(self) -> bool:
+        return not self.waiting and not self.live
+
+    def step(self) -> Iterator[tuple[Generation, int]]:
+        """Work for one more token of every text that is under way, and give (generation, token) for each drawn.
+
+        A generation that ended keeps its slot, and so its caches, until `release`.
+        """
+        self._admit()
+        ready = [g for g in self.live if g.finish is None and g.read == len(g.tokens) - 1]
+        reading = next(
+            (g for g in self.live if g.finish is None and g.read < len(g.tokens) - 1), None
+        )
+        rows: list[tuple[Generation, Array]] = []
+        if reading is not None:
+            logits = self._read_on(reading)
+            if logits is not None:
+                rows.append((reading, logits))
+        if ready:
+            rows += zip(ready, self._decode(ready), strict=True)
+        yield from self._draw(rows)
+
+    def release(self, g: Generation) -> None:
+        """Free the slot of a generation that ended, or take it off the queue."""
+        if g.slot is not None:
+            self._slots[g.slot] = None
+            g.slot = None
+        elif g in self.waiting:
+            self.waiting.remove(g)
+        self._drawings.pop(g, None)
+
+    def abort(self, g: Generation) -> None:
+        """End a generation that nobody wants any more."""
+        if g.finish is None:
+            g.finish = ABORTED
+        self.release(g)
+
+    def caches(self, g: Generation) -> list[Array]:
+        """The caches of a generation that has its slot, [capacity, heads, width] each."""
+        assert g.slot is not None
+        return [c[g.slot] for c in self.engine.caches]
+
+    def _admit(self) -> None:
+        for i, holder in enumerate(self._slots):
+            if holder is None and self.waiting:
+                g = self.waiting.popleft()
+                self._slots[i], g.slot, g.read = g, i, 0
+
+    def _read_on(self, g: Generation) -> Array | None:
+        """Read the next chunk of a prompt; the logits behind it once all is read."""
+        assert g.slot is not None
+        part = g.tokens[g.read : g.read + CHUNK]
+        logits = self.engine.read(g.slot, part, g.read)
+        g.read += len(part)
+        return logits if g.read == len(g.tokens) else None
+
+    def _decode(self, ready: list[Generation]) -> list[Array]:
+        """The logits behind the last token of each."""
+        by_slot = {g.slot: g for g in ready}
+        n = 1 + max(g.slot for g in ready if g.slot is not None)
+        tokens, positions, live = [0] * n, [0] * n, [False] * n
+        for i in range(n):
+            g, holder = by_slot.get(i), self._slots[i]
+            if g is not None:
+                tokens[i], positions[i], live[i] = g.tokens[-1], len(g.tokens) - 1, True
+            elif holder is not None:  # a zero where the next token goes
+                positions[i] = min(holder.read, self.engine.capacity - 1)
+        out = self.engine.step(tokens, positions, live)
+        for g in ready:
+            g.read = len(g.tokens)
+        return [out[g.slot] for g in ready if g.slot is not None]
+
+    def _draw(self, rows: list[tuple[Generation, Array]]) -> Iterator[tuple[Generation, int]]:
+        if not rows:
+            return
+        drawn = draw(self._sampler, [self._drawings[g] for g, _ in rows], [x for _, x in rows],
+                     [len(g.tokens) for g, _ in rows], [g.drawn for g, _ in rows])  # fmt: skip
+        for (g, _), token in zip(rows, drawn, strict=True):
+            g.tokens.append(token)
+            if token in g.stop:
+                g.finish = STOP
+            elif g.drawn >= g.max_tokens:
+                g.finish = LENGTH
+            yield g, token

@@ -1,0 +1,187 @@
+"""Checking receipts: what they say of themselves, of the model, of the text, and of every token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ree.errors import InputError, ReeError
+from ree.generation.claim import claim_step, header_of, replay
+from ree.generation.engine import Engine
+from ree.generation.layout import CHUNK
+from ree.generation.model import LanguageModel
+from ree.generation.receipt import SIGNED, Receipt
+from ree.generation.receipt_schema import LENGTH, STOP, STOP_STRING
+from ree.generation.request import stop_row
+from ree.generation.sampler import Drawing, draw
+from ree.generation.streams import StopStrings, TextStream
+from ree.runtime.hashing import hash_array
+from ree.runtime.sampler import Sampler
+from ree.signing import is_signed
+from ree.traces.history import batch_digest
+
+
+class Level(IntEnum):
+    """How far a check goes; each goes as far as the one before, and on."""
+
+    SIGNATURE = 1  # digests and signatures, without the model
+    TEXT = 2  # prompt and answer from the tokens, without computing
+    TOKENS = 3  # every token, by executing the claim
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a receipt. position: of the first wrong token, if it is one; chunk 1, 2, ..."""
+
+    what: str
+    position: int | None = None
+    chunk: int | None = None
+
+
+def check_receipt(
+    receipt: Receipt, model: LanguageModel | None = None, level: Level = Level.TOKENS, *,
+    threads: int | None = None, isa: str | None = None, progress: Callable[[int], None] | None = None,
+) -> Finding | None:  # fmt: skip
+    """The first thing that is wrong with a receipt, or None.
+
+    model: needed beyond Level.SIGNATURE. progress: called with the number of chunks that were executed.
+    """
+    found = next(_of_itself(receipt), None)
+    if found is not None or level is Level.SIGNATURE:
+        return found
+    if model is None:
+        raise InputError("a receipt's text and tokens are checked with its model", "--artifact ART")
+    found = next(_of_the_model(receipt, model), None) or next(_of_the_text(receipt, model), None)
+    if found is not None or level is Level.TEXT:
+        return found
+    return _of_the_tokens(receipt, model, threads, isa, progress)
+
+
+def _of_itself(r: Receipt) -> Iterator[Finding]:
+    if r.stated != r.digest.hex():
+        yield Finding(f"digest: its parts give {r.digest.hex()}, it states {r.stated}")
+    for s in r.signatures:
+        if not is_signed(bytes.fromhex(s.key), SIGNED + r.digest, bytes.fromhex(s.signature)):
+            yield Finding(f"signature: not of key {s.key}")
+    for i, (_, batch) in enumerate(r.records, 1):
+        if batch_digest([hash_array(r.claimed.batch(i))]).hex() != batch:
+            yield Finding(f"batch of chunk {i}: its tokens give another digest", chunk=i)
+    got = r.history.commitment.hex()
+    if got != r.commitment:
+        yield Finding(f"commitment: its history gives {got}, it states {r.commitment}")
+
+
+def _of_the_model(r: Receipt, m: LanguageModel) -> Iterator[Finding]:
+    program = m.program
+    for name, said, got in (
+        ("program", r.program, program.program_hash.hex()),
+        ("weights", r.weights_root, program.weights_root.hex()),
+        ("tokenizer", r.tokenizer, m.tokenizer.id),
+        ("template", r.template, m.template_id),
+    ):
+        if said != got:
+            yield Finding(f"{name}: the receipt is of {said}, the artifact has {got}")
+    try:
+        r.claimed.check(m.forward.vocabulary)
+    except InputError as e:
+        yield Finding(e.message)
+
+
+def _of_the_text(r: Receipt, m: LanguageModel) -> Iterator[Finding]:
+    request, prompt = r.request, None
+    try:
+        if "messages" in request:
+            if "date" not in request:
+                yield Finding("date: messages without one")
+                return
+            prompt = m.chat_prompt(request["messages"], request["date"], request.get("tools"))
+        elif "prompt" in request:
+            prompt = m.text_prompt(request["prompt"])
+    except ReeError as e:
+        yield Finding(f"prompt: {e.message}")
+        return
+    if prompt is not None and tuple(prompt) != r.prompt_tokens:
+        yield Finding("prompt: the request gives other tokens")
+    try:
+        text, stopped_at = _text_of(r, m)
+    except ReeError as e:
+        yield Finding(f"text: {e.message}")
+        return
+    if text != r.text:
+        yield Finding("text: the tokens give another one")
+    n, last = len(r.completion_tokens), r.completion_tokens[-1:]
+    ends = bool(last) and last[0] in request["stop_tokens"]
+    full = n >= request["max_tokens"] or len(r.prompt_tokens) + n >= m.settings.context
+    if stopped_at is not None and stopped_at < n:
+        yield Finding(f"stop: a stop string ends the answer at token {stopped_at} of {n}")
+    matched = stopped_at is not None
+    # the order in which an end is seen
+    why = STOP_STRING if matched else STOP if ends else LENGTH if full else None
+    if n > request["max_tokens"]:
+        yield Finding(f"max_tokens: {n} tokens, at most {request['max_tokens']} were asked for")
+    if why is not None and r.finish != why:
+        yield Finding(f"finish: expected {why}, the receipt has {r.finish}")
+    if why is None and r.finish in (STOP, LENGTH, STOP_STRING):
+        yield Finding(f"finish: nothing ends the answer, the receipt has {r.finish}")
+
+
+def _text_of(r: Receipt, m: LanguageModel) -> tuple[str, int | None]:
+    """The answer's text, and the number of tokens behind which a stop string ends it."""
+    stream, out = TextStream(m.tokenizer), []
+    stops = StopStrings(r.request["stop"], r.request["include_stop"])
+    for i, token in enumerate(r.completion_tokens, 1):
+        text, matched = stops.push(stream.push(token))
+        out.append(text)
+        if matched:
+            return "".join(out), i
+    text, matched = stops.push(stream.finish())
+    out += [text, "" if matched else stops.finish()]
+    return "".join(out), len(r.completion_tokens) if matched else None
+
+
+def _of_the_tokens(
+    r: Receipt,
+    m: LanguageModel,
+    threads: int | None,
+    isa: str | None,
+    progress: Callable[[int], None] | None,
+) -> Finding | None:
+    step = claim_step(m.forward, r.claimed)
+    header = header_of(step)
+    for name in ("numeric_id", "instance", "initial_root"):
+        said, got = getattr(r, name), getattr(header, name).hex()
+        if said != got:
+            return Finding(
+                f"{name.replace('_', ' ')}: the receipt has {said}, its request gives {got}"
+            )
+    for i, record in enumerate(replay(m.forward, r.claimed, step, threads, isa), 1):
+        if progress is not None:
+            progress(i)
+        if record.loss:
+            at = first_wrong_token(r, m, i, threads, isa)
+            which = "a token" if at is None else f"token {at}"
+            return Finding(f"{which} in chunk {i} is not the one that the request draws", at, i)
+        if record.state_root.hex() != r.records[i - 1][0]:
+            return Finding(f"chunk {i}: the keys and values after it are not those that the receipt commits to",
+                           chunk=i)  # fmt: skip
+    return None
+
+
+def first_wrong_token(
+    r: Receipt, m: LanguageModel, chunk: int = 1, threads: int | None = None, isa: str | None = None
+) -> int | None:
+    """The position of the first token, from a chunk on, that is not the one its request draws."""
+    text, forward = r.claimed, m.forward
+    engine = Engine(forward, positions=len(text.tokens), most=max(len(text.tokens), CHUNK) * 2,
+                    threads=threads, isa=isa)  # fmt: skip
+    start = max((chunk - 1) * CHUNK, text.prompt - 1, 0)
+    drawing = Drawing(text.sampling, stop_row(text.stop, forward.vocabulary))
+    sampler = Sampler(1, forward.vocabulary, threads=threads, isa=isa)
+    logits = engine.read(0, text.tokens[: start + 1], 0)
+    for at in range(start + 1, len(text.tokens)):
+        (token,) = draw(sampler, [drawing], [logits], [at], [at - text.prompt])
+        if token != text.tokens[at] or (token in text.stop and at + 1 < len(text.tokens)):
+            return at
+        logits = engine.read(0, text.tokens[at : at + 1], at)
+    return None

@@ -1,0 +1,144 @@
+"""ree generate, verify, claim and key, as a person types them."""
+
+import json
+
+import pytest
+
+from ree.cli import main
+
+from .tiny import model_of
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny.ree"
+    model_of().program.save(path)
+    return str(path)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def run(*args):
+        code = main([str(a) for a in args])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_an_answer_its_receipt_and_a_flipped_token(run, artifact, tmp_path):
+    receipt, key = tmp_path / "r.json", tmp_path / "k"
+    code, public, _ = run("key", "new", "--key", key)
+    assert code == 0
+    code, out, err = run("generate", artifact, "--chat", "hello", "--max-tokens", 20, "--receipt", receipt,
+                         "--key", key)  # fmt: skip
+    assert code == 0
+    assert public.strip() in err
+    assert "20 drawn" in err
+    m = json.loads(receipt.read_bytes())
+    assert out.rstrip("\n").endswith(ascii(m["text"][-1])[1:-1])
+    code, out, _ = run("verify", receipt, "--artifact", artifact)
+    assert code == 0
+    assert "same: every one of" in out
+    assert public.strip() in out
+    code, out, _ = run("verify", receipt, "--signature")
+    assert code == 0
+    assert "no token was checked" in out
+    code, out, _ = run("verify", receipt, "--text", "--artifact", artifact, "--json")
+    assert code == 0
+    assert json.loads(out)["level"] == "text"
+    m["completion_tokens"][3] ^= 1
+    receipt.write_text(json.dumps(m))
+    for more in (("--artifact", artifact), ("--signature",)):
+        code, out, err = run("verify", receipt, *more)
+        assert code == 1
+        assert out.startswith("differs: ")
+
+
+def test_a_seed_repeats_an_answer(run, artifact):
+    def text(*more):
+        code, out, _ = run("generate", artifact, "--prompt", "abc", "--temperature", 1, "--max-tokens", 12,
+                           "--json", *more)  # fmt: skip
+        assert code == 0
+        return json.loads(out)
+
+    one, other = text(), text()
+    assert one["seed"] != other["seed"]
+    again = text("--seed", one["seed"])
+    assert again["completion_tokens"] == one["completion_tokens"]
+
+
+def test_a_conversation_from_a_file(run, artifact, tmp_path):
+    path = tmp_path / "m.json"
+    path.write_text(
+        json.dumps([{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}])
+    )
+    code, out, _ = run("generate", artifact, "--messages", path, "--max-tokens", 3, "--json")
+    assert code == 0
+    code, other, _ = run(
+        "generate", artifact, "--chat", "hi", "--system", "be brief", "--max-tokens", 3, "--json"
+    )
+    assert json.loads(out)["prompt_tokens"] == json.loads(other)["prompt_tokens"]
+
+
+def test_a_claim_is_written_as_a_run(run, artifact, tmp_path):
+    receipt = tmp_path / "r.json"
+    run("generate", artifact, "--chat", "hello", "--max-tokens", 8, "--receipt", receipt)
+    code, out, _ = run("claim", receipt, "--artifact", artifact, "-o", tmp_path / "run")
+    assert code == 0
+    assert json.loads(receipt.read_bytes())["commitment"] in out
+    code, out, _ = run("verify", tmp_path / "run")
+    assert code == 0
+    assert "same" in out
+
+
+WRONG = [
+    (("generate", "ART", "--chat", "x", "--prompt", "y"), "not allowed with"),
+    (("generate", "ART"), "one of the arguments"),
+    (("generate", "ART", "--prompt", "y", "--system", "z"), "--system goes with --chat"),
+    (("generate", "ART", "--chat", "x", "--temperature", "-1"), "temperature: expected 0"),
+    (("generate", "ART", "--chat", "x", "--temperature", "nan"), "temperature: expected 0"),
+    (("generate", "ART", "--chat", "x", "--top-p", "2"), "top_p: expected 0"),
+    (("generate", "ART", "--chat", "x", "--top-k", "-2"), "top_k: expected 0"),
+    (("generate", "ART", "--chat", "x", "--seed", str(2**64)), "seed: expected"),
+    (("generate", "ART", "--chat", "x", "--max-tokens", "0"), "max_tokens: expected at least 1"),
+    (("generate", "ART", "--chat", "x" * 600), "tokens"),
+    (("generate", "ART", "--chat", "x", "--date", "tomorrow"), "date"),
+    (("generate", "ART", "--messages", "nowhere.json"), "cannot read"),
+    (("generate", "ART", "--chat", "x", "--key", "k"), "--key goes with --receipt"),
+    (("generate", "ART", "--chat", "x", "--receipt", "/nowhere/r.json"), "/nowhere"),
+    (("generate", "nowhere.ree", "--chat", "x"), "no artifact"),
+    (("verify", "RECEIPT"), "--artifact"),
+    (("verify", "RECEIPT", "--signature", "--artifact", "ART"), "--signature goes without"),
+    (("verify", "RECEIPT", "--artifact", "ART", "--trace", "t"), "no meaning for a receipt"),
+    (("verify", "ART", "--text", "--trace", "t"), "is for a receipt"),
+    (("verify", "JUNK", "--signature"), "not a receipt"),
+    (("claim", "JUNK", "--artifact", "ART", "-o", "r"), "not a receipt"),
+    (("key", "show", "--key", "nowhere"), "nowhere"),
+    (("compile", "JUNK.gguf", "-o", "x.ree"), ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("args", "said"), WRONG)
+def test_what_is_wrong_is_said_in_a_line(run, artifact, tmp_path, monkeypatch, args, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "junk").write_text("{}")
+    (tmp_path / "junk.gguf").write_bytes(b"GGUFjunk")
+    receipt = tmp_path / "r.json"
+    if "RECEIPT" in args:
+        run("generate", artifact, "--chat", "hello", "--max-tokens", 2, "--receipt", receipt)
+    names = {
+        "ART": artifact,
+        "RECEIPT": receipt,
+        "JUNK": tmp_path / "junk",
+        "JUNK.gguf": tmp_path / "junk.gguf",
+    }
+    before = sorted(p.name for p in tmp_path.iterdir())
+    code, out, err = run(*(names.get(a, a) for a in args))
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+    assert len([x for x in err.splitlines() if x.startswith("error")]) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == before

@@ -1,0 +1,195 @@
+"""Receipts: whatever is changed in one is found, at the first place where it shows."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ree.errors import ReeError
+from ree.generation.generator import Generator, Request
+from ree.generation.receipt import Receipt, canonical_json
+from ree.generation.request import Sampling
+from ree.generation.verification import Level, check_receipt, first_wrong_token
+from ree.signing import SigningKey
+
+from .tiny import STOP, model_of
+
+KEY = SigningKey(bytes(range(32)))
+HELLO = [{"role": "user", "content": "hello there"}]
+DRAWN = Sampling(temperature=0.9, top_p=0.95, seed=5)
+INFORMATIVE = ("created", "made_by")  # outside the digest
+
+
+def made(**options):
+    options = {
+        "messages": HELLO,
+        "date": "2026-01-31",
+        "sampling": DRAWN,
+        "max_tokens": 25,
+    } | options
+    if "prompt" in options or "tokens" in options:
+        del options["messages"], options["date"]
+    receipt, _ = Generator(model_of()).generate(Request(**options))
+    return receipt
+
+
+@pytest.fixture(scope="module")
+def receipt():
+    return made().signed(KEY)
+
+
+def read(m):
+    return Receipt.of(json.dumps(m).encode())
+
+
+def test_a_receipt_is_what_its_file_says(receipt):
+    again = Receipt.of(receipt.to_json())
+    assert replace(again, stated="") == receipt
+    assert again.digest == receipt.digest
+    assert again.to_json() == receipt.to_json()
+    for level in Level:
+        assert check_receipt(again, model_of(), level) is None
+    assert check_receipt(again, model_of(), isa="portable", threads=1) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"prompt": "some words"}, {"tokens": [7, 8, 9]}, {"stop": ("zzz", "O^x")},
+     {"stop": ("^",), "include_stop": True},
+     {"max_tokens": 1}, {"stop_tokens": ()}, {"sampling": replace(DRAWN, bias={STOP: 25.0})},
+     {"sampling": Sampling()}],
+)  # fmt: skip
+def test_every_kind_of_request_verifies(options):
+    receipt = Receipt.of(made(**options).to_json())
+    assert check_receipt(receipt, model_of()) is None
+    if "stop" in options:
+        assert receipt.finish == "stop_string"
+
+
+def places(value, path=()):
+    """Paths of all that is in a JSON value, leaves alone."""
+    if isinstance(value, dict):
+        for k in value:
+            yield from places(value[k], (*path, k))
+    elif isinstance(value, list) and value:
+        for i in range(len(value)):
+            yield from places(value[i], (*path, i))
+    else:
+        yield path
+
+
+def changed(x):
+    if isinstance(x, bool):
+        return not x
+    if isinstance(x, int | float):
+        return x + 1
+    if isinstance(x, str):
+        same = len(x) in (64, 128)
+        return (("0" if x[0] != "0" else "1") + x[1:]) if same else x + "x"
+    return [1] if x == [] else {"1": 1.0}
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_change_is_found(receipt, data):
+    """In a receipt that keeps its digest, and in one whose digest is made again."""
+    m = json.loads(receipt.to_json())
+    path = data.draw(st.sampled_from([p for p in places(m) if p[0] not in INFORMATIVE]))
+    at = m
+    for k in path[:-1]:
+        at = at[k]
+    at[path[-1]] = changed(at[path[-1]])
+    try:
+        other = read(m)
+    except ReeError:
+        return  # malformed: exit code 2
+    assert check_receipt(other, model_of(), Level.SIGNATURE) is not None
+    if path[0] in ("digest", "signatures"):
+        return
+    forged = replace(other, signatures=())
+    forged = Receipt.of(forged.to_json())  # its digest fits now
+    if path == ("previous",) or path[:2] == ("request", "tools"):
+        return  # what only its signer stands for
+    if path[:1] == ("request",) and path[1] in ("max_tokens", "date", "stop", "include_stop"):
+        return  # they may say something else that is as true
+    found = check_receipt(forged, model_of())
+    assert found is not None, path
+
+
+def test_a_wrong_token_is_named(receipt):
+    n = len(receipt.prompt_tokens)
+    tokens = list(receipt.completion_tokens)
+    tokens[7] = (tokens[7] + 1) % 250
+    forged = replace(receipt, completion_tokens=tuple(tokens), signatures=())
+    forged = honest_but_for_tokens(forged)
+    found = check_receipt(forged, model_of())
+    assert found.position == n + 7
+    assert found.chunk == 1
+    assert first_wrong_token(forged, model_of()) == n + 7
+
+
+def honest_but_for_tokens(r):
+    """The receipt with text, batches and commitment made again for its tokens."""
+    from ree.generation.verification import _text_of
+    from ree.runtime.hashing import hash_array
+    from ree.traces.history import batch_digest
+
+    batches = [
+        batch_digest([hash_array(r.claimed.batch(i))]).hex() for i in range(1, len(r.records) + 1)
+    ]
+    r = replace(r, records=tuple((s, b) for (s, _), b in zip(r.records, batches, strict=True)))
+    r = replace(r, text=_text_of(r, model_of())[0])
+    return Receipt.of(replace(r, commitment=r.history.commitment.hex()).to_json())
+
+
+def test_other_models_and_texts_are_named(receipt):
+    other = model_of("mistral")
+    assert check_receipt(Receipt.of(receipt.to_json()), other).what.startswith("program: ")
+    again = copy.copy(model_of())
+    again.template_id = "0" * 64
+    assert check_receipt(Receipt.of(receipt.to_json()), again).what.startswith("template: ")
+    again = copy.copy(model_of())
+    again.tokenizer = copy.copy(again.tokenizer)
+    again.tokenizer.id = "0" * 64
+    assert check_receipt(Receipt.of(receipt.to_json()), again).what.startswith("tokenizer: ")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{}", b"[]", b"nul", b'{"a":NaN}', b"[" * 100000, b"\xff\xfe", b"1e999"]
+)
+def test_what_is_no_receipt_is_said_in_a_line(raw):
+    with pytest.raises(ReeError, match="not a receipt") as e:
+        Receipt.of(raw)
+    assert "\n" not in str(e.value.message)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+                    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3)),
+       st.data())  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_anything_in_place_of_a_part_is_refused_or_found(receipt, junk, data):
+    m = json.loads(receipt.to_json())
+    path = data.draw(st.sampled_from([p for p in places(m) if p[0] not in INFORMATIVE]))
+    at = m
+    for k in path[:-1]:
+        at = at[k]
+    if type(at[path[-1]]) is type(junk) and at[path[-1]] == junk:
+        return
+    at[path[-1]] = junk
+    try:
+        other = read(m)
+    except ReeError:
+        return
+    assert (
+        check_receipt(other, model_of(), Level.SIGNATURE) is not None
+        or other.digest == receipt.digest
+    )
+
+
+def test_canonical_json_is_one_text():
+    assert canonical_json({"b": [1, 0.1], "a": "é"}) == '{"a":"é","b":[1,0.1]}'.encode()
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json(float("nan"))
