@@ -60,7 +60,6 @@ class Chunk {
     float* pack = take(kSegment * o_stride(x_));
     for (int64_t base = low / kSegment * kSegment; base < high; base += kSegment) {
       t.v = nullptr;
-      t.v_stride = 0;
       for (int i = 0; i < n; ++i) step(blocks[i], t, base, pack);
     }
     for (int i = 0; i < n; ++i) finish(blocks[i]);
@@ -221,10 +220,11 @@ class Chunk {
     const float* v = x_.values_of(b_, h_) + base * x_.v_strides[2];
     if (x_.queries * group_ <= kValueRows && x_.value_width % W == 0) {
       t.v = v;
-      t.v_stride = x_.v_strides[2];
+      t.packed = false;
       return;
     }
     t.v = pack;
+    t.packed = true;
     int n = static_cast<int>(x_.keys - base < kSegment ? x_.keys - base : kSegment);
     for (int64_t c = 0; c < x_.value_width; c += kPanelWidth) {
       int64_t width = o_stride(x_) - c < kPanelWidth ? o_stride(x_) - c : kPanelWidth;
@@ -263,8 +263,8 @@ class Chunk {
     for (int64_t c = 0; c < x_.value_width; c += kPanelWidth) {
       int vecs =
           o_stride(x_) - c < kPanelWidth ? static_cast<int>((o_stride(x_) - c) / W) : kValueVecs;
-      const float* v = t.v_stride ? t.v + c : t.v + c * kSegment;
-      int64_t stride = t.v_stride ? t.v_stride : vecs * W;
+      const float* v = t.packed ? t.v + c * kSegment : t.v + c;
+      int64_t stride = t.packed ? vecs * W : x_.v_strides[2];
       for (int r = 0; r < k.rows; r += kValueRows) {
         int rows = k.rows - r < kValueRows ? k.rows - r : kValueRows;
         int from = static_cast<int>(clamp64(k.low[r] - base, kSegment)), to;

@@ -26,8 +26,8 @@ struct Tile {
   float *a, *b;  // [kRows]: factors of the fold
   float key_mask[kSegment];
   enum { kNone, kPerKey, kPerRow } mask_form;
-  const float* v;    // packed, or V itself
-  int64_t v_stride;  // 0: packed
+  const float* v;  // packed, or V itself
+  bool packed;
 };
 
 // Bool masks of W rows, transposed four keys at a time: row j / 4 of the tile holds byte j % 4.

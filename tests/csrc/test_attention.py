@@ -252,3 +252,24 @@ def test_interleaved_layout(where: tuple[str, int]) -> None:
     out = np.zeros((2, 77, 3, 20), np.float32).transpose(0, 2, 1, 3)
     got = run(where, *parts, **case.options(), out=out)
     assert np.ascontiguousarray(got).tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("how", ["one for all", "backwards", "every second"])
+@pytest.mark.parametrize("rows", [1, 3, 5, 6, 9, 14, 20])
+@pytest.mark.parametrize("operand", ["q", "k", "v"])
+def test_operands_that_are_views(operand: str, rows: int, how: str, where: tuple[str, int]) -> None:
+    """Of the axis of positions: a stride of 0, as `expand` gives, a negative one, and a wider one."""
+    case = Case(1, 2, 1, rows, 129, 16, 32)
+    given = dict(zip("qkv", case.inputs()[:3], strict=True))
+    x = given[operand]
+    if how == "one for all":
+        given[operand] = np.broadcast_to(x[:, :, :1], x.shape)
+    elif how == "backwards":
+        given[operand] = x[:, :, ::-1]
+    else:
+        given[operand] = np.repeat(x, 2, axis=2)[:, :, ::2]
+    got = run(where, *given.values(), **case.options())
+    assert (
+        got.tobytes()
+        == run(where, *map(np.ascontiguousarray, given.values()), **case.options()).tobytes()
+    )

@@ -35,7 +35,12 @@ SEEDS = {
     "terms": (160, 4),
     "run": (2, 2),
 }
-FOUND = [("terms", 401), ("terms", 506), ("program", 5212)]  # seeds that have found something
+FOUND = [
+    ("terms", 401),
+    ("terms", 506),
+    ("program", 5212),
+    ("program", 3004387),
+]  # seeds that have found something
 CAME_TO = {
     "program": {"played", "refused", "no such index", "nothing"},
     "large": {"played", "refused", "no such index", "nothing"},
