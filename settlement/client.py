@@ -15,7 +15,7 @@ from ree.settlement.bonds import CROWD, bonds_of
 from ree.settlement.clocks import CHALLENGER, DEFENDER, Clocks
 from ree.settlement.events import Events
 from ree.settlement.layout import STATE, ChallengeStatus, ClaimStatus, CourtVerdict
-from ree.settlement.node import Node, Receipt, checksum
+from ree.settlement.node import Node, TransactionReceipt, checksum
 from ree.settlement.policy import Policy
 from ree.settlement.terms import (
     Facts,
@@ -187,7 +187,7 @@ class Court:
 
     # what one does; None: it was done before
 
-    def _do(self, done: Callable[[], bool], function: str, *args: Any) -> Receipt | None:
+    def _do(self, done: Callable[[], bool], function: str, *args: Any) -> TransactionReceipt | None:
         if done():
             return None
         call = getattr(self._court.functions, function)
@@ -202,7 +202,7 @@ class Court:
 
     def _bond(
         self, done: Callable[[], bool], token: str, amount: int, function: str, *args: Any
-    ) -> Receipt | None:
+    ) -> TransactionReceipt | None:
         """As `_do`, with a credit that it takes. Nothing is deposited for what the chain would refuse."""
         if done():
             return None
@@ -215,7 +215,7 @@ class Court:
         self.deposit(token, amount)
         return self._do(done, function, *args)
 
-    def deposit(self, token: str, credit: int) -> Receipt | None:
+    def deposit(self, token: str, credit: int) -> TransactionReceipt | None:
         """Bring one's credit up to `credit`; ChainError if the account does not have the tokens."""
         missing = credit - self.credit(token)
         if missing <= 0:
@@ -232,7 +232,7 @@ class Court:
             self.node.send("approve", coin.functions.approve(self.address, missing))
         return self._do(lambda: self.credit(token) >= credit, "deposit", checksum(token), missing)
 
-    def withdraw(self, token: str) -> Receipt | None:
+    def withdraw(self, token: str) -> TransactionReceipt | None:
         """Take out all of one's credit."""
         amount = self.credit(token)
         return self._do(lambda: self.credit(token) == 0, "withdraw", checksum(token), amount)
@@ -247,7 +247,7 @@ class Court:
                    "post", _terms(terms), facts.encode(), data)  # fmt: skip
         return job
 
-    def accept(self, job: bytes, agreed: Agreed) -> Receipt | None:
+    def accept(self, job: bytes, agreed: Agreed) -> TransactionReceipt | None:
         """Become a provider of a job whose root is known to this party."""
         assert isinstance(agreed, Agreed)  # the bond is at stake from here on
         terms, me = self.posting(job)[0], self.node.account
@@ -256,7 +256,7 @@ class Court:
         return self._bond(lambda: self.claim(job, me).status >= ACCEPTED, terms.token,
                           terms.provider_bond, "accept", _terms(terms))  # fmt: skip
 
-    def commit(self, job: bytes, agreed: Agreed) -> Receipt | None:
+    def commit(self, job: bytes, agreed: Agreed) -> TransactionReceipt | None:
         terms, me = self.posting(job)[0], self.node.account
         commitment = claim_commitment(
             self.node.chain_id, self.address, job, me, agreed.root, self._salt("claim", job)
@@ -265,12 +265,12 @@ class Court:
             lambda: self.claim(job, me).status >= COMMITTED, "commit", _terms(terms), commitment
         )
 
-    def reveal(self, job: bytes, root: bytes) -> Receipt | None:
+    def reveal(self, job: bytes, root: bytes) -> TransactionReceipt | None:
         terms, me = self.posting(job)[0], self.node.account
         return self._do(lambda: self.claim(job, me).status >= REVEALED, "reveal", _terms(terms), root,
                         self._salt("claim", job))  # fmt: skip
 
-    def challenge(self, job: bytes, provider: str, agreed: Agreed) -> Receipt | None:
+    def challenge(self, job: bytes, provider: str, agreed: Agreed) -> TransactionReceipt | None:
         """Commit to challenging a claim whose root is not this party's."""
         terms, claim = self.posting(job)[0], self.claim(job, provider)
         if claim.status not in (REVEALED, REFUTED):
@@ -284,7 +284,7 @@ class Court:
                           terms.challenger_bond, "challenge", _terms(terms),
                           self._challenge(job, provider))  # fmt: skip
 
-    def open_challenge(self, job: bytes, provider: str) -> Receipt | None:
+    def open_challenge(self, job: bytes, provider: str) -> TransactionReceipt | None:
         terms, facts, _ = self.posting(job)
         salt, load = self._salt("challenge", job, provider), self.claim(job, provider).load
         bond, funds = terms.challenger_bond, self.funds(terms.token)
@@ -347,7 +347,7 @@ class Court:
         """The name of the dispute that this party's challenge of a claim opens."""
         return dispute_id(job, self.node.account, self._challenge(job, provider))
 
-    def confront(self, job: bytes, defender: str, challenger: str) -> Receipt | None:
+    def confront(self, job: bytes, defender: str, challenger: str) -> TransactionReceipt | None:
         """Open the dispute of two providers whose roots differ."""
         terms, facts, _ = self.posting(job)
         pair = {checksum(defender), checksum(challenger)}
@@ -362,7 +362,7 @@ class Court:
             met, "confront", _terms(terms), facts, *map(checksum, (defender, challenger))
         )
 
-    def respond(self, dispute: Dispute, state: bytes, move: bytes) -> Receipt | None:
+    def respond(self, dispute: Dispute, state: bytes, move: bytes) -> TransactionReceipt | None:
         """Play a move; where it descends in a tree, by the function that costs less."""
         round_ = dispute.clocks.round
 
@@ -375,16 +375,16 @@ class Court:
             return self._do(done, "descend", *who, *descent(state), move)
         return self._do(done, "respond", *who, state, move)
 
-    def timeout(self, dispute: Dispute, state: bytes) -> Receipt | None:
+    def timeout(self, dispute: Dispute, state: bytes) -> TransactionReceipt | None:
         """End a dispute whose player has let its time run out."""
         return self._do(lambda: self.dispute(dispute.id).decided, "timeout", dispute.id,
                         dispute.clocks.word, *descent(state))  # fmt: skip
 
-    def finalise(self, job: bytes) -> Receipt | None:
+    def finalise(self, job: bytes) -> TransactionReceipt | None:
         terms = self.posting(job)[0]
         return self._do(lambda: self.status(job) >= VOID, "finalise", _terms(terms))
 
-    def collect(self, job: bytes, dispute: bytes) -> Receipt | None:
+    def collect(self, job: bytes, dispute: bytes) -> TransactionReceipt | None:
         terms = self.posting(job)[0]
         return self._do(lambda: self.dispute(dispute).paid, "collect", _terms(terms), dispute)
 

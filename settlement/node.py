@@ -33,7 +33,7 @@ def interfaces() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class TransactionReceipt:
     """A transaction that is in a block; gas is what it used."""
 
     function: str
@@ -48,7 +48,7 @@ class Node:
     def __init__(self, web3: Any, key: Key | None = None, gas: int | None = None) -> None:
         """gas: limit of a transaction, where the node shall not estimate it."""
         self.web3, self.key, self.gas = web3, key, gas
-        self.receipts: list[Receipt] = []
+        self.receipts: list[TransactionReceipt] = []
         self._span = RANGE
         self._sending: Sender | None = None
         self._flying = False
@@ -160,7 +160,7 @@ class Node:
             raise ChainError(f"no contract at {where} on chain {self.chain_id}")
         return self.web3.eth.contract(address=where, abi=interfaces()[name])
 
-    def send(self, what: str, call: Any) -> Receipt:
+    def send(self, what: str, call: Any) -> TransactionReceipt:
         """Sign and send a call or a construction, and wait until it is in a block; within `flying`, Pending if
         it is not yet."""
         sender = self._sender()
@@ -175,7 +175,7 @@ class Node:
             time.sleep(POLL)
         return receipt
 
-    def land(self, flight: Flight, patient: bool = False) -> Receipt | None:
+    def land(self, flight: Flight, patient: bool = False) -> TransactionReceipt | None:
         """The receipt of a transaction once it is in a block. ChainError where it failed, and where the node
         does not answer, unless patient."""
         sender = self._sender()
@@ -190,7 +190,7 @@ class Node:
         if found["status"] != 1:
             raise ChainError(f"{flight.what}: the transaction failed")
         self.created = found["contractAddress"]
-        receipt = Receipt(flight.what, int(found["gasUsed"]), int(found["blockNumber"]),
+        receipt = TransactionReceipt(flight.what, int(found["gasUsed"]), int(found["blockNumber"]),
                           found["transactionHash"].hex())  # fmt: skip
         self.receipts.append(receipt)
         return receipt

@@ -24,7 +24,7 @@ from ree.settlement.client import (
 )
 from ree.settlement.clocks import DEFENDER
 from ree.settlement.layout import ONE_RUN, RUN, STATEMENT
-from ree.settlement.node import MINED, Receipt
+from ree.settlement.node import MINED, TransactionReceipt
 from ree.settlement.policy import LEAST_GRACE
 from ree.settlement.terms import UNREAD, OneRun, decode_facts, state_name
 from ree.settlement.transactions import FLYING, Flight, Pending
@@ -350,13 +350,13 @@ class Watcher:
             self._did("collect", receipt)
 
 
-def collect_won(court: Court, job: bytes) -> list[Receipt | None]:
+def collect_won(court: Court, job: bytes) -> list[TransactionReceipt | None]:
     """Collect what one has won in the disputes of a job that is final. ChainError, after all others, where that
     fails."""
     me = court.node.account
     decided = [d for d in court.disputes(job) if not d.paid]
     won = [d for d in decided if me == d.winner]
-    out, failed = list[Receipt | None](), list[ChainError]()
+    out, failed = list[TransactionReceipt | None](), list[ChainError]()
     for d in won:
         try:
             out.append(court.collect(job, d.id))

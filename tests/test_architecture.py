@@ -169,7 +169,8 @@ def class_names(files):
 
 
 def test_a_class_name_means_one_thing():
-    """But for terms, of a dispute off chain or of a job, and nodes, of a graph or of a chain."""
+    """But for terms, of a dispute off chain or of a job, nodes, of a graph or of a chain, and generators, of
+    numbers or of text."""
     counts = class_names([(name, path.read_text()) for name, path in sources()])
-    assert {c for c, n in counts.items() if n > 1} == {"Terms", "Node"}
+    assert {c for c, n in counts.items() if n > 1} == {"Terms", "Node", "Generator"}
     assert class_names([("a", "class X: ..."), ("b", "class X: ...")])["X"] == 2

@@ -66,7 +66,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Claim:
+class TextClaim:
     """What a claim commits to: what is fixed before the first chunk, and a record for each chunk."""
 
     header: RunHeader
@@ -94,10 +94,10 @@ def header_of(step: Step) -> RunHeader:
 
 def claim_of(
     forward: Forward, text: Text, caches: Sequence[Array], threads: int | None = None
-) -> Claim:
+) -> TextClaim:
     """The claim of a text whose caches are at hand, [positions, heads, width] each."""
     step = claim_step(forward, text)
-    return Claim(header_of(step), tuple(_records(step, forward, text, caches, threads)))
+    return TextClaim(header_of(step), tuple(_records(step, forward, text, caches, threads)))
 
 
 def _records(

@@ -11,7 +11,7 @@ from typing import Any
 
 from ree import __version__
 from ree.errors import InputError
-from ree.generation.claim import Claim, claim_of
+from ree.generation.claim import TextClaim, claim_of
 from ree.generation.engine import Engine
 from ree.generation.model import LanguageModel
 from ree.generation.receipt import NOTHING, Receipt, request_of
@@ -78,14 +78,14 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """What one drawn token adds: its id, and the text that is final with it."""
 
     token: int
     text: str
 
 
-class Answer:
+class Completion:
     """One answer under way: its tokens and text so far; `finish` says why it ended."""
 
     def __init__(self, model: LanguageModel, request: Request) -> None:
@@ -108,7 +108,7 @@ class Answer:
         """The tokens that were drawn."""
         return tuple(self.generation.tokens[len(self.generation.prompt) :])
 
-    def take(self, token: int) -> Piece:
+    def take(self, token: int) -> TextPiece:
         """Take in a drawn token; at the end `finish` is set, and the piece has the rest of the text."""
         text, matched = self._stops.push(self._stream.push(token))
         if matched:
@@ -118,14 +118,14 @@ class Answer:
             text += rest + self._stops.finish()
             self.finish = STOP_STRING if matched else self.generation.finish
         self._pieces.append(text)
-        return Piece(token, text)
+        return TextPiece(token, text)
 
-    def claim(self, scheduler: Scheduler, threads: int | None = None) -> Claim:
+    def claim(self, scheduler: Scheduler, threads: int | None = None) -> TextClaim:
         """The claim of the answer, while it has its slot."""
         g = self.generation
         return claim_of(self.model.forward, g.text(), scheduler.caches(g), threads)
 
-    def receipt(self, claim: Claim, previous: str = NOTHING) -> Receipt:
+    def receipt(self, claim: TextClaim, previous: str = NOTHING) -> Receipt:
         """The receipt of an answer that has ended, unsigned."""
         assert self.finish is not None
         model, h = self.model, claim.header
@@ -162,9 +162,9 @@ class Generator:
 
     def stream(
         self, request: Request, receive: Callable[[Receipt], None] | None = None
-    ) -> Iterator[Piece]:
+    ) -> Iterator[TextPiece]:
         """The pieces of an answer as they come; at the end `receive` is given its receipt. InputError."""
-        answer = Answer(self.model, request)
+        answer = Completion(self.model, request)
         g = answer.generation
         self.scheduler.submit(g)
         try:
@@ -176,7 +176,7 @@ class Generator:
         finally:
             self.scheduler.abort(g)
 
-    def generate(self, request: Request) -> tuple[Receipt, list[Piece]]:
+    def generate(self, request: Request) -> tuple[Receipt, list[TextPiece]]:
         """A whole answer: its receipt, unsigned, and its pieces."""
         got: list[Receipt] = []
         pieces = list(self.stream(request, got.append))

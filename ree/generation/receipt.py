@@ -32,7 +32,7 @@ NOTHING = bytes(32).hex()
 
 
 @dataclass(frozen=True)
-class Signature:
+class ReceiptSignature:
     """Who stands for a receipt; alg is ed25519."""
 
     key: str
@@ -63,7 +63,7 @@ class Receipt:
     records: tuple[tuple[str, str], ...]
     commitment: str
     previous: str = NOTHING
-    signatures: tuple[Signature, ...] = ()
+    signatures: tuple[ReceiptSignature, ...] = ()
     created: str = ""
     made_by: Mapping[str, str] = field(default_factory=dict)
     stated: str = ""  # the digest that its file states
@@ -105,7 +105,7 @@ class Receipt:
 
     def signed(self, key: Any) -> Receipt:
         """The receipt with the signature of a ree.signing.SigningKey."""
-        mine = Signature(key.key.hex(), key.sign(SIGNED + self.digest).hex())
+        mine = ReceiptSignature(key.key.hex(), key.sign(SIGNED + self.digest).hex())
         return replace(self, signatures=(*self.signatures, mine))
 
     def to_json(self) -> bytes:
@@ -133,7 +133,7 @@ class Receipt:
             problem = f"not JSON: {str(e)[:80]}"
         if problem:
             raise ReeError(f"not a receipt: {problem}")
-        m["signatures"] = tuple(Signature(**s) for s in m["signatures"])
+        m["signatures"] = tuple(ReceiptSignature(**s) for s in m["signatures"])
         m["records"] = tuple((s, b) for s, b in m["records"])
         for name in ("prompt_tokens", "completion_tokens"):
             m[name] = tuple(m[name])

@@ -31,7 +31,7 @@ class Level(IntEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Flaw:
     """What is wrong with a receipt. position: of the first wrong token, if it is one; chunk 1, 2, ..."""
 
     what: str
@@ -42,7 +42,7 @@ class Finding:
 def check_receipt(
     receipt: Receipt, model: LanguageModel | None = None, level: Level = Level.TOKENS, *,
     threads: int | None = None, isa: str | None = None, progress: Callable[[int], None] | None = None,
-) -> Finding | None:  # fmt: skip
+) -> Flaw | None:  # fmt: skip
     """The first thing that is wrong with a receipt, or None.
 
     model: needed beyond Level.SIGNATURE. progress: called with the number of chunks that were executed.
@@ -58,21 +58,21 @@ def check_receipt(
     return _of_the_tokens(receipt, model, threads, isa, progress)
 
 
-def _of_itself(r: Receipt) -> Iterator[Finding]:
+def _of_itself(r: Receipt) -> Iterator[Flaw]:
     if r.stated != r.digest.hex():
-        yield Finding(f"digest: its parts give {r.digest.hex()}, it states {r.stated}")
+        yield Flaw(f"digest: its parts give {r.digest.hex()}, it states {r.stated}")
     for s in r.signatures:
         if not is_signed(bytes.fromhex(s.key), SIGNED + r.digest, bytes.fromhex(s.signature)):
-            yield Finding(f"signature: not of key {s.key}")
+            yield Flaw(f"signature: not of key {s.key}")
     for i, (_, batch) in enumerate(r.records, 1):
         if batch_digest([hash_array(r.claimed.batch(i))]).hex() != batch:
-            yield Finding(f"batch of chunk {i}: its tokens give another digest", chunk=i)
+            yield Flaw(f"batch of chunk {i}: its tokens give another digest", chunk=i)
     got = r.history.commitment.hex()
     if got != r.commitment:
-        yield Finding(f"commitment: its history gives {got}, it states {r.commitment}")
+        yield Flaw(f"commitment: its history gives {got}, it states {r.commitment}")
 
 
-def _of_the_model(r: Receipt, m: LanguageModel) -> Iterator[Finding]:
+def _of_the_model(r: Receipt, m: LanguageModel) -> Iterator[Flaw]:
     program = m.program
     for name, said, got in (
         ("program", r.program, program.program_hash.hex()),
@@ -81,49 +81,49 @@ def _of_the_model(r: Receipt, m: LanguageModel) -> Iterator[Finding]:
         ("template", r.template, m.template_id),
     ):
         if said != got:
-            yield Finding(f"{name}: the receipt is of {said}, the artifact has {got}")
+            yield Flaw(f"{name}: the receipt is of {said}, the artifact has {got}")
     try:
         r.claimed.check(m.forward.vocabulary)
     except InputError as e:
-        yield Finding(e.message)
+        yield Flaw(e.message)
 
 
-def _of_the_text(r: Receipt, m: LanguageModel) -> Iterator[Finding]:
+def _of_the_text(r: Receipt, m: LanguageModel) -> Iterator[Flaw]:
     request, prompt = r.request, None
     try:
         if "messages" in request:
             if "date" not in request:
-                yield Finding("date: messages without one")
+                yield Flaw("date: messages without one")
                 return
             prompt = m.chat_prompt(request["messages"], request["date"], request.get("tools"))
         elif "prompt" in request:
             prompt = m.text_prompt(request["prompt"])
     except ReeError as e:
-        yield Finding(f"prompt: {e.message}")
+        yield Flaw(f"prompt: {e.message}")
         return
     if prompt is not None and tuple(prompt) != r.prompt_tokens:
-        yield Finding("prompt: the request gives other tokens")
+        yield Flaw("prompt: the request gives other tokens")
     try:
         text, stopped_at = _text_of(r, m)
     except ReeError as e:
-        yield Finding(f"text: {e.message}")
+        yield Flaw(f"text: {e.message}")
         return
     if text != r.text:
-        yield Finding("text: the tokens give another one")
+        yield Flaw("text: the tokens give another one")
     n, last = len(r.completion_tokens), r.completion_tokens[-1:]
     ends = bool(last) and last[0] in request["stop_tokens"]
     full = n >= request["max_tokens"] or len(r.prompt_tokens) + n >= m.settings.context
     if stopped_at is not None and stopped_at < n:
-        yield Finding(f"stop: a stop string ends the answer at token {stopped_at} of {n}")
+        yield Flaw(f"stop: a stop string ends the answer at token {stopped_at} of {n}")
     matched = stopped_at is not None
     # the order in which an end is seen
     why = STOP_STRING if matched else STOP if ends else LENGTH if full else None
     if n > request["max_tokens"]:
-        yield Finding(f"max_tokens: {n} tokens, at most {request['max_tokens']} were asked for")
+        yield Flaw(f"max_tokens: {n} tokens, at most {request['max_tokens']} were asked for")
     if why is not None and r.finish != why:
-        yield Finding(f"finish: expected {why}, the receipt has {r.finish}")
+        yield Flaw(f"finish: expected {why}, the receipt has {r.finish}")
     if why is None and r.finish in (STOP, LENGTH, STOP_STRING):
-        yield Finding(f"finish: nothing ends the answer, the receipt has {r.finish}")
+        yield Flaw(f"finish: nothing ends the answer, the receipt has {r.finish}")
 
 
 def _text_of(r: Receipt, m: LanguageModel) -> tuple[str, int | None]:
@@ -146,13 +146,13 @@ def _of_the_tokens(
     threads: int | None,
     isa: str | None,
     progress: Callable[[int], None] | None,
-) -> Finding | None:
+) -> Flaw | None:
     step = claim_step(m.forward, r.claimed)
     header = header_of(step)
     for name in ("numeric_id", "instance", "initial_root"):
         said, got = getattr(r, name), getattr(header, name).hex()
         if said != got:
-            return Finding(
+            return Flaw(
                 f"{name.replace('_', ' ')}: the receipt has {said}, its request gives {got}"
             )
     for i, record in enumerate(replay(m.forward, r.claimed, step, threads, isa), 1):
@@ -161,9 +161,9 @@ def _of_the_tokens(
         if record.loss:
             at = first_wrong_token(r, m, i, threads, isa)
             which = "a token" if at is None else f"token {at}"
-            return Finding(f"{which} in chunk {i} is not the one that the request draws", at, i)
+            return Flaw(f"{which} in chunk {i} is not the one that the request draws", at, i)
         if record.state_root.hex() != r.records[i - 1][0]:
-            return Finding(f"chunk {i}: the keys and values after it are not those that the receipt commits to",
+            return Flaw(f"chunk {i}: the keys and values after it are not those that the receipt commits to",
                            chunk=i)  # fmt: skip
     return None
 

@@ -17,49 +17,49 @@ def artifact(tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
+def command(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
-    def run(*args):
+    def command(*args):
         code = main([str(a) for a in args])
         out, err = capsys.readouterr()
         return code, out, err
 
-    return run
+    return command
 
 
-def test_an_answer_its_receipt_and_a_flipped_token(run, artifact, tmp_path):
+def test_an_answer_its_receipt_and_a_flipped_token(command, artifact, tmp_path):
     receipt, key = tmp_path / "r.json", tmp_path / "k"
-    code, public, _ = run("key", "new", "--key", key)
+    code, public, _ = command("key", "new", "--key", key)
     assert code == 0
-    code, out, err = run("generate", artifact, "--chat", "hello", "--max-tokens", 20, "--receipt", receipt,
+    code, out, err = command("generate", artifact, "--chat", "hello", "--max-tokens", 20, "--receipt", receipt,
                          "--key", key)  # fmt: skip
     assert code == 0
     assert public.strip() in err
     assert "20 drawn" in err
     m = json.loads(receipt.read_bytes())
     assert out.rstrip("\n").endswith(ascii(m["text"][-1])[1:-1])
-    code, out, _ = run("verify", receipt, "--artifact", artifact)
+    code, out, _ = command("verify", receipt, "--artifact", artifact)
     assert code == 0
     assert "same: every one of" in out
     assert public.strip() in out
-    code, out, _ = run("verify", receipt, "--signature")
+    code, out, _ = command("verify", receipt, "--signature")
     assert code == 0
     assert "no token was checked" in out
-    code, out, _ = run("verify", receipt, "--text", "--artifact", artifact, "--json")
+    code, out, _ = command("verify", receipt, "--text", "--artifact", artifact, "--json")
     assert code == 0
     assert json.loads(out)["level"] == "text"
     m["completion_tokens"][3] ^= 1
     receipt.write_text(json.dumps(m))
     for more in (("--artifact", artifact), ("--signature",)):
-        code, out, err = run("verify", receipt, *more)
+        code, out, err = command("verify", receipt, *more)
         assert code == 1
         assert out.startswith("differs: ")
 
 
-def test_a_seed_repeats_an_answer(run, artifact):
+def test_a_seed_repeats_an_answer(command, artifact):
     def text(*more):
-        code, out, _ = run("generate", artifact, "--prompt", "abc", "--temperature", 1, "--max-tokens", 12,
+        code, out, _ = command("generate", artifact, "--prompt", "abc", "--temperature", 1, "--max-tokens", 12,
                            "--json", *more)  # fmt: skip
         assert code == 0
         return json.loads(out)
@@ -70,26 +70,26 @@ def test_a_seed_repeats_an_answer(run, artifact):
     assert again["completion_tokens"] == one["completion_tokens"]
 
 
-def test_a_conversation_from_a_file(run, artifact, tmp_path):
+def test_a_conversation_from_a_file(command, artifact, tmp_path):
     path = tmp_path / "m.json"
     path.write_text(
         json.dumps([{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}])
     )
-    code, out, _ = run("generate", artifact, "--messages", path, "--max-tokens", 3, "--json")
+    code, out, _ = command("generate", artifact, "--messages", path, "--max-tokens", 3, "--json")
     assert code == 0
-    code, other, _ = run(
+    code, other, _ = command(
         "generate", artifact, "--chat", "hi", "--system", "be brief", "--max-tokens", 3, "--json"
     )
     assert json.loads(out)["prompt_tokens"] == json.loads(other)["prompt_tokens"]
 
 
-def test_a_claim_is_written_as_a_run(run, artifact, tmp_path):
+def test_a_claim_is_written_as_a_run(command, artifact, tmp_path):
     receipt = tmp_path / "r.json"
-    run("generate", artifact, "--chat", "hello", "--max-tokens", 8, "--receipt", receipt)
-    code, out, _ = run("claim", receipt, "--artifact", artifact, "-o", tmp_path / "run")
+    command("generate", artifact, "--chat", "hello", "--max-tokens", 8, "--receipt", receipt)
+    code, out, _ = command("claim", receipt, "--artifact", artifact, "-o", tmp_path / "run")
     assert code == 0
     assert json.loads(receipt.read_bytes())["commitment"] in out
-    code, out, _ = run("verify", tmp_path / "run")
+    code, out, _ = command("verify", tmp_path / "run")
     assert code == 0
     assert "same" in out
 
@@ -122,13 +122,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("args", "said"), WRONG)
-def test_what_is_wrong_is_said_in_a_line(run, artifact, tmp_path, monkeypatch, args, said):
+def test_what_is_wrong_is_said_in_a_line(command, artifact, tmp_path, monkeypatch, args, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "junk").write_text("{}")
     (tmp_path / "junk.gguf").write_bytes(b"GGUFjunk")
     receipt = tmp_path / "r.json"
     if "RECEIPT" in args:
-        run("generate", artifact, "--chat", "hello", "--max-tokens", 2, "--receipt", receipt)
+        command("generate", artifact, "--chat", "hello", "--max-tokens", 2, "--receipt", receipt)
     names = {
         "ART": artifact,
         "RECEIPT": receipt,
@@ -136,7 +136,7 @@ def test_what_is_wrong_is_said_in_a_line(run, artifact, tmp_path, monkeypatch, a
         "JUNK.gguf": tmp_path / "junk.gguf",
     }
     before = sorted(p.name for p in tmp_path.iterdir())
-    code, out, err = run(*(names.get(a, a) for a in args))
+    code, out, err = command(*(names.get(a, a) for a in args))
     assert (code, out) == (2, "")
     assert said in err
     assert "Traceback" not in err

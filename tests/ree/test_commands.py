@@ -15,7 +15,8 @@ from ree.cli.grammar import Parser, make_parser
 TESTS = Path(__file__).parents[1]
 CLI = TESTS.parent / "ree" / "cli"
 SHARED = {
-    "commands", "exit_codes", "grammar", "loading", "metrics_shown", "output", "refusals", "summary",
+    "commands", "exit_codes", "grammar", "loading", "metrics_shown", "output", "receipt_checked",
+    "refusals", "summary",
 }  # fmt: skip
 
 
