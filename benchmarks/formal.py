@@ -52,7 +52,7 @@ FAULTS = {
     "rules.flat": ("rules.vy", "if x >= (word >> 128) &", "if x > (word >> 128) &"),
     "shares.pay": ("court.vy", "due += job.reward - fee", "due += job.reward"),
     "shares.collect": ("court.vy", "- half * ((verdict >> 8) & protocol.MASK64) // weights", ""),
-    "shares.weights": ("disputes.vy", "docket.OPENING_ROUNDS + clocks.round(word)", "clocks.round(word)"),
+    "shares.weights": ("disputes.vy", "registry.OPENING_ROUNDS + clocks.round(word)", "clocks.round(word)"),
 }  # fmt: skip
 
 

@@ -13,14 +13,14 @@ from ree.errors import InputError
 SNAPSHOT = Path(__file__).parent / "gas.json"  # tests/settlement/test_gas.py writes and checks it
 MILLION = 1_000_000
 OPENING_ROUNDS = (
-    9  # weight of a lost dispute besides its rounds, as contracts/court/docket.vy has it
+    9  # weight of a lost dispute besides its rounds, as contracts/court/registry.vy has it
 )
 OPENING_GAS = 380_000  # of challenge, open_challenge, timeout and collect, by receipts
 CROWD_GAS = 40_000  # of these, more in a crowd
 CROWD, MOST_BONDS = (
     16,
     8,
-)  # disputes of an account for each bond of one more, as contracts/court/docket.vy has them
+)  # disputes of an account for each bond of one more, as contracts/court/registry.vy has them
 MOST_ROUNDS = 48  # of a dispute; measured: 40
 
 

@@ -9,12 +9,12 @@ from . import expect
 from ..court import bank
 from ..court import court
 from ..court import disputes
-from ..court import docket
+from ..court import registry
 from ..generated import protocol
 
 initializes: court
 uses: bank
-uses: docket
+uses: registry
 uses: disputes
 exports: court.__interface__
 
@@ -37,8 +37,8 @@ def __init__():
 
 @internal
 @pure
-def _job(reward: uint256, payees: uint256, provider_bond: uint256, challenger_bond: uint256) -> docket.Job:
-    return docket.Job(
+def _job(reward: uint256, payees: uint256, provider_bond: uint256, challenger_bond: uint256) -> registry.Job:
+    return registry.Job(
         poster=POSTER,
         token=TOKEN,
         reward=reward,
@@ -78,9 +78,9 @@ def check_pay(reward_: uint256, bond_: uint256, more: uint256, first: uint256, s
     reward: uint256 = reward_ & MASK128
     id: bytes32 = ROOT
     status: uint256[2] = [1 + (first & 3), 1 + (second & 3)]
-    docket.accepted[id] = [A, B]
-    docket.claims[id][A] = docket.Kept(numbers=status[0], digest=ROOT)
-    docket.claims[id][B] = docket.Kept(numbers=status[1], digest=ROOT)
+    registry.accepted[id] = [A, B]
+    registry.claims[id][A] = registry.Kept(numbers=status[0], digest=ROOT)
+    registry.claims[id][B] = registry.Kept(numbers=status[1], digest=ROOT)
     bank.held[TOKEN] = reward * payees + 2 * bond
     court._pay(id, self._job(reward, payees, bond, 1))
     winners: uint256 = 0
@@ -117,16 +117,16 @@ def check_collect(bond_: uint256, challenger_: uint256, weights_: uint256, befor
     after: uint256 = after_ & MASK32
     before: uint256 = before_ & MASK32
     assert before < after and after <= weights
-    job: docket.Job = self._job(1, 1, bond, challenger_ & MASK128)
-    id: bytes32 = docket._id(job)
+    job: registry.Job = self._job(1, 1, bond, challenger_ & MASK128)
+    id: bytes32 = registry._id(job)
     winner: address = B if against else A
     loser: address = A if against else B
     verdict: uint256 = (protocol.CHALLENGER_WON if against else protocol.DEFENDER_WON) | before << 8 | after << 72
-    docket.disputes[DISPUTE] = docket.Dispute(
+    registry.disputes[DISPUTE] = registry.Dispute(
         state=convert(verdict, bytes32), job=id, defender=A, challenger=B, confrontation=confrontation, paid=False, more=more
     )
-    docket.claims[id][loser].numbers = protocol.CLAIM_REFUTED | weights * docket.WEIGHT
-    docket.active[id] = docket.FINAL
+    registry.claims[id][loser].numbers = protocol.CLAIM_REFUTED | weights * registry.WEIGHT
+    registry.active[id] = registry.FINAL
     bank.held[TOKEN] = bond + stake
     ok: bool = raw_call(self, abi_encode(job, DISPUTE, method_id=method_id("collect((address,address,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),bytes32)")), revert_on_failure=False)
     if not ok:  # that it cannot be, is a lemma: shares are not negative
@@ -157,24 +157,24 @@ def check_weights(known_: uint256, load_: uint256, round_: uint256, against: boo
     load: uint256 = 1 + (load_ & 7)
     played: uint256 = round_ & MASK32
     id: bytes32 = ROOT
-    docket.active[id] = 3
-    docket.disputes[DISPUTE].job = id
-    docket.disputes[DISPUTE].defender = A
-    docket.disputes[DISPUTE].challenger = B
-    docket.disputes[DISPUTE].confrontation = confrontation
+    registry.active[id] = 3
+    registry.disputes[DISPUTE].job = id
+    registry.disputes[DISPUTE].defender = A
+    registry.disputes[DISPUTE].challenger = B
+    registry.disputes[DISPUTE].confrontation = confrontation
     for who: address in [A, B]:
-        docket.claims[id][who].numbers = protocol.CLAIM_REVEALED | load << 8 | known << 200
+        registry.claims[id][who].numbers = protocol.CLAIM_REVEALED | load << 8 | known << 200
     disputes._decide(DISPUTE, 1 | played << 8, protocol.CHALLENGER_WON if against else protocol.DEFENDER_WON)
     loser: address = A if against else B
     winner: address = B if against else A
-    kept: uint256 = convert(docket.disputes[DISPUTE].state, uint256)
+    kept: uint256 = convert(registry.disputes[DISPUTE].state, uint256)
     expect.holds(kept % 256 == (protocol.CHALLENGER_WON if against else protocol.DEFENDER_WON))
     expect.holds((kept >> 8) % 2**64 == known and kept >> 72 == known + 9 + played)
-    lost: docket.Claim = docket._claim(id, loser)
-    won: docket.Claim = docket._claim(id, winner)
+    lost: registry.Claim = registry._claim(id, loser)
+    won: registry.Claim = registry._claim(id, winner)
     claims: bool = against or confrontation
     expect.holds(lost.weight == (known + 9 + played if claims else known))
     expect.holds(lost.status == (protocol.CLAIM_REFUTED if claims else protocol.CLAIM_REVEALED))
     expect.holds(lost.load == load - 1 and won.load == load - 1)
     expect.holds(won.weight == known and won.status == protocol.CLAIM_REVEALED and won.lost == 0)
-    expect.holds(docket.active[id] == 2)
+    expect.holds(registry.active[id] == 2)

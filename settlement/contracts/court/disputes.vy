@@ -8,13 +8,13 @@
 from . import bank
 from . import clocks
 from ..referee import descent
-from . import docket
+from . import registry
 from ..generated import protocol
 from ..referee import shown
 from ..interfaces import IReferee
 
 uses: bank
-uses: docket
+uses: registry
 
 DESCENT: constant(uint256) = 512  # bytes of a reveal
 DESCENT_AT: constant(uint256) = 4 + 7 * 32  # where `descend` has the offset of its move
@@ -61,24 +61,24 @@ def __init__(referee: address):
 
 
 @external
-def challenge(job: docket.Job, commitment: bytes32):
+def challenge(job: registry.Job, commitment: bytes32):
     """
     @notice Commit, with a bond, to challenging a claim: `challenge_commitment` of it.
     @param job The terms, whole: their hash is the job
     @param commitment What `challenge_commitment` gives for the provider and a salt
     """
-    id: bytes32 = docket._open(job)
-    docket._after(job.reveal_until)
-    docket._by(job.challenge_until)
-    assert docket.challenges[id][msg.sender][commitment] == 0, "court: challenged"
-    docket.challenges[id][msg.sender][commitment] = protocol.CHALLENGE_PENDING
+    id: bytes32 = registry._open(job)
+    registry._after(job.reveal_until)
+    registry._by(job.challenge_until)
+    assert registry.challenges[id][msg.sender][commitment] == 0, "court: challenged"
+    registry.challenges[id][msg.sender][commitment] = protocol.CHALLENGE_PENDING
     bank._hold(job.token, msg.sender, job.challenger_bond)
     log Challenged(job=id, challenger=msg.sender, commitment=commitment)
 
 
 @external
 def open_challenge(
-    job: docket.Job, facts: Bytes[protocol.TRAINING_BYTES], provider: address, salt: bytes16
+    job: registry.Job, facts: Bytes[protocol.TRAINING_BYTES], provider: address, salt: bytes16
 ) -> bytes32:
     """
     @notice Show the challenge that was committed to, and open its dispute.
@@ -88,20 +88,20 @@ def open_challenge(
     @param salt That of the commitment
     @return The dispute's key
     """
-    id: bytes32 = docket._open(job)
-    docket._after(job.challenge_until)
-    docket._by(job.open_until)
-    commitment: bytes32 = docket._challenge_commitment(id, msg.sender, provider, salt)
-    assert docket.challenges[id][msg.sender][commitment] == protocol.CHALLENGE_PENDING, "court: no challenge, or open"
-    docket.challenges[id][msg.sender][commitment] = protocol.CHALLENGE_OPENED
-    dispute: bytes32 = docket._challenge_dispute(id, msg.sender, commitment)
+    id: bytes32 = registry._open(job)
+    registry._after(job.challenge_until)
+    registry._by(job.open_until)
+    commitment: bytes32 = registry._challenge_commitment(id, msg.sender, provider, salt)
+    assert registry.challenges[id][msg.sender][commitment] == protocol.CHALLENGE_PENDING, "court: no challenge, or open"
+    registry.challenges[id][msg.sender][commitment] = protocol.CHALLENGE_OPENED
+    dispute: bytes32 = registry._challenge_dispute(id, msg.sender, commitment)
     self._start(dispute, id, job, facts, provider, msg.sender, False)
     return dispute
 
 
 @external
 def confront(
-    job: docket.Job, facts: Bytes[protocol.TRAINING_BYTES], defender: address, challenger: address
+    job: registry.Job, facts: Bytes[protocol.TRAINING_BYTES], defender: address, challenger: address
 ) -> bytes32:
     """
     @notice Open the dispute between two providers whose roots differ; anyone may. Whoever loses is refuted.
@@ -111,18 +111,18 @@ def confront(
     @param challenger Provider of the other
     @return The dispute's key
     """
-    id: bytes32 = docket._open(job)
-    docket._after(job.reveal_until)
-    other: docket.Claim = docket._claim(id, challenger)
+    id: bytes32 = registry._open(job)
+    registry._after(job.reveal_until)
+    other: registry.Claim = registry._claim(id, challenger)
     assert other.status == protocol.CLAIM_REVEALED, "court: no claim"
-    assert other.digest != docket.claims[id][defender].digest, "court: same root"
+    assert other.digest != registry.claims[id][defender].digest, "court: same root"
     low: address = defender
     high: address = challenger
     if convert(low, uint256) > convert(high, uint256):
         low = challenger
         high = defender
     dispute: bytes32 = keccak256(abi_encode(CONFRONTATION_TAG, id, low, high))
-    assert docket.disputes[dispute].state == empty(bytes32), "court: open"
+    assert registry.disputes[dispute].state == empty(bytes32), "court: open"
     self._start(dispute, id, job, facts, defender, challenger, True)
     return dispute
 
@@ -152,33 +152,33 @@ def _opening(facts: Bytes[protocol.TRAINING_BYTES], root: bytes32) -> Bytes[prot
 def _start(
     dispute: bytes32,
     id: bytes32,
-    job: docket.Job,
+    job: registry.Job,
     facts: Bytes[protocol.TRAINING_BYTES],
     defender: address,
     challenger: address,
     confrontation: bool,
 ):
-    docket.claims[id][defender].numbers += docket.LOAD
-    docket.claims[id][challenger].numbers += docket.LOAD
-    docket.active[id] += 1
-    claim: docket.Claim = docket._claim(id, defender)
-    other: docket.Claim = docket._claim(id, challenger)
+    registry.claims[id][defender].numbers += registry.LOAD
+    registry.claims[id][challenger].numbers += registry.LOAD
+    registry.active[id] += 1
+    claim: registry.Claim = registry._claim(id, defender)
+    other: registry.Claim = registry._claim(id, challenger)
     assert claim.status == protocol.CLAIM_REVEALED or (
         claim.status == protocol.CLAIM_REFUTED and not confrontation
     ), "court: no claim"
     # a stranger has at most one claim of each provider to challenge; more would only stretch its clocks
-    assert other.status != 0 or other.load <= docket.MAX_SLOTS, "court: open disputes"
+    assert other.status != 0 or other.load <= registry.MAX_SLOTS, "court: open disputes"
     assert keccak256(facts) == job.facts, "court: facts"
     state: Bytes[protocol.STATE_BYTES] = self._opening(facts, claim.digest)
     more: uint256 = 0
     if not confrontation:
-        more = min(unsafe_sub(claim.load, 1) // docket.CROWD, docket.MOST_BONDS - 1)
+        more = min(unsafe_sub(claim.load, 1) // registry.CROWD, registry.MOST_BONDS - 1)
         if more > 0:
             bank._hold(job.token, challenger, job.challenger_bond * more)
     word: uint256 = clocks.packed(
         protocol.DEFENDER, 0, self._time(job, claim.load), self._time(job, other.load), job.grace
     )
-    docket.disputes[dispute] = docket.Dispute(
+    registry.disputes[dispute] = registry.Dispute(
         state=self._name(dispute, word, defender, challenger, state),
         job=id,
         defender=defender,
@@ -199,11 +199,11 @@ def _start(
 
 @internal
 @pure
-def _time(job: docket.Job, load: uint256) -> uint256:
+def _time(job: registry.Job, load: uint256) -> uint256:
     """
     @notice Seconds for the last of so many open disputes: a clock more for each, in a crowd a grace.
     """
-    few: uint256 = min(load, docket.CROWD)
+    few: uint256 = min(load, registry.CROWD)
     return unsafe_add(unsafe_mul(job.clock, few), unsafe_mul(job.grace, unsafe_sub(load, few)))
 
 
@@ -237,7 +237,7 @@ def respond(
         mover: address = msg.sender if next == clocks.turn(word) else other
         waits: address = other if next == clocks.turn(word) else msg.sender
         moved: uint256 = clocks.moved(word, next)
-        docket.disputes[dispute].state = self._name(dispute, moved, mover, waits, after)
+        registry.disputes[dispute].state = self._name(dispute, moved, mover, waits, after)
         log Moved(dispute=dispute, clocks=moved, move=move)
     else:
         winner: uint256 = (head >> protocol.STATE_WINNER) & protocol.MASK8
@@ -278,7 +278,7 @@ def descend(
     node_after: bytes32 = empty(bytes32)
     head_after, place_after, node_after = descent.play(head, place, node, DESCENT_AT + 64, len(move))
     moved: uint256 = clocks.moved(word, (head_after >> protocol.STATE_PLAYER) & protocol.MASK8)  # always the other's turn
-    docket.disputes[dispute].state = self._name_of(
+    registry.disputes[dispute].state = self._name_of(
         dispute, moved, other, msg.sender, head_after, place_after, node_after, rest
     )
     log Moved(dispute=dispute, clocks=moved, move=move)
@@ -290,7 +290,7 @@ def _check_turn(dispute: bytes32, word: uint256, name: bytes32):
     """
     @notice It is the turn of the caller, whom the name has as the one who moves, and in time.
     """
-    assert docket.disputes[dispute].state == name, "court: not your turn, or not the state"
+    assert registry.disputes[dispute].state == name, "court: not your turn, or not the state"
     assert not clocks.late(word), "court: time is up"
 
 
@@ -307,13 +307,13 @@ def timeout(
     @param node Word 9 of the state
     @param rest keccak256 of the state's other words
     """
-    mover: address = docket.disputes[dispute].defender
-    other: address = docket.disputes[dispute].challenger
+    mover: address = registry.disputes[dispute].defender
+    other: address = registry.disputes[dispute].challenger
     turn: uint256 = clocks.turn(word)
     if turn == protocol.CHALLENGER:
         mover = other
-        other = docket.disputes[dispute].defender
-    assert docket.disputes[dispute].state == self._name_of(
+        other = registry.disputes[dispute].defender
+    assert registry.disputes[dispute].state == self._name_of(
         dispute, word, mover, other, head, place, node, rest
     ), "court: not the state, or decided"
     assert clocks.late(word), "court: time is left"
@@ -326,19 +326,19 @@ def _decide(dispute: bytes32, word: uint256, verdict: uint256):
     """
     @notice A verdict is about one claim, or the two that confront each other, and no other.
     """
-    job: bytes32 = docket.disputes[dispute].job
-    assert docket.active[job] < docket.VOID, "court: void"
-    docket.active[job] -= 1
-    defender: address = docket.disputes[dispute].defender
-    challenger: address = docket.disputes[dispute].challenger
+    job: bytes32 = registry.disputes[dispute].job
+    assert registry.active[job] < registry.VOID, "court: void"
+    registry.active[job] -= 1
+    defender: address = registry.disputes[dispute].defender
+    challenger: address = registry.disputes[dispute].challenger
     won: bool = verdict == protocol.DEFENDER_WON
-    before: uint256 = docket.claims[job][challenger if won else defender].numbers // docket.WEIGHT
-    weight: uint256 = docket.OPENING_ROUNDS + clocks.round(word)
-    docket.disputes[dispute].state = convert(
+    before: uint256 = registry.claims[job][challenger if won else defender].numbers // registry.WEIGHT
+    weight: uint256 = registry.OPENING_ROUNDS + clocks.round(word)
+    registry.disputes[dispute].state = convert(
         verdict | (before << 8) | ((before + weight) << 72), bytes32
     )
-    docket._decided(job, defender, True, not won, weight)
-    docket._decided(job, challenger, docket.disputes[dispute].confrontation, won, weight)
+    registry._decided(job, defender, True, not won, weight)
+    registry._decided(job, challenger, registry.disputes[dispute].confrontation, won, weight)
 
 
 @internal

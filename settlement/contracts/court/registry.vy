@@ -1,6 +1,6 @@
 # pragma version 0.4.3
 """
-@title Docket
+@title Registry
 @notice What the Court keeps of jobs, claims, challenges and disputes, and how they are named.
 @dev A job's terms travel with every call and are its name: nothing can change them. Jobs, claims and disputes
      are named by what they are, not by numbers, so that a reorganised chain cannot put one in another's place.
