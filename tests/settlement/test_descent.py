@@ -106,7 +106,7 @@ def test_what_is_not_the_state_or_the_move_is_refused():
         if len(data) % 32:  # what fills the last word is no part of the move
             altered.append(raw[:-1] + b"\1")
         for layout in altered:
-            with pytest.raises(Reverted, match="shown: layout"):
+            with pytest.raises(Reverted, match="calldata: layout"):
                 world.court.call_raw("descend", layout, account(by))
         now = world.chain.now
         world.send(by, "descend", d, *right, data)

@@ -10,7 +10,7 @@ from . import clocks
 from ..referee import descent
 from . import registry
 from ..generated import protocol
-from ..referee import shown
+from ..referee import calldata
 from ..interfaces import IReferee
 
 uses: bank
@@ -223,7 +223,7 @@ def respond(
     @param state The game's state, whole
     @param move The move, as verde/messages.py encodes it
     """
-    shown.check()
+    calldata.check()
     self._check_turn(dispute, word, self._name(dispute, word, msg.sender, other, state))
     # the call as it came: referee and Court have the same function
     after: Bytes[protocol.STATE_BYTES] = slice(
@@ -269,7 +269,7 @@ def descend(
     @param rest keccak256 of the state's other words
     @param move The move, as verde/messages.py encodes it
     """
-    shown.check_last(convert(slice(msg.data, DESCENT_AT, 32), uint256) ^ 256, DESCENT_AT + 64, len(move))
+    calldata.check_last(convert(slice(msg.data, DESCENT_AT, 32), uint256) ^ 256, DESCENT_AT + 64, len(move))
     self._check_turn(
         dispute, word, self._name_of(dispute, word, msg.sender, other, head, place, node, rest)
     )

@@ -8,7 +8,7 @@
 from ..generated import forms
 from ..generated import numbers
 from . import rules
-from . import shown
+from . import calldata
 
 
 @internal
@@ -19,7 +19,7 @@ def operations(form: uint256, r: rules.Rule, position: uint256, code: uint256, s
     @param position Of the element on the axis of a running sum
     """
     if form == forms.POINTWISE:
-        return sources + shown.u32(code + 4)
+        return sources + calldata.u32(code + 4)
     if form == forms.CAT or form == forms.PAD or form == forms.CREATE or form == forms.OUTPUT:
         return 1
     if form == forms.TABLE:
@@ -57,10 +57,10 @@ def width(form: uint256, dtype: uint256, code: uint256, sources: uint256) -> uin
         return 8 if dtype == numbers.DTYPE_I64 else 4
     if form != forms.POINTWISE:
         return 8
-    records: uint256 = sources + shown.u32(code + 4)
+    records: uint256 = sources + calldata.u32(code + 4)
     at: uint256 = code + 8
     for i: uint256 in range(records, bound=1024):
-        types: uint256 = shown.u8(at + 1)
+        types: uint256 = calldata.u8(at + 1)
         if types >> 4 == numbers.TYPE_I64 or types & 15 == numbers.TYPE_I64:
             return 8
         at += 8

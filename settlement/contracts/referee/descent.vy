@@ -38,7 +38,7 @@ def play(
         return (head & ~TURN) | (protocol.PHASE_PICK << protocol.STATE_PHASE) | (protocol.CHALLENGER << protocol.STATE_PLAYER), place, node
     assert phase == protocol.PHASE_PICK, "referee: no descent"
     down: uint256 = min(level, protocol.FAN)
-    assert size == unsafe_add(33, down << 5), "shown: length"
+    assert size == unsafe_add(33, down << 5), "calldata: length"
     i: uint256 = convert(slice(msg.data, move, 1), uint256)
     assert i >> down == 0, "referee: pick"
     digest: bytes32 = convert(slice(msg.data, unsafe_add(move, 1), 32), bytes32)

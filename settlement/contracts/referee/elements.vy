@@ -14,7 +14,7 @@ from ..lib import merkle
 from ..generated import numbers
 from ..generated import protocol
 from . import rules
-from . import shown
+from . import calldata
 from . import sources
 from . import states
 from . import ways
@@ -37,10 +37,10 @@ def respond(
     """
     s: states.State = states.read()
     blobs: sources.Blobs = empty(sources.Blobs)
-    n: uint256 = shown.u8(0)
+    n: uint256 = calldata.u8(0)
     at: uint256 = unsafe_add(1, unsafe_mul(2, n))
     for i: uint256 in range(n, bound=3):
-        size: uint256 = shown.u16(unsafe_add(1, unsafe_mul(2, i)))
+        size: uint256 = calldata.u16(unsafe_add(1, unsafe_mul(2, i)))
         blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
         at = unsafe_add(at, size)
@@ -69,12 +69,12 @@ def _derive(before: states.State, blobs: sources.Blobs, n: uint256) -> states.St
     record, at, digest = ways.record(s, blobs.at[n])
     assert digest == s.record, "elements: record"
     statement: uint256 = 0
-    if shown.u8(at) == 1:
+    if calldata.u8(at) == 1:
         statement = at + 1
-        assert shown.statement_hash(statement) == s.context, "elements: statement"
+        assert calldata.statement_hash(statement) == s.context, "elements: statement"
         at = statement + protocol.STATEMENT_BYTES
     else:
-        assert shown.u8(at) == 0, "elements: statement"
+        assert calldata.u8(at) == 0, "elements: statement"
         at += 1
     end: uint256 = 0
     outer: bool = False
@@ -86,27 +86,27 @@ def _derive(before: states.State, blobs: sources.Blobs, n: uint256) -> states.St
     position: uint256 = 0
     code: uint256 = 0
     if (forms.COUNTED >> s.form) & 1 == 1:
-        rule = rules.parse(sources.take(blobs, 1, shown.digest(record + protocol.RECORD_RULE)))
+        rule = rules.parse(sources.take(blobs, 1, calldata.digest(record + protocol.RECORD_RULE)))
         used = 2
         if s.form == forms.SCAN:
-            attrs: uint256 = sources.take(blobs, 2, shown.digest(record + protocol.RECORD_ATTRIBUTES))
+            attrs: uint256 = sources.take(blobs, 2, calldata.digest(record + protocol.RECORD_ATTRIBUTES))
             used = 3
-            position = rules.digit(rule, s.element, shown.u64(attrs))
+            position = rules.digit(rule, s.element, calldata.u64(attrs))
     elif s.form == forms.POINTWISE:
-        code = sources.take(blobs, 1, shown.digest(record + protocol.RECORD_CODE))
+        code = sources.take(blobs, 1, calldata.digest(record + protocol.RECORD_CODE))
         used = 2
     assert used == n, "elements: more bytes than are read"
-    params: uint256 = shown.u8(record + protocol.RECORD_COUNT)
+    params: uint256 = calldata.u8(record + protocol.RECORD_COUNT)
     s.limit = derivations.operations(s.form, rule, position, code, params)
     s.width = derivations.width(s.form, s.dtype, code, params)
-    s.entries = shown.digest(at)
+    s.entries = calldata.digest(at)
     leaves: uint256 = (s.limit * s.width + (numbers.LEAF_BYTES - 1)) // numbers.LEAF_BYTES
     last: uint256 = entries.opened(s, s.limit - 1, at + 32)
-    at = shown.after_proof(at + 32 + numbers.LEAF_BYTES)
+    at = calldata.after_proof(at + 32 + numbers.LEAF_BYTES)
     if s.form == forms.SORT and leaves > 1:  # the choice is known from here on
         chosen: uint256 = entries.opened(s, 0, at)
-        at = shown.after_proof(at + numbers.LEAF_BYTES)
-    shown.end(at)
+        at = calldata.after_proof(at + numbers.LEAF_BYTES)
+    calldata.end(at)
     assert last == s.bits, "elements: last entry"
     if leaves == 1:
         s.phase = protocol.PHASE_ENTRY
@@ -124,24 +124,24 @@ def _rows(before: states.State, at: uint256) -> states.State:
             last one: type, leaf, two proofs.
     """
     s: states.State = before
-    assert shown.record_hash(at) == s.record and s.inside == 0, "elements: record"
-    s.program = shown.digest(at + protocol.RECORD_PROGRAM)
-    s.leaves = shown.u64(at + protocol.RECORD_PROGRAM_LEAVES)
+    assert calldata.record_hash(at) == s.record and s.inside == 0, "elements: record"
+    s.program = calldata.digest(at + protocol.RECORD_PROGRAM)
+    s.leaves = calldata.u64(at + protocol.RECORD_PROGRAM_LEAVES)
     p: uint256 = at + protocol.RECORD_BYTES
-    assert shown.u8(p) == protocol.ROW_ELEMENT, "elements: last leaf"
-    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + p, protocol.ROW_NUMBER_BYTES))
-    assert shown.root(s.leaves, s.leaves - 1, leaf, p + protocol.ROW_NUMBER_BYTES) == s.program, "elements: last leaf"
-    s.first = shown.u32(p + protocol.ROW_NUMBER_FIRST)
+    assert calldata.u8(p) == protocol.ROW_ELEMENT, "elements: last leaf"
+    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, calldata.MOVE + p, protocol.ROW_NUMBER_BYTES))
+    assert calldata.root(s.leaves, s.leaves - 1, leaf, p + protocol.ROW_NUMBER_BYTES) == s.program, "elements: last leaf"
+    s.first = calldata.u32(p + protocol.ROW_NUMBER_FIRST)
     nodes: uint256 = s.leaves - 1 - s.first
     flat: uint256 = sources.affine(p, s.element)
-    p = shown.after_proof(p + protocol.ROW_NUMBER_BYTES)
-    s.rows = shown.digest(p)
+    p = calldata.after_proof(p + protocol.ROW_NUMBER_BYTES)
+    s.rows = calldata.digest(p)
     bits: uint256 = 0
     code: uint256 = 0
     end: uint256 = 0
     bits, code, end = sources.open_in(s.rows, nodes, nodes - 1, flat, p + 32)
     assert bits == s.bits, "elements: element"
-    shown.end(end)
+    calldata.end(end)
     s.owner = s.tensor
     s.owner_element = s.element
     s.inside = 1

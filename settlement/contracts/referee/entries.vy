@@ -5,7 +5,7 @@
 """
 
 from ..generated import numbers
-from . import shown
+from . import calldata
 from . import states
 
 
@@ -17,7 +17,7 @@ def opened(s: states.State, i: uint256, at: uint256) -> uint256:
     """
     per: uint256 = unsafe_div(numbers.LEAF_BYTES, s.width)
     leaves: uint256 = (s.limit * s.width + (numbers.LEAF_BYTES - 1)) // numbers.LEAF_BYTES
-    root: bytes32 = shown.root(leaves, unsafe_div(i, per), shown.leaf_hash(at), at + numbers.LEAF_BYTES)
+    root: bytes32 = calldata.root(leaves, unsafe_div(i, per), calldata.leaf_hash(at), at + numbers.LEAF_BYTES)
     assert root == s.entries, "entries: entry"
     return self.at(s, at, i % per)
 
@@ -30,7 +30,7 @@ def at(s: states.State, leaf: uint256, position: uint256) -> uint256:
     """
     start: uint256 = unsafe_add(leaf, unsafe_mul(position, s.width))
     x: uint256 = 0
-    y: uint256 = shown.number(start, s.width)
+    y: uint256 = calldata.number(start, s.width)
     for _: uint256 in range(s.width, bound=8):
         x = (x << 8) | (y & 255)
         y = y >> 8

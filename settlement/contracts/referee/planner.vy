@@ -9,7 +9,7 @@ from ..generated import forms
 from . import plans
 from ..generated import protocol
 from . import rules
-from . import shown
+from . import calldata
 from . import sources
 from . import states
 from . import ways
@@ -33,10 +33,10 @@ def respond(
     """
     s: states.State = states.read()
     blobs: sources.Blobs = empty(sources.Blobs)
-    n: uint256 = shown.u8(0)
+    n: uint256 = calldata.u8(0)
     at: uint256 = unsafe_add(1, unsafe_mul(2, n))
     for i: uint256 in range(n, bound=protocol.MAX_BLOBS):
-        size: uint256 = shown.u16(unsafe_add(1, unsafe_mul(2, i)))
+        size: uint256 = calldata.u16(unsafe_add(1, unsafe_mul(2, i)))
         if i < OWN:
             blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
@@ -52,22 +52,22 @@ def _plan(s: states.State, blobs: sources.Blobs, start: uint256) -> plans.Plan:
     digest: bytes32 = empty(bytes32)
     record, leaf, digest = ways.record(s, start)
     assert ways.joined(digest, blobs.digest[0]) == s.record, "planner: record"
-    assert shown.leaf_hash(leaf) == s.leaf, "planner: leaf"
+    assert calldata.leaf_hash(leaf) == s.leaf, "planner: leaf"
     params: uint256 = 0
     if s.form != forms.OUTPUT:
-        params = shown.u8(record + protocol.RECORD_COUNT)
+        params = calldata.u8(record + protocol.RECORD_COUNT)
     rule: rules.Rule = empty(rules.Rule)
     attrs: uint256 = 0
     code: uint256 = 0
     blob: uint256 = 1
     if s.form == forms.POINTWISE and s.entry >= params:
-        code = sources.take(blobs, 1, shown.digest(record + protocol.RECORD_CODE))
+        code = sources.take(blobs, 1, calldata.digest(record + protocol.RECORD_CODE))
         blob = 2
     elif (forms.RULED >> s.form) & 1 == 1:
-        rule = rules.parse(sources.take(blobs, 1, shown.digest(record + protocol.RECORD_RULE)))
+        rule = rules.parse(sources.take(blobs, 1, calldata.digest(record + protocol.RECORD_RULE)))
         blob = 2
     if (forms.ATTRIBUTED >> s.form) & 1 == 1:
-        attrs = sources.take(blobs, blob, shown.digest(record + protocol.RECORD_ATTRIBUTES))
+        attrs = sources.take(blobs, blob, calldata.digest(record + protocol.RECORD_ATTRIBUTES))
         blob += 1
     p: plans.Plan = plans.plan(s, record, rule, attrs, code, params)
     p.leaf = leaf

@@ -9,7 +9,7 @@ from ..generated import forms
 from ..generated import numbers
 from ..generated import protocol
 from . import rules
-from . import shown
+from . import calldata
 from . import states
 
 FULL: constant(uint256) = numbers.SUM_BLOCK + numbers.SUM_LANES - 1  # operations of a whole block of a sum
@@ -97,9 +97,9 @@ def plan(
     if s.form == forms.EXTREME:
         p.what = EXTREME
         p.count = 3
-        p.operands[0] = self._entry(i - 1) if i > 0 else self._bits(511 * 2**23 if shown.u16(record) == numbers.OPERATOR_AMAX else 255 * 2**23)
+        p.operands[0] = self._entry(i - 1) if i > 0 else self._bits(511 * 2**23 if calldata.u16(record) == numbers.OPERATOR_AMAX else 255 * 2**23)
         p.operands[1] = self._read(0, i)
-        p.operands[2] = self._bits(shown.u16(record) - numbers.OPERATOR_AMAX)
+        p.operands[2] = self._bits(calldata.u16(record) - numbers.OPERATOR_AMAX)
     elif s.form == forms.ARGUMENT:
         p.count = 1  # a copy of 0
         if i > 0:
@@ -109,7 +109,7 @@ def plan(
             p.operands[1] = self._entry(i - 1)
             p.operands[2] = self._read(0, i)
             p.operands[3] = Operand(kind=NAMED, value=i - 1, source=0)
-            p.operands[4] = self._bits(shown.u16(record) - numbers.OPERATOR_ARGMAX)
+            p.operands[4] = self._bits(calldata.u16(record) - numbers.OPERATOR_ARGMAX)
     elif s.form == forms.SORT:
         return self._sort(s, record, r, attrs)
     elif s.form == forms.SCATTER:
@@ -120,17 +120,17 @@ def plan(
             p.count = 5
             p.operands[0] = self._entry(i - 1)
             p.operands[1] = self._read(1, i - 1)
-            axis: uint256 = shown.u64(attrs)
+            axis: uint256 = calldata.u64(attrs)
             p.operands[2] = self._bits(rules.digit(r, s.element, axis))
             p.operands[3] = self._read(2, i - 1)
-            opcode: uint256 = shown.u16(record)
+            opcode: uint256 = calldata.u16(record)
             # odd codes add; from index_put on a negative index counts from the end
             p.operands[4] = self._bits((opcode & 1) + (rules.size(r, axis) << 1 if opcode >= numbers.OPERATOR_INDEX_PUT else 0))
     else:
         p.count = 1
         p.operands[0] = self._moved(s, record, r, attrs, sources)
         if s.form == forms.PAD:
-            p.outside = self._value(s.dtype, attrs, 16 + 16 * shown.u64(attrs))
+            p.outside = self._value(s.dtype, attrs, 16 + 16 * calldata.u64(attrs))
     return p
 
 
@@ -146,10 +146,10 @@ def _moved(s: states.State, record: uint256, r: rules.Rule, attrs: uint256, sour
                 return self._read(i, 0)
         raise "proof: cat"
     if s.form == forms.CREATE:
-        if shown.u16(record) == numbers.OPERATOR_FULL:  # attributes: dtype, shape, value
-            return self._bits(self._value(s.dtype, attrs, 16 + 8 * shown.u64(attrs + 8)))
+        if calldata.u16(record) == numbers.OPERATOR_FULL:  # attributes: dtype, shape, value
+            return self._bits(self._value(s.dtype, attrs, 16 + 8 * calldata.u64(attrs + 8)))
         # n, start, step
-        x: int256 = shown.integer(attrs + 8) + shown.integer(attrs + 16) * convert(s.element, int256)
+        x: int256 = calldata.integer(attrs + 8) + calldata.integer(attrs + 16) * convert(s.element, int256)
         return self._bits(self._wrapped(x))
     if s.form == forms.TABLE and s.entry < rules.terms(r, 0):
         t: rules.Term = rules.term(r, 0, s.entry)
@@ -173,7 +173,7 @@ def _value(dtype: uint256, attrs: uint256, at: uint256) -> uint256:
     """
     @notice An attribute as an element of this type; a float stands in the low 32 bits.
     """
-    x: uint256 = shown.u64(attrs + at)
+    x: uint256 = calldata.u64(attrs + at)
     if dtype == numbers.DTYPE_I64:
         return x
     assert dtype == numbers.DTYPE_F32 or dtype == numbers.DTYPE_I32 or dtype == numbers.DTYPE_BOOL, "proof: attribute"
@@ -188,8 +188,8 @@ def _step(code: uint256, params: uint256, i: uint256) -> Plan:
     """
     p: Plan = empty(Plan)
     p.what = CODE
-    steps: uint256 = shown.u32(code + 4)
-    p.step = shown.u64(code + 8 * (1 + params + i))
+    steps: uint256 = calldata.u32(code + 4)
+    p.step = calldata.u64(code + 8 * (1 + params + i))
     op: uint256 = p.step >> 56
     a: uint256 = (p.step >> 32) & 65535
     b: uint256 = (p.step >> 16) & 65535
@@ -200,8 +200,8 @@ def _step(code: uint256, params: uint256, i: uint256) -> Plan:
     if op == numbers.OP_TABLE:
         table: uint256 = code + 8 * (1 + params + steps + 8 * b)
         p.count = 3
-        p.operands[1] = self._bits(shown.number(table, 32))
-        p.operands[2] = self._bits(shown.number(table + 32, 32))
+        p.operands[1] = self._bits(calldata.number(table, 32))
+        p.operands[2] = self._bits(calldata.number(table + 32, 32))
     elif numbers.OPS_OF_ONE >> op & 1 == 0:
         p.count = 2
         p.operands[1] = self._entry(b)
@@ -240,7 +240,7 @@ def _segments(s: states.State, r: rules.Rule, attrs: uint256) -> Plan:
     if j == 0:
         last = self._bits(0)
     if running:
-        position: uint256 = rules.digit(r, s.element, shown.u64(attrs))
+        position: uint256 = rules.digit(r, s.element, calldata.u64(attrs))
         p.operands[0] = last
         p.operands[1] = self._read(0, position - k)
         return p
@@ -324,7 +324,7 @@ def _sort(s: states.State, record: uint256, r: rules.Rule, attrs: uint256) -> Pl
         if i > 1:
             p.operands[0] = self._entry(i - 1)
         # its index and, above it, the direction
-        p.operands[1] = self._bits((i - 1) | (shown.u64(attrs) << 64))
+        p.operands[1] = self._bits((i - 1) | (calldata.u64(attrs) << 64))
         p.operands[2] = self._entry(0)
         p.operands[3] = self._read(0, i - 1)
         p.operands[4] = Operand(kind=NAMED, value=0, source=0)
@@ -332,10 +332,10 @@ def _sort(s: states.State, record: uint256, r: rules.Rule, attrs: uint256) -> Pl
         p.what = EQUAL
         p.count = 2
         p.operands[0] = self._entry(n)
-        p.operands[1] = self._bits(rules.digit(r, s.element, shown.u64(attrs + 8)))
+        p.operands[1] = self._bits(rules.digit(r, s.element, calldata.u64(attrs + 8)))
     else:
         p.count = 1
         p.operands[0] = self._entry(0)
-        if shown.u8(record + protocol.RECORD_RESULT) == 0:
+        if calldata.u8(record + protocol.RECORD_RESULT) == 0:
             p.operands[0] = Operand(kind=NAMED, value=0, source=0)
     return p

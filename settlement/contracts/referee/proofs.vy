@@ -11,7 +11,7 @@ from ..generated import numbers
 from . import plans
 from ..generated import protocol
 from . import rules
-from . import shown
+from . import calldata
 from . import sources
 from . import states
 
@@ -56,10 +56,10 @@ def respond(
         plans.Plan,
     )
     blobs: sources.Blobs = empty(sources.Blobs)
-    n: uint256 = shown.u8(0)
+    n: uint256 = calldata.u8(0)
     at: uint256 = unsafe_add(1, unsafe_mul(2, n))
     for i: uint256 in range(n, bound=protocol.MAX_BLOBS):
-        size: uint256 = shown.u16(unsafe_add(1, unsafe_mul(2, i)))
+        size: uint256 = calldata.u16(unsafe_add(1, unsafe_mul(2, i)))
         if i >= p.blob:  # the planner has seen the operator's own
             blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
@@ -71,7 +71,7 @@ def respond(
     r: sources.Reader = empty(sources.Reader)
     valid, values, dtype, r = self._operands(s, p, blobs)
     # one move has one encoding
-    shown.end(r.at)
+    calldata.end(r.at)
     assert r.blob == n, "proofs: more bytes than are read"
     result: uint256 = max_value(uint256)
     if p.what == plans.WITNESS:
@@ -96,8 +96,8 @@ def _operands(
     """
     statement: uint256 = unsafe_add(p.leaf, 513)
     r: sources.Reader = sources.Reader(at=statement, blob=p.blob, outer=False)
-    if shown.u8(unsafe_sub(statement, 1)) == 1:
-        assert shown.statement_hash(statement) == s.context, "proofs: statement"
+    if calldata.u8(unsafe_sub(statement, 1)) == 1:
+        assert calldata.statement_hash(statement) == s.context, "proofs: statement"
         r.at = statement + protocol.STATEMENT_BYTES
     else:
         statement = NOWHERE
@@ -175,4 +175,4 @@ def _entry(s: states.State, i: uint256, leaf: uint256, at: uint256) -> (uint256,
     per: uint256 = unsafe_div(numbers.LEAF_BYTES, s.width)
     if unsafe_div(i, per) == s.leaf_index:
         return entries.at(s, leaf, i % per), at
-    return entries.opened(s, i, at), shown.after_proof(at + numbers.LEAF_BYTES)
+    return entries.opened(s, i, at), calldata.after_proof(at + numbers.LEAF_BYTES)

@@ -13,7 +13,7 @@ from ..generated import forms
 from ..lib import merkle
 from ..generated import numbers
 from ..generated import protocol
-from . import shown
+from . import calldata
 from . import states
 from . import undecided as records
 from ..interfaces import IReferee
@@ -115,8 +115,8 @@ def respond(
     @param move The move, as verde/messages.py encodes it
     @return The state after it
     """
-    shown.check()
-    phase: uint256 = (shown.state_word(protocol.WORD_HEAD) >> protocol.STATE_PHASE) & protocol.MASK8
+    calldata.check()
+    phase: uint256 = (calldata.state_word(protocol.WORD_HEAD) >> protocol.STATE_PHASE) & protocol.MASK8
     if phase == protocol.PHASE_REVEAL or phase == protocol.PHASE_PICK:
         return self._descended()
     if phase == protocol.PHASE_PROVE:
@@ -135,8 +135,8 @@ def respond(
     elif s.phase == protocol.PHASE_CHOOSE:
         s = self._choose(s)
     elif s.phase == protocol.PHASE_OPEN:
-        shown.end(32)
-        s.values = shown.digest(0)
+        calldata.end(32)
+        s.values = calldata.digest(0)
         s.phase = protocol.PHASE_CHOOSE
     else:
         assert s.phase == protocol.PHASE_STEP, "referee: over"
@@ -153,22 +153,22 @@ def _descended() -> Bytes[protocol.STATE_BYTES]:
     head: uint256 = 0
     place: uint256 = 0
     node: bytes32 = empty(bytes32)
-    node = convert(shown.state_word(protocol.WORD_NODE), bytes32)
+    node = convert(calldata.state_word(protocol.WORD_NODE), bytes32)
     head, place, node = descent.play(
-        shown.state_word(protocol.WORD_HEAD), shown.state_word(protocol.WORD_PLACE), node, shown.MOVE, shown.size()
+        calldata.state_word(protocol.WORD_HEAD), calldata.state_word(protocol.WORD_PLACE), node, calldata.MOVE, calldata.size()
     )
     return concat(
         convert(head, bytes32),
-        slice(msg.data, shown.STATE + 32 * protocol.WORD_NUMBERS, 32),
+        slice(msg.data, calldata.STATE + 32 * protocol.WORD_NUMBERS, 32),
         convert(place, bytes32),
         slice(
             msg.data,
-            shown.STATE + 32 * protocol.WORD_CONTEXT,
+            calldata.STATE + 32 * protocol.WORD_CONTEXT,
             32 * (protocol.WORD_NODE - protocol.WORD_CONTEXT),
         ),
         node,
         slice(
-            msg.data, shown.STATE + 32 * protocol.WORD_LEAF, protocol.STATE_BYTES - 32 * protocol.WORD_LEAF
+            msg.data, calldata.STATE + 32 * protocol.WORD_LEAF, protocol.STATE_BYTES - 32 * protocol.WORD_LEAF
         ),
     )
 
@@ -190,35 +190,35 @@ def _step(before: states.State) -> states.State:
             step state root and loss before it and their proof, for the first the initial state.
     """
     s: states.State = before
-    assert shown.statement_hash(0) == s.context, "referee: statement"
-    run: Bytes[protocol.RUN_BYTES] = slice(msg.data, shown.MOVE + protocol.STATEMENT_BYTES, protocol.RUN_BYTES)
+    assert calldata.statement_hash(0) == s.context, "referee: statement"
+    run: Bytes[protocol.RUN_BYTES] = slice(msg.data, calldata.MOVE + protocol.STATEMENT_BYTES, protocol.RUN_BYTES)
     assert sha256(run) == s.run, "referee: run"
     initial: uint256 = protocol.STATEMENT_BYTES
-    steps: uint256 = shown.u64(initial + protocol.RUN_STEPS)
+    steps: uint256 = calldata.u64(initial + protocol.RUN_STEPS)
     at: uint256 = protocol.STATEMENT_BYTES + protocol.RUN_BYTES
-    after: bytes32 = shown.digest(at)
-    loss: bytes32 = shown.digest(at + 32)
-    batch: bytes32 = shown.digest(at + 64)
+    after: bytes32 = calldata.digest(at)
+    loss: bytes32 = calldata.digest(at + 32)
+    batch: bytes32 = calldata.digest(at + 64)
     s.step = s.index + 1
     number: bytes8 = convert(convert(s.step, uint64), bytes8)
     assert merkle.leaf_hash(concat(number, after, loss)) == s.node, "referee: step"
     at += 96
     leaf: bytes32 = merkle.leaf_hash(concat(number, batch))
-    assert shown.root(steps, s.index, leaf, at) == shown.digest(initial + protocol.RUN_BATCHES), "referee: batch"
-    at = shown.after_proof(at)
-    start: bytes32 = shown.digest(at)
+    assert calldata.root(steps, s.index, leaf, at) == calldata.digest(initial + protocol.RUN_BATCHES), "referee: batch"
+    at = calldata.after_proof(at)
+    start: bytes32 = calldata.digest(at)
     end: uint256 = at + 32
     if s.index == 0:
-        assert start == shown.digest(initial), "referee: first step"
+        assert start == calldata.digest(initial), "referee: first step"
     else:
         number = convert(convert(s.index, uint64), bytes8)
-        leaf = merkle.leaf_hash(concat(number, start, shown.digest(at + 32)))
-        history: bytes32 = shown.root(steps, unsafe_sub(s.index, 1), leaf, at + 64)
-        assert history == shown.digest(initial + protocol.RUN_HISTORY), "referee: step before"
-        end = shown.after_proof(at + 64)
-    shown.end(end)
-    instance: Bytes[protocol.INSTANCE_BYTES] = slice(msg.data, shown.MOVE, protocol.INSTANCE_BYTES)
-    s.context = sha256(concat(instance, batch, shown.digest(protocol.STATEMENT_WEIGHTS_ROOT), start, after, loss))
+        leaf = merkle.leaf_hash(concat(number, start, calldata.digest(at + 32)))
+        history: bytes32 = calldata.root(steps, unsafe_sub(s.index, 1), leaf, at + 64)
+        assert history == calldata.digest(initial + protocol.RUN_HISTORY), "referee: step before"
+        end = calldata.after_proof(at + 64)
+    calldata.end(end)
+    instance: Bytes[protocol.INSTANCE_BYTES] = slice(msg.data, calldata.MOVE, protocol.INSTANCE_BYTES)
+    s.context = sha256(concat(instance, batch, calldata.digest(protocol.STATEMENT_WEIGHTS_ROOT), start, after, loss))
     return states.nowhere(s, protocol.PHASE_OPEN)
 
 
@@ -229,18 +229,18 @@ def _choose(before: states.State) -> states.State:
     @notice 0 for the values, 1 for the outputs, 2 for the loss in a byte; statement.
     """
     s: states.State = before
-    shown.end(1 + protocol.STATEMENT_BYTES)
-    assert shown.statement_hash(1) == s.context, "referee: statement"
-    what: uint256 = shown.u8(0)
+    calldata.end(1 + protocol.STATEMENT_BYTES)
+    assert calldata.statement_hash(1) == s.context, "referee: statement"
+    what: uint256 = calldata.u8(0)
     s.tree = min(what, protocol.TREE_OUTPUTS)
     if what == 0:
-        return states.top(s, protocol.KIND_TENSORS, s.values, shown.u64(1 + protocol.STATEMENT_VALUES))
-    outputs: uint256 = shown.u32(1 + protocol.STATEMENT_OUTPUTS)
-    loss: bytes32 = shown.digest(1 + protocol.STATEMENT_LOSS)
+        return states.top(s, protocol.KIND_TENSORS, s.values, calldata.u64(1 + protocol.STATEMENT_VALUES))
+    outputs: uint256 = calldata.u32(1 + protocol.STATEMENT_OUTPUTS)
+    loss: bytes32 = calldata.digest(1 + protocol.STATEMENT_LOSS)
     if what == 1:
         if loss != empty(bytes32):
             outputs -= 1
-        return states.top(s, protocol.KIND_TENSORS, shown.digest(1 + protocol.STATEMENT_OUTPUTS_ROOT), outputs)
+        return states.top(s, protocol.KIND_TENSORS, calldata.digest(1 + protocol.STATEMENT_OUTPUTS_ROOT), outputs)
     assert what == 2 and loss != empty(bytes32), "referee: choice"
     leaf: bytes32 = commitments.tensor_leaf_hash(outputs - 1, loss)
     return states.at(s, protocol.KIND_TENSORS, leaf, outputs, 0, outputs - 1)
@@ -256,32 +256,32 @@ def _tensor(before: states.State) -> states.State:
     """
     s: states.State = before
     s.tensor = s.index
-    body: bytes32 = shown.digest(0)
+    body: bytes32 = calldata.digest(0)
     record: uint256 = 33  # where the record starts, or four bytes before a type
     end: uint256 = 0
     if s.inside == 1:
-        assert shown.u8(32) == protocol.ROW_NODE, "referee: node"
-        s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32, protocol.ROW_NODE_BYTES))
+        assert calldata.u8(32) == protocol.ROW_NODE, "referee: node"
+        s.record = merkle.leaf_hash(slice(msg.data, calldata.MOVE + 32, protocol.ROW_NODE_BYTES))
         i: uint256 = unsafe_add(s.first, s.index)
-        assert shown.root(s.leaves, i, s.record, 32 + protocol.ROW_NODE_BYTES) == s.program, "referee: node"
-        end = shown.after_proof(32 + protocol.ROW_NODE_BYTES)
+        assert calldata.root(s.leaves, i, s.record, 32 + protocol.ROW_NODE_BYTES) == s.program, "referee: node"
+        end = calldata.after_proof(32 + protocol.ROW_NODE_BYTES)
     else:
-        assert shown.statement_hash(32) == s.context, "referee: statement"
+        assert calldata.statement_hash(32) == s.context, "referee: statement"
         record = 32 + protocol.STATEMENT_BYTES
         if s.tree == protocol.TREE_VALUES:
             s.record, end = self._record(record, s.index)
         else:
             record, end = self._output(s.index)
-            s.record = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + protocol.STATEMENT_BYTES, protocol.RETURNED_BYTES))
-    shown.end(end)
+            s.record = merkle.leaf_hash(slice(msg.data, calldata.MOVE + 32 + protocol.STATEMENT_BYTES, protocol.RETURNED_BYTES))
+    calldata.end(end)
     s.form = forms.OUTPUT
     if s.tree != protocol.TREE_OUTPUTS:
-        s.form = forms.of(shown.u16(record))
+        s.form = forms.of(calldata.u16(record))
         assert s.form != 0, "referee: undecidable"
     if s.form == forms.MOVEMENT:
         leaf: bytes32 = commitments.tensor_leaf_hash(s.index, empty(bytes32))
         assert leaf == s.node and body == empty(bytes32), "referee: moved"
-    type_: Bytes[protocol.TYPE_BYTES] = slice(msg.data, shown.MOVE + record + protocol.RECORD_TYPE, protocol.TYPE_BYTES)
+    type_: Bytes[protocol.TYPE_BYTES] = slice(msg.data, calldata.MOVE + record + protocol.RECORD_TYPE, protocol.TYPE_BYTES)
     s.dtype = commitments.dtype(type_)
     s.limit = commitments.elements(type_)
     if s.form == forms.MOVEMENT:
@@ -299,10 +299,10 @@ def _record(at: uint256, index: uint256) -> (bytes32, uint256):
     """
     @notice Leaf hash of the record of a value, which stands with its proof at this position; where they end.
     """
-    leaf: bytes32 = shown.record_hash(at)
-    root: bytes32 = shown.root(shown.u64(32 + protocol.STATEMENT_VALUES), index, leaf, at + protocol.RECORD_BYTES)
-    assert root == shown.digest(32 + protocol.STATEMENT_NODE_ROOT), "referee: record"
-    return leaf, shown.after_proof(at + protocol.RECORD_BYTES)
+    leaf: bytes32 = calldata.record_hash(at)
+    root: bytes32 = calldata.root(calldata.u64(32 + protocol.STATEMENT_VALUES), index, leaf, at + protocol.RECORD_BYTES)
+    assert root == calldata.digest(32 + protocol.STATEMENT_NODE_ROOT), "referee: record"
+    return leaf, calldata.after_proof(at + protocol.RECORD_BYTES)
 
 
 @internal
@@ -312,33 +312,33 @@ def _output(index: uint256) -> (uint256, uint256):
     @notice Position four bytes before the type of an output, and where its proof ends.
     """
     at: uint256 = 32 + protocol.STATEMENT_BYTES
-    assert shown.u8(at) == protocol.INTERFACE_OUTPUT, "referee: output"
-    kind: uint256 = shown.u8(at + 1)
-    which: uint256 = shown.u32(at + 2)
-    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + 32 + protocol.STATEMENT_BYTES, protocol.RETURNED_BYTES))
+    assert calldata.u8(at) == protocol.INTERFACE_OUTPUT, "referee: output"
+    kind: uint256 = calldata.u8(at + 1)
+    which: uint256 = calldata.u32(at + 2)
+    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, calldata.MOVE + 32 + protocol.STATEMENT_BYTES, protocol.RETURNED_BYTES))
     # the interface's leaves: inputs, weights, states, constants, outputs
-    inputs: uint256 = shown.u32(32 + protocol.STATEMENT_INPUTS)
-    weights: uint256 = inputs + shown.u32(32 + protocol.STATEMENT_WEIGHTS)
-    constants: uint256 = weights + shown.u32(32 + protocol.STATEMENT_STATES)
-    outputs: uint256 = constants + shown.u32(32 + protocol.STATEMENT_CONSTANTS)
-    total: uint256 = outputs + shown.u32(32 + protocol.STATEMENT_OUTPUTS)
-    interface_root: bytes32 = shown.digest(32 + protocol.STATEMENT_INTERFACE_ROOT)
-    assert shown.root(total, outputs + index, leaf, at + protocol.RETURNED_BYTES) == interface_root, "referee: output"
-    at = shown.after_proof(at + protocol.RETURNED_BYTES)
+    inputs: uint256 = calldata.u32(32 + protocol.STATEMENT_INPUTS)
+    weights: uint256 = inputs + calldata.u32(32 + protocol.STATEMENT_WEIGHTS)
+    constants: uint256 = weights + calldata.u32(32 + protocol.STATEMENT_STATES)
+    outputs: uint256 = constants + calldata.u32(32 + protocol.STATEMENT_CONSTANTS)
+    total: uint256 = outputs + calldata.u32(32 + protocol.STATEMENT_OUTPUTS)
+    interface_root: bytes32 = calldata.digest(32 + protocol.STATEMENT_INTERFACE_ROOT)
+    assert calldata.root(total, outputs + index, leaf, at + protocol.RETURNED_BYTES) == interface_root, "referee: output"
+    at = calldata.after_proof(at + protocol.RETURNED_BYTES)
     if kind == protocol.SOURCE_VALUE:
         return at, self._record(at, which)[1]
     if kind == protocol.SOURCE_CONST:  # a constant is known by its tensor hash, which binds type and body
-        constant_: bytes32 = commitments.tensor_hash(slice(msg.data, shown.MOVE + at, protocol.TYPE_BYTES), shown.digest(at + protocol.TYPE_BYTES))
+        constant_: bytes32 = commitments.tensor_hash(slice(msg.data, calldata.MOVE + at, protocol.TYPE_BYTES), calldata.digest(at + protocol.TYPE_BYTES))
         leaf = merkle.leaf_hash(concat(0x02, constant_))
-        assert shown.root(total, constants + which, leaf, at + (protocol.TYPE_BYTES + 32)) == interface_root, "referee: output"
-        return at - 4, shown.after_proof(at + (protocol.TYPE_BYTES + 32))
+        assert calldata.root(total, constants + which, leaf, at + (protocol.TYPE_BYTES + 32)) == interface_root, "referee: output"
+        return at - 4, calldata.after_proof(at + (protocol.TYPE_BYTES + 32))
     if kind == protocol.SOURCE_WEIGHT:
         which += inputs
     elif kind == protocol.SOURCE_STATE:
         which += weights
-    leaf = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.GIVEN_BYTES))
-    assert shown.root(total, which, leaf, at + protocol.GIVEN_BYTES) == interface_root, "referee: output"
-    return at - 3, shown.after_proof(at + protocol.GIVEN_BYTES)
+    leaf = merkle.leaf_hash(slice(msg.data, calldata.MOVE + at, protocol.GIVEN_BYTES))
+    assert calldata.root(total, which, leaf, at + protocol.GIVEN_BYTES) == interface_root, "referee: output"
+    return at - 3, calldata.after_proof(at + protocol.GIVEN_BYTES)
 
 
 @internal
@@ -348,8 +348,8 @@ def _leaf(before: states.State) -> states.State:
     @notice The 512 bytes of a leaf, of a tensor or of a derivation.
     """
     s: states.State = before
-    shown.end(numbers.LEAF_BYTES)
-    assert shown.leaf_hash(0) == s.node, "referee: leaf"
+    calldata.end(numbers.LEAF_BYTES)
+    assert calldata.leaf_hash(0) == s.node, "referee: leaf"
     s.leaf = s.node
     s.leaf_index = s.index
     s.phase = protocol.PHASE_ELEMENT if s.phase == protocol.PHASE_BODY else protocol.PHASE_ENTRY
@@ -363,10 +363,10 @@ def _element(before: states.State) -> states.State:
     @notice Position u16 in the leaf, and the leaf, which the defender has shown.
     """
     s: states.State = before
-    shown.end(2 + numbers.LEAF_BYTES)
-    assert shown.leaf_hash(2) == s.leaf, "referee: leaf"
-    i: uint256 = shown.u16(0)
-    bits: uint256 = commitments.element(shown.leaf(2), s.dtype, i)
+    calldata.end(2 + numbers.LEAF_BYTES)
+    assert calldata.leaf_hash(2) == s.leaf, "referee: leaf"
+    i: uint256 = calldata.u16(0)
+    bits: uint256 = commitments.element(calldata.leaf(2), s.dtype, i)
     element: uint256 = (s.leaf_index << unsafe_sub(9, commitments.log_size(s.dtype))) + i
     if element >= s.limit:
         if bits != 0:
@@ -388,9 +388,9 @@ def _entry(before: states.State) -> states.State:
     @notice Position u8 in the leaf of a derivation.
     """
     s: states.State = before
-    shown.end(1)
+    calldata.end(1)
     per: uint256 = unsafe_div(numbers.LEAF_BYTES, s.width)
-    i: uint256 = shown.u8(0)
+    i: uint256 = calldata.u8(0)
     assert i < per, "referee: entry"
     s.entry = unsafe_add(unsafe_mul(s.leaf_index, per), i)
     assert s.entry < s.limit, "referee: entry"

@@ -7,7 +7,7 @@
 """
 
 from ..generated import protocol
-from . import shown
+from . import calldata
 
 MAX_DIGITS: constant(uint256) = 24
 MAX_ACCESSES: constant(uint256) = 16
@@ -32,13 +32,13 @@ struct Term:
 @internal
 @view
 def parse(at: uint256) -> Rule:
-    outs: uint256 = shown.u64(at)
+    outs: uint256 = calldata.u64(at)
     assert outs <= MAX_DIGITS, "rule: digits"
     p: uint256 = unsafe_add(at, unsafe_mul(8, unsafe_add(1, outs)))
-    reds: uint256 = shown.u64(p)
+    reds: uint256 = calldata.u64(p)
     assert unsafe_add(outs, reds) <= MAX_DIGITS, "rule: digits"
     p = unsafe_add(p, unsafe_mul(8, unsafe_add(1, reds)))
-    count: uint256 = shown.u64(p)
+    count: uint256 = calldata.u64(p)
     return Rule(at=at, outs=outs, reds=reds, accesses=unsafe_add(p, 8), count=count)
 
 
@@ -51,7 +51,7 @@ def size(r: Rule, i: uint256) -> uint256:
     at: uint256 = unsafe_add(i, 1)
     if i >= r.outs:
         at = unsafe_add(i, 2)
-    return shown.u64(unsafe_add(r.at, unsafe_mul(8, at)))
+    return calldata.u64(unsafe_add(r.at, unsafe_mul(8, at)))
 
 
 @internal
@@ -76,7 +76,7 @@ def digits(r: Rule, element: uint256, k: uint256) -> uint256[MAX_DIGITS]:
     i: uint256 = unsafe_add(r.outs, r.reds)
     x: uint256 = k
     # a word that ends with the size of the digit before
-    p: uint256 = unsafe_add(unsafe_add(shown.MOVE - 16, r.at), unsafe_mul(8, i))
+    p: uint256 = unsafe_add(unsafe_add(calldata.MOVE - 16, r.at), unsafe_mul(8, i))
     for _: uint256 in range(i, bound=MAX_DIGITS):
         if i == r.outs:
             x = element
@@ -109,8 +109,8 @@ def access(r: Rule, i: uint256) -> uint256:
     p: uint256 = r.accesses
     width: uint256 = unsafe_mul(8, unsafe_add(unsafe_add(r.outs, r.reds), 3))
     for _: uint256 in range(i, bound=MAX_ACCESSES):
-        p = unsafe_add(p, unsafe_add(8, unsafe_mul(width, shown.u64(p))))
-        p = unsafe_add(p, unsafe_add(8, unsafe_mul(32, shown.u64(p))))
+        p = unsafe_add(p, unsafe_add(8, unsafe_mul(width, calldata.u64(p))))
+        p = unsafe_add(p, unsafe_add(8, unsafe_mul(32, calldata.u64(p))))
     return p
 
 
@@ -123,8 +123,8 @@ def flat(r: Rule, source: uint256, element: uint256, k: uint256) -> (bool, uint2
     n: uint256 = unsafe_add(r.outs, r.reds)
     d: uint256[MAX_DIGITS] = self.digits(r, element, k)
     p: uint256 = self.access(r, source)
-    coords: uint256 = shown.u64(p)
-    p = unsafe_add(p, shown.MOVE + 8)
+    coords: uint256 = calldata.u64(p)
+    p = unsafe_add(p, calldata.MOVE + 8)
     total: uint256 = 0
     for _: uint256 in range(coords, bound=MAX_COORDS):
         # sum of the n coefficients times the digits, in two's complement of 256 bits
@@ -175,7 +175,7 @@ def _signed(x: uint256) -> uint256:
 def _terms(r: Rule, source: uint256) -> uint256:
     p: uint256 = self.access(r, source)
     width: uint256 = unsafe_mul(8, unsafe_add(unsafe_add(r.outs, r.reds), 3))
-    return unsafe_add(p, unsafe_add(8, unsafe_mul(width, shown.u64(p))))
+    return unsafe_add(p, unsafe_add(8, unsafe_mul(width, calldata.u64(p))))
 
 
 @internal
@@ -184,7 +184,7 @@ def terms(r: Rule, source: uint256) -> uint256:
     """
     @notice Number of indirect terms of a source.
     """
-    return shown.u64(self._terms(r, source))
+    return calldata.u64(self._terms(r, source))
 
 
 @internal
@@ -195,8 +195,8 @@ def term(r: Rule, source: uint256, i: uint256) -> Term:
     """
     p: uint256 = unsafe_add(self._terms(r, source), unsafe_add(8, unsafe_mul(32, i)))
     return Term(
-        operand=shown.u64(p),
-        bound=shown.u64(unsafe_add(p, 8)),
-        stride=shown.u64(unsafe_add(p, 16)),
-        wrap=shown.u64(unsafe_add(p, 24)) == 1,
+        operand=calldata.u64(p),
+        bound=calldata.u64(unsafe_add(p, 8)),
+        stride=calldata.u64(unsafe_add(p, 16)),
+        wrap=calldata.u64(unsafe_add(p, 24)) == 1,
     )

@@ -11,7 +11,7 @@ from ..lib import merkle
 from ..generated import numbers
 from ..generated import protocol
 from . import rules
-from . import shown
+from . import calldata
 from . import states
 from . import ways
 
@@ -51,15 +51,15 @@ def open_tensor(flat: uint256, at: uint256) -> (bytes32, uint256, uint256, uint2
     """
     @notice From type, leaf and proof: tensor hash, element, its type's code, and where they end.
     """
-    type_: Bytes[protocol.TYPE_BYTES] = slice(msg.data, shown.MOVE + at, protocol.TYPE_BYTES)
+    type_: Bytes[protocol.TYPE_BYTES] = slice(msg.data, calldata.MOVE + at, protocol.TYPE_BYTES)
     assert flat < commitments.elements(type_), "proof: element"
     code: uint256 = commitments.dtype(type_)
     per: uint256 = unsafe_sub(9, commitments.log_size(code))  # log2 of elements in a leaf
-    leaf: Bytes[numbers.LEAF_BYTES] = shown.leaf(at + protocol.TYPE_BYTES)
+    leaf: Bytes[numbers.LEAF_BYTES] = calldata.leaf(at + protocol.TYPE_BYTES)
     leaves: uint256 = commitments.body_leaves(type_)
-    body: bytes32 = shown.root(leaves, flat >> per, merkle.leaf_hash(leaf), at + SHOWN)
+    body: bytes32 = calldata.root(leaves, flat >> per, merkle.leaf_hash(leaf), at + SHOWN)
     bits: uint256 = commitments.element(leaf, code, flat & unsafe_sub((merkle.BIT << per), 1))
-    return commitments.tensor_hash(type_, body), bits, code, shown.after_proof(at + SHOWN)
+    return commitments.tensor_hash(type_, body), bits, code, calldata.after_proof(at + SHOWN)
 
 
 @internal
@@ -74,8 +74,8 @@ def open_in(root: bytes32, count: uint256, index: uint256, flat: uint256, at: ui
     end: uint256 = 0
     hash, bits, code, end = self.open_tensor(flat, at)
     leaf: bytes32 = commitments.tensor_leaf_hash(index, hash)
-    assert shown.root(count, index, leaf, end) == root, "proof: tensor"
-    return bits, code, shown.after_proof(end)
+    assert calldata.root(count, index, leaf, end) == root, "proof: tensor"
+    return bits, code, calldata.after_proof(end)
 
 
 @internal
@@ -85,13 +85,13 @@ def affine(at: uint256, element: uint256) -> uint256:
     @notice A number of a row program, as the bits of an i64.
     """
     x: uint256 = element
-    total: int256 = shown.integer(at + protocol.ROW_NUMBER_OFFSET)
+    total: int256 = calldata.integer(at + protocol.ROW_NUMBER_OFFSET)
     p: uint256 = at + protocol.ROW_NUMBER_OFFSET
     for _: uint256 in range(8):
         p = unsafe_sub(p, 16)
-        size: uint256 = shown.u64(p)
+        size: uint256 = calldata.u64(p)
         if size > 0:
-            total += shown.integer(p + 8) * convert(x % size, int256)
+            total += calldata.integer(p + 8) * convert(x % size, int256)
             x = unsafe_div(x, size)
     return convert(total, uint256) & protocol.MASK64 if total >= 0 else unsafe_sub(0, convert(-total, uint256)) & protocol.MASK64
 
@@ -106,14 +106,14 @@ def opened(
     """
     r: Reader = start
     p: uint256 = ways.way(blobs.at[0], source)
-    hops: uint256 = shown.u8(p)
+    hops: uint256 = calldata.u8(p)
     p = unsafe_add(p, 1)
     flat: uint256 = element
     for _: uint256 in range(hops, bound=protocol.MAX_HOPS):
-        rule: rules.Rule = rules.parse(self.take(blobs, r.blob, shown.digest(unsafe_add(p, 1))))
+        rule: rules.Rule = rules.parse(self.take(blobs, r.blob, calldata.digest(unsafe_add(p, 1))))
         r.blob = unsafe_add(r.blob, 1)
         inside: bool = False
-        if shown.u8(p) == ways.MOVED:
+        if calldata.u8(p) == ways.MOVED:
             inside, flat = rules.flat(rule, 0, flat, 0)
             if not inside:
                 return Opened(bits=0, dtype=0, reader=r)
@@ -121,7 +121,7 @@ def opened(
             inside, flat = rules.flat(rule, 0, s.owner_element, flat)
             assert inside, "proof: row input"
         p = unsafe_add(p, ways.HOP)
-    return self._committed(s, statement, r, shown.u8(p), shown.u32(unsafe_add(p, 1)), flat)
+    return self._committed(s, statement, r, calldata.u8(p), calldata.u32(unsafe_add(p, 1)), flat)
 
 
 @internal
@@ -139,23 +139,23 @@ def _committed(
         r.outer = True
         if kind != protocol.SOURCE_VALUE:
             return self._given(statement, r, kind, index, flat)
-        bits, code, r.at = self.open_in(s.values, shown.u64(statement + protocol.STATEMENT_VALUES), index, flat, r.at)
+        bits, code, r.at = self.open_in(s.values, calldata.u64(statement + protocol.STATEMENT_VALUES), index, flat, r.at)
     elif index >= s.first:
         nodes: uint256 = s.leaves - 1 - s.first
         bits, code, r.at = self.open_in(s.rows, nodes, index - s.first, flat, r.at)
-    elif shown.u8(r.at) == protocol.ROW_NUMBER:
-        leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + r.at, protocol.ROW_NUMBER_BYTES))
+    elif calldata.u8(r.at) == protocol.ROW_NUMBER:
+        leaf: bytes32 = merkle.leaf_hash(slice(msg.data, calldata.MOVE + r.at, protocol.ROW_NUMBER_BYTES))
         ways.check_local(s, index, leaf, r.at + protocol.ROW_NUMBER_BYTES)
         bits = self.affine(r.at, s.owner_element)
         code = numbers.DTYPE_I64
-        r.at = shown.after_proof(r.at + protocol.ROW_NUMBER_BYTES)
+        r.at = calldata.after_proof(r.at + protocol.ROW_NUMBER_BYTES)
     else:
         at: uint256 = r.at
-        assert shown.u8(at) == protocol.ROW_CONSTANT, "proof: local"
-        ways.check_local(s, index, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.ROW_CONSTANT_BYTES)), at + protocol.ROW_CONSTANT_BYTES)
+        assert calldata.u8(at) == protocol.ROW_CONSTANT, "proof: local"
+        ways.check_local(s, index, merkle.leaf_hash(slice(msg.data, calldata.MOVE + at, protocol.ROW_CONSTANT_BYTES)), at + protocol.ROW_CONSTANT_BYTES)
         hash: bytes32 = empty(bytes32)
-        hash, bits, code, r.at = self.open_tensor(flat, shown.after_proof(at + protocol.ROW_CONSTANT_BYTES))
-        assert hash == shown.digest(at + 1), "proof: constant"
+        hash, bits, code, r.at = self.open_tensor(flat, calldata.after_proof(at + protocol.ROW_CONSTANT_BYTES))
+        assert hash == calldata.digest(at + 1), "proof: constant"
     return Opened(bits=bits, dtype=code, reader=r)
 
 
@@ -170,19 +170,19 @@ def _given(
     r: Reader = start
     bits: uint256 = 0
     code: uint256 = 0
-    inputs: uint256 = shown.u32(statement + protocol.STATEMENT_INPUTS)
-    weights: uint256 = shown.u32(statement + protocol.STATEMENT_WEIGHTS)
-    held: uint256 = shown.u32(statement + protocol.STATEMENT_STATES)
+    inputs: uint256 = calldata.u32(statement + protocol.STATEMENT_INPUTS)
+    weights: uint256 = calldata.u32(statement + protocol.STATEMENT_WEIGHTS)
+    held: uint256 = calldata.u32(statement + protocol.STATEMENT_STATES)
     if kind == protocol.SOURCE_CONST:
         given: uint256 = inputs + weights + held
-        count: uint256 = given + shown.u32(statement + protocol.STATEMENT_CONSTANTS) + shown.u32(statement + protocol.STATEMENT_OUTPUTS)
+        count: uint256 = given + calldata.u32(statement + protocol.STATEMENT_CONSTANTS) + calldata.u32(statement + protocol.STATEMENT_OUTPUTS)
         hash: bytes32 = empty(bytes32)
         end: uint256 = 0
         hash, bits, code, end = self.open_tensor(flat, r.at)
         leaf: bytes32 = merkle.leaf_hash(concat(0x02, hash))
-        root: bytes32 = shown.root(count, given + index, leaf, end)
-        assert root == shown.digest(statement + protocol.STATEMENT_INTERFACE_ROOT), "proof: constant"
-        r.at = shown.after_proof(end)
+        root: bytes32 = calldata.root(count, given + index, leaf, end)
+        assert root == calldata.digest(statement + protocol.STATEMENT_INTERFACE_ROOT), "proof: constant"
+        r.at = calldata.after_proof(end)
         return Opened(bits=bits, dtype=code, reader=r)
     root_at: uint256 = statement + protocol.STATEMENT_INPUTS_ROOT
     count: uint256 = inputs
@@ -194,5 +194,5 @@ def _given(
         count = held
     else:
         assert kind == protocol.SOURCE_INPUT, "proof: kind"
-    bits, code, r.at = self.open_in(shown.digest(root_at), count, index, flat, r.at)
+    bits, code, r.at = self.open_in(calldata.digest(root_at), count, index, flat, r.at)
     return Opened(bits=bits, dtype=code, reader=r)

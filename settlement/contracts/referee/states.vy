@@ -7,7 +7,7 @@
 
 from ..lib import merkle
 from ..generated import protocol
-from . import shown
+from . import calldata
 
 
 struct State:
@@ -51,9 +51,9 @@ def read() -> State:
     """
     @notice The state in calldata.
     """
-    a: uint256 = shown.state_word(protocol.WORD_HEAD)
-    b: uint256 = shown.state_word(protocol.WORD_NUMBERS)
-    c: uint256 = shown.state_word(protocol.WORD_PLACE)
+    a: uint256 = calldata.state_word(protocol.WORD_HEAD)
+    b: uint256 = calldata.state_word(protocol.WORD_NUMBERS)
+    c: uint256 = calldata.state_word(protocol.WORD_PLACE)
     assert a >> protocol.STATE_VERSION_AT == protocol.STATE_VERSION, "state: version"
     return State(
         phase=(a >> protocol.STATE_PHASE) & protocol.MASK8,
@@ -79,15 +79,15 @@ def read() -> State:
         index=(c >> protocol.STATE_INDEX) & protocol.MASK64,
         leaf_index=(c >> protocol.STATE_LEAF_INDEX) & protocol.MASK64,
         entry=(c >> protocol.STATE_ENTRY) & protocol.MASK64,
-        context=convert(shown.state_word(protocol.WORD_CONTEXT), bytes32),
-        run=convert(shown.state_word(protocol.WORD_RUN), bytes32),
-        values=convert(shown.state_word(protocol.WORD_VALUES), bytes32),
-        rows=convert(shown.state_word(protocol.WORD_ROWS), bytes32),
-        program=convert(shown.state_word(protocol.WORD_PROGRAM), bytes32),
-        record=convert(shown.state_word(protocol.WORD_RECORD), bytes32),
-        node=convert(shown.state_word(protocol.WORD_NODE), bytes32),
-        leaf=convert(shown.state_word(protocol.WORD_LEAF), bytes32),
-        entries=convert(shown.state_word(protocol.WORD_ENTRIES), bytes32),
+        context=convert(calldata.state_word(protocol.WORD_CONTEXT), bytes32),
+        run=convert(calldata.state_word(protocol.WORD_RUN), bytes32),
+        values=convert(calldata.state_word(protocol.WORD_VALUES), bytes32),
+        rows=convert(calldata.state_word(protocol.WORD_ROWS), bytes32),
+        program=convert(calldata.state_word(protocol.WORD_PROGRAM), bytes32),
+        record=convert(calldata.state_word(protocol.WORD_RECORD), bytes32),
+        node=convert(calldata.state_word(protocol.WORD_NODE), bytes32),
+        leaf=convert(calldata.state_word(protocol.WORD_LEAF), bytes32),
+        entries=convert(calldata.state_word(protocol.WORD_ENTRIES), bytes32),
     )
 
 

@@ -11,7 +11,7 @@
 from ..generated import forms
 from ..lib import merkle
 from ..generated import protocol
-from . import shown
+from . import calldata
 from . import states
 
 HOP: constant(uint256) = 33  # bytes
@@ -35,7 +35,7 @@ def way(start: uint256, source: uint256) -> uint256:
     """
     p: uint256 = start
     for _: uint256 in range(source, bound=protocol.MAX_SOURCES):
-        p = unsafe_add(p, unsafe_add(1 + protocol.SOURCE_BYTES, unsafe_mul(HOP, shown.u8(p))))
+        p = unsafe_add(p, unsafe_add(1 + protocol.SOURCE_BYTES, unsafe_mul(HOP, calldata.u8(p))))
     return p
 
 
@@ -55,13 +55,13 @@ def check(s: states.State, statement: uint256, record: uint256, start: uint256, 
     count: uint256 = 1
     source: uint256 = record + 1  # of an output: kind and index in its leaf
     if s.form != forms.OUTPUT:
-        count = shown.u8(record + protocol.RECORD_COUNT)
+        count = calldata.u8(record + protocol.RECORD_COUNT)
         source = record + protocol.RECORD_SOURCES
     for _: uint256 in range(count, bound=protocol.MAX_SOURCES):
-        kind: uint256 = shown.u8(source)
-        index: uint256 = shown.u32(source + 1)
+        kind: uint256 = calldata.u8(source)
+        index: uint256 = calldata.u32(source + 1)
         source += protocol.SOURCE_BYTES
-        hops: uint256 = shown.u8(p)
+        hops: uint256 = calldata.u8(p)
         p += 1
         for _h: uint256 in range(hops, bound=protocol.MAX_HOPS):
             next: uint256 = 0  # position of kind and index of what is moved
@@ -72,33 +72,33 @@ def check(s: states.State, statement: uint256, record: uint256, start: uint256, 
                 first = self._proven(statement, first, index, at)
                 next = self._moved(at)
                 digest = at + protocol.RECORD_RULE
-                at = shown.after_proof(at + protocol.RECORD_BYTES)
+                at = calldata.after_proof(at + protocol.RECORD_BYTES)
             else:
                 assert kind == protocol.SOURCE_LOCAL, "way: source"
-                if shown.u8(at) == protocol.ROW_NODE:
-                    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.ROW_NODE_BYTES))
+                if calldata.u8(at) == protocol.ROW_NODE:
+                    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, calldata.MOVE + at, protocol.ROW_NODE_BYTES))
                     self.check_local(s, index, leaf, at + protocol.ROW_NODE_BYTES)
                     next = self._moved(at + 1)
                     digest = at + 1 + protocol.RECORD_RULE
-                    at = shown.after_proof(at + protocol.ROW_NODE_BYTES)
+                    at = calldata.after_proof(at + protocol.ROW_NODE_BYTES)
                 else:
-                    assert shown.u8(at) == protocol.ROW_INPUT, "way: local"
-                    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.ROW_INPUT_BYTES))
+                    assert calldata.u8(at) == protocol.ROW_INPUT, "way: local"
+                    leaf: bytes32 = merkle.leaf_hash(slice(msg.data, calldata.MOVE + at, protocol.ROW_INPUT_BYTES))
                     self.check_local(s, index, leaf, at + protocol.ROW_INPUT_BYTES)
                     hop = CUT
-                    operand: uint256 = shown.u8(at + protocol.ROW_INPUT_OPERAND)
+                    operand: uint256 = calldata.u8(at + protocol.ROW_INPUT_OPERAND)
                     digest = at + protocol.ROW_INPUT_RULE
-                    at = shown.after_proof(at + protocol.ROW_INPUT_BYTES)
+                    at = calldata.after_proof(at + protocol.ROW_INPUT_BYTES)
                     if owner == 0:
-                        assert shown.record_hash(at) == s.run, "way: owner"
+                        assert calldata.record_hash(at) == s.run, "way: owner"
                         owner = at
                         at += protocol.RECORD_BYTES
                     next = owner + protocol.RECORD_SOURCES + protocol.SOURCE_BYTES * operand
-            assert shown.u8(p) == hop and shown.digest(p + 1) == shown.digest(digest), "way: hop"
+            assert calldata.u8(p) == hop and calldata.digest(p + 1) == calldata.digest(digest), "way: hop"
             p += HOP
-            kind = shown.u8(next)
-            index = shown.u32(next + 1)
-        assert shown.number(p, protocol.SOURCE_BYTES) == (kind << 32) | index, "way: end"
+            kind = calldata.u8(next)
+            index = calldata.u32(next + 1)
+        assert calldata.number(p, protocol.SOURCE_BYTES) == (kind << 32) | index, "way: end"
         p += protocol.SOURCE_BYTES
     return p, at, outer
 
@@ -109,20 +109,20 @@ def _proven(statement: uint256, first: First, index: uint256, at: uint256) -> Fi
     """
     @notice A record stands here, and its proof: of the first one to the root, of others to where they meet it.
     """
-    leaf: bytes32 = shown.record_hash(at)
+    leaf: bytes32 = calldata.record_hash(at)
     proof: uint256 = at + protocol.RECORD_BYTES
-    count: uint256 = shown.u64(statement + protocol.STATEMENT_VALUES)
+    count: uint256 = calldata.u64(statement + protocol.STATEMENT_VALUES)
     if first.proof == 0:
-        assert shown.root(count, index, leaf, proof) == shown.digest(statement + protocol.STATEMENT_NODE_ROOT), "way: record"
+        assert calldata.root(count, index, leaf, proof) == calldata.digest(statement + protocol.STATEMENT_NODE_ROOT), "way: record"
         return First(index=index, leaf=leaf, proof=proof)
-    n: uint256 = shown.u8(proof)
+    n: uint256 = calldata.u8(proof)
     if index == first.index:
         assert n == 0 and leaf == first.leaf, "way: record"
         return first
     # the highest bit in which they differ: there one is the other's sibling
     assert (index ^ first.index) >> n == 1, "way: proof length"
-    node: bytes32 = merkle.climb(count, 0, index, leaf, shown.MOVE + proof + 1, n)
-    assert node == shown.digest(first.proof + 1 + 32 * n), "way: record"
+    node: bytes32 = merkle.climb(count, 0, index, leaf, calldata.MOVE + proof + 1, n)
+    assert node == calldata.digest(first.proof + 1 + 32 * n), "way: record"
     return first
 
 
@@ -132,7 +132,7 @@ def _moved(record: uint256) -> uint256:
     """
     @notice Position of the source of a record that only moves.
     """
-    assert forms.of(shown.u16(record)) == forms.MOVEMENT, "way: not moved"
+    assert forms.of(calldata.u16(record)) == forms.MOVEMENT, "way: not moved"
     return record + protocol.RECORD_SOURCES
 
 
@@ -142,7 +142,7 @@ def check_local(s: states.State, index: uint256, leaf: bytes32, proof: uint256):
     """
     @notice A leaf of the row program, with its proof at this position.
     """
-    assert shown.root(s.leaves, index, leaf, proof) == s.program, "way: local"
+    assert calldata.root(s.leaves, index, leaf, proof) == s.program, "way: local"
 
 
 @internal
@@ -155,11 +155,11 @@ def record(s: states.State, at: uint256) -> (uint256, uint256, bytes32):
         return (
             at,
             at + protocol.RETURNED_BYTES,
-            merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.RETURNED_BYTES)),
+            merkle.leaf_hash(slice(msg.data, calldata.MOVE + at, protocol.RETURNED_BYTES)),
         )
     if s.inside == 1:
-        return at + 1, at + protocol.ROW_NODE_BYTES, merkle.leaf_hash(slice(msg.data, shown.MOVE + at, protocol.ROW_NODE_BYTES))
-    return at, at + protocol.RECORD_BYTES, shown.record_hash(at)
+        return at + 1, at + protocol.ROW_NODE_BYTES, merkle.leaf_hash(slice(msg.data, calldata.MOVE + at, protocol.ROW_NODE_BYTES))
+    return at, at + protocol.RECORD_BYTES, calldata.record_hash(at)
 
 
 @internal

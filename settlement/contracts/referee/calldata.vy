@@ -1,6 +1,6 @@
 # pragma version 0.4.3
 """
-@title Shown
+@title Calldata
 @notice What a move shows, read from calldata where it stands.
 @dev For `respond(dispute: bytes32, clocks: uint256, other: address, state: Bytes[384], move: Bytes[12288])`, encoded
      without gaps: `check` makes sure. So a call can be handed on as it came. Positions count from the first byte
@@ -44,7 +44,7 @@ def check_last(wrong: uint256, at: uint256, size: uint256):
         and size <= protocol.MOVE_BYTES
         and len(msg.data) == end
         and last & unsafe_sub(merkle.BIT << (fill << 3), 1) == 0
-    ), "shown: layout"
+    ), "calldata: layout"
 
 
 @internal
@@ -62,7 +62,7 @@ def end(at: uint256):
     """
     @notice A move ends here: one move has one encoding.
     """
-    assert at == self.size(), "shown: length"
+    assert at == self.size(), "calldata: length"
 
 
 @internal
