@@ -23,7 +23,7 @@ Edit = tuple[str, str]
 # what a dispute needs, the slowest to compile first
 DEPLOYED = (
     "elements.vy",
-    "planner.vy",
+    "operation_decoder.vy",
     "referee.vy",
     "proofs.vy",
     "court.vy",

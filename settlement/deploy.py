@@ -10,9 +10,9 @@ from ree.settlement.node import Node
 def deploy_referee(node: Node) -> str:
     """Address of a referee for this version's numeric id, with its parts."""
     elements = node.deploy(compile_contract("elements.vy"))
-    planner = node.deploy(compile_contract("planner.vy"))
+    decoder = node.deploy(compile_contract("operation_decoder.vy"))
     arithmetic = node.deploy(compile_contract("arithmetic.vy"))
-    proofs = node.deploy(compile_contract("proofs.vy"), planner, arithmetic)
+    proofs = node.deploy(compile_contract("proofs.vy"), decoder, arithmetic)
     return node.deploy(compile_contract("referee.vy"), numeric_id(), elements, proofs)
 
 

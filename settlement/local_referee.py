@@ -11,7 +11,7 @@ from ree.settlement.memory_chain import Contract, MemoryChain
 from ree.settlement.terms import UNREAD
 from ree.verde.moves import Move, State
 
-PARTS = ("elements.vy", "planner.vy", "arithmetic.vy", "proofs.vy", "referee.vy")
+PARTS = ("elements.vy", "operation_decoder.vy", "arithmetic.vy", "proofs.vy", "referee.vy")
 
 
 @lru_cache(maxsize=1)
@@ -23,10 +23,10 @@ def referee() -> Contract:
 def deploy(chain: MemoryChain) -> Contract:
     """A referee of one's own on a chain."""
     elements = Contract(compile_contract("elements.vy"), beside=chain)
-    planner = Contract(compile_contract("planner.vy"), beside=elements)
+    decoder = Contract(compile_contract("operation_decoder.vy"), beside=elements)
     arithmetic = Contract(compile_contract("arithmetic.vy"), beside=elements)
     proofs = Contract(
-        compile_contract("proofs.vy"), planner.address, arithmetic.address, beside=elements
+        compile_contract("proofs.vy"), decoder.address, arithmetic.address, beside=elements
     )
     return Contract(
         compile_contract("referee.vy"),

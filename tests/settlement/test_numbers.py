@@ -76,7 +76,7 @@ def test_layouts_keep_their_sizes():
 
 
 def test_contracts_read_variants_off_the_codes():
-    """plans.vy: by the distance from the first of a kind, the lowest bit, the first whose indices wrap."""
+    """operations.vy: by the distance from the first of a kind, the lowest bit, the first whose indices wrap."""
     code = {n: opdef.get(n).opcode for n in numbers.OPERATORS}
     for op in map(opdef.get, registry.names()):
         least, adds, wraps = (x in op.variant for x in (Variant.LEAST, Variant.ADDS, Variant.WRAPS))

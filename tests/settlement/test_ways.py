@@ -167,7 +167,7 @@ def test_another_tensor_opened_is_no_proof(stages):
     finally:
         evidence.ways = known
     assert len(moved) == len(data)
-    with pytest.raises(Reverted, match="planner: record"):
+    with pytest.raises(Reverted, match="operation_decoder: record"):
         respond(before, moved)
 
 

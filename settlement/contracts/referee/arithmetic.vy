@@ -4,7 +4,7 @@
 @notice Executes the one operation that decides a dispute.
 """
 
-from . import plans
+from . import operations
 from ..lib import fp32
 from ..lib import microcode
 from ..generated import protocol
@@ -22,26 +22,26 @@ def execute(what: uint256, step: uint256, x: uint256[5], out: uint256, source: u
     @param source Element type of the source that was read last
     @return Bits of the result
     """
-    if what == plans.COPY:
+    if what == operations.COPY:
         return x[0]
-    if what == plans.CODE:
+    if what == operations.CODE:
         return microcode.step(step, x[0], x[1], x[2])
-    if what == plans.FMA:
+    if what == operations.FMA:
         return fp32.fma(x[0], x[1], x[2])
-    if what == plans.ADD:
+    if what == operations.ADD:
         return fp32.add(x[0], x[1])
-    if what == plans.ADD64:
+    if what == operations.ADD64:
         return unsafe_add(x[0], x[1]) & protocol.MASK64
-    if what == plans.EXTREME:
+    if what == operations.EXTREME:
         return fp32.maximum(x[0], x[1]) if x[2] == 0 else fp32.minimum(x[0], x[1])
-    if what == plans.BETTER:
+    if what == operations.BETTER:
         beats: bool = fp32.less(x[3], x[2]) if x[4] == 0 else fp32.less(x[2], x[3])
         if beats or (fp32.is_nan(x[2]) and not fp32.is_nan(x[3])):
             return x[0]
         return x[1]
-    if what == plans.EQUAL:
+    if what == operations.EQUAL:
         return x[0] if x[0] == x[1] else microcode.INVALID
-    if what == plans.PRECEDES:
+    if what == operations.PRECEDES:
         return self._precedes(x, source)
     # an update: value, index, place, update, what it does
     index: uint256 = x[1]

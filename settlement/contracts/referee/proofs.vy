@@ -2,13 +2,13 @@
 """
 @title Proofs
 @notice The last move: the operands of one operation, opened against what is committed, and its execution.
-@dev Called by Referee. What the operation is, Planner says; it is executed by Arithmetic.
+@dev Called by Referee. What the operation is, Operation decoder says; it is executed by Arithmetic.
 """
 
 from . import entries
 from ..generated import forms
 from ..generated import numbers
-from . import plans
+from . import operations
 from ..generated import protocol
 from . import rules
 from . import calldata
@@ -23,13 +23,13 @@ interface IArithmetic:
 NOWHERE: constant(uint256) = 2**128  # beyond all calldata
 
 
-PLANNER: immutable(address)
+DECODER: immutable(address)
 ARITHMETIC: immutable(IArithmetic)
 
 
 @deploy
-def __init__(planner: address, arithmetic: address):
-    PLANNER = planner
+def __init__(decoder: address, arithmetic: address):
+    DECODER = decoder
     ARITHMETIC = IArithmetic(arithmetic)
 
 
@@ -51,16 +51,16 @@ def respond(
     """
     s: states.State = states.read()
     assert s.phase == protocol.PHASE_PROVE, "proofs: phase"
-    p: plans.Plan = abi_decode(
-        slice(raw_call(PLANNER, msg.data, max_outsize=64 + plans.PLAN_BYTES, is_static_call=True), 64, plans.PLAN_BYTES),
-        plans.Plan,
+    p: operations.Operation = abi_decode(
+        slice(raw_call(DECODER, msg.data, max_outsize=64 + operations.OPERATION_BYTES, is_static_call=True), 64, operations.OPERATION_BYTES),
+        operations.Operation,
     )
     blobs: sources.Blobs = empty(sources.Blobs)
     n: uint256 = calldata.u8(0)
     at: uint256 = unsafe_add(1, unsafe_mul(2, n))
     for i: uint256 in range(n, bound=protocol.MAX_BLOBS):
         size: uint256 = calldata.u16(unsafe_add(1, unsafe_mul(2, i)))
-        if i >= p.blob:  # the planner has seen the operator's own
+        if i >= p.blob:  # the decoder has seen the operator's own
             blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
         at = unsafe_add(at, size)
@@ -74,7 +74,7 @@ def respond(
     calldata.end(r.at)
     assert r.blob == n, "proofs: more bytes than are read"
     result: uint256 = max_value(uint256)
-    if p.what == plans.WITNESS:
+    if p.what == operations.WITNESS:
         if claimed < values[0]:
             result = claimed
     elif valid:
@@ -88,7 +88,7 @@ def respond(
 @internal
 @view
 def _operands(
-    s: states.State, p: plans.Plan, blobs: sources.Blobs
+    s: states.State, p: operations.Operation, blobs: sources.Blobs
 ) -> (bool, uint256[5], uint256, sources.Reader):
     """
     @notice The operands, the element type of the source read last, and how far the move has been read; False
@@ -108,11 +108,11 @@ def _operands(
     dtype: uint256 = 0
     valid: bool = True
     for i: uint256 in range(p.count, bound=5):
-        o: plans.Operand = p.operands[i]
-        if o.kind == plans.BITS:
+        o: operations.Operand = p.operands[i]
+        if o.kind == operations.BITS:
             values[i] = o.value
             continue
-        if o.kind == plans.ENTRY:
+        if o.kind == operations.ENTRY:
             values[i], r.at = self._entry(s, o.value, p.leaf, r.at)
             continue
         flat: uint256 = s.element
@@ -136,7 +136,7 @@ def _operands(
 @internal
 @view
 def _place(
-    s: states.State, p: plans.Plan, rule: rules.Rule, o: plans.Operand, start: uint256
+    s: states.State, p: operations.Operation, rule: rules.Rule, o: operations.Operand, start: uint256
 ) -> (uint256, uint256, uint256):
     """
     @notice 0, the flat index that an operand reads and where its indices end; 1 where it reads outside the
@@ -144,7 +144,7 @@ def _place(
     """
     at: uint256 = start
     k: uint256 = o.value
-    if o.kind == plans.NAMED:
+    if o.kind == operations.NAMED:
         k, at = self._entry(s, o.value, p.leaf, at)
         if k >= rules.reduction(rule):
             return 2, 0, at
@@ -153,7 +153,7 @@ def _place(
     inside, flat = rules.flat(rule, o.source, s.element, k)
     if not inside:
         return 1, 0, at
-    if o.kind == plans.TERMS:
+    if o.kind == operations.TERMS:
         for t: uint256 in range(rules.terms(rule, 0), bound=8):
             term: rules.Term = rules.term(rule, 0, t)
             index: uint256 = 0

@@ -1,12 +1,12 @@
 # pragma version 0.4.3
 """
-@title Planner
+@title Operation decoder
 @notice What the operation under dispute does and reads.
 @dev Called by Proofs with the call that it got.
 """
 
 from ..generated import forms
-from . import plans
+from . import operations
 from ..generated import protocol
 from . import rules
 from . import calldata
@@ -21,7 +21,7 @@ OWN: constant(uint256) = 3  # blobs: ways, then rule or microcode, attributes
 @view
 def respond(
     dispute: bytes32, clocks: uint256, other: address, state: Bytes[protocol.STATE_BYTES], move: Bytes[protocol.MOVE_BYTES]
-) -> Bytes[plans.PLAN_BYTES]:
+) -> Bytes[operations.OPERATION_BYTES]:
     """
     @notice From the start of a PROVE: the operator's own blobs, its record, and the leaf with the claimed entry.
     @param dispute The Court's key of the dispute; not read here
@@ -29,7 +29,7 @@ def respond(
     @param other The other player; not read here
     @param state The game's state before the move
     @param move The move, as verde/messages.py encodes it
-    @return The plan, ABI-encoded
+    @return The operation, ABI-encoded
     """
     s: states.State = states.read()
     blobs: sources.Blobs = empty(sources.Blobs)
@@ -41,18 +41,18 @@ def respond(
             blobs.digest[i] = sha256(slice(move, at, size))
         blobs.at[i] = at
         at = unsafe_add(at, size)
-    return abi_encode(self._plan(s, blobs, at))
+    return abi_encode(self._operation(s, blobs, at))
 
 
 @internal
 @view
-def _plan(s: states.State, blobs: sources.Blobs, start: uint256) -> plans.Plan:
+def _operation(s: states.State, blobs: sources.Blobs, start: uint256) -> operations.Operation:
     record: uint256 = 0
     leaf: uint256 = 0
     digest: bytes32 = empty(bytes32)
     record, leaf, digest = ways.record(s, start)
-    assert ways.joined(digest, blobs.digest[0]) == s.record, "planner: record"
-    assert calldata.leaf_hash(leaf) == s.leaf, "planner: leaf"
+    assert ways.joined(digest, blobs.digest[0]) == s.record, "operation_decoder: record"
+    assert calldata.leaf_hash(leaf) == s.leaf, "operation_decoder: leaf"
     params: uint256 = 0
     if s.form != forms.OUTPUT:
         params = calldata.u8(record + protocol.RECORD_COUNT)
@@ -69,7 +69,7 @@ def _plan(s: states.State, blobs: sources.Blobs, start: uint256) -> plans.Plan:
     if (forms.ATTRIBUTED >> s.form) & 1 == 1:
         attrs = sources.take(blobs, blob, calldata.digest(record + protocol.RECORD_ATTRIBUTES))
         blob += 1
-    p: plans.Plan = plans.plan(s, record, rule, attrs, code, params)
+    p: operations.Operation = operations.operation(s, record, rule, attrs, code, params)
     p.leaf = leaf
     p.rule = rule.at
     p.blob = blob

@@ -1,6 +1,6 @@
 # pragma version 0.4.3
 """
-@title Plans
+@title Operations
 @notice How one element comes about: what operation i does to which operands.
 @dev verde/forms.py, verde/ruled.py and verde/selections.py have the same.
 """
@@ -14,7 +14,7 @@ from . import states
 
 FULL: constant(uint256) = numbers.SUM_BLOCK + numbers.SUM_LANES - 1  # operations of a whole block of a sum
 
-PLAN_BYTES: constant(uint256) = 32 * 22  # of a Plan, encoded
+OPERATION_BYTES: constant(uint256) = 32 * 22  # of an Operation, encoded
 
 # operations
 COPY: constant(uint256) = 0
@@ -43,7 +43,7 @@ struct Operand:
     source: uint256
 
 
-struct Plan:
+struct Operation:
     what: uint256
     step: uint256  # of microcode
     count: uint256  # of operands
@@ -75,14 +75,14 @@ def _read(source: uint256, k: uint256) -> Operand:
 
 @internal
 @view
-def plan(
+def operation(
     s: states.State, record: uint256, r: rules.Rule, attrs: uint256, code: uint256, sources: uint256
-) -> Plan:
+) -> Operation:
     """
     @notice What operation s.entry of element s.element does.
     @dev record, attrs and code are positions of the node's record, attributes and microcode.
     """
-    p: Plan = empty(Plan)
+    p: Operation = empty(Operation)
     i: uint256 = s.entry
     if s.form == forms.POINTWISE:
         if i >= sources:
@@ -182,11 +182,11 @@ def _value(dtype: uint256, attrs: uint256, at: uint256) -> uint256:
 
 @internal
 @view
-def _step(code: uint256, params: uint256, i: uint256) -> Plan:
+def _step(code: uint256, params: uint256, i: uint256) -> Operation:
     """
     @notice Step i of a scalar function.
     """
-    p: Plan = empty(Plan)
+    p: Operation = empty(Operation)
     p.what = CODE
     steps: uint256 = calldata.u32(code + 4)
     p.step = calldata.u64(code + 8 * (1 + params + i))
@@ -213,11 +213,11 @@ def _step(code: uint256, params: uint256, i: uint256) -> Plan:
 
 @internal
 @view
-def _segments(s: states.State, r: rules.Rule, attrs: uint256) -> Plan:
+def _segments(s: states.State, r: rules.Rule, attrs: uint256) -> Operation:
     """
     @notice Contractions, and running sums, whose reduction index counts backwards.
     """
-    p: Plan = empty(Plan)
+    p: Operation = empty(Operation)
     segment: uint256 = s.entry // (numbers.SEGMENT + 1)
     j: uint256 = s.entry % (numbers.SEGMENT + 1)
     k: uint256 = segment * numbers.SEGMENT + j
@@ -254,8 +254,8 @@ def _segments(s: states.State, r: rules.Rule, attrs: uint256) -> Plan:
 
 @internal
 @view
-def _sum(r: rules.Rule, i: uint256) -> Plan:
-    p: Plan = empty(Plan)
+def _sum(r: rules.Rule, i: uint256) -> Operation:
+    p: Operation = empty(Operation)
     n: uint256 = rules.reduction(r)
     if n == 0:
         p.count = 1
@@ -307,11 +307,11 @@ def _sum(r: rules.Rule, i: uint256) -> Plan:
 
 @internal
 @view
-def _sort(s: states.State, record: uint256, r: rules.Rule, attrs: uint256) -> Plan:
+def _sort(s: states.State, record: uint256, r: rules.Rule, attrs: uint256) -> Operation:
     """
     @notice The index that the defender names, the elements counted that come before it, their number.
     """
-    p: Plan = empty(Plan)
+    p: Operation = empty(Operation)
     n: uint256 = rules.reduction(r)
     i: uint256 = s.entry
     if i == 0:
