@@ -5,10 +5,9 @@ A key or tensor whose meaning is not known here is refused: left out, it would c
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from ree.errors import ReeError
 from ree.generation.gguf_file import GgufFile
-from ree.generation.patterns import LLAMA3, QWEN2
 
 # keys below the architecture's name -> names of the configuration
 _SIZES = {
@@ -49,6 +47,11 @@ _BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+_NORMS_OF_GEMMA = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
 _HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 
 
@@ -59,35 +62,45 @@ class _Architecture:
     rotary_pairs: bool = (
         False  # q and k lie as (real, imaginary) pairs, as ggml's rotation reads them
     )
+    norms_plus_one: bool = False  # weights of norms are stored with the 1 that transformers adds
+    sizes: Mapping[str, str] = field(default_factory=dict)  # beside _SIZES
 
 
 ARCHITECTURES = {
     "llama": _Architecture("llama", _BLOCK, rotary_pairs=True),
     "qwen2": _Architecture("qwen2", _BLOCK),
     "qwen3": _Architecture("qwen3", {**_BLOCK, **_HEAD_NORMS}),
+    "gemma3": _Architecture(
+        "gemma3_text",
+        {**_BLOCK, **_HEAD_NORMS, **_NORMS_OF_GEMMA},
+        norms_plus_one=True,
+        sizes={"attention.sliding_window": "sliding_window"},
+    ),
 }
 
 
 class GgufModel:
     """A GGUF file as a model of transformers.
 
-    `config` as config.json has it; `weights(take)` gives each tensor, float32, to `take(name, array)`.
+    `config` as config.json has it; `tokens` the vocabulary; `weights(take)` gives each tensor, float32, to
+    `take(name, array)`.
     """
 
     def __init__(self, file: GgufFile) -> None:
         self.file = file
         self.name = str(file.path)
-        arch = self._get("general.architecture", str)
+        arch = self.get("general.architecture", str)
         if arch not in ARCHITECTURES:
             raise ReeError(
                 f"{self.name}: architecture {arch} is not supported in GGUF",
                 f"supported: {', '.join(ARCHITECTURES)}",
             )
         self.arch, self.prefix = ARCHITECTURES[arch], arch
-        self.tokens: list[str] = self._get("tokenizer.ggml.tokens", list)
+        self.tokens: list[str] = self.get("tokenizer.ggml.tokens", list)
         self.config = self._config()
 
-    def _get(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+    def get(self, key: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+        """A value of the metadata; ReeError if it is of another type, or missing without a default."""
         value = self.file.metadata.get(key, default)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
             raise ReeError(f"{self.name}: key {key} is missing or of another type")
@@ -102,9 +115,9 @@ class GgufModel:
         for key, value in self.file.metadata.items():
             if key.startswith(_IGNORED):
                 continue
-            short = key.removeprefix(own)
-            if short in _SIZES and key.startswith(own) and isinstance(value, int | float):
-                config[_SIZES[short]] = value
+            short, sizes = key.removeprefix(own), {**_SIZES, **self.arch.sizes}
+            if short in sizes and key.startswith(own) and isinstance(value, int | float):
+                config[sizes[short]] = value
             elif short not in _CHECKED or not key.startswith(own):
                 raise ReeError(f"{self.name}: key {key} is not supported")
         width, heads = config.get("hidden_size"), config.get("num_attention_heads")
@@ -120,6 +133,11 @@ class GgufModel:
             raise ReeError(
                 f"{self.name}: {len(self.tokens)} tokens, but a vocabulary of {config['vocab_size']}"
             )
+        if self.arch.model_type == "gemma3_text":
+            # the largest scales scores by the width of the model's heads, the others by the heads' own
+            config["query_pre_attn_scalar"] = (
+                width // heads if config.get("num_hidden_layers") == 62 else head
+            )
         config["tie_word_embeddings"] = "output.weight" not in self.file.tensors
         return config
 
@@ -132,6 +150,8 @@ class GgufModel:
             value = self.file.array(name)
             if self.arch.rotary_pairs and m[2] in ("attn_q", "attn_k"):
                 value = self._halves(name, value, m[2])
+            if self.arch.norms_plus_one and stem.endswith("norm"):
+                value = value - np.float32(1)
             layer = "" if m[1] is None else f"model.layers.{int(m[1])}."
             take(f"{layer}{stem}.{m[3]}", value)
 
@@ -150,111 +170,11 @@ class GgufModel:
         key = f"tokenizer.ggml.{role}_token_id"
         if key not in self.file.metadata:
             return None
-        at: int = self._get(key, int)
+        at: int = self.get(key, int)
         if not 0 <= at < len(self.tokens):
             raise ReeError(f"{self.name}: key {key} is {at}, there are {len(self.tokens)} tokens")
         return at
 
     def chat_template(self) -> str | None:
         key = "tokenizer.chat_template"
-        return self._get(key, str) if key in self.file.metadata else None
-
-    def tokenizer_json(self) -> bytes:
-        """The vocabulary as tokenizer.json: byte-level BPE, cut beforehand as `tokenizer.ggml.pre` says."""
-        model, cut = (
-            self._get("tokenizer.ggml.model", str),
-            self._get("tokenizer.ggml.pre", str, "default"),
-        )
-        if model != "gpt2" or cut not in _CUTS:
-            raise ReeError(
-                f"{self.name}: a tokenizer of model {model}, cut as {cut}, is not supported in GGUF",
-                f"supported: gpt2, cut as {', '.join(_CUTS)}",
-            )
-        kinds = self._get("tokenizer.ggml.token_type", list)
-        merges = self._get("tokenizer.ggml.merges", list)
-        if len(kinds) != len(self.tokens):
-            raise ReeError(f"{self.name}: {len(kinds)} token types for {len(self.tokens)} tokens")
-        vocab = {t: i for i, t in enumerate(self.tokens)}
-        if len(vocab) != len(self.tokens) or not all(isinstance(t, str) for t in self.tokens):
-            raise ReeError(f"{self.name}: a token stands in the vocabulary twice")
-        pairs = [m.split(" ") if isinstance(m, str) else [] for m in merges]
-        if wrong := next((m for m, p in zip(merges, pairs, strict=True) if len(p) != 2), None):
-            raise ReeError(f"{self.name}: merge {str(wrong)[:40]!r} is not of two tokens")
-        added = [
-            {
-                "id": i,
-                "content": t,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": kind == _CONTROL,
-            }
-            for i, (t, kind) in enumerate(zip(self.tokens, kinds, strict=True))
-            if kind in (_CONTROL, _USER)
-        ]
-        whole = {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": added,
-            **_CUTS[cut],
-            "post_processor": self._post_processor(),
-            "decoder": _BYTES | {"use_regex": True},
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": False,
-                "byte_fallback": False,
-                "ignore_merges": cut == "llama-bpe",
-                "vocab": vocab,
-                "merges": pairs,
-            },
-        }
-        return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
-
-    def _post_processor(self) -> dict[str, Any]:
-        bos = self.token_id("bos")
-        if not self._get("tokenizer.ggml.add_bos_token", bool, False) or bos is None:
-            return _BYTES | {"use_regex": True}
-        text = self.tokens[bos]
-        piece = {"SpecialToken": {"id": text, "type_id": 0}}
-        return {
-            "type": "TemplateProcessing",
-            "single": [piece, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [
-                piece,
-                {"Sequence": {"id": "A", "type_id": 0}},
-                {"Sequence": {"id": "B", "type_id": 1}},
-            ],
-            "special_tokens": {text: {"id": text, "ids": [bos], "tokens": [text]}},
-        }
-
-
-_CONTROL, _USER = 3, 4
-_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-
-
-def _split(pattern: str) -> dict[str, Any]:
-    cut = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [cut, _BYTES | {"use_regex": False}]}
-
-
-_CUTS: dict[str, dict[str, Any]] = {
-    "gpt-2": {"normalizer": None, "pre_tokenizer": _BYTES | {"use_regex": True}},
-    "smollm": {
-        "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Digits", "individual_digits": True},
-                _BYTES | {"use_regex": True},
-            ],
-        },
-    },
-    "llama-bpe": {"normalizer": None, "pre_tokenizer": _split(LLAMA3)},
-    "qwen2": {"normalizer": {"type": "NFC"}, "pre_tokenizer": _split(QWEN2)},
-}
+        return self.get(key, str) if key in self.file.metadata else None

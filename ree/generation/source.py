@@ -16,6 +16,7 @@ from typing import Any
 from ree.errors import ReeError
 from ree.generation.gguf_file import GgufFile
 from ree.generation.gguf_model import GgufModel
+from ree.generation.gguf_tokenizer import tokenizer_json
 from ree.traces.strict_json import strict_json
 
 # model_type of config.json -> class of transformers; each is tested to compile and to give eager's logits
@@ -84,9 +85,8 @@ def load_source(path: Path | str) -> ModelSource:
 def _gguf(path: Path) -> ModelSource:
     with GgufFile(path) as file:
         model = GgufModel(file)
-        tokenizer_json = model.tokenizer_json()
+        text_parts = tokenizer_json(model)
         weights: dict[str, Any] = {}
-        module = None
         _check_sizes(model.config, str(path))
         import torch
 
@@ -101,7 +101,7 @@ def _gguf(path: Path) -> ModelSource:
         special = SpecialIds(bos, tuple(sorted(stop)), pad, text(bos), text(eos), text(pad))
         return ModelSource(
             module,
-            tokenizer_json,
+            text_parts,
             model.chat_template(),
             special,
             _context(model.config),

@@ -25,6 +25,8 @@ def value(x: Any) -> bytes:
         return struct.pack("<If", 6, x)
     if x and isinstance(x[0], str):
         return struct.pack("<IIQ", 9, 8, len(x)) + b"".join(map(string, x))
+    if x and isinstance(x[0], float):
+        return struct.pack("<IIQ", 9, 6, len(x)) + struct.pack(f"<{len(x)}f", *x)
     return struct.pack("<IIQ", 9, 4, len(x)) + b"".join(struct.pack("<I", i) for i in x)
 
 

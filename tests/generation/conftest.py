@@ -149,11 +149,12 @@ def smollm2():
     """The tokenizer of SmolLM2-135M-Instruct."""
     from ree.generation.gguf_file import GgufFile
     from ree.generation.gguf_model import GgufModel
+    from ree.generation.gguf_tokenizer import tokenizer_json
     from ree.generation.models import smollm2_path
     from ree.generation.tokenizer import Tokenizer
 
     with GgufFile(smollm2_path()) as file:
-        return Tokenizer(GgufModel(file).tokenizer_json())
+        return Tokenizer(tokenizer_json(GgufModel(file)))
 
 
 @pytest.fixture(scope="session")
