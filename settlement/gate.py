@@ -19,8 +19,8 @@ import numpy as np
 from ree.compiler import legal
 from ree.compiler.instance import Instance
 from ree.errors import ChainError, InputError, PlatformError
-from ree.settlement.bounds import refusals
 from ree.settlement.evidence import Evidence
+from ree.settlement.proof_size import refusals
 from ree.settlement.terms import Terms
 from ree.verde.game import Game
 from ree.verde.moves import Move, State

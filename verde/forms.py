@@ -13,7 +13,6 @@ from ree.kernels.opdef import Array, Bound, Form
 from ree.kernels.scalar.language import F32, I64, Function
 from ree.kernels.scalar.microcode import Microcode, MicroStep, assemble
 from ree.kernels.types import DType
-from ree.verde.chains import contraction, lane_sums, running_sum
 from ree.verde.derivation import (
     Bits,
     Copy,
@@ -26,6 +25,7 @@ from ree.verde.derivation import (
     Undecidable,
     load_bits,
 )
+from ree.verde.fast_entries import contraction, lane_sums, running_sum
 from ree.verde.ruled import ZERO, Ruled
 from ree.verde.selections import ArgExtreme, Extreme, Scatter, Sort
 

@@ -15,7 +15,7 @@ from ree.runtime.body_tree import BodyTree
 from ree.traces.encoding import ZERO
 from ree.traces.merkle import MerkleTree
 from ree.traces.tensor import LEAF_BYTES
-from ree.verde.committed import Entries, Kept, Tensors, descendants, first_difference
+from ree.verde.commitments import Entries, Kept, Tensors, descendants, first_difference
 from ree.verde.derivation import (
     Bits,
     Derivation,

@@ -11,8 +11,8 @@ from ree.kernels import opdef
 from ree.kernels.forms import Variant
 from ree.kernels.index import IndexRule, contiguous_strides
 from ree.kernels.opdef import Array, Bound
-from ree.verde.chains import Row
 from ree.verde.derivation import Bits, Derivation, ElementRead, Operand, digits_of, flat_at
+from ree.verde.fast_entries import Row
 from ree.verde.sources import taken
 
 ZERO = Bits(0)

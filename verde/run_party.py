@@ -8,7 +8,7 @@ from ree.kernels.opdef import Array
 from ree.traces.history import StepRecord, batches_leaf, history_leaf
 from ree.traces.merkle import MerkleTree
 from ree.training.step import Step
-from ree.verde.committed import descendants
+from ree.verde.commitments import descendants
 from ree.verde.game import Game
 from ree.verde.moves import Move, OpenStep, Phase, Point, Reveal, RunStatement, State
 from ree.verde.party import Party, Run, hashes_of

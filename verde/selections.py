@@ -26,7 +26,6 @@ from ree.kernels.scalar.language import (
     select,
 )
 from ree.kernels.scalar.microcode import Microcode, assemble
-from ree.verde.chains import Row, argument, extreme, places, updates
 from ree.verde.derivation import (
     Bits,
     Copy,
@@ -41,6 +40,7 @@ from ree.verde.derivation import (
     loaded,
     read_bits,
 )
+from ree.verde.fast_entries import Row, argument, extreme, places, updates
 from ree.verde.ruled import ZERO, Ruled
 
 

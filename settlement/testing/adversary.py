@@ -13,9 +13,9 @@ from ree.compiler.interp import outputs
 from ree.errors import InputError, ReeError
 from ree.kernels.canonical import canonical
 from ree.program import Program
-from ree.settlement.bounds import refusals
 from ree.settlement.evidence import Evidence
 from ree.settlement.gate import admit
+from ree.settlement.proof_size import refusals
 from ree.settlement.testing.random_programs import Case, Maker, Nothing
 from ree.settlement.testing.referee import play, step
 from ree.settlement.work import call_facts

@@ -13,8 +13,8 @@ from ree.compiler.interp import outputs
 from ree.errors import InputError
 from ree.kernels.canonical import canonical
 from ree.kernels.opdef import Array
-from ree.settlement.bounds import refusals
 from ree.settlement.evidence import Evidence
+from ree.settlement.proof_size import refusals
 from ree.settlement.testing.random_programs import Maker
 from ree.settlement.testing.referee import play
 from ree.settlement.testing.referee import step as on_chain

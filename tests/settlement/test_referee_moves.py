@@ -9,9 +9,9 @@ pytest.importorskip("pyrevm", reason="needs the extra settlement")
 from ree.compiler.ir import Builder
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
-from ree.settlement.bounds import refusals
 from ree.settlement.decidable import obstacles
 from ree.settlement.evidence import Evidence
+from ree.settlement.proof_size import refusals
 from ree.settlement.terms import UNREAD
 from ree.settlement.testing.evm import Reverted
 from ree.settlement.testing.referee import play_for, referee

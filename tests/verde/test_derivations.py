@@ -7,8 +7,8 @@ from ree.kernels import opdef, registry, rowprogram
 from ree.kernels.opdef import Form, apply
 from ree.kernels.types import DType, TensorType
 from ree.traces.merkle import MerkleTree
-from ree.verde import chains
-from ree.verde.committed import Entries, entry_leaves
+from ree.verde import fast_entries
+from ree.verde.commitments import Entries, entry_leaves
 from ree.verde.derivation import Derivation, load_bits, read_bits, run_all, store_bits
 from ree.verde.forms import DERIVATIONS, Contraction, derivation
 
@@ -45,7 +45,7 @@ SPECIAL = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-45, -3e38, 1.0], np.f
 @pytest.mark.parametrize("axis", [0, 1])
 def test_blocks_join_where_they_meet(monkeypatch, n, axis):
     """Chains of more than a block, along an axis of step 1 and of step 2, special values among them."""
-    monkeypatch.setattr(chains, "BLOCK", 1024)
+    monkeypatch.setattr(fast_entries, "BLOCK", 1024)
     rng = np.random.default_rng(n)
     x = rng.standard_normal((n, 2) if axis == 0 else (2, n), np.float32)
     x.reshape(-1)[rng.integers(0, 2 * n, n // 40)] = rng.choice(SPECIAL, n // 40)

@@ -12,7 +12,7 @@ from ree.traces.merkle import MerkleTree
 from ree.traces.tensor import LEAF_BYTES, body_leaf, body_leaves, hash_from_root
 from ree.traces.trace import tensor_leaf
 from ree.verde import moves as m
-from ree.verde.committed import Tensors
+from ree.verde.commitments import Tensors
 from ree.verde.game import Game
 from ree.verde.moves import IllegalMove, Phase, Point
 from ree.verde.party import Party, play
