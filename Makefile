@@ -7,6 +7,7 @@ SOURCES := $(wildcard csrc/*.* csrc/*/*.* kernels/scalar/*.py kernels/abi*.py ke
 .PHONY: demo test quick check dev sanitize sanitize-all wheel bench exhaustive gpu clean
 demo: $(VENV)/.built
 	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/chat.py
 	$(BIN)/ree demo dispute
 
 test: $(VENV)/.built
