@@ -1,4 +1,4 @@
-"""A language model answers; its receipt is verified on another instruction set, and a changed token is named."""
+"""A language model answers; its receipt is verified on another instruction set; a changed token is named."""
 
 import dataclasses
 import sys

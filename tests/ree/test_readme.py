@@ -10,6 +10,11 @@ import torch
 from ree.cli import main
 from ree.cli.commands import COMMANDS
 from ree.cli.grammar import make_parser
+from ree.generation.testing import gguf
+
+from ..generation.conftest import byte_level_json  # noqa: TID252 (tests have no name of their own)
+from ..generation.test_source import converted, made  # noqa: TID252 (tests have no name of their own)
+from ..generation.tiny import TEMPLATE  # noqa: TID252 (tests have no name of their own)
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -50,6 +55,10 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "examples" / "training").mkdir(parents=True)
     (tmp_path / "examples" / "minilm.py").write_text(MODEL)
     (tmp_path / "examples" / "training" / "digits.py").write_text(TRAIN)
+    more = {"tokenizer.chat_template": TEMPLATE, "llama.context_length": 512}
+    tiny = gguf(*converted(made("llama", max_position_embeddings=512), byte_level_json(), **more))
+    (tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(tiny)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -69,6 +78,7 @@ def test_every_command_runs(here, monkeypatch):
                 assert main(words) == 0, line
                 ran.add(words[0])
     assert ran >= {"compile", "run", "verify", "diff", "inspect", "doctor", "train", "trace"}
+    assert ran >= {"generate", "claim", "key"}
 
 
 def test_every_line_of_python_runs(here):
