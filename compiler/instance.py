@@ -71,15 +71,16 @@ def numeric_id() -> bytes:
     return sha256(b"ree.numeric\0", *parts)
 
 
-def bind_all(g: Graph, env: Mapping[str, int], made: tuple[int, ...] = ()) -> Graph:
+def bind_all(g: Graph, env: Mapping[str, int], made: tuple[int, ...] | None = None) -> Graph:
     """Program g with its symbols bound to env and its macros written out; ValueError if a shape rule refuses
-    or a symbol is unbound. made: values of its prelude, which are further weights then.
+    or a symbol is unbound. made, of a graph that only runs: values of its prelude, which are further weights
+    then; and macros that have a kernel stay.
     """
     missing = [s.name for s in g.symbols if s.name not in env]
     if missing:
         raise ValueError(f"symbol {missing[0]} is not bound")
     bound = bind_graph(g, env)
-    return expand(without_prelude(bound, made) if made else bound)
+    return expand(without_prelude(bound, made) if made else bound, made is not None)
 
 
 def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:

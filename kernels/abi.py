@@ -283,6 +283,9 @@ for _t in (F32, I64):
     _kernel(f"cumsum_{_t}", reads(_t, "x"), writes(_t, "y"), ints(_AXIS))
     _kernel(f"sort_{_t}", reads(_t, "x"), writes(_t, "y"), writes(I64, "indices"), ints(_AXIS),
             ints("descending"))  # fmt: skip
+_kernel("sample", reads(F32, "logits", "temperature", "top_p", "min_p"),
+        reads(I64, "top_k", "seed", "position", "choice"), writes(I64, "tokens"),
+        ints("rows vocabulary"))  # fmt: skip
 # movement; element_bytes: 1, 2, 4 or 8
 _kernel("strided_copy", reads(ANY, "x"), writes(ANY, "y"), ints("element_bytes rank"),
         ints("extents", "rank"), strides("x y", "rank"))  # fmt: skip

@@ -15,6 +15,16 @@ LEAF_BYTES = 512  # of a tensor's body
 DIGEST_BYTES = 32  # of a hash
 ALIGN = 64  # bytes to whose multiples buffers are aligned
 
+# Philox 4x32-10 (ops/random.py)
+PHILOX_ROUNDS = 10
+PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+PHILOX_WEYL = (0x9E3779B9, 0xBB67AE85)
+
+# sampling (ops/sampling.py)
+WEIGHT_BITS = 40  # of the weight 1
+WORD_BITS = 24  # of a random word
+SAMPLE_SITE = (1 << 32) - 1  # of its random words; sites of a program are counted from 0
+
 # kinds of an attention mask, as the parameter `mask_kind` gives them
 NO_MASK, BOOL_MASK, FLOAT_MASK = 0, 1, 2
 
@@ -24,7 +34,12 @@ CPP = (
     ("kCanonicalNan", "uint32_t", CANONICAL_NAN), ("kMaxRank", "int", MAX_RANK),
     ("kLeafBytes", "int64_t", LEAF_BYTES), ("kDigestBytes", "int64_t", DIGEST_BYTES),
     ("kAlign", "size_t", ALIGN), ("kNoMask", "int64_t", NO_MASK), ("kBoolMask", "int64_t", BOOL_MASK),
-    ("kFloatMask", "int64_t", FLOAT_MASK),
+    ("kFloatMask", "int64_t", FLOAT_MASK), ("kPhiloxRounds", "int", PHILOX_ROUNDS),
+    ("kPhiloxMultiplier0", "uint32_t", PHILOX_MULTIPLIERS[0]),
+    ("kPhiloxMultiplier1", "uint32_t", PHILOX_MULTIPLIERS[1]),
+    ("kPhiloxWeyl0", "uint32_t", PHILOX_WEYL[0]), ("kPhiloxWeyl1", "uint32_t", PHILOX_WEYL[1]),
+    ("kWeightBits", "int", WEIGHT_BITS), ("kWordBits", "int", WORD_BITS),
+    ("kSampleSite", "uint32_t", SAMPLE_SITE),
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Macro operators: a node that stands for a list of ordinary nodes, whose number its sizes may decide.
 
-A program holds the node; once its symbols are bound, its expansion takes its place, and no instance, kernel,
-record or dispute knows of it. So a macro has no opcode, form or kernel.
+A program holds the node; once its symbols are bound, its expansion takes its place, and no instance, record
+or dispute knows of it. So a macro has no opcode and no form. It may have a kernel, with the bytes of its
+expansion, for runs of which nobody asks what lies between.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ree.kernels import opdef
-from ree.kernels.opdef import Bound, Infer, Sample
+from ree.kernels.opdef import Bound, Infer, Lowering, Sample
 from ree.kernels.schema import AttrValue, Schema
 
 S = TypeVar("S")  # a source of a node, whatever names it
@@ -41,7 +42,7 @@ class Macro:
 
     rule: its meaning in one line. schema: the attributes. most_sources: how many sources it has at most.
     infer: shape rule, symbolic. count: nodes of the expansion. expand: appends them and names the results,
-    each the result of one of them. samples: cases.
+    each the result of one of them. samples: cases. lower: emits kernel calls that give the same bytes, if any.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Macro:
     count: Callable[[Bound], int]
     expand: Callable[[Expander[Any]], tuple[Any, ...]]
     samples: Callable[[], Iterable[Sample]]
+    lower: Callable[[Lowering], None] | None = None
 
     def __post_init__(self) -> None:
         if list(self.schema) != sorted(self.schema):
@@ -98,3 +100,9 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> Macro | None:
     """The macro called `name`, or None."""
     return _BY_NAME.get(name)
+
+
+def lowering_of(name: str) -> Callable[[Lowering], None] | None:
+    """What emits the kernel calls of an operator or macro, if it has kernels of its own."""
+    m = get(name)
+    return opdef.get(name).lower if m is None else m.lower

@@ -11,6 +11,7 @@ import numpy as np
 
 from ree.compiler.instance import Instance, bind_all, commit
 from ree.compiler.ir import Graph, Node, Origin
+from ree.compiler.passes.expansion import has_kernels
 from ree.errors import InputError, public
 from ree.float_mode import clean_floats
 from ree.kernels import registry  # noqa: F401  (operators)
@@ -241,7 +242,7 @@ class Program:
     # execution
 
     @clean_floats
-    def bound(self, env: Mapping[str, int], made: tuple[int, ...] = ()) -> Graph:
+    def bound(self, env: Mapping[str, int], made: tuple[int, ...] | None = None) -> Graph:
         """The graph with its symbols bound, and `made` as in `bind_all`; InputError for shapes that a rule
         refuses."""
 
@@ -251,7 +252,8 @@ class Program:
             except ValueError as e:
                 raise InputError(f"the program does not accept these shapes: {e}") from e
 
-        return bind() if made else self._bound.get_or_make(self.sizes(env), bind)
+        alone = made is not None and (made or has_kernels(self.graph))
+        return bind() if alone else self._bound.get_or_make(self.sizes(env), bind)
 
     @clean_floats
     def instance(self, env: Mapping[str, int]) -> Instance:

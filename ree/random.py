@@ -18,7 +18,9 @@ import numpy as np
 
 from ree.errors import InputError
 from ree.float_mode import clean_floats
-from ree.kernels.ops.random import MULTIPLIERS, ROUNDS, WEYL
+from ree.kernels.constants import PHILOX_MULTIPLIERS as MULTIPLIERS
+from ree.kernels.constants import PHILOX_ROUNDS as ROUNDS
+from ree.kernels.constants import PHILOX_WEYL as WEYL
 
 if TYPE_CHECKING:
     import torch

@@ -311,6 +311,24 @@ void run_movement() {
   report("fill", y);
 }
 
+void run_sampling() {
+  const int64_t rows = 12, n = 3000;
+  Floats x = floats(rows * n, 0, 5), ones((size_t)rows, 1.0f), top_p = ones, min_p((size_t)rows);
+  for (float& f : x) f = f * 8;
+  Ints top_k((size_t)rows), seed((size_t)rows, -3), at((size_t)rows), tokens((size_t)rows);
+  for (size_t r = 0; r < (size_t)rows; ++r) {
+    at[r] = (int64_t)r;
+    top_k[r] = std::vector<int64_t>{0, 5, 700}[r % 3];
+    top_p[r] = r % 2 ? 0.8f : 1.0f;
+    min_p[r] = r % 5 ? 0.0f : 0.01f;
+  }
+  call("sample",
+       {x.data(), ones.data(), top_p.data(), min_p.data(), top_k.data(), seed.data(), at.data(),
+        at.data(), tokens.data()},
+       {rows, n});
+  report("sample", tokens);
+}
+
 void run_hashes() {
   std::vector<uint8_t> data(1 << 19), out(32 * 40);
   Random r{11};
@@ -375,6 +393,7 @@ int main(int argc, char** argv) {
   run_rows();
   run_attention();
   run_movement();
+  run_sampling();
   run_hashes();
   run_scalars(full);
 }

@@ -40,7 +40,7 @@ _ALLOWED = {
         # the source's own fma: -ffp-contract=off and LLVM's default make none from mul and add
         r"vfn?m(add|sub)(132|213|231)[ps]s",
         r"vu?comiss|vcmp\w*[ps]s",
-        r"vcvtu?(dq|qq)2ps|vcvtu?si2ss[lq]?|vcvttps2dq|vcvttss2si[lq]?",
+        r"vcvtu?(dq|qq)2ps|vcvtu?si2ss[lq]?|vcvttps2[dq]q|vcvttss2si[lq]?",
         r"vrange[ps]s|vrndscale[ps]s",  # one of two operands; rint, immediate checked below
         # x[0] + x[1], the last step of a sum over lanes: every lane of the result is one addition
         r"vhaddps",

@@ -13,23 +13,30 @@ from ree.kernels.types import TensorType
 MOST_NODES = 1 << 18  # of a graph with expansions
 
 
-def has_macros(g: Graph) -> bool:
-    """Whether a graph has nodes that stand for others."""
-    return any(macro.get(n.op) is not None for n in g.nodes)
+def has_kernels(g: Graph) -> bool:
+    """Whether a graph has macros that need not be written out to run."""
+    return any(m is not None and m.lower is not None for m in (macro.get(n.op) for n in g.nodes))
 
 
-def expand(g: Graph) -> Graph:
+def expand(g: Graph, to_run: bool = False) -> Graph:
     """A bound graph with every macro written out, the rest as it was; ValueError for too many nodes.
+
+    to_run: those that have a kernel stay.
 
     Values are numbered anew; constants, weights, inputs and states keep their places. A node of an expansion
     has its macro's origin, with the step behind the module.
     """
-    if not has_macros(g):
+
+    def macro_of(op: str) -> macro.Macro | None:
+        m = macro.get(op)
+        return None if m is None or (to_run and m.lower is not None) else m
+
+    if not any(macro_of(n.op) for n in g.nodes):
         return g
     typer = g.typer()
     total = len(g.nodes)
     for n in g.nodes:
-        m = macro.get(n.op)
+        m = macro_of(n.op)
         if m is not None:
             total += m.count(bound_node(n, typer)) - 1
             if total > MOST_NODES:
@@ -41,7 +48,7 @@ def expand(g: Graph) -> Graph:
     new: dict[Ref, Ref] = {}
     for n in g.nodes:
         sources = tuple(new.get(s, s) for s in n.sources)
-        m = macro.get(n.op)
+        m = macro_of(n.op)
         results: Sequence[Ref]
         if m is None:
             first = len(b.values)

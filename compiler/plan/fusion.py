@@ -28,7 +28,7 @@ class Group:
     def anchor(self) -> Node | None:
         """The node with a kernel of its own, if any; always the first."""
         first = self.nodes[0]
-        return None if opdef.get(first.op).form is Form.POINTWISE else first
+        return None if opdef.form_of(first.op) is Form.POINTWISE else first
 
     @property
     def pointwise(self) -> list[Node]:
@@ -53,7 +53,7 @@ def group(g: Graph, fuse: bool = True) -> list[Group]:
     home: dict[int, int] = {}  # value -> index of the group that makes it available
     base = bases(g)
     for n in g.nodes:
-        form = opdef.get(n.op).form
+        form = opdef.form_of(n.op)
         ready = max((home[s.index] for s in n.sources if s.kind is Kind.VALUE), default=-1)
         if form is Form.MOVEMENT:
             home[n.first] = ready
@@ -70,7 +70,7 @@ def group(g: Graph, fuse: bool = True) -> list[Group]:
 
 def _joins(n: Node, target: Group, base: Callable[[Ref], Ref]) -> bool:
     first = target.nodes[0]
-    form = opdef.get(first.op).form
+    form = opdef.form_of(first.op)
     if form not in (Form.POINTWISE, Form.CONTRACTION) or len(target.nodes) >= MAX_GROUP:
         return False
     if n.results[0].dims != target.shape or n.results[0].numel == 0:

@@ -63,7 +63,7 @@ class _Finder:
         return chain[::-1] if chain[-1] == old else [old, new]
 
     def _updates(self, node: Node) -> bool:
-        return opdef.get(node.op).form is Form.SCATTER and node.first in self.home
+        return opdef.form_of(node.op) is Form.SCATTER and node.first in self.home
 
     def _may_follow(self, old: Ref, new: Ref) -> bool:
         """Whether `new` may be written where `old` lies."""

@@ -13,6 +13,7 @@ from ree.compiler.plan.recipe import BufferPlace, Packing, is_contiguous
 from ree.kernels import opdef
 from ree.kernels.abi import NO_TILE, Tile, Value
 from ree.kernels.index import contiguous_strides
+from ree.kernels.macro import lowering_of
 from ree.kernels.opdef import View
 from ree.kernels.tilespec import Operand, TileSpec, TileStep
 from ree.kernels.types import DType, TensorType
@@ -41,8 +42,8 @@ class GroupPlanner:
         anchor = self.grp.anchor
         if anchor is not None:
             self._place_anchor(anchor)
-            lower = opdef.get(anchor.op).lower
-            assert lower is not None  # checked at registration
+            lower = lowering_of(anchor.op)
+            assert lower is not None  # checked at registration; a macro without one is written out
             lower(self)
             return
         dims = list(self.node.out.dims)

@@ -8,6 +8,7 @@
 #include "ops/gemm.inl"
 #include "ops/movement.inl"
 #include "ops/rows.inl"
+#include "ops/sample.inl"
 #include "ops/scan.inl"
 #include "ops/scatter.inl"
 #include "ops/sort.inl"

@@ -12,6 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from ree.kernels.constants import PHILOX_MULTIPLIERS as MULTIPLIERS
+from ree.kernels.constants import PHILOX_ROUNDS as ROUNDS
+from ree.kernels.constants import PHILOX_WEYL as WEYL
 from ree.kernels.opdef import Attrs, Bound, Cost, Form, OpDef, Sample, bytes_moved, register
 from ree.kernels.ops.pointwise import index_rule, reference
 from ree.kernels.scalar.language import (
@@ -30,9 +33,6 @@ from ree.kernels.scalar.language import (
 from ree.kernels.schema import Attr, AttrKind
 from ree.kernels.types import DType, TensorType, broadcast_shapes
 
-ROUNDS = 10
-MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-WEYL = (0x9E3779B9, 0xBB67AE85)
 MAX_SITE = (1 << 32) - 1
 RULE = (
     "word (element & 3) of Philox 4x32-10 with key seed and counter (element >> 2, site, step), its top "

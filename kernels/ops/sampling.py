@@ -12,16 +12,15 @@ from typing import Generic
 
 import numpy as np
 
+from ree.kernels.constants import SAMPLE_SITE as SITE
+from ree.kernels.constants import WEIGHT_BITS as BITS
+from ree.kernels.constants import WORD_BITS as WORD  # also of top-p, and of the parts of a product
 from ree.kernels.macro import Counter, Expander, Macro, S, register
-from ree.kernels.opdef import Array, Attrs, Bound, Sample
-from ree.kernels.ops.random import MAX_SITE
+from ree.kernels.opdef import Array, Attrs, Bound, Lowering, Sample
 from ree.kernels.schema import NONE
 from ree.kernels.types import DType, TensorType
 
-BITS = 40  # of the weight 1
-WORD = 24  # bits of a random word, of top-p, and of the parts into which products are split
 MOST_TOKENS = 1 << (62 - BITS)  # their weights add up to 2^62 at most
-SITE = MAX_SITE  # of the random words; sites of a program are counted from 0
 
 PARAMETERS = {
     "temperature": DType.F32, "top_p": DType.F32, "min_p": DType.F32, "top_k": DType.I64,
@@ -180,4 +179,13 @@ def _samples() -> Iterator[Sample]:
     yield case("one row", far[:1], 3)
 
 
-register(Macro("sample", RULE, NONE, 1 + len(PARAMETERS), _infer, _count, _expand, _samples))
+def _lower(ctx: Lowering) -> None:
+    names = ("logits", *PARAMETERS)
+    rows, vocabulary = ctx.node.inputs[0].dims
+    ctx.emit("sample", **{name: ctx.dense(i).slot for i, name in enumerate(names)},
+             tokens=ctx.result().slot, rows=rows, vocabulary=vocabulary)  # fmt: skip
+
+
+register(
+    Macro("sample", RULE, NONE, 1 + len(PARAMETERS), _infer, _count, _expand, _samples, _lower)
+)

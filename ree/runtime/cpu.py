@@ -62,7 +62,7 @@ class Cpu:
         key = (source.sizes(env), isa, hash_values, keep, fuse, commit_after)
 
         def make() -> Executable:
-            values, made = ((), []) if hash_values or keep else self._prelude(source)
+            values, made = (None, []) if hash_values or keep else self._prelude(source)
             graph, weights = source.bound(env, values), [*source.weights, *made]
             recipe = plan(graph, panel=_core.panel(isa), hash_values=hash_values, keep_values=keep, fuse=fuse,
                           commit_after=commit_after)  # fmt: skip

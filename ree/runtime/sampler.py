@@ -1,38 +1,67 @@
-"""Drawing tokens from rows of logits by the operator `sample`."""
+"""The kernel `sample` on arrays, for whoever holds logits outside of a program."""
 
 from __future__ import annotations
 
-from ree.compiler.ir import Builder
-from ree.kernels.opdef import Array
-from ree.kernels.types import DType, TensorType
-from ree.program import Names, Program
-from ree.runtime.cache import LeastRecent
+import numpy as np
 
-PROGRAMS = 16
-NAMES = ("logits", "temperature", "top_p", "min_p", "top_k", "seed", "position", "choice")
-_TYPES = (*[DType.F32] * 4, *[DType.I64] * 4)
+from ree import _core
+from ree.errors import InputError, public
+from ree.kernels.abi import call
+from ree.kernels.opdef import Array
+from ree.kernels.ops.sampling import MOST_TOKENS, PARAMETERS
+from ree.kernels.types import DType
+from ree.runtime import settings
 
 
 class Sampler:
-    """Draws a token from each row of logits f32 [rows, vocabulary], at most `rows` at once."""
+    """Draws a token from each row of logits, with the bytes of the operator `sample`.
+
+    rows: at most so many a call; vocabulary: columns of the logits; threads and isa as of a program's run.
+    InputError for sizes out of range.
+    """
 
     def __init__(
         self, rows: int, vocabulary: int, *, threads: int | None = None, isa: str | None = None
     ) -> None:
-        self.rows, self._vocabulary = rows, vocabulary
-        self._threads, self._isa = threads, isa
-        self._programs: LeastRecent[int, Program] = LeastRecent(PROGRAMS)
+        if rows < 0 or not 1 <= vocabulary <= MOST_TOKENS:
+            raise InputError(
+                f"sampler: expected rows of 1 to {MOST_TOKENS:,} tokens, got {rows} of {vocabulary:,}"
+            )
+        self.rows, self.vocabulary = rows, vocabulary
+        self._threads, self._isa = threads, settings.isa(isa)
+        self._plans: dict[int, _core.Plan] = {}
 
-    def __call__(self, logits: Array, *parameters: Array) -> Array:
-        """i64 [rows]: the tokens, given the logits and for each row a number of what NAMES names."""
-        n = len(logits)
-        program = self._programs.get_or_make(n, lambda: self._program(n))
-        result = program.run(logits, *parameters, threads=self._threads, isa=self._isa)
-        tokens: Array = result.outputs[0]
-        return tokens
+    @public
+    def __call__(
+        self, logits: Array, temperature: Array, top_p: Array, min_p: Array, top_k: Array, seed: Array,
+        position: Array, choice: Array,
+    ) -> Array:  # fmt: skip
+        """Tokens i64 [n] of logits f32 [n, vocabulary], n at most `rows`; temperature, top_p, min_p f32 [n];
+        top_k, seed, position, choice i64 [n]. InputError for other shapes and types."""
+        n = len(logits) if isinstance(logits, np.ndarray) and logits.ndim else -1
+        given = {"logits": _checked("logits", logits, DType.F32, (n, self.vocabulary))}
+        if n > self.rows:
+            raise InputError(f"logits: expected {self.rows} rows at most, got {n}")
+        columns = (temperature, top_p, min_p, top_k, seed, position, choice)
+        for (name, dtype), x in zip(PARAMETERS.items(), columns, strict=True):
+            given[name] = _checked(name, x, dtype, (n,))
+        given["tokens"] = np.empty(n, np.int64)
+        self._plan(n).run(settings.pool(self._threads), [x.ctypes.data for x in given.values()])
+        return given["tokens"]
 
-    def _program(self, n: int) -> Program:
-        b = Builder()
-        shapes = [(n, self._vocabulary), *[(n,)] * (len(NAMES) - 1)]
-        inputs = [b.input(TensorType(t, s)) for t, s in zip(_TYPES, shapes, strict=True)]
-        return Program(b.finish((b.add("sample", *inputs),)), Names(NAMES, ("token",), ()), ())
+    def _plan(self, n: int) -> _core.Plan:
+        if n not in self._plans:
+            slots = {name: i for i, name in enumerate(("logits", *PARAMETERS, "tokens"))}
+            plan = _core.Plan(self._isa)
+            plan.add(*call("sample", **slots, rows=n, vocabulary=self.vocabulary))
+            self._plans[n] = plan
+        return self._plans[n]
+
+
+def _checked(name: str, x: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
+    """x, contiguous."""
+    wanted = f"{np.dtype(dtype.numpy)} {list(shape)}".replace("-1", "rows")
+    if not isinstance(x, np.ndarray) or x.dtype != dtype.numpy or x.shape != shape:
+        got = f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise InputError(f"{name}: expected {wanted}, got {got}")
+    return np.ascontiguousarray(x)
