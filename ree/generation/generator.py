@@ -108,6 +108,11 @@ class Completion:
         """The tokens that were drawn."""
         return tuple(self.generation.tokens[len(self.generation.prompt) :])
 
+    @property
+    def matched(self) -> str | None:
+        """The stop string that ended it, or None."""
+        return self._stops.matched
+
     def take(self, token: int) -> TextPiece:
         """Take in a drawn token; at the end `finish` is set, and the piece has the rest of the text."""
         text, matched = self._stops.push(self._stream.push(token))

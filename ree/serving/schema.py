@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from ree.errors import ReeError
@@ -83,10 +84,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class ChatRequest(Wanted):
-    """A request of /v1/chat/completions; messages and tools in the form of ree/generation/messages.py."""
+    """A request of /v1/chat/completions; messages and tools in the form of ree/generation/messages.py.
+
+    date: what the template takes for the present, ISO 8601; None is today.
+    """
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     tools: list[dict[str, Any]] | None = None
+    date: str | None = None
 
     @classmethod
     def of(cls, raw: bytes, *, strict: bool = False) -> ChatRequest:
@@ -110,9 +115,14 @@ class ChatRequest(Wanted):
         both = [f.integer(k, 1, MAX_TOKENS, None) for k in ("max_tokens", "max_completion_tokens")]
         if None not in both and both[0] != both[1]:
             raise ApiError("max_tokens and max_completion_tokens differ", "max_completion_tokens")
+        date = f.text("date", None)
+        try:
+            date = date and datetime.fromisoformat(date).isoformat()
+        except ValueError as e:
+            raise f.wrong("date", "one as 2026-01-31") from e
         _only(f, NEUTRAL_IN_CHAT)
         most = next((x for x in both if x is not None), None)
-        return cls(**_common(f, most, strict), messages=messages, tools=tools)
+        return cls(**_common(f, most, strict), messages=messages, tools=tools, date=date)
 
 
 @dataclass(frozen=True)

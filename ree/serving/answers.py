@@ -1,0 +1,144 @@
+"""The JSON of answers, in the form of OpenAI's API: whole, and in chunks as tokens come.
+
+Beside OpenAI's fields an answer has those of vLLM that were asked for (token_ids, prompt_token_ids),
+`stop_reason`, and `ree`: the seed that was used and the digest of the receipt of every choice.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ree.generation.generator import Completion, TextPiece
+from ree.generation.receipt_schema import LENGTH, STOP_STRING
+from ree.serving.schema import ChatRequest, Wanted
+
+
+@dataclass
+class Reply:
+    """What is said to one request. `echoed` stands before the text of each choice (completions alone)."""
+
+    wanted: Wanted
+    answers: Sequence[Completion]
+    fingerprint: str
+    seed: int
+    echoed: Sequence[str] = ()
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
+    created: int = field(default_factory=lambda: int(time.time()))
+    receipts: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def chat(self) -> bool:
+        return isinstance(self.wanted, ChatRequest)
+
+    def whole(self) -> dict[str, Any]:
+        """The answer to a request that does not stream, when every choice has ended."""
+        return {
+            **self._head("chat.completion" if self.chat else "text_completion"),
+            "choices": [self._choice(i, a) for i, a in enumerate(self.answers)],
+            "usage": self.usage(),
+            "ree": {
+                "seed": self.seed,
+                "receipts": [self.receipts[i] for i in range(len(self.answers))],
+            },
+        }
+
+    def usage(self) -> dict[str, int]:
+        """Prompts count once, however many choices they have."""
+        given = sum(len(a.generation.prompt) for a in self.answers[:: self.wanted.choices])
+        drawn = sum(len(a.completion) for a in self.answers)
+        return {"prompt_tokens": given, "completion_tokens": drawn, "total_tokens": given + drawn}
+
+    def opening(self) -> list[dict[str, Any]]:
+        """The chunks of a stream before the first token."""
+        out = []
+        for i, a in enumerate(self.answers):
+            extra = (
+                {"prompt_token_ids": list(a.generation.prompt)} if self.wanted.return_tokens else {}
+            )
+            if self.chat:
+                out.append(
+                    self._chunk(
+                        {
+                            "index": i,
+                            "delta": {"role": "assistant", "content": ""},
+                            **_OPEN,
+                            **extra,
+                        }
+                    )
+                )
+            elif self.echoed or extra:
+                text = self.echoed[i] if self.echoed else ""
+                out.append(self._chunk({"index": i, "text": text, **_OPEN, **extra}))
+        return out
+
+    def piece(self, index: int, text: str, tokens: Sequence[int]) -> dict[str, Any]:
+        """The chunk of some tokens and the text that became final with them."""
+        said: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
+        if self.wanted.return_tokens:
+            said["token_ids"] = list(tokens)
+        return self._chunk({"index": index, **said, **_OPEN})
+
+    def ending(self, index: int) -> dict[str, Any]:
+        """The last chunk of a choice."""
+        said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        chunk = self._chunk({"index": index, **said, **_OPEN, **_end(self.answers[index])})
+        return chunk | {"ree": {"seed": self.seed, "receipts": [self.receipts[index]]}}
+
+    def usage_chunk(self) -> dict[str, Any]:
+        """The chunk after the last one, where usage was asked for."""
+        return {**self._chunk(None), "usage": self.usage()}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        prefix = "chatcmpl" if self.chat else "cmpl"
+        return {"id": f"{prefix}-{self.id}", "object": kind, "created": self.created,
+                "model": self.wanted.model, "system_fingerprint": self.fingerprint}  # fmt: skip
+
+    def _chunk(self, choice: dict[str, Any] | None) -> dict[str, Any]:
+        head = self._head("chat.completion.chunk" if self.chat else "text_completion")
+        usage = {"usage": None} if self.wanted.include_usage else {}
+        return {**head, "choices": [] if choice is None else [choice], **usage}
+
+    def _choice(self, index: int, answer: Completion) -> dict[str, Any]:
+        if self.chat:
+            said: dict[str, Any] = {
+                "message": {"role": "assistant", "content": answer.text, "refusal": None}
+            }
+        else:
+            said = {"text": (self.echoed[index] if self.echoed else "") + answer.text}
+        if self.wanted.return_tokens:
+            said["token_ids"] = list(answer.completion)
+            said["prompt_token_ids"] = list(answer.generation.prompt)
+        return {"index": index, **said, "logprobs": None, **_end(answer)}
+
+
+_OPEN = {"logprobs": None, "finish_reason": None}
+
+
+def _end(answer: Completion) -> dict[str, Any]:
+    """Why a choice ended; stop_reason is the stop string or token that was asked for, as in vLLM."""
+    reason: str | int | None = None
+    if answer.finish == STOP_STRING:
+        reason = answer.matched
+    elif answer.finish != LENGTH and answer.completion:
+        last = answer.completion[-1]
+        reason = None if last in answer.model.settings.stop else last
+    return {"finish_reason": "length" if answer.finish == LENGTH else "stop", "stop_reason": reason}
+
+
+class TextSoFar:
+    """Tokens of one choice whose text is not final yet, to be told with the next text."""
+
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+
+    def take(self, piece: TextPiece, every: bool) -> tuple[str, list[int]] | None:
+        """(text, tokens) to tell now; None to wait. every: tokens are told even without text."""
+        self._tokens.append(piece.token)
+        if not piece.text and not every:
+            return None
+        told, self._tokens = self._tokens, []
+        return piece.text, told

@@ -1,0 +1,172 @@
+"""What every endpoint does alike: bodies of bounded size, keys, errors as JSON, clients that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, TypeVar
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ree.errors import InternalError, ReeError
+from ree.serving.errors import ApiError
+from ree.serving.service import RETRY_SECONDS
+
+MAX_BODY = 8 << 20
+OPEN_PATHS = ("/health",)  # which need no key
+T = TypeVar("T")
+
+
+class Json(Response):
+    """JSON on one line, UTF-8."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json_line(content)
+
+
+def json_line(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+async def body_of(request: Request) -> bytes:
+    """The body; ApiError 413 over MAX_BODY, before more than that is read."""
+    told = request.headers.get("content-length", "0")
+    size = int(told) if told.isascii() and told.isdecimal() and len(told) < 20 else 0
+    out = bytearray()
+    if size <= MAX_BODY:
+        async for part in request.stream():
+            out += part
+            if len(out) > MAX_BODY:
+                break
+        else:
+            return bytes(out)
+    raise ApiError(f"the body has over {MAX_BODY} bytes", status=413)
+
+
+def refusal(e: ApiError) -> Json:
+    """The response of an error."""
+    headers = {"Retry-After": str(RETRY_SECONDS)} if e.status in (429, 503) else {}
+    if e.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Json(e.body(), e.status, headers)
+
+
+async def on_ree_error(request: Request, e: Exception) -> Response:
+    assert isinstance(e, ReeError)
+    if isinstance(e, InternalError):
+        return refusal(ApiError(e.message, status=500, hint=e.hint))
+    return refusal(ApiError.of(e))
+
+
+async def on_http_error(request: Request, e: Exception) -> Response:
+    assert isinstance(e, HTTPException)
+    what = {
+        404: f"there is no {request.url.path[:100]}",
+        405: f"{request.method} is not for {request.url.path[:100]}",
+    }
+    return refusal(ApiError(what.get(e.status_code, str(e.detail)), status=e.status_code))
+
+
+async def on_gone(request: Request, e: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it
+
+
+async def on_defect(request: Request, e: Exception) -> Response:
+    """A defect of ours: the client hears that there is one; whoever runs the server sees what is raised."""
+    return refusal(ApiError(f"unexpected {type(e).__name__}; this is a defect of REE", status=500))
+
+
+HANDLERS: dict[Any, Any] = {
+    ReeError: on_ree_error, HTTPException: on_http_error, ClientDisconnect: on_gone, Exception: on_defect,
+}  # fmt: skip
+
+
+class Keys:
+    """Lets pass who has one of the keys (`Authorization: Bearer KEY`), or everyone if there are none."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self._app = app
+        self._keys = [hashlib.sha256(k.encode()).digest() for k in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._keys and scope["path"] not in OPEN_PATHS:
+            scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+            given = hashlib.sha256(key.strip().encode()).digest()
+            known = [
+                hmac.compare_digest(given, k) for k in self._keys
+            ]  # each, so that time tells nothing
+            if scheme.lower() != "bearer" or not any(known):
+                response = refusal(ApiError("the API key is missing or wrong", status=401))
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives; ClientDisconnect, and `work` is cancelled, if the client goes away before."""
+    working, watching = asyncio.create_task(work), asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    message: Message = {}
+    while message.get("type") != "http.disconnect":
+        message = await receive()
+
+
+class EventStream(Response):
+    """Server-sent events: each of `events` is a value, or a comment that keeps the connection open (None).
+
+    After the last one comes [DONE]. `on_end` is called in the end, also when the client went away before.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, events: AsyncGenerator[Any, None], headers: dict[str, str], on_end: Callable[[], None]
+    ) -> None:
+        super().__init__(
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers}
+        )
+        del self.headers["content-length"]
+        self._events, self._on_end = events, on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def pump() -> None:
+            start = {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+            await send(start)
+            async with aclosing(self._events) as events:
+                async for e in events:
+                    line = b": wait\n\n" if e is None else b"data: " + json_line(e) + b"\n\n"
+                    await send({"type": "http.response.body", "body": line, "more_body": True})
+            await send(
+                {"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False}
+            )
+
+        try:
+            with suppress(ClientDisconnect, OSError):
+                await while_there(receive, pump())
+        finally:
+            self._on_end()

@@ -1,0 +1,258 @@
+"""One model at work: a thread of its own runs the scheduler, requests come from an event loop and go back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ree.errors import InternalError, ReeError
+from ree.generation.engine import Engine
+from ree.generation.generator import Completion, TextPiece
+from ree.generation.model import LanguageModel
+from ree.generation.receipt import Receipt
+from ree.generation.scheduler import Generation, Scheduler
+from ree.serving.errors import ApiError
+from ree.serving.metrics import ServerMetrics
+
+RETRY_SECONDS = 1
+
+
+class Readiness(StrEnum):
+    """What a service is doing."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An answer is complete."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An answer will not be completed."""
+
+    error: ReeError
+
+
+Event = TextPiece | Ended | Failed
+Place = tuple[int, Event]  # which answer of a request, and what came
+
+
+class Job:
+    """An answer under way, and the queue of the event loop that its events go to."""
+
+    def __init__(self, answer: Completion, index: int, queue: asyncio.Queue[Place]) -> None:
+        self.answer, self.index, self.queue = answer, index, queue
+        self.open = True
+        self._loop = asyncio.get_running_loop()
+
+    def put(self, event: Event) -> None:
+        """Hand an event on, from any thread; once the loop is closed nobody waits for it."""
+        self.open = self.open and isinstance(event, TextPiece)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.queue.put_nowait, (self.index, event))
+
+
+class Running:
+    """The answers of one request under way. Whoever began them closes them, which aborts what has not ended."""
+
+    def __init__(self, service: ModelService, jobs: list[Job], queue: asyncio.Queue[Place]) -> None:
+        self._service, self._jobs, self._queue = service, jobs, queue
+
+    async def places(self, patience: float | None = None) -> AsyncIterator[Place | None]:
+        """Events as they come, until each answer has ended or failed; None where nothing came for `patience`
+        seconds."""
+        left = len(self._jobs)
+        while left:
+            try:
+                place = await asyncio.wait_for(self._queue.get(), patience)
+            except TimeoutError:
+                yield None
+                continue
+            left -= not isinstance(place[1], TextPiece)
+            yield place
+
+    def close(self) -> None:
+        self._service.abort(self._jobs)
+
+
+class ModelService:
+    """A model that answers several requests at once.
+
+    load: gives the model, in the service's own thread, so that a server can say that it is loading.
+    slots: answers under way together; queue: requests that may wait beside them; positions: tokens of a
+    prompt with its answer, at most, by default what the model takes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], LanguageModel],
+        *,
+        slots: int = 4,
+        queue: int = 64,
+        positions: int | None = None,
+        threads: int | None = None,
+        keep: Callable[[Receipt], Receipt] = lambda r: r,
+        metrics: ServerMetrics | None = None,
+    ) -> None:
+        self.name, self.slots, self.queue = name, slots, queue
+        self.state, self.failure = Readiness.LOADING, ""
+        self.metrics = metrics or ServerMetrics()
+        self.on_failure: Callable[[ReeError], None] = lambda e: None
+        self._load, self._positions, self._threads, self._keep = load, positions, threads, keep
+        self._model: LanguageModel | None = None
+        self._wake = threading.Condition()
+        self._arrived: list[Job] = []
+        self._gone: list[Job] = []
+        self._jobs: dict[Generation, Job] = {}
+        self._thread = threading.Thread(target=self._main, name=f"ree-serve-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Abort what is under way, and end the thread."""
+        with self._wake:
+            self.state = Readiness.CLOSED
+            self._wake.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model; ApiError while there is none."""
+        if self.state is not Readiness.READY or self._model is None:
+            why = f": {self.failure}" if self.failure else ""
+            raise ApiError(f"model '{self.name}' is {self.state}{why}", "model", status=503)
+        return self._model
+
+    @property
+    def positions(self) -> int:
+        """Tokens of a prompt with its answer, at most."""
+        most = self.model.settings.context
+        return most if self._positions is None else min(most, self._positions)
+
+    @property
+    def load_now(self) -> tuple[int, int]:
+        """(answers under way, answers that wait)."""
+        n = len(self._jobs) + len(self._arrived)
+        return min(n, self.slots), max(n - self.slots, 0)
+
+    def begin(self, answers: Sequence[Completion]) -> Running:
+        """Take in the answers of one request, all or, with ApiError 429, none."""
+        queue: asyncio.Queue[Place] = asyncio.Queue()
+        jobs = [Job(a, i, queue) for i, a in enumerate(answers)]
+        with self._wake:
+            if self.state is not Readiness.READY:
+                raise ApiError(f"model '{self.name}' is {self.state}", "model", status=503)
+            n = len(self._jobs) + len(self._arrived)
+            if n and n + len(jobs) > self.slots + self.queue:
+                raise ApiError(f"{n} answers are under way or wait already", status=429)
+            self._arrived += jobs
+            self._wake.notify()
+        return Running(self, jobs, queue)
+
+    def abort(self, jobs: Iterable[Job]) -> None:
+        """Nobody waits for these any more; for those that have ended it is of no effect."""
+        with self._wake:
+            self._gone += [j for j in jobs if j.open]
+            self._wake.notify()
+
+    def _main(self) -> None:
+        try:
+            model = self._load()
+            most = model.settings.context if self._positions is None else self._positions
+            engine = Engine(
+                model.forward,
+                self.slots,
+                most=min(most, model.settings.context),
+                threads=self._threads,
+            )
+            scheduler = Scheduler(engine)
+        except Exception as e:
+            error = (
+                e if isinstance(e, ReeError) else InternalError(f"{type(e).__name__}: {e}"[:300])
+            )
+            with self._wake:
+                self.failure = error.message
+                self.state = Readiness.FAILED if self.state is Readiness.LOADING else self.state
+            self.on_failure(error)
+            return
+        with self._wake:
+            self._model = model
+            self.state = Readiness.READY if self.state is Readiness.LOADING else self.state
+        while self._turn(scheduler):
+            pass
+
+    def _turn(self, scheduler: Scheduler) -> bool:
+        """One step of the scheduler, or a wait for something to do; False once the service is closed."""
+        with self._wake:
+            while (
+                self.state is Readiness.READY
+                and scheduler.idle
+                and not self._arrived
+                and not self._gone
+            ):
+                self._wake.wait()
+            arrived, self._arrived = self._arrived, []
+            gone, self._gone = self._gone, []
+            closed = self.state is Readiness.CLOSED
+            self._jobs |= {j.answer.generation: j for j in arrived}
+        for job in arrived:
+            try:
+                scheduler.submit(job.answer.generation)
+            except ReeError as e:
+                self._fail(scheduler, job, e)
+        for job in list(self._jobs.values()) if closed else gone:
+            self._fail(scheduler, job, ApiError("the server stops", status=503))
+        if not closed and not scheduler.idle:
+            self._step(scheduler)
+        return not closed
+
+    def _step(self, scheduler: Scheduler) -> None:
+        try:
+            drawn = list(scheduler.step())
+            for g, token in drawn:
+                job = self._jobs[g]
+                job.put(job.answer.take(token))
+                self.metrics.generated += 1
+                if job.answer.finish is not None:
+                    self._end(scheduler, job)
+        except Exception as e:  # nothing that is under way can be trusted now
+            error = (
+                e if isinstance(e, ReeError) else InternalError(f"{type(e).__name__}: {e}"[:300])
+            )
+            self.metrics.failures += 1
+            for job in list(self._jobs.values()):
+                self._fail(scheduler, job, error)
+
+    def _end(self, scheduler: Scheduler, job: Job) -> None:
+        answer = job.answer
+        try:
+            receipt = self._keep(answer.receipt(answer.claim(scheduler, self._threads)))
+        except ReeError as e:  # a receipt that cannot be written: no other answer is affected
+            self.metrics.failures += 1
+            self._fail(scheduler, job, ApiError(e.message, status=500, hint=e.hint))
+            return
+        scheduler.abort(answer.generation)
+        with self._wake:
+            self._jobs.pop(answer.generation, None)
+        job.put(Ended(receipt))
+
+    def _fail(self, scheduler: Scheduler, job: Job, error: ReeError) -> None:
+        if self._jobs.get(job.answer.generation) is job:
+            scheduler.abort(job.answer.generation)
+            with self._wake:
+                del self._jobs[job.answer.generation]
+            job.put(Failed(error))

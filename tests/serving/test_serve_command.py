@@ -1,0 +1,100 @@
+"""ree serve, as a person types it."""
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ree.cli import main
+
+from .conftest import model_of
+
+KEY = "0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny.ree"
+    model_of().program.save(path)
+    return str(path)
+
+
+def start(*args):
+    """A server of its own process, and what it said once it listens."""
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "ree",
+        "serve",
+        *args,
+        "--port",
+        "0",
+        "--json",
+        "--threads",
+        "1",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines = [process.stdout.readline()]
+    while lines[-1] not in ("}\n", ""):
+        lines.append(process.stdout.readline())
+    return process, json.loads("".join(lines))
+
+
+def test_serve_answer_and_stop(artifact, tmp_path):
+    (tmp_path / "key").write_text(KEY)
+    process, said = start(f"small={artifact}", artifact, "--api-key", f"@{tmp_path / 'key'}", "--receipts",
+                          str(tmp_path / "receipts"), "--slots", "2", "--context", "64")  # fmt: skip
+    try:
+        assert said["models"] == ["small", "tiny"]
+        host = said["url"].removeprefix("http://")
+        connection = http.client.HTTPConnection(host, timeout=60)
+        status = 503
+        while status == 503:
+            connection.request("GET", "/health")
+            response = connection.getresponse()
+            status, _ = response.status, response.read()
+        for model in said["models"]:
+            body = {"model": model, "prompt": "a", "max_tokens": 2, "seed": 1}
+            connection.request(
+                "POST", "/v1/completions", json.dumps(body), {"Authorization": f"Bearer {KEY}"}
+            )
+            answer = json.loads(connection.getresponse().read())
+            assert answer["usage"]["completion_tokens"] >= 1
+        (digest,) = answer["ree"]["receipts"]
+        assert [p.name for p in (tmp_path / "receipts").iterdir()] == [
+            f"{digest}.json"
+        ]  # of both: the same bits
+        connection.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+
+
+def test_a_model_that_does_not_load_ends_the_server(tmp_path):
+    (tmp_path / "bad.ree").mkdir()
+    process, said = start(str(tmp_path / "bad.ree"))
+    assert said["models"] == ["bad"]
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "Traceback" not in err
+    assert err.startswith("error: ")
+
+
+WRONG = [
+    ["/nowhere.ree"], ["x=/nowhere"], ["{a}", "{a}"], ["{a}", "--port", "70000"], ["{a}", "--slots", "0"],
+    ["{a}", "--queue", "-1"], ["{a}", "--context", "1"], ["{a}", "--api-key", "short"],
+    ["{a}", "--key", "/nowhere"], ["{a}", "--receipts", "/nowhere/else"], ["{a}", "--host", "300.1.1.1"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("args", WRONG)
+def test_what_is_wrong_is_one_line(args, artifact, capsys):
+    assert main(["serve", *(x.format(a=artifact) for x in args)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
