@@ -18,7 +18,15 @@ from ..generation.tiny import TEMPLATE  # noqa: TID252 (tests have no name of th
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-LONG = {"audit", "conformance", "party", "dispute", "verdict", "demo", "serve"}  # run by tests of their own
+LONG = {
+    "audit",
+    "conformance",
+    "party",
+    "dispute",
+    "verdict",
+    "demo",
+    "serve",
+}  # run by tests of their own
 MODEL = """import torch
 def model():
     torch.manual_seed(0)
