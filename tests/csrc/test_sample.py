@@ -17,12 +17,15 @@ from ree.errors import InputError
 from ree.kernels import macro
 from ree.kernels.opdef import Sample
 from ree.kernels.ops.sampling import PARAMETERS, parameters
-from ree.kernels.testing import draws
+from ree.kernels.scalar.emit_numpy import evaluate
+from ree.kernels.scalar.functions import FUNCTIONS
+from ree.kernels.testing import draws, word
 from ree.runtime.sampler import Sampler
 
 ISAS = _core.isa_names()
 Array = npt.NDArray[Any]
 Row = dict[str, float]
+NEAR_ONE = 6_765_174  # at this position seed 1 draws 1 - 1.3e-7
 
 
 def columns(rows: list[Row]) -> list[Array]:
@@ -170,12 +173,45 @@ def test_ties_at_a_cut_go_to_the_lower_ids() -> None:
             check(np.tile(logits, (len(rows), 1)), columns(rows), k)
 
 
+def test_sums_that_are_the_limit() -> None:
+    """Tokens of weight 2^40, so many that what ranks before the next is the limit; and an e that is min_p."""
+    rows: list[Row] = [{"top_k": k, "top_p": p, "min_p": m, "seed": s} for s in range(8)
+                       for k in (0, 4, 16) for p in (1.0, 0.5, 0.25) for m in (0.0, 1.0)]  # fmt: skip
+    for v in (16, 4096, 5000):
+        for logits in (np.zeros(v), np.where(np.arange(v) < v - 16, -1.0, 0.0)):
+            check(np.tile(logits, (len(rows), 1)), columns(rows), v)
+
+
+def test_a_target_that_is_a_running_sum() -> None:
+    """Then the token is the next one: in its block of 1024, in a later one, and of few that top-k leaves."""
+    drawn: Row = {"seed": 1, "position": NEAR_ONE}
+    random, one = word(1, NEAR_ONE, 0, 0) << 24 | word(1, NEAR_ONE, 0, 1), 1 << 40
+    rest = next(g for g in range(140_000, 150_000) if (one + g) * random >> 48 == one)
+    some = np.linspace(-15.87, -15.84, 200_000).astype(np.float32)
+    weights = (evaluate(FUNCTIONS["exp"], some).astype(np.float64) * one).astype(np.int64)
+    last = some[np.flatnonzero(weights == rest)[0]]
+    for at in (1, 700, 1023, 1024, 1999):
+        x = np.full((2, 2000), -np.inf)
+        x[:, 0], x[:, at] = 0, last
+        assert check(x, columns([drawn, drawn | {"top_k": 2}])).tolist() == [at, at]
+
+
+def test_a_nucleus_that_ends_far_below_the_best() -> None:
+    """Among tokens of 2^(1.5 - s) of it, where the tail that top-p leaves out is as much as all of 2^-s."""
+    n, rng = 1001, np.random.default_rng(6)
+    for s in (12, 13, 14, 16):
+        x = np.log(2) * (1.5 - s) + rng.uniform(-0.05, 0.05, (400, n))
+        x[:, 500] = 0
+        total = 1 + 2 ** (1.5 - s) * n
+        check(x, columns([{"top_p": 1 - 1.02 * n * 2**-s / total}] * len(x)), s)
+
+
 def test_the_last_bit() -> None:
     """As in tests/kernels/test_sampling.py: a draw that falls among tokens of weights 0 to 9."""
     rng = np.random.default_rng(8)
     rows: list[Row] = [{"top_p": p, "top_k": k} for p in (1.0, 1 - 2**-24, 1 - 3 * 2**-24)
                        for k in (0, 700, 150_000)]  # fmt: skip
-    rows = [r | {"seed": 1, "position": 6_765_174} for r in rows]
+    rows = [r | {"seed": 1, "position": NEAR_ONE} for r in rows]
     tail = rng.uniform(-28.3, -25.4, (len(rows), 200_000))
     head = np.tile([0, -11.17], (len(rows), 1))
     assert (check(np.concatenate([head, tail], 1), columns(rows)) > 1000).sum() == 6

@@ -46,7 +46,10 @@ def program():
 
 
 def tokens(program, *inputs, **how):
-    return program.run(*inputs, threads=1, **how).outputs[0]
+    """By the kernel, and by the operators that it stands for: the same."""
+    drawn = program.run(*inputs, threads=1, **how).outputs[0]
+    assert np.array_equal(program.run(*inputs, threads=1, trace="ops", **how).outputs[0], drawn)
+    return drawn
 
 
 def cases():
@@ -81,10 +84,6 @@ def test_thousands_of_rows(program):
         assert np.array_equal(interp.outputs(g, [x, *given], ())[0], want), kind
         for isa in _core.isa_names():
             assert np.array_equal(tokens(program, x, *given, isa=isa), want), (kind, isa)
-            assert np.array_equal(tokens(program, x, *given, isa=isa, trace="ops"), want), (
-                kind,
-                isa,
-            )
         h.update(want.tobytes())
         rows += len(x)
     assert rows > 3000
@@ -115,14 +114,14 @@ def chi_square(found, expected):
 )
 def test_the_distribution(program, vocabulary, given):
     """Frequencies are those of float64's softmax, over positions, seeds and choices alike."""
-    count, each = (18_000, 3000) if vocabulary == 16 else (1500, 50)
+    count, each = (18_000, 3000) if vocabulary == 16 else (6000, 50)
     x = np.random.default_rng(1).standard_normal(vocabulary).astype(np.float32)
     found = []
     for start in range(0, count, each):
         ones = [np.repeat(v, each) for v in call(**given)]
         i = np.arange(start, start + each)
         ones[4], ones[5], ones[6] = i % 10 - 5, i // 10 % 100, i // 1000
-        found.append(tokens(program, np.tile(x, (each, 1)), *ones))
+        found.append(program.run(np.tile(x, (each, 1)), *ones, threads=1).outputs[0])
     p = np.exp(x.astype(np.float64) / given.get("temperature", 1.0))
     order = np.argsort(-p)
     p[order[given.get("top_k", vocabulary) :]] = 0
