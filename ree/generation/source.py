@@ -34,6 +34,7 @@ FAMILIES = {
     "qwen3": "Qwen3ForCausalLM",
 }
 EAGER = ("gemma2",)  # caps attention scores, which torch's own attention does not
+ROTATIONS = ("default", "linear", "llama3", "yarn")  # others change with the length of the text
 MAX_TEXT_FILE = 64 << 20
 MAX_SIZE = 1 << 24  # of any dimension in a configuration
 MAX_LAYERS = 1024
@@ -245,12 +246,28 @@ def _check_sizes(config: Mapping[str, Any], name: str) -> None:
         most = MAX_LAYERS if key in ("num_hidden_layers", "n_layer") else MAX_SIZE
         if not -1 <= value <= most:
             raise ReeError(f"{name}: {key} is {value}, expected at most {most}")
+    _check_rotations(config, name)
     wide = [
         numbers.get(k, 1)
         for k in ("vocab_size", "hidden_size", "n_embd", "num_experts", "num_local_experts")
     ]
     if math.prod(max(x, 1) for x in wide) > MAX_ELEMENTS:
         raise ReeError(f"{name}: the sizes of the configuration are too large")
+
+
+def _check_rotations(config: Mapping[str, Any], name: str) -> None:
+    """How positions rotate is the same at every length: a position's bits must not depend on later ones."""
+    told = [config.get(k) for k in ("rope_scaling", "rope_parameters")]
+    told += [x for t in told if isinstance(t, dict) for x in t.values()]  # by kind of layer
+    for t in told:
+        if not isinstance(t, dict):
+            continue
+        kind = t.get("rope_type", t.get("type", "default"))
+        if kind not in ROTATIONS:
+            raise ReeError(
+                f"{name}: rotation of positions by {str(kind)[:40]} is not supported",
+                f"supported: {', '.join(ROTATIONS)}",
+            )
 
 
 def _context(config: Mapping[str, Any]) -> int:

@@ -111,6 +111,19 @@ def test_each_family_compiles(kind):
     ).abs().max() <= 1e-5 * want.abs().max()  # of torch, whose order of sums is another
 
 
+@pytest.mark.parametrize(
+    "rotation",
+    [{"rope_type": "linear", "factor": 2.0},
+     {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+      "original_max_position_embeddings": 32},
+     {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}],
+)  # fmt: skip
+def test_rotations_that_are_scaled(saved, rotation):
+    model, path = saved("llama", rope_parameters={"rope_theta": 5000.0, **rotation})
+    assert torch.equal(logits(load_source(path).module), logits(model))
+    assert not torch.equal(logits(model), logits(made("llama", rope_theta=5000.0)))
+
+
 def test_half_precision_is_widened(saved):
     _, path = saved("llama")
     weights = load_file(path / "model.safetensors")
@@ -205,6 +218,22 @@ WRONG = {
         "transformers does not take it",
     ),
     "another width": (lambda p: altered(p, hidden_size=64), "has another shape"),
+    "rotations that grow": (
+        lambda p: altered(p, rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
+        "by dynamic",
+    ),
+    "rotations that change": (
+        lambda p: altered(p, rope_scaling={"type": "longrope"}),
+        "by longrope",
+    ),
+    "rotations of a layer": (
+        lambda p: altered(p, rope_parameters={"full_attention": {"rope_type": "longrope"}}),
+        "by longrope",
+    ),
+    "rotations by a list": (
+        lambda p: altered(p, rope_scaling={"rope_type": ["default"]}),
+        "is not supported",
+    ),
     "no context": (
         lambda p: altered(p, max_position_embeddings=None),
         "transformers does not take it",
