@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AttentionInterface, Cache
 
 from ree.compilation import compile
-from ree.errors import UnsupportedError
+from ree.compiler.ir import Graph
+from ree.errors import CaptureError, UnsupportedError
+from ree.generation.layers import NotAlike, layers_of, only_first, repeated
 from ree.generation.layout import CACHES, INPUTS, cache_names
+from ree.generation.programs import Forward
+from ree.kernels.opdef import Array
 from ree.program import Names, Program
 
 ATTENTION = "ree"
+CHECKED = 9  # tokens whose logits are compared with the model's
+TOLERANCE = 1e-3  # of the greatest
 # model types that take a mask for each kind of layer
 BY_LAYER = frozenset({"gemma2", "gemma3_text", "qwen2", "qwen2_moe", "qwen3"})
 # the axes that stay open, with the greatest size of each
@@ -98,11 +107,17 @@ class CausalForward(torch.nn.Module):  # type: ignore[misc]
 
     def __init__(self, model: Any) -> None:
         super().__init__()
+        self._attention = model.config._attn_implementation
         model.set_attn_implementation(ATTENTION)
         self.model = model
         self._rows: torch.Tensor | None = None
         head = model.get_output_embeddings()
         self._hook = head.register_forward_pre_hook(lambda m, args: (self._chosen(args[0]),))
+
+    def detach(self) -> None:
+        """Leave the model as it was."""
+        self._hook.remove()
+        self.model.set_attn_implementation(self._attention)
 
     def _chosen(self, hidden: torch.Tensor) -> torch.Tensor:
         assert self._rows is not None
@@ -155,37 +170,6 @@ def _mask_of(config: Any, masks: dict[str, torch.Tensor]) -> Any:
     return masks.get("sliding_attention", masks["full_attention"])
 
 
-def compile_forward(model: Any, context: int, files: dict[str, bytes]) -> Program:
-    """The program of a transformers causal language model in evaluation mode, for contexts of up to `context`
-    positions; `files` travel with it. Raises CaptureError, UnsupportedError."""
-    module = CausalForward(model)
-    shapes = module.cache_shapes()
-    layers = len(shapes) // CACHES
-    slots, queries, capacity, rows = (
-        3,
-        5,
-        24,
-        2,
-    )  # different sizes, so that no two axes are taken for one
-    caches = [torch.zeros(slots, capacity, *heads_and_width) for heads_and_width in shapes]
-    positions = torch.arange(queries).expand(slots, queries).contiguous()
-    example = (torch.zeros(slots, queries, dtype=torch.int64), positions,
-               torch.zeros(slots, rows, dtype=torch.int64), torch.full((slots,), capacity),
-               *caches)  # fmt: skip
-    b, q, r = (
-        torch.export.Dim(n, max=m) for n, m in (("b", SLOTS), ("q", QUERIES), ("r", QUERIES))
-    )
-    c = torch.export.Dim("c", max=CAPACITY)
-    dynamic = {"tokens": {0: b, 1: q}, "positions": {0: b, 1: q}, "rows": {0: b, 1: r}, "limit": {0: b},
-               "caches": tuple({0: b, 1: c} for _ in caches)}  # fmt: skip
-    captured = compile(module, example, dynamic_shapes=dynamic)
-    named = cache_names(layers)
-    names = Names(
-        (*INPUTS, *named), (*(f"new.{n}" for n in named), "logits"), captured.names.weights
-    )
-    return Program(captured.graph, names, captured.weights, files=files)
-
-
 class _Recorded(Cache):  # type: ignore[misc]
     """What a model keeps of a token, by layer."""
 
@@ -208,3 +192,78 @@ class _Recorded(Cache):  # type: ignore[misc]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0
+
+
+def compile_forward(model: Any, context: int, files: dict[str, bytes]) -> Program:
+    """The program of a transformers causal language model in evaluation mode, for contexts of up to `context`
+    positions; `files` travel with it.
+
+    Raises CaptureError, UnsupportedError, and CaptureError where its logits are not the model's.
+    """
+    found = layers_of(model)
+    program = None
+    if found is not None:
+        name, layers = found
+        with only_first(model, name):
+            captured = _captured(model)
+        by_name = dict(zip(captured.names.weights, captured.weights, strict=True))
+        with suppress(NotAlike):
+            tensors = {f"model.{n}": t for n, t in tensors_of(model).items()}
+            graph, weights = repeated(
+                captured.graph, by_name, tensors, f"model.{name}", len(layers)
+            )
+            program = _named(graph, weights, files)
+    if program is None:
+        captured = _captured(model)
+        weights = dict(zip(captured.names.weights, captured.weights, strict=True))
+        program = _named(captured.graph, weights, files)
+    _compare(program, model)
+    return program
+
+
+def _named(graph: Graph, weights: Mapping[str, Array], files: dict[str, bytes]) -> Program:
+    caches = cache_names((len(graph.inputs) - len(INPUTS)) // CACHES)
+    outputs = (*(f"new.{n}" for n in caches), "logits")
+    names = Names((*INPUTS, *caches), outputs, tuple(weights))
+    return Program(graph, names, list(weights.values()), files=files)
+
+
+def _captured(model: Any) -> Program:
+    module = CausalForward(model)
+    # sizes that differ, so that no two axes are taken for one
+    slots, queries, capacity, rows = 3, 5, 24, 2
+    caches = [torch.zeros(slots, capacity, *shape) for shape in module.cache_shapes()]
+    positions = torch.arange(queries).expand(slots, queries).contiguous()
+    example = (torch.zeros(slots, queries, dtype=torch.int64), positions,
+               torch.zeros(slots, rows, dtype=torch.int64), torch.full((slots,), capacity),
+               *caches)  # fmt: skip
+    b, q, r, c = (torch.export.Dim(n, max=m) for n, m in (("b", SLOTS), ("q", QUERIES), ("r", QUERIES),
+                                                          ("c", CAPACITY)))  # fmt: skip
+    dynamic = {"tokens": {0: b, 1: q}, "positions": {0: b, 1: q}, "rows": {0: b, 1: r}, "limit": {0: b},
+               "caches": tuple({0: b, 1: c} for _ in caches)}  # fmt: skip
+    try:
+        return compile(module, example, dynamic_shapes=dynamic)
+    finally:
+        module.detach()
+
+
+def tensors_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A module's parameters and buffers by name."""
+    return dict(module.named_parameters(remove_duplicate=False)) | dict(
+        module.named_buffers(remove_duplicate=False)
+    )
+
+
+def _compare(program: Program, model: Any) -> None:
+    """CaptureError unless the program gives the model's logits on some tokens, but for rounding."""
+    n, forward = CHECKED, Forward(program)
+    tokens = np.random.default_rng(0).integers(0, forward.vocabulary, (1, n))
+    at = np.arange(n, dtype=np.int64)[None]
+    caches = [np.zeros((1, n, *shape), np.float32) for shape in forward.cache_shapes]
+    got = program.run(tokens, at, at, np.array([n]), *caches).outputs[-1]
+    with torch.no_grad():
+        want = model(torch.from_numpy(tokens), use_cache=False).logits.numpy()
+    if not np.abs(got - want).max() <= TOLERANCE * np.abs(want).max():
+        raise CaptureError(
+            f"the program's logits are not the model's: they differ by {np.abs(got - want).max():.3g}"
+        )

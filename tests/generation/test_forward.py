@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ree.errors import ArtifactError, InputError
+from ree.errors import ArtifactError, CaptureError, InputError
 from ree.generation.engine import Engine
+from ree.generation.forward import compile_forward
+from ree.generation.layers import _Repeat, layers_of
 from ree.generation.programs import Forward
 from ree.generation.source import FAMILIES
 
@@ -95,3 +97,41 @@ def test_other_programs_are_refused():
 
     with pytest.raises(ArtifactError, match="not a language model's"):
         Forward(ree.compile(Other(), (torch.zeros(2),)))
+
+
+def deep(family="llama", n=5):
+    model = module_of(family, num_hidden_layers=n)
+    assert layers_of(model) is not None
+    return model
+
+
+def test_layers_that_are_alike_are_captured_once(monkeypatch):
+    """The third layer written again is what capturing all of them gives, to the hash."""
+    short = compile_forward(deep(), CONTEXT, {})
+    monkeypatch.setattr("ree.generation.forward.layers_of", lambda model: None)
+    whole = compile_forward(deep(), CONTEXT, {})
+    assert short.program_hash == whole.program_hash
+    assert short.names.weights == whole.names.weights
+    assert short.weights_root == whole.weights_root
+
+
+def test_layers_that_are_not_alike_are_all_captured():
+    model = deep()
+    model.model.layers[4].input_layernorm.variance_epsilon = 0.5
+    assert layers_of(model) is None
+    program = compile_forward(model, CONTEXT, {})
+    epsilons = [n.attr_map["eps"] for n in program.graph.nodes if n.op == "rms_norm"]
+    assert epsilons.count(0.5) == 1
+    assert (
+        layers_of(module_of("gemma2", num_hidden_layers=5)) is None
+    )  # windows in every second layer
+
+
+def test_a_program_with_other_logits_is_not_made(monkeypatch):
+    """A layer of which the weights stand in the place of another's is seen when logits are compared."""
+    wrong = _Repeat._renamed
+    monkeypatch.setattr(
+        _Repeat, "_renamed", lambda self, name, i: wrong(self, name, 3 if i == 4 else i)
+    )
+    with pytest.raises(CaptureError, match="logits are not the model's"):
+        compile_forward(deep(), CONTEXT, {})

@@ -36,13 +36,13 @@ MORE = {
 }  # fmt: skip
 
 
-def module_of(family, seed=0):
+def module_of(family, seed=0, **sizes):
     """A transformers model of a family with random weights."""
     model_class = getattr(transformers, FAMILIES[family])
     torch.manual_seed(seed)
     given = {
         k: v
-        for k, v in (SHAPE | MORE.get(family, {})).items()
+        for k, v in (SHAPE | MORE.get(family, {}) | sizes).items()
         if v is not None or k == "sliding_window"
     }
     model = model_class(model_class.config_class(**given)).eval()

@@ -1,0 +1,126 @@
+"""Speed of generation, on SmolLM2-135M-Instruct or another artifact: python benchmarks/generation.py [ART.ree].
+
+Decoding at two contexts, reading a prompt, the first token, eight texts together, a receipt's share, and its
+verification. Everything in one run; the sides of a ratio take turns. Writes benchmarks/results/generation.json.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from run import cpu_name
+
+from ree.generation.claim import claim_of, claim_step, replay
+from ree.generation.engine import Engine
+from ree.generation.model import LanguageModel, compile_model
+from ree.generation.models import smollm2_path
+from ree.generation.request import Sampling
+from ree.generation.scheduler import Generation, Scheduler
+from ree.runtime.sampler import Sampler
+
+RESULTS = Path(__file__).parent / "results" / "generation.json"
+TURNS = 5
+SAMPLING = Sampling(temperature=0.8, top_p=0.95, top_k=50, seed=1)
+
+
+def timed(f):
+    start = time.perf_counter()
+    out = f()
+    return time.perf_counter() - start, out
+
+
+def median(f, turns=TURNS):
+    f()
+    return statistics.median(timed(f)[0] for _ in range(turns))
+
+
+def tokens(model, n, seed=0):
+    return np.random.default_rng(seed).integers(0, model.forward.vocabulary, n).tolist()
+
+
+def decoding(model, context, steps=24):
+    """Seconds a token at a context, logits alone."""
+    engine = Engine(model.forward, positions=context + steps + 1)
+    engine.read(0, tokens(model, context), 0)
+    engine.read(0, [1], context)
+    times = [timed(lambda i=i: engine.read(0, [1], context + 1 + i))[0] for i in range(steps - 1)]
+    return statistics.median(times)
+
+
+def reading(model, n):
+    """Seconds to take in a prompt of n tokens."""
+    engine, text = Engine(model.forward, positions=n), tokens(model, n)
+    return median(lambda: engine.read(0, text, 0))
+
+
+def finished(model, count, drawn, prompt=32):
+    """(seconds, generations, scheduler) of so many texts at once."""
+    scheduler = Scheduler(Engine(model.forward, count, positions=prompt + drawn))
+    made = [Generation(tuple(tokens(model, prompt, i)), SAMPLING, (), drawn) for i in range(count)]
+
+    def run(gs):
+        for g in gs:
+            scheduler.submit(g)
+        while any(g.finish is None for g in gs):
+            list(scheduler.step())
+
+    warm = [Generation(g.prompt, SAMPLING, (), 3) for g in made]
+    run(warm)
+    for g in warm:
+        scheduler.release(g)
+    return timed(lambda: run(made))[0], made, scheduler
+
+
+def main():
+    if len(sys.argv) > 1:
+        path, compiling = Path(sys.argv[1]), None
+    else:
+        path = Path(tempfile.mkdtemp(prefix="ree-bench-")) / "s.ree"
+        compiling, program = timed(lambda: compile_model(smollm2_path()))
+        program.save(path)
+    LanguageModel.load(path)  # files in memory
+    loading, model = timed(lambda: LanguageModel.load(path))
+    out = {
+        "model": model.settings.name,
+        "cpu": cpu_name(),
+        "compile_s": compiling,
+        "load_s": loading,
+    }
+    for context in (256, 2048):
+        out[f"decode_{context}_tokens_per_s"] = 1 / decoding(model, context)
+    out["prompt_256_tokens_per_s"] = 256 / reading(model, 256)
+    sampler = Sampler(1, model.forward.vocabulary)
+    row = np.random.default_rng(0).standard_normal((1, model.forward.vocabulary)).astype(np.float32)
+    arguments = [np.array([x], np.float32) for x in (0.8, 0.95, 0.0)]
+    arguments += [np.array([x], np.int64) for x in (50, 1, 9, 0)]
+    out["sample_ms"] = 1e3 * median(lambda: sampler(row, *arguments), 25)
+    out["first_token_of_32_ms"] = 1e3 * (reading(model, 32) + out["sample_ms"] / 1e3)
+    alone, (g,), scheduler = finished(model, 1, 256)
+    out["one_text_tokens_per_s"] = 256 / alone
+    claiming, claim = timed(lambda: claim_of(model.forward, g.text(), scheduler.caches(g)))
+    again, _ = timed(lambda: claim_of(model.forward, g.text(), scheduler.caches(g)))
+    out["receipt_first_s"], out["receipt_s"], out["receipt_of_decoding"] = (
+        claiming,
+        again,
+        again / alone,
+    )
+    step = claim_step(model.forward, g.text())
+    assert tuple(replay(model.forward, g.text(), step)) == claim.records
+    verifying = statistics.median(
+        timed(lambda: list(replay(model.forward, g.text(), step)))[0] for _ in range(TURNS)
+    )
+    out["verify_256_s"], out["verify_of_decoding"] = verifying, verifying / alone
+    together, gs, _ = finished(model, 8, 256)
+    assert gs[0].tokens == g.tokens
+    out["eight_texts_tokens_per_s"] = 8 * 256 / together
+    out["eight_over_one"] = out["eight_texts_tokens_per_s"] / out["one_text_tokens_per_s"]
+    RESULTS.write_text(json.dumps(out, indent=1) + "\n")
+    print(json.dumps(out, indent=1))
+
+
+if __name__ == "__main__":
+    main()
