@@ -68,6 +68,7 @@ def export(
             refuse_lacking(program.graph_module)
             _inline_regions(program.graph_module)
             _keep_aliases(program.graph_module)
+            _convert_before_copies(program.graph_module)
             if gradients:
                 refuse_branches(program.graph_module)
             return program.run_decompositions(decompositions()), seen
@@ -145,6 +146,28 @@ def _keep_aliases(graph_module: torch.fx.GraphModule) -> None:
             if node.target is torch.ops.aten.alias.default:
                 node.target = torch.ops.aten.view.default
                 node.args = (node.args[0], list(node.meta["val"].shape))
+
+
+def _convert_before_copies(graph_module: torch.fx.GraphModule) -> None:
+    """What copy_ converts and repeats is converted and repeated before it: torch takes the source of the last
+    copy into a buffer for the buffer's new value as it is."""
+    aten = torch.ops.aten
+    for part in graph_module.modules():
+        for node in list(part.graph.nodes) if isinstance(part, torch.fx.GraphModule) else ():
+            if node.target is not aten.copy_.default:
+                continue
+            place, source, *rest = node.args
+            to, of = (n.meta["val"] for n in (place, source))
+            steps: list[tuple[Any, Any]] = []
+            if of.dtype != to.dtype:
+                steps.append((aten.to.dtype, to.dtype))
+            if of.shape != to.shape and all(type(d) is int for d in to.shape):
+                steps.append((aten.expand.default, list(to.shape)))
+            for target, argument in steps:
+                with part.graph.inserting_before(node):
+                    source = part.graph.call_function(target, (source, argument))
+                source.meta = dict(node.meta)  # its line
+            node.args = (place, source, *rest)
 
 
 @contextmanager

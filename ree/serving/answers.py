@@ -15,17 +15,23 @@ from typing import Any
 from ree.generation.generator import Completion, TextPiece
 from ree.generation.receipt_schema import LENGTH, STOP_STRING
 from ree.serving.schema import ChatRequest, Wanted
+from ree.serving.tool_calls import BeforeCalls, as_json, find_calls
 
 
 @dataclass
 class Reply:
-    """What is said to one request. `echoed` stands before the text of each choice (completions alone)."""
+    """What is said to one request.
+
+    `echoed` stands before the text of each choice (completions alone); `tools` are those that it may call, if
+    the model calls them in a form that is known.
+    """
 
     wanted: Wanted
     answers: Sequence[Completion]
     fingerprint: str
     seed: int
     echoed: Sequence[str] = ()
+    tools: frozenset[str] = frozenset()
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
     receipts: dict[int, str] = field(default_factory=dict)
@@ -82,11 +88,31 @@ class Reply:
             said["token_ids"] = list(tokens)
         return self._chunk({"index": index, **said, **_OPEN})
 
-    def ending(self, index: int) -> dict[str, Any]:
-        """The last chunk of a choice."""
+    def ending(self, index: int, told: int | None = None) -> list[dict[str, Any]]:
+        """The last chunks of a choice. told: how many characters of its text were given out, if some were held
+        back as they may be calls of tools."""
+        chunks, end = [], _end(self.answers[index])
+        if told is not None:
+            text, calls = self._said(index)
+            if len(text) > told:
+                chunks.append(self.piece(index, text[told:], ()))
+            if calls:
+                listed = [{"index": i, **c} for i, c in enumerate(calls)]
+                chunks.append(
+                    self._chunk({"index": index, "delta": {"tool_calls": listed}, **_OPEN})
+                )
+                end = _called(end)
         said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
-        chunk = self._chunk({"index": index, **said, **_OPEN, **_end(self.answers[index])})
-        return chunk | {"ree": {"seed": self.seed, "receipts": [self.receipts[index]]}}
+        last = self._chunk({"index": index, **said, **_OPEN, **end})
+        return [*chunks, last | {"ree": {"seed": self.seed, "receipts": [self.receipts[index]]}}]
+
+    def _said(self, index: int) -> tuple[str, list[dict[str, Any]]]:
+        """The text of a choice, and the calls of tools behind it."""
+        text = self.answers[index].text
+        if not self.tools:
+            return text, []
+        text, calls = find_calls(text, self.tools)
+        return text, as_json(calls, self.receipts[index])
 
     def usage_chunk(self) -> dict[str, Any]:
         """The chunk after the last one, where usage was asked for."""
@@ -103,16 +129,20 @@ class Reply:
         return {**head, "choices": [] if choice is None else [choice], **usage}
 
     def _choice(self, index: int, answer: Completion) -> dict[str, Any]:
+        end = _end(answer)
         if self.chat:
-            said: dict[str, Any] = {
-                "message": {"role": "assistant", "content": answer.text, "refusal": None}
-            }
+            text, calls = self._said(index)
+            message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+            if calls:
+                message |= {"content": text or None, "tool_calls": calls}
+                end = _called(end)
+            said: dict[str, Any] = {"message": message}
         else:
             said = {"text": (self.echoed[index] if self.echoed else "") + answer.text}
         if self.wanted.return_tokens:
             said["token_ids"] = list(answer.completion)
             said["prompt_token_ids"] = list(answer.generation.prompt)
-        return {"index": index, **said, "logprobs": None, **_end(answer)}
+        return {"index": index, **said, "logprobs": None, **end}
 
 
 _OPEN = {"logprobs": None, "finish_reason": None}
@@ -129,16 +159,28 @@ def _end(answer: Completion) -> dict[str, Any]:
     return {"finish_reason": "length" if answer.finish == LENGTH else "stop", "stop_reason": reason}
 
 
-class TextSoFar:
-    """Tokens of one choice whose text is not final yet, to be told with the next text."""
+def _called(end: dict[str, Any]) -> dict[str, Any]:
+    """The end of a choice that calls tools."""
+    return end | {"finish_reason": "tool_calls"} if end["finish_reason"] == "stop" else end
 
-    def __init__(self) -> None:
+
+class TextSoFar:
+    """Tokens of one choice whose text is not final yet, to be told with the next text. calls: from where it may
+    call tools on, its text is held back; `told` counts what was given out."""
+
+    def __init__(self, calls: bool = False) -> None:
         self._tokens: list[int] = []
+        self._before = BeforeCalls() if calls else None
+
+    @property
+    def told(self) -> int | None:
+        return None if self._before is None else self._before.told
 
     def take(self, piece: TextPiece, every: bool) -> tuple[str, list[int]] | None:
         """(text, tokens) to tell now; None to wait. every: tokens are told even without text."""
         self._tokens.append(piece.token)
-        if not piece.text and not every:
+        text = piece.text if self._before is None else self._before.push(piece.text)
+        if not text and not every:
             return None
         told, self._tokens = self._tokens, []
-        return piece.text, told
+        return text, told

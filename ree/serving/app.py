@@ -32,6 +32,7 @@ from ree.serving.metrics import ServerMetrics
 from ree.serving.receipts import Receipts
 from ree.serving.schema import MAX_TOKENS, ChatRequest, CompletionRequest, Wanted
 from ree.serving.service import Failed, ModelService, Readiness, Running
+from ree.serving.tool_calls import OPEN
 
 PATIENCE = 15.0  # seconds without a token after which a stream says that it still lives
 
@@ -130,7 +131,8 @@ class Server:
         self.metrics.prompt_tokens += sum(
             len(a.generation.prompt) for a in answers[:: wanted.choices]
         )
-        reply = Reply(wanted, answers, fingerprint(model), seed, _echoed(wanted, answers, model))
+        echoed, tools = _echoed(wanted, answers, model), _callable(wanted, model)
+        reply = Reply(wanted, answers, fingerprint(model), seed, echoed, tools)
         headers = {"X-Request-Id": reply.id}
         if wanted.unknown:
             headers["Warning"] = f'299 ree "ignored: {_header_text(", ".join(wanted.unknown))}"'
@@ -306,6 +308,17 @@ def _echoed(wanted: Wanted, answers: Sequence[Completion], model: LanguageModel)
     return [given[i // wanted.choices] for i in range(len(answers))]
 
 
+def _callable(wanted: Wanted, model: LanguageModel) -> frozenset[str]:
+    """Names of the tools that may be called, if the model's template has the form of calls that is known."""
+    if (
+        not isinstance(wanted, ChatRequest)
+        or not wanted.tools
+        or OPEN not in (model.template or "")
+    ):
+        return frozenset()
+    return frozenset(t["function"]["name"] for t in wanted.tools)
+
+
 async def _all(running: Running, reply: Reply) -> None:
     """Wait for every answer of a reply; ApiError if one fails."""
     async for place in running.places():
@@ -321,7 +334,7 @@ async def _chunks(running: Running, reply: Reply) -> AsyncGenerator[Any, None]:
     """The events of a stream; an error in the middle is the last of them."""
     for chunk in reply.opening():
         yield chunk
-    held = [TextSoFar() for _ in reply.answers]
+    held = [TextSoFar(bool(reply.tools)) for _ in reply.answers]
     async for place in running.places(PATIENCE):
         if place is None:
             yield None
@@ -336,7 +349,8 @@ async def _chunks(running: Running, reply: Reply) -> AsyncGenerator[Any, None]:
                 yield reply.piece(index, *told)
         else:
             reply.receipts[index] = event.receipt.digest.hex()
-            yield reply.ending(index)
+            for chunk in reply.ending(index, held[index].told):
+                yield chunk
     if reply.wanted.include_usage:
         yield reply.usage_chunk()
 

@@ -199,3 +199,38 @@ def test_states_are_shown_and_what_is_not_listed_is_not_read(artifact, capsys):
     session = ree.Session(ree.load(artifact))
     with pytest.raises(InputError, match="there is no state yet"):
         session(torch.ones(4))
+
+
+class Copies(torch.nn.Module):
+    def __init__(self, write, dtype):
+        super().__init__()
+        self.register_buffer("c", torch.zeros(4, dtype=dtype))
+        self.write = write
+
+    def forward(self, x):
+        self.write(self.c, x)
+        return x + self.c.float(), self.c[:2].sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64, torch.float32])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda c, x: c.copy_(x),
+        lambda c, x: c.copy_(x.sum()),
+        lambda c, x: c.copy_(x[:1]),
+        lambda c, x: c.__setitem__(slice(None), x),
+        lambda c, x: c.add_(1).copy_(x * 3),
+        lambda c, x: c.copy_(x).add_(c),
+        lambda c, x: c[1:3].copy_(x[:2]),
+    ],
+)
+def test_what_is_copied_into_a_state_has_its_type(write, dtype):
+    """torch's export takes what is copied last for the new value, unconverted."""
+    model = Copies(write, dtype)
+    x = torch.tensor([1.001, 2.003, 3.7, 4.9])
+    session = ree.Session(ree.compile(Copies(write, dtype), (x,), states=True), threads=1)
+    for k in range(3):
+        for ours, theirs in zip(session(x + k), model(x + k), strict=True):
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)

@@ -6,7 +6,7 @@ import threading
 import openai
 import pytest
 
-from ree.generation.generator import Generator, Request
+from ree.generation.generator import Completion, Generator, Request
 from ree.generation.receipt import Receipt
 from ree.generation.request import Sampling
 from ree.generation.verification import check_receipt
@@ -380,3 +380,29 @@ def test_many_clients_get_what_one_would(client):
         t.join()
     assert not failed
     assert got == want
+
+
+def test_calls_of_tools_come_from_the_models_form_alone(monkeypatch):
+    """What a model says is planted: a tiny random one calls nothing."""
+    said = 'Well. <tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with serving() as client:
+        monkeypatch.setattr(Completion, "text", property(lambda self: said))
+        plain = client.chat(tools=tools, max_tokens=2, seed=1)["choices"][0]
+        assert (plain["message"]["content"], "tool_calls" in plain["message"]) == (said, False)
+        model = client.server.services["tiny"].model
+        monkeypatch.setattr(model, "template", model.template + "{# <tool_call> #}")
+        bias = {str(STOP): 100}
+        (choice,) = client.chat(tools=tools, logit_bias=bias, seed=1)["choices"]
+        assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", "Well. ")
+        (call,) = choice["message"]["tool_calls"]
+        assert call["function"] == {"name": "f", "arguments": '{"a": 1}'}
+        *_, told, last = client.stream(tools=tools, logit_bias=bias, seed=1)
+        assert told["choices"][0]["delta"]["tool_calls"] == [{"index": 0, **call}]
+        assert last["choices"][0]["finish_reason"] == "tool_calls"
+        assert (
+            client.chat(tools=tools, tool_choice="none", max_tokens=2)["choices"][0]["message"][
+                "content"
+            ]
+            == said
+        )

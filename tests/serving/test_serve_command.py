@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -44,6 +45,17 @@ def start(*args):
     return process, json.loads("".join(lines))
 
 
+def wait_until_ready(host):
+    status = 503
+    while status == 503:
+        connection = http.client.HTTPConnection(host, timeout=60)
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+        connection.close()
+        time.sleep(0.05)
+    assert status == 200
+
+
 def test_serve_answer_and_stop(artifact, tmp_path):
     (tmp_path / "key").write_text(KEY)
     process, said = start(f"small={artifact}", artifact, "--api-key", f"@{tmp_path / 'key'}", "--receipts",
@@ -51,12 +63,8 @@ def test_serve_answer_and_stop(artifact, tmp_path):
     try:
         assert said["models"] == ["small", "tiny"]
         host = said["url"].removeprefix("http://")
+        wait_until_ready(host)
         connection = http.client.HTTPConnection(host, timeout=60)
-        status = 503
-        while status == 503:
-            connection.request("GET", "/health")
-            response = connection.getresponse()
-            status, _ = response.status, response.read()
         for model in said["models"]:
             body = {"model": model, "prompt": "a", "max_tokens": 2, "seed": 1}
             connection.request(
@@ -73,6 +81,34 @@ def test_serve_answer_and_stop(artifact, tmp_path):
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert "Traceback" not in err
+
+
+def test_told_to_stop_it_lets_answers_under_way_end(artifact):
+    process, said = start(artifact)
+    host = said["url"].removeprefix("http://")
+    try:
+        wait_until_ready(host)
+        body = {
+            "model": "tiny",
+            "prompt": "a",
+            "max_tokens": 400,
+            "ignore_eos": True,
+            "stream": True,
+        }
+        connection = http.client.HTTPConnection(host, timeout=60)
+        connection.request("POST", "/v1/completions", json.dumps(body))
+        response = connection.getresponse()
+        first = response.read1(200)
+        process.send_signal(signal.SIGTERM)
+        rest = response.read()
+        assert first.startswith(b"data: ")
+        assert rest.endswith(b"data: [DONE]\n\n")
+        assert b'"finish_reason":"length"' in rest
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    with pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection(host, timeout=5).request("GET", "/health")
 
 
 def test_a_model_that_does_not_load_ends_the_server(tmp_path):
