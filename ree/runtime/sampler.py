@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ree import _core
@@ -9,8 +11,10 @@ from ree.errors import InputError, public
 from ree.kernels.abi import call
 from ree.kernels.opdef import Array
 from ree.kernels.ops.sampling import MOST_TOKENS, PARAMETERS
-from ree.kernels.types import DType
 from ree.runtime import settings
+
+_F32 = np.dtype(np.float32)
+_COLUMNS = [(name, np.dtype(t.numpy)) for name, t in PARAMETERS.items()]
 
 
 class Sampler:
@@ -39,15 +43,17 @@ class Sampler:
         """Tokens i64 [n] of logits f32 [n, vocabulary], n at most `rows`; temperature, top_p, min_p f32 [n];
         top_k, seed, position, choice i64 [n]. InputError for other shapes and types."""
         n = len(logits) if isinstance(logits, np.ndarray) and logits.ndim else -1
-        given = {"logits": _checked("logits", logits, DType.F32, (n, self.vocabulary))}
+        given = [_checked("logits", logits, _F32, (n, self.vocabulary))]
         if n > self.rows:
             raise InputError(f"logits: expected {self.rows} rows at most, got {n}")
         columns = (temperature, top_p, min_p, top_k, seed, position, choice)
-        for (name, dtype), x in zip(PARAMETERS.items(), columns, strict=True):
-            given[name] = _checked(name, x, dtype, (n,))
-        given["tokens"] = np.empty(n, np.int64)
-        self._plan(n).run(settings.pool(self._threads), [x.ctypes.data for x in given.values()])
-        return given["tokens"]
+        given += [
+            _checked(name, x, t, (n,)) for (name, t), x in zip(_COLUMNS, columns, strict=True)
+        ]
+        tokens = np.empty(n, np.int64)
+        table = [_core.address(x) for x in (*given, tokens)]
+        self._plan(n).run(settings.pool(self._threads), table)
+        return tokens
 
     def _plan(self, n: int) -> _core.Plan:
         if n not in self._plans:
@@ -58,10 +64,10 @@ class Sampler:
         return self._plans[n]
 
 
-def _checked(name: str, x: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
+def _checked(name: str, x: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     """x, contiguous."""
-    wanted = f"{np.dtype(dtype.numpy)} {list(shape)}".replace("-1", "rows")
-    if not isinstance(x, np.ndarray) or x.dtype != dtype.numpy or x.shape != shape:
+    if not isinstance(x, np.ndarray) or x.dtype != dtype or x.shape != shape:
+        wanted = f"{dtype} {list(shape)}".replace("-1", "rows")
         got = f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
         raise InputError(f"{name}: expected {wanted}, got {got}")
-    return np.ascontiguousarray(x)
+    return x if x.flags.c_contiguous else np.ascontiguousarray(x)
