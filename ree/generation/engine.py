@@ -65,9 +65,10 @@ class Engine:
         done, logits = 0, None
         while done < len(tokens):
             left = len(tokens) - done
-            width = next((q for q in reversed(QUERIES) if q <= left), QUERIES[0])
-            # few that are left are read in one call, filled up
-            width = next((q for q in QUERIES if q >= left and q < 2 * left), width)
+            width = next(q for q in reversed(QUERIES) if q <= left)
+            # few that are left are read in one call, filled up where there is room
+            room = self.most - start - done
+            width = next((q for q in QUERIES if left <= q < 2 * left and q <= room), width)
             part = tokens[done : done + width]
             logits = self._read_part(slot, part, start + done, width)
             done += len(part)
@@ -86,19 +87,24 @@ class Engine:
         row: Array = logits[0, 0]
         return row
 
+    def width(self, slots: int) -> int:
+        """How many slots a step takes in that has to take in the first so many."""
+        return min(next(b for b in BATCHES if b >= slots), self.slots)
+
     def step(self, tokens: Sequence[int], positions: Sequence[int], live: Sequence[bool]) -> Array:
         """Take in one token in each of the first slots, at a position; f32 [slots, vocabulary]. A slot that is
-        not live gets a zero at its position."""
+        not live gets a zero at its position, which has to be one that holds nothing."""
         self.reserve(max(positions) + 1)
         n = len(tokens)
         given, at = np.array(tokens, np.int64), np.array(positions, np.int64)
         limit = np.where(np.array(live), at + 1, 0)
-        width = min(next(b for b in BATCHES if b >= n), self.slots)
-        if width > n:
-            given, at, limit = (np.pad(x, (0, width - n)) for x in (given, at, limit))
-            at[n:] = self.capacity - 1
-        logits = self.call(0, given[:, None], at[:, None], np.zeros((width, 1), np.int64), limit)
-        return logits[:n, 0]
+        logits = self.call(0, given[:, None], at[:, None], np.zeros((n, 1), np.int64), limit)
+        return logits[:, 0]
+
+    def copy(self, source: int, slot: int, positions: int) -> None:
+        """Put the first positions of one slot into another."""
+        for c in self.caches:
+            c[slot, :positions] = c[source, :positions]
 
     @clean_floats
     def call(self, slot: int, tokens: Array, positions: Array, rows: Array, limit: Array) -> Array:

@@ -29,6 +29,7 @@ class Generation:
     finish: str | None = None  # one of FINISHES
     slot: int | None = None
     read: int = 0  # positions whose keys and values are in the slot
+    reused: int = 0  # of them, those that an earlier text had left there
     aborted: bool = False
 
     def __post_init__(self) -> None:
@@ -46,16 +47,21 @@ class Generation:
 class Scheduler:
     """Continuous batching: texts come and go between steps, and no text's bits depend on another.
 
-    Requests wait in the order of their arrival for one of the engine's slots. One thread at a time.
+    Requests wait in the order of their arrival for one of the engine's slots. What a text has in common with
+    the beginning of another that is in a slot, or was the last there, is not read again but taken over. One
+    thread at a time.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, *, reuse: bool = True) -> None:
+        self.engine, self._reuse = engine, reuse
         vocabulary = engine.forward.vocabulary
         self._sampler = Sampler(engine.slots, vocabulary, threads=engine.threads, isa=engine.isa)
         self._drawings: dict[Generation, Drawing] = {}
         self.waiting: deque[Generation] = deque()
         self._slots: list[Generation | None] = [None] * engine.slots
+        # of each free slot: the tokens whose keys and values it still holds; slots by how long they are free
+        self._left: list[list[int]] = [[] for _ in self._slots]
+        self._free = list(range(engine.slots))
 
     def submit(self, g: Generation) -> None:
         """Take a generation in; InputError for what can never run."""
@@ -104,7 +110,8 @@ class Scheduler:
     def release(self, g: Generation) -> None:
         """Free the slot of a generation that ended, or take it off the queue."""
         if g.slot is not None:
-            self._slots[g.slot] = None
+            self._slots[g.slot], self._left[g.slot] = None, g.tokens[: g.read]
+            self._free.append(g.slot)
             g.slot = None
         elif g in self.waiting:
             self.waiting.remove(g)
@@ -122,10 +129,25 @@ class Scheduler:
         return [c[g.slot] for c in self.engine.caches]
 
     def _admit(self) -> None:
-        for i, holder in enumerate(self._slots):
-            if holder is None and self.waiting:
-                g = self.waiting.popleft()
-                self._slots[i], g.slot, g.read = g, i, 0
+        while self._free and self.waiting:
+            g = self.waiting.popleft()
+            known = [self._common(i, g) for i in range(len(self._slots))]
+            best = max(range(len(known)), key=known.__getitem__)
+            slot = best if best in self._free and known[best] else self._free[0]
+            if slot != best:
+                self.engine.copy(best, slot, known[best])
+            self._free.remove(slot)
+            self._slots[slot], self._left[slot] = g, []
+            g.slot, g.read, g.reused = slot, known[best], known[best]
+
+    def _common(self, slot: int, g: Generation) -> int:
+        """How many positions of a text a slot holds already; one is left to be read, which gives the logits."""
+        holder = self._slots[slot]
+        there = self._left[slot] if holder is None else holder.tokens[: holder.read]
+        if not self._reuse:
+            return 0
+        n = min(len(there), len(g.tokens) - 1)
+        return next((i for i in range(n) if there[i] != g.tokens[i]), n)
 
     def _read_on(self, g: Generation) -> Array | None:
         """Read the next chunk of a prompt; the logits behind it once all is read."""
@@ -138,14 +160,14 @@ class Scheduler:
     def _decode(self, ready: list[Generation]) -> list[Array]:
         """The logits behind the last token of each."""
         by_slot = {g.slot: g for g in ready}
-        n = 1 + max(g.slot for g in ready if g.slot is not None)
-        tokens, positions, live = [0] * n, [0] * n, [False] * n
-        for i in range(n):
-            g, holder = by_slot.get(i), self._slots[i]
-            if g is not None:
-                tokens[i], positions[i], live[i] = g.tokens[-1], len(g.tokens) - 1, True
-            elif holder is not None:  # a zero where the next token goes
-                positions[i] = min(holder.read, self.engine.capacity - 1)
+        # a zero is written where each of the others goes on, so that there must be room for it
+        ends = [len(self._left[i]) if h is None else h.read for i, h in enumerate(self._slots)]
+        n = self.engine.width(1 + max(g.slot for g in ready if g.slot is not None))
+        self.engine.reserve(max(ends[:n]) + 1)
+        tokens, positions, live = [0] * n, ends[:n], [False] * n
+        for slot, g in by_slot.items():
+            assert slot is not None
+            tokens[slot], positions[slot], live[slot] = g.tokens[-1], len(g.tokens) - 1, True
         out = self.engine.step(tokens, positions, live)
         for g in ready:
             g.read = len(g.tokens)

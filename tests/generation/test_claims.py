@@ -199,3 +199,83 @@ def test_a_generator_gives_what_its_receipt_claims():
         Request(tokens=receipt.prompt_tokens, sampling=DRAWN, max_tokens=40)
     )
     assert again.completion_tokens == receipt.completion_tokens
+
+
+def test_a_text_that_fills_the_capacity_while_another_goes_on():
+    """Its last position is not where a slot that only looks on gets its zero."""
+    forward = model_of().forward
+    first, other, mine = (
+        generation(DRAWN, 3, 2, ()),
+        generation(DRAWN, 3, 60, ()),
+        generation(DRAWN, 128, 20, ()),
+    )
+    (want,) = finished(generation(DRAWN, 128, 20, ()))
+    scheduler = Scheduler(Engine(forward, 2, most=512))
+    for g in (first, other):
+        scheduler.submit(g)
+    while first.finish is None:
+        list(scheduler.step())
+    scheduler.release(first)
+    scheduler.submit(mine)
+    while mine.finish is None:
+        list(scheduler.step())
+    assert (mine.slot, other.slot) == (0, 1)
+    assert claim_of(forward, mine.text(), scheduler.caches(mine)) == want
+
+
+@pytest.mark.parametrize("length", [505, 508, 509, 511])
+def test_a_prompt_that_leaves_little_room(length):
+    g = generation(DRAWN, length, 100, ())
+    (claim,) = finished(g)
+    assert (g.finish, len(g.tokens)) == ("length", 512)
+    assert claim.records == replayed(g.text())
+
+
+@pytest.mark.parametrize("common", [1, 50, 127, 128, 140, 159])
+@pytest.mark.parametrize("live", [False, True])
+def test_what_is_taken_over_changes_nothing(common, live):
+    """From a text that has ended, and from one that goes on."""
+    forward = model_of().forward
+    one, other = generation(DRAWN, 160, 30, ()), generation(DRAWN, 160, 30, ())
+    other.tokens[common] = (other.tokens[common] + 1) % 250
+    other = Generation(tuple(other.tokens), DRAWN, (), 30)
+    (want,) = finished(replace(other, tokens=[]))
+    scheduler = Scheduler(Engine(forward, 2, most=512))
+    scheduler.submit(one)
+    while one.read < 160 if live else one.finish is None:
+        list(scheduler.step())
+    if not live:
+        scheduler.release(one)
+    scheduler.submit(other)
+    while other.finish is None:
+        list(scheduler.step())
+    assert other.reused == common
+    assert claim_of(forward, other.text(), scheduler.caches(other)) == want
+    while one.finish is None:
+        list(scheduler.step())
+    (alone,) = finished(generation(DRAWN, 160, 30, ()))
+    assert not live or claim_of(forward, one.text(), scheduler.caches(one)) == alone
+
+
+def test_slots_that_others_left_and_many_that_come():
+    """Prefixes, forks and repetitions in few slots: every claim is that of the text alone."""
+    rng, forward = np.random.default_rng(5), model_of().forward
+    scheduler = Scheduler(Engine(forward, 3, most=512))
+    base = [rng.integers(0, 250, 150).tolist() for _ in range(2)]
+    made, claims = [], {}
+    for i in range(14):
+        cut = int(rng.integers(1, 150))
+        prompt = (*base[i % 2][:cut], *rng.integers(0, 250, int(rng.integers(1, 40))).tolist())
+        made.append(Generation(tuple(prompt), replace(DRAWN, seed=i), (), int(rng.integers(1, 40))))
+    left = list(made)
+    while left or not scheduler.idle:
+        if left and rng.integers(3) == 0:
+            scheduler.submit(left.pop(0))
+        for g, _ in scheduler.step():
+            if g.finish is not None:
+                claims[g] = claim_of(forward, g.text(), scheduler.caches(g))
+                scheduler.release(g)
+    assert sum(g.reused for g in made) > 300
+    for g in made:
+        (alone,) = finished(Generation(g.prompt, g.sampling, g.stop, g.max_tokens))
+        assert claims[g] == alone
