@@ -52,11 +52,13 @@ class Reply:
             },
         }
 
-    def usage(self) -> dict[str, int]:
-        """Prompts count once, however many choices they have."""
+    def usage(self) -> dict[str, Any]:
+        """Prompts count once, however many choices they have; `cached_tokens` were not read again."""
         given = sum(len(a.generation.prompt) for a in self.answers[:: self.wanted.choices])
         drawn = sum(len(a.completion) for a in self.answers)
-        return {"prompt_tokens": given, "completion_tokens": drawn, "total_tokens": given + drawn}
+        reused = sum(a.generation.reused for a in self.answers[:: self.wanted.choices])
+        return {"prompt_tokens": given, "completion_tokens": drawn, "total_tokens": given + drawn,
+                "prompt_tokens_details": {"cached_tokens": reused}}  # fmt: skip
 
     def opening(self) -> list[dict[str, Any]]:
         """The chunks of a stream before the first token."""

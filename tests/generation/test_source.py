@@ -438,11 +438,8 @@ def test_smollm2_answers():
     tokenizer = Tokenizer(source.tokenizer_json)
     assert (source.special.bos, source.special.stop, source.context_length) == (1, (2,), 8192)
     assert source.chat_template is not None
-    text = render(
-        source.chat_template,
-        [{"role": "user", "content": "What is the capital of France?"}],
-        date="2026-01-31",
-    )
+    said = [{"role": "user", "content": "What is the capital of France?"}]
+    text = render(source.chat_template, said, date="2026-01-31")
     ids = tokenizer.encode(text)
     assert len(ids) == 37
     with torch.no_grad():

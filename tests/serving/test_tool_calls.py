@@ -63,7 +63,7 @@ def reply_of(text, finish="stop"):
         finish=finish,
         completion=(),
         matched=None,
-        generation=SimpleNamespace(prompt=(1,)),
+        generation=SimpleNamespace(prompt=(1,), reused=0),
     )
     reply = Reply(
         ChatRequest.of(json.dumps(body).encode()), [answer], "fp", 1, tools=frozenset("f")
