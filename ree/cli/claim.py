@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     with progress("load"):
         model = LanguageModel.load(args.artifact)
     text = receipt.claimed
-    text.check(model.forward.vocabulary)
+    text.check(model.forward.vocabulary, model.settings.context)
     with progress_bar("claim", text.chunks) as done:
         history = write_run(model.forward, text, args.output, threads=args.threads,
                             progress=lambda s, loss: done(s, f"chunk {s}"))  # fmt: skip

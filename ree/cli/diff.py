@@ -1,4 +1,4 @@
-"""`ree diff`: two traces, or two training runs, without a replay of what is the same."""
+"""`ree diff`: two traces, two training runs or two receipts, without a replay of what is the same."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from ree.cli import receipt_checked
 from ree.cli.exit_codes import DIFFERS, OK
 from ree.cli.grammar import Parser, add_batches, add_json, add_threads
 from ree.cli.loading import open_run, script_batches
@@ -17,7 +18,7 @@ from ree.explanation import explain
 if TYPE_CHECKING:
     from ree.training.diff import RunDifference
 
-HELP = "compare two traces without the model, or two training runs: 0 same, 1 differ, 2 error"
+HELP = "compare two traces or receipts without the model, or two training runs: 0 same, 1 differ, 2 error"
 SHOWN = 4  # differing inputs and outputs of a step that are listed
 RULES: tuple[Rule, ...] = (
     ("threads", lambda a: os.path.isdir(a.left), "--threads is for training runs"),
@@ -26,8 +27,8 @@ RULES: tuple[Rule, ...] = (
 
 def add_arguments(parser: Parser) -> None:
     add_json(parser)
-    parser.add_argument("left", metavar="A.trace|RUN1")
-    parser.add_argument("right", metavar="B.trace|RUN2")
+    parser.add_argument("left", metavar="A.trace|RUN1|RECEIPT1")
+    parser.add_argument("right", metavar="B.trace|RUN2|RECEIPT2")
     add_threads(parser)
     add_batches(parser)
 
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         return _diff_runs(args)
     if args.script:
         raise InputError("--script is for training runs")
+    if receipt_checked.is_json(args.left) and receipt_checked.is_json(args.right):
+        return receipt_checked.diff(args)
     left, right = read_trace_file(args.left), read_trace_file(args.right)
     (a, forged_a), (b, forged_b) = (committed(x.trace, x.tensors) for x in (left, right))
     differences = compare(left.trace, right.trace, a, b)

@@ -1,4 +1,4 @@
-"""`ree verify RECEIPT`: what a receipt says of itself, of the text and of every token."""
+"""What `ree verify` and `ree diff` say of receipts: of themselves, of the text, of every token."""
 
 from __future__ import annotations
 
@@ -43,6 +43,31 @@ def read_receipt(path: str) -> Receipt:
         return Receipt.of(raw)
     except ReeError as e:
         raise ReeError(f"'{path}': {e.message}", e.hint) from e
+
+
+def is_json(path: str) -> bool:
+    """Whether a file begins as a receipt does; traces do not."""
+    try:
+        with open(path, "rb") as f:
+            return f.read(1) == b"{"
+    except OSError:
+        return False
+
+
+def diff(args: argparse.Namespace) -> int:
+    """Of `ree diff`: what two receipts do not share."""
+    left, right = read_receipt(args.left), read_receipt(args.right)
+    from ree.generation.receipt_diff import receipt_differences
+
+    found = receipt_differences(left, right)
+    data = {"same": not found, "left": left.digest.hex(), "right": right.digest.hex(),
+            "differences": [asdict(d) for d in found]}  # fmt: skip
+    if not found:
+        print_result(args, data, [f"same: digest {left.digest.hex()}"])
+        return OK
+    hint = "'ree claim' makes a run of each; 'ree diff' of runs names the operator"
+    print_result(args, data, ["differ", *(f"  {d.what}" for d in found), f"  {hint}"])
+    return DIFFERS
 
 
 def run(args: argparse.Namespace) -> int:

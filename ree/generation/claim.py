@@ -38,9 +38,11 @@ class Text:
     def chunks(self) -> int:
         return -(-len(self.tokens) // CHUNK)
 
-    def check(self, vocabulary: int) -> None:
-        """InputError for what no generation can be."""
+    def check(self, vocabulary: int, context: int | None = None) -> None:
+        """InputError for what no generation can be, or none of a model with so many positions."""
         self.sampling.check(vocabulary)
+        if context is not None and len(self.tokens) > context:
+            raise InputError(f"{len(self.tokens)} tokens, the model takes {context}")
         if not 1 <= self.prompt <= len(self.tokens):
             raise InputError(f"prompt: expected 1 to {len(self.tokens)} tokens, got {self.prompt}")
         for t in (*self.tokens, *self.stop):

@@ -83,7 +83,7 @@ def _of_the_model(r: Receipt, m: LanguageModel) -> Iterator[Flaw]:
         if said != got:
             yield Flaw(f"{name}: the receipt is of {said}, the artifact has {got}")
     try:
-        r.claimed.check(m.forward.vocabulary)
+        r.claimed.check(m.forward.vocabulary, m.settings.context)
     except InputError as e:
         yield Flaw(e.message)
 

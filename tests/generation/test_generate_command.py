@@ -94,6 +94,31 @@ def test_a_claim_is_written_as_a_run(command, artifact, tmp_path):
     assert "same" in out
 
 
+def test_receipts_are_compared(command, artifact, tmp_path):
+    paths = [tmp_path / f"{i}.json" for i in range(3)]
+    for path, seed in zip(paths, (1, 1, 2), strict=True):
+        command("generate", artifact, "--chat", "hello", "--temperature", 1, "--seed", seed, "--max-tokens", 9,
+                "--receipt", path)  # fmt: skip
+    code, out, _ = command("diff", *paths[:2])
+    assert (code, out[:5]) == (0, "same:")
+    code, out, _ = command("diff", *paths[1:], "--json")
+    found = json.loads(out)["differences"]
+    assert code == 1
+    assert found[0]["what"] == "request, seed: 1, 2"
+    first = next(d for d in found if d["position"] is not None)
+    tokens = [json.loads(p.read_bytes()) for p in paths[1:]]
+    a, b = (m["prompt_tokens"] + m["completion_tokens"] for m in tokens)
+    at = first["position"]
+    assert a[:at] == b[:at]
+    assert a[at] != b[at]
+    m = tokens[0]
+    m["records"][0][0] = "0" * 64
+    paths[0].write_text(json.dumps(m))
+    code, out, _ = command("diff", paths[0], paths[1])
+    assert code == 1
+    assert "keys and values behind chunk 1" in out
+
+
 WRONG = [
     (("generate", "ART", "--chat", "x", "--prompt", "y"), "not allowed with"),
     (("generate", "ART"), "one of the arguments"),

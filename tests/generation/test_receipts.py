@@ -15,7 +15,7 @@ from ree.generation.request import Sampling
 from ree.generation.verification import Level, check_receipt, first_wrong_token
 from ree.signing import SigningKey
 
-from .tiny import STOP, model_of
+from .tiny import CONTEXT, STOP, model_of
 
 KEY = SigningKey(bytes(range(32)))
 HELLO = [{"role": "user", "content": "hello there"}]
@@ -155,6 +155,14 @@ def test_other_models_and_texts_are_named(receipt):
     again.tokenizer = copy.copy(again.tokenizer)
     again.tokenizer.id = "0" * 64
     assert check_receipt(Receipt.of(receipt.to_json()), again).what.startswith("tokenizer: ")
+
+
+def test_a_text_longer_than_the_context_is_not_executed(receipt):
+    """Its caches could be larger than any memory."""
+    tokens = (*receipt.completion_tokens, *[1] * CONTEXT)
+    records = receipt.records * (-(-(len(receipt.prompt_tokens) + len(tokens)) // 128))
+    long = replace(receipt, completion_tokens=tokens, records=records, signatures=())
+    assert "the model takes 512" in check_receipt(honest_but_for_tokens(long), model_of()).what
 
 
 @pytest.mark.parametrize(
