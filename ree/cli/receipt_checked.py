@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 from ree.cli.exit_codes import DIFFERS, OK
@@ -28,7 +27,7 @@ def add_arguments(parser: Parser) -> None:
 
 def is_receipt(path: str) -> bool:
     """Whether a path is meant as a receipt: everything else that is verified is a directory."""
-    return Path(path).is_file()
+    return os.path.isfile(path)
 
 
 def read_receipt(path: str) -> Receipt:
@@ -56,6 +55,8 @@ def is_json(path: str) -> bool:
 
 def diff(args: argparse.Namespace) -> int:
     """Of `ree diff`: what two receipts do not share."""
+    from dataclasses import asdict
+
     left, right = read_receipt(args.left), read_receipt(args.right)
     from ree.generation.receipt_diff import receipt_differences
 
@@ -80,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("a receipt is verified on the CPU")
     if args.signature and (args.text or args.model):
         raise InputError("--signature goes without --text and --artifact")
+    from dataclasses import asdict
+
     receipt = read_receipt(args.artifact)
     from ree.generation.model import LanguageModel
     from ree.generation.verification import Level, check_receipt

@@ -113,7 +113,9 @@ def serving(load=model_of, ready=True, services=None, **settings):
         thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # not longer: tests elsewhere set the clock, and an event loop would sleep on
 def client():
     with serving() as client:
         yield client
