@@ -33,7 +33,8 @@ class Plan {
 
 // Waking threads takes as long as looking at so many elements.
 constexpr int64_t kScanAlone = 8 * 65536;
-// Whether one of n float32, given as bits, is NaN; above kScanAlone the pool's threads help, if there is one.
+// Whether one of n float32, given as bits, is NaN; above kScanAlone the pool's threads help, if
+// there is one.
 bool has_nan(const uint32_t* x, int64_t n, Pool* pool);
 
 }  // namespace ree

@@ -139,8 +139,8 @@ template <int... R>
 struct MakeTileSteps<0, R...> : TileSteps<R...> {};
 using TileTable = MakeTileSteps<kTileRows>;
 
-// How far to fetch ahead: in packed panels along the panel, in place a few k, since what follows a row of B
-// there belongs to others.
+// How far to fetch ahead: in packed panels along the panel, in place a few k, since what follows a
+// row of B there belongs to others.
 inline constexpr int64_t kAheadPacked = 768, kAheadRows = 4;
 
 // All of K for R rows (A in place) and P panels: totals stay in registers or on the stack.
