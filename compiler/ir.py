@@ -243,6 +243,14 @@ class Builder:
         self.values.extend(results)
         return node
 
+    def add_again(self, n: Node, place: dict[Ref, Ref], origin: Origin | None = None) -> None:
+        """Append a node of another graph; `place` has those of its sources that are others here, and takes its
+        results."""
+        sources = tuple(place.get(s, s) for s in n.sources)
+        made = self.add_node(n.op, sources, n.attr_map, origin or n.origin)
+        for i in range(len(n.results)):
+            place[Ref(Kind.VALUE, n.first + i)] = Ref(Kind.VALUE, made.first + i)
+
     def finish(self, outputs: tuple[Ref, ...]) -> Graph:
         return Graph(tuple(self.symbols), tuple(self.inputs), tuple(self.weights),
                      tuple(self.consts), tuple(self.nodes), outputs, self.contract,

@@ -1,4 +1,4 @@
-"""States and weights that become inputs: steps as plain functions, programs of any weights."""
+"""States and weights that become inputs, inputs that become states."""
 
 from __future__ import annotations
 
@@ -31,6 +31,17 @@ def weights_as_inputs(g: Graph) -> Graph:
 
     return Graph(g.symbols, (*g.weights, *g.inputs), (), g.consts, _moved(g, move),
                  tuple(move(r) for r in g.outputs), g.contract)  # fmt: skip
+
+
+def inputs_as_states(g: Graph, first: int) -> Graph:
+    """The graph whose inputs from `first` on are its states instead."""
+
+    def move(r: Ref) -> Ref:
+        moves = r.kind is Kind.INPUT and r.index >= first
+        return Ref(Kind.STATE, r.index - first) if moves else r
+
+    return Graph(g.symbols, g.inputs[:first], g.weights, g.consts, _moved(g, move),
+                 tuple(move(r) for r in g.outputs), g.contract, g.inputs[first:])  # fmt: skip
 
 
 def _moved(g: Graph, move: Callable[[Ref], Ref]) -> tuple[Node, ...]:

@@ -56,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
 def _language_model(args: argparse.Namespace) -> int:
     try:
         from ree.generation.model import LanguageModel, compile_model
+
+        with progress("compile"):
+            program = compile_model(args.model)
     except ImportError as e:
         raise PlatformError(
-            f"a language model needs {e.name}", "pip install 'ree-ml[generate]'"
+            f"to compile a language model needs {e.name}", "pip install 'ree-ml[models]'"
         ) from e
-
-    with progress("compile"):
-        program = compile_model(args.model)
     with progress("write"):
         program.save(args.output)
     model = LanguageModel(program)

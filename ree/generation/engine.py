@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ree.errors import InputError
+from ree.errors import ArtifactError, InputError
 from ree.float_mode import clean_floats
-from ree.generation.layout import capacity_for
+from ree.generation.layout import EXPECTED, capacity_for
 from ree.generation.programs import Forward
 from ree.kernels.opdef import Array
 from ree.program import Program
@@ -33,6 +33,8 @@ class Engine:
         self, forward: Forward, slots: int = 1, *, positions: int = 1, most: int = 1 << 20,
         threads: int | None = None, isa: str | None = None,
     ) -> None:  # fmt: skip
+        if not 1 <= slots <= BATCHES[-1]:
+            raise InputError(f"slots: expected 1 to {BATCHES[-1]}, got {slots}")
         self.forward, self.slots, self.most = forward, slots, most
         self.threads, self.isa = threads, settings.isa(isa)
         settings.pool(threads)  # refuses what cannot be
@@ -130,7 +132,8 @@ class Engine:
         axes = self.forward.axes
         env = {axes.queries: queries, axes.rows: rows}
         executable = program.cpu.executable(program, env, self.isa)
-        assert executable.recipe.in_place == frozenset(range(len(self.caches)))
+        if executable.recipe.in_place != frozenset(range(len(self.caches))):
+            raise ArtifactError("the model's program does not write its caches in place", EXPECTED)
         wanted = executable.recipe.arena_bytes
         if wanted > len(self._arena):
             self._frames.clear()  # they are of the old memory

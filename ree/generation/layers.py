@@ -34,7 +34,8 @@ def layers_of(model: torch.nn.Module) -> tuple[str, torch.nn.ModuleList] | None:
     count = model.config.num_hidden_layers
     found = [(n, m) for n, m in model.named_modules()
              if isinstance(m, torch.nn.ModuleList) and len(m) == count]  # fmt: skip
-    if len(found) != 1 or count <= CAPTURED:
+    kinds = getattr(model.config, "layer_types", None) or ()  # they decide on a layer's mask
+    if len(found) != 1 or count <= CAPTURED or len(set(kinds)) > 1:
         return None
     name, layers = found[0]
     first = _built(layers[0])
@@ -124,8 +125,7 @@ class _Repeat:
         caches = list(g.outputs[:-1])
         made_caches: list[Ref] = []
         for at, x in enumerate(g.nodes):
-            made = b.add_node(x.op, tuple(place[s] for s in x.sources), x.attr_map, x.origin)
-            place |= _results(x, made)
+            b.add_again(x, place)
             if at == last:
                 made_caches = [place[r] for r in caches]
                 current = dict(place)  # of the layer before, in the places of the third layer's
@@ -159,8 +159,7 @@ class _Repeat:
             origin = replace(
                 x.origin, module=self._renamed(f"{x.origin.module}.", i).removesuffix(".")
             )
-            made = b.add_node(x.op, tuple(now[s] for s in x.sources), x.attr_map, origin)
-            now |= _results(x, made)
+            b.add_again(x, now, origin)
         return now
 
     def _renamed(self, name: str, i: int) -> str:
@@ -215,9 +214,3 @@ class _Repeat:
             ok = s == t
         if not ok:
             raise NotAlike(f"the third layer reads {t} where the second reads {s}")
-
-
-def _results(x: Node, made: Node) -> dict[Ref, Ref]:
-    return {
-        Ref(Kind.VALUE, x.first + i): Ref(Kind.VALUE, made.first + i) for i in range(len(x.results))
-    }

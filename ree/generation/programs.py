@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ree.compiler import legal
-from ree.compiler.ir import Builder, Graph, Kind, Node, Ref, bind_graph
+from ree.compiler.ir import Builder, Graph, Kind, Ref, bind_graph
 from ree.compiler.passes.canonical import canonicalise
+from ree.compiler.training.states import inputs_as_states
 from ree.errors import ArtifactError
 from ree.generation.layout import CHUNK, EXPECTED, INPUTS, NO_MODEL, cache_names
 from ree.kernels.opdef import Array
@@ -57,7 +58,11 @@ class Forward:
         expected = (*INPUTS, *caches), (*(f"new.{c}" for c in caches), "logits")
         if axes is None or (names.inputs, names.outputs) != expected or program.graph.states:
             raise ArtifactError(NO_MODEL, EXPECTED)
-        logits = program.graph.type_of(program.graph.outputs[-1])
+        *new, logits = map(program.graph.typer(), program.graph.outputs)
+        # memory is taken for these types; a program that gives others would write beyond it
+        whole = (inputs[0].shape[0], inputs[2].shape[1])
+        if new != list(inputs[n:]) or logits.dtype is not F32 or logits.shape[:-1] != whole:
+            raise ArtifactError(NO_MODEL, EXPECTED)
         self.axes, self.vocabulary = axes, _number(logits.shape[-1])
         # heads and width of each cache
         self.cache_shapes = [(_number(t.shape[2]), _number(t.shape[3])) for t in inputs[n:]]
@@ -68,15 +73,7 @@ class Forward:
         """The program for so many slots and positions, its caches states; queries and rows stay open."""
         a = self.axes
         g = bind_graph(self.program.graph, {a.slots: slots, a.capacity: capacity})
-        n = len(INPUTS)
-
-        def move(r: Ref) -> Ref:
-            return Ref(Kind.STATE, r.index - n) if r.kind is Kind.INPUT and r.index >= n else r
-
-        nodes = tuple(Node(x.op, tuple(map(move, x.sources)), x.attrs, x.results, x.first, x.origin)
-                      for x in g.nodes)  # fmt: skip
-        g = Graph(g.symbols, g.inputs[:n], g.weights, g.consts, nodes, tuple(map(move, g.outputs)),
-                  g.contract, g.inputs[n:])  # fmt: skip
+        g = inputs_as_states(g, len(INPUTS))
         names = Names(INPUTS, self.program.names.outputs, self.program.names.weights, self.caches)
         return self.program.sibling(g, names)
 
@@ -102,7 +99,9 @@ def _axes(inputs: Sequence[TensorType]) -> Axes | None:
     tokens, positions, rows, limit, first = inputs[: n + 1]
     if tokens.rank != 2 or rows.rank != 2 or tokens != positions or limit.rank != 1:
         return None
-    if any(t.dtype is not I64 for t in (tokens, rows, limit)) or first.dtype is not F32:
+    if any(t.dtype is not I64 for t in (tokens, rows, limit)):
+        return None
+    if any(t.dtype is not F32 for t in inputs[n:]) or limit.shape != tokens.shape[:1]:
         return None
     dims = (*tokens.shape, rows.shape[1], first.shape[1])
     names = [str(d) for d in dims]
@@ -164,9 +163,7 @@ class _Claim:
         place: dict[Ref, Ref] = {Ref(Kind.INPUT, i): r for i, r in enumerate(inputs)}
         place |= {Ref(Kind.CONST, i): r for i, r in enumerate(consts)}
         for x in self.inner.nodes:
-            made = b.add_node(x.op, tuple(place.get(s, s) for s in x.sources), x.attr_map, x.origin)
-            place |= {Ref(Kind.VALUE, x.first + i): Ref(Kind.VALUE, made.first + i)
-                      for i in range(len(x.results))}  # fmt: skip
+            b.add_again(x, place)
         *caches, logits = (place.get(r, r) for r in self.inner.outputs)
         return caches, b.add("view", logits, shape=(CHUNK, self.forward.vocabulary))
 

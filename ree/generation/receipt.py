@@ -20,7 +20,7 @@ from typing import Any
 from ree.errors import ReeError
 from ree.generation.claim import Text
 from ree.generation.layout import CHUNK
-from ree.generation.receipt_schema import FINISHES, SAMPLING, VERSION, receipt_problem
+from ree.generation.receipt_schema import FINISHES, SAMPLING, VERSION, receipt_problem, sampling_of
 from ree.generation.request import Sampling
 from ree.traces.encoding import RECEIPT, sha256, u8, u32
 from ree.traces.history import History, RunHeader, StepRecord
@@ -70,9 +70,7 @@ class Receipt:
 
     @property
     def sampling(self) -> Sampling:
-        s = dict(self.request["sampling"])
-        bias = {int(t): b for t, b in s.pop("bias").items()}
-        return Sampling(**s, bias=bias)
+        return sampling_of(self.request["sampling"])
 
     @property
     def claimed(self) -> Text:
@@ -129,6 +127,8 @@ class Receipt:
         try:
             m = strict_json(raw)
             problem = receipt_problem(m)
+            if not problem:
+                canonical_json(m["request"])  # half a surrogate pair and infinities have none
         except (ValueError, RecursionError) as e:
             problem = f"not JSON: {str(e)[:80]}"
         if problem:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
+from ree.errors import InputError
 from ree.generation.layout import CHUNK
+from ree.generation.request import Sampling
 
 SAMPLING = ("temperature", "top_p", "min_p", "top_k", "seed", "choice", "min_tokens")
 REQUEST = {
@@ -24,6 +26,7 @@ FINISHES = (STOP, LENGTH, ABORTED, STOP_STRING) = ("stop", "length", "aborted", 
 KEYS = {*DIGESTS, *TEXTS, "request", "prompt_tokens", "completion_tokens", "records", "signatures", "made_by",
         "version", "chunk"}  # fmt: skip
 VERSION = 1
+MOST_ID = 2**31  # no token's number is as great
 MOST_TOKENS, MOST_SIGNATURES, MOST_STOPS = 1 << 20, 16, 64
 
 
@@ -91,19 +94,21 @@ def _request_problem(r: Any) -> str:
     s = r["sampling"]
     if set(s) != {*SAMPLING, "bias"}:
         return f"request: sampling: expected {', '.join(SAMPLING)}, bias"
-    if not all(type(s[n]) in (int, float) and math.isfinite(s[n]) for n in SAMPLING):
-        return "request: sampling: expected numbers"
     bias = s["bias"]
     if not isinstance(bias, dict) or not all(
-        t.isascii()
-        and t.isdecimal()
-        and len(t) < 10
-        and type(b) in (int, float)
-        and math.isfinite(b)
-        for t, b in bias.items()
+        t.isascii() and t.isdecimal() and len(t) < 10 for t in bias
     ):
-        return "request: bias: expected finite numbers by token"
+        return "request: bias: expected numbers by token"
+    try:
+        sampling_of(s).check(MOST_ID)
+    except InputError as e:
+        return f"request: sampling: {e.message}"
     return ""
+
+
+def sampling_of(s: Mapping[str, Any]) -> Sampling:
+    """The sampling of a request as receipts keep it."""
+    return Sampling(**{n: s[n] for n in SAMPLING}, bias={int(t): b for t, b in s["bias"].items()})
 
 
 def is_hex(v: Any, nbytes: int) -> bool:
@@ -114,7 +119,9 @@ def is_hex(v: Any, nbytes: int) -> bool:
 def is_tokens(v: Any, most: int) -> bool:
     """Whether a value is a list of at most so many token ids."""
     return (
-        isinstance(v, list) and len(v) <= most and all(type(t) is int and 0 <= t < 2**31 for t in v)
+        isinstance(v, list)
+        and len(v) <= most
+        and all(type(t) is int and 0 <= t < MOST_ID for t in v)
     )
 
 

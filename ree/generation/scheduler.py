@@ -30,7 +30,6 @@ class Generation:
     slot: int | None = None
     read: int = 0  # positions whose keys and values are in the slot
     reused: int = 0  # of them, those that an earlier text had left there
-    aborted: bool = False
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)

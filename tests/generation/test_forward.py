@@ -1,15 +1,20 @@
 """Forward programs of every family: transformers' logits, and the same bits however a text is cut."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from ree.compiler.ir import Builder, Kind, Ref
 from ree.errors import ArtifactError, CaptureError, InputError
 from ree.generation.engine import Engine
 from ree.generation.forward import compile_forward
 from ree.generation.layers import _Repeat, layers_of
+from ree.generation.layout import INPUTS
 from ree.generation.programs import Forward
 from ree.generation.source import FAMILIES
+from ree.kernels.types import DType, TensorType
 
 from .tiny import CONTEXT, model_of, module_of
 
@@ -88,6 +93,53 @@ def test_capacity_grows_and_ends():
         e.read(0, [1], CONTEXT)
 
 
+def altered(change):
+    """The model's program with another graph."""
+    program = model_of().program
+    return program.sibling(change(program.graph), program.names)
+
+
+def logits_of_every_query(g):
+    """Logits of [slots, queries, vocabulary], for which an engine has no memory."""
+    b = Builder()
+    b.symbols, b.inputs, b.weights = list(g.symbols), list(g.inputs), list(g.weights)
+    place = {Ref(Kind.CONST, i): b.const(c) for i, c in enumerate(g.consts)}
+    for n in g.nodes:
+        b.add_again(n, place)
+    q = g.inputs[0].shape[1]
+    wide = b.add("expand", b.add("slice", place[g.outputs[-1]], dim=1, start=0, stop=1, step=1),
+                 shape=(g.inputs[0].shape[0], q, 260))  # fmt: skip
+    return b.finish((*(place.get(r, r) for r in g.outputs[:-1]), wide))
+
+
+def caches_of_integers(g):
+    n = len(INPUTS)
+    whole = [TensorType(DType.I64, t.shape) for t in g.inputs[n + 1 :]]
+    return replace(g, inputs=(*g.inputs[: n + 1], *whole))
+
+
+@pytest.mark.parametrize("change", [logits_of_every_query, caches_of_integers])
+def test_a_program_that_would_write_beyond_an_engines_memory_is_refused(change):
+    with pytest.raises(ArtifactError, match="not a language model's"):
+        Forward(altered(change))
+
+
+def test_a_program_that_copies_its_caches_does_not_run():
+    """What does not write a cache where it is would leave the engine's untouched."""
+
+    def doubled(g):
+        return replace(g, outputs=(g.outputs[1], g.outputs[0], *g.outputs[2:]))
+
+    with pytest.raises(ArtifactError, match="in place"):
+        Engine(Forward(altered(doubled))).read(0, [1], 0)
+
+
+@pytest.mark.parametrize("slots", [0, 257])
+def test_slots_that_no_program_takes(slots):
+    with pytest.raises(InputError, match="slots: expected 1 to 256"):
+        Engine(model_of().forward, slots)
+
+
 def test_other_programs_are_refused():
     import ree
 
@@ -125,6 +177,12 @@ def test_layers_that_are_not_alike_are_all_captured():
     assert (
         layers_of(module_of("gemma2", num_hidden_layers=5)) is None
     )  # windows in every second layer
+
+
+def test_layers_of_kinds_that_the_configuration_alone_tells_are_all_captured():
+    model = deep("qwen3")
+    model.config.layer_types = ["full_attention"] * 4 + ["sliding_attention"]
+    assert layers_of(model) is None
 
 
 def test_a_program_with_other_logits_is_not_made(monkeypatch):

@@ -197,6 +197,24 @@ def test_anything_in_place_of_a_part_is_refused_or_found(receipt, junk, data):
     )
 
 
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [(("sampling", "seed"), 1.5), (("sampling", "seed"), 2**70), (("sampling", "seed"), True),
+     (("sampling", "top_k"), 1.5), (("sampling", "temperature"), 10**400), (("sampling", "top_p"), -0.5),
+     (("sampling", "bias"), {"3": 10**400}), (("messages", 0, "content"), "\ud800"),
+     (("messages", 0, "content"), 1e999), (("max_tokens",), True)],
+)  # fmt: skip
+def test_a_request_that_nobody_can_make_is_no_receipt(receipt, where, value):
+    """Numbers without a place in a commitment, text without bytes: one line, at any level."""
+    m = json.loads(receipt.to_json())
+    at = m["request"]
+    for k in where[:-1]:
+        at = at[k]
+    at[where[-1]] = value
+    with pytest.raises(ReeError, match="not a receipt"):
+        Receipt.of(json.dumps(m).encode())
+
+
 def test_canonical_json_is_one_text():
     assert canonical_json({"b": [1, 0.1], "a": "é"}) == '{"a":"é","b":[1,0.1]}'.encode()
     with pytest.raises(ValueError, match="JSON"):
