@@ -33,6 +33,7 @@ def main() -> None:
         (wheel,) = d.glob("*.whl")
         files = zipfile.ZipFile(wheel).namelist()
         assert "ree/settlement/gate.py" in files
+        assert "ree/serving/static/index.html" in files
         assert not [
             f for f in files if "testing" in Path(f).with_suffix("").parts and f.endswith(".py")
         ]

@@ -27,12 +27,14 @@ from ree.generation.template import render
 from ree.serving.answers import Reply, TextSoFar
 from ree.serving.errors import ApiError
 from ree.serving.fields import Fields, is_token, read_object
-from ree.serving.http import HANDLERS, EventStream, Json, Keys, body_of, while_there
+from ree.serving.http import HANDLERS, EventStream, Json, Keys, OwnPages, body_of, while_there
 from ree.serving.metrics import ServerMetrics
+from ree.serving.page import page_routes
 from ree.serving.receipts import Receipts
 from ree.serving.schema import MAX_TOKENS, ChatRequest, CompletionRequest, Wanted
 from ree.serving.service import Failed, ModelService, Readiness, Running
 from ree.serving.tool_calls import OPEN
+from ree.serving.verifying import Verifier
 
 PATIENCE = 15.0  # seconds without a token after which a stream says that it still lives
 
@@ -47,11 +49,13 @@ class Server:
     keys: Sequence[str] = ()
     strict: bool = False
     started: int = field(default_factory=lambda: int(time.time()))
+    verifier: Verifier = field(default_factory=Verifier)
 
     def app(self) -> Starlette:
         """The ASGI app; its life begins with loading the models and ends with closing them."""
         post = {"/v1/chat/completions": self.chat, "/v1/completions": self.complete, "/tokenize": self.tokenize,
-                "/detokenize": self.detokenize, "/apply-template": self.apply_template}  # fmt: skip
+                "/detokenize": self.detokenize, "/apply-template": self.apply_template,
+                "/v1/receipts/{digest}/verify": self.verify}  # fmt: skip
         get = {
             "/health": self.health,
             "/metrics": self.show_metrics,
@@ -62,6 +66,7 @@ class Server:
         }
         routes = [Route(p, self._counted(p, f), methods=["POST"]) for p, f in post.items()]
         routes += [Route(p, f, methods=["GET"]) for p, f in get.items()]
+        routes += page_routes()
 
         @asynccontextmanager
         async def life(app: Starlette) -> AsyncIterator[None]:
@@ -71,7 +76,7 @@ class Server:
             for service in self.services.values():
                 await run_in_threadpool(service.close)
 
-        middleware = [Middleware(Keys, keys=self.keys)]
+        middleware = [Middleware(OwnPages), Middleware(Keys, keys=self.keys)]
         return Starlette(
             routes=routes, lifespan=life, exception_handlers=HANDLERS, middleware=middleware
         )
@@ -221,11 +226,18 @@ class Server:
                        "program": m.program.program_hash.hex(), "weights_root": m.program.weights_root.hex(),
                        "tokenizer": m.tokenizer.id, "template": m.template_id}  # fmt: skip
 
-    async def receipt(self, request: HttpRequest) -> Response:
+    def _receipt(self, request: HttpRequest) -> bytes:
         raw = self.receipts.find(request.path_params["digest"])
         if raw is None:
             raise ApiError("there is no such receipt here", status=404)
-        return Response(raw, media_type="application/json")
+        return raw
+
+    async def receipt(self, request: HttpRequest) -> Response:
+        return Response(self._receipt(request), media_type="application/json")
+
+    async def verify(self, request: HttpRequest) -> Response:
+        raw = self._receipt(request)
+        return Json(await self.verifier.report(request, raw, self.services.values()))
 
     async def show_metrics(self, request: HttpRequest) -> Response:
         loads = {n: s.load_now for n, s in self.services.items()}

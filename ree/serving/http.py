@@ -18,10 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ree.errors import InternalError, ReeError
 from ree.serving.errors import ApiError
+from ree.serving.page import FILES
 from ree.serving.service import RETRY_SECONDS
 
 MAX_BODY = 8 << 20
-OPEN_PATHS = ("/health",)  # which need no key
+OPEN_PATHS = ("/health", *FILES)  # which need no key
 T = TypeVar("T")
 
 
@@ -108,6 +109,22 @@ class Keys:
             if scheme.lower() != "bearer" or not any(known):
                 response = refusal(ApiError("the API key is missing or wrong", status=401))
                 await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class OwnPages:
+    """Refuses what a browser posts for a page of another site: that needs no key where none is asked for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            site = Headers(scope=scope).get("sec-fetch-site", "none")
+            if site in ("cross-site", "same-site"):
+                e = ApiError("a page of another site asks, which is not served", status=403)
+                await refusal(e)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

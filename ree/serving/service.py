@@ -109,7 +109,7 @@ class ModelService:
         self.state, self.failure = Readiness.LOADING, ""
         self.metrics = metrics or ServerMetrics()
         self.on_failure: Callable[[ReeError], None] = lambda e: None
-        self._load, self._positions, self._threads, self._keep = load, positions, threads, keep
+        self._load, self._positions, self.threads, self._keep = load, positions, threads, keep
         self._model: LanguageModel | None = None
         self._wake = threading.Condition()
         self._arrived: list[Job] = []
@@ -177,7 +177,7 @@ class ModelService:
                 model.forward,
                 self.slots,
                 most=min(most, model.settings.context),
-                threads=self._threads,
+                threads=self.threads,
             )
             scheduler = Scheduler(engine)
         except Exception as e:
@@ -240,7 +240,7 @@ class ModelService:
     def _end(self, scheduler: Scheduler, job: Job) -> None:
         answer = job.answer
         try:
-            receipt = self._keep(answer.receipt(answer.claim(scheduler, self._threads)))
+            receipt = self._keep(answer.receipt(answer.claim(scheduler, self.threads)))
         except ReeError as e:  # a receipt that cannot be written: no other answer is affected
             self.metrics.failures += 1
             self._fail(scheduler, job, ApiError(e.message, status=500, hint=e.hint))
