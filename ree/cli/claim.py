@@ -23,11 +23,12 @@ def run(args: argparse.Namespace) -> int:
     from ree.cli.receipt_checked import read_receipt
     from ree.generation.claim import write_run
     from ree.generation.model import LanguageModel
+    from ree.generation.verification import whole_claim
 
     receipt = read_receipt(args.receipt)
     with progress("load"):
         model = LanguageModel.load(args.artifact)
-    text = receipt.claimed
+    text = whole_claim(receipt, model)
     text.check(model.forward.vocabulary, model.settings.context)
     with progress_bar("claim", text.chunks) as done:
         history = write_run(model.forward, text, args.output, threads=args.threads,

@@ -14,6 +14,7 @@ from ree.errors import InputError, PlatformError
 
 if TYPE_CHECKING:
     from ree.generation.generator import Request
+    from ree.generation.grammar import Grammar
     from ree.generation.receipt import Receipt
     from ree.generation.request import Sampling
 
@@ -22,7 +23,10 @@ MAX_MESSAGES = 16 << 20  # bytes of a file
 NUMBERS = (("temperature", float, "0 (default) takes the likeliest token"), ("top_p", float, "default 1"),
            ("min_p", float, "default 0"), ("top_k", int, "default 0: all"),
            ("seed", int, "default: a fresh one, which the receipt holds"),
-           ("min_tokens", int, "draw no stop token before"))  # fmt: skip
+           ("min_tokens", int, "draw no stop token before"),
+           ("repetition_penalty", float, "default 1: logits of tokens that occurred, prompt included, over it"),
+           ("presence_penalty", float, "default 0: off the logits of tokens that were drawn"),
+           ("frequency_penalty", float, "default 0: the same for each time"))  # fmt: skip
 RULES: tuple[Rule, ...] = (
     ("system", lambda a: a.chat, "--system goes with --chat"),
     ("date", lambda a: a.chat or a.messages, "--date goes with --chat or --messages"),
@@ -51,6 +55,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--stop", action="append", metavar="TEXT", help="end before this; up to 4 times"
     )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json-schema", metavar="FILE", help="answer with JSON of this schema")
+    form.add_argument("--regex", metavar="RE", help="answer with a text of this form")
     parser.add_argument("--receipt", metavar="FILE", help="write the receipt")
     parser.add_argument("--key", metavar="FILE", help="sign the receipt with this key (ree key new); default: "
                         "receipt.key in ~/.config/ree, if it is there")  # fmt: skip
@@ -114,8 +121,10 @@ def request_of(args: argparse.Namespace) -> Request:
     elif args.messages:
         messages = _messages(args.messages)
     most = MAX_TOKENS if args.max_tokens is None else args.max_tokens
+    if most < 1:
+        raise InputError(f"max_tokens: expected at least 1, got {most}")
     return Request(messages=messages, prompt=args.prompt, date=args.date, sampling=_sampling(args),
-                   max_tokens=most, stop=tuple(args.stop or ()))  # fmt: skip
+                   max_tokens=most, stop=tuple(args.stop or ()), grammar=_grammar(args))  # fmt: skip
 
 
 def _sampling(args: argparse.Namespace) -> Sampling:
@@ -125,23 +134,35 @@ def _sampling(args: argparse.Namespace) -> Sampling:
     return Sampling(**{"temperature": 0.0, **given})
 
 
+def _grammar(args: argparse.Namespace) -> Grammar | None:
+    from ree.generation.grammar import REGEX, Grammar
+
+    if args.json_schema:
+        return Grammar.json_schema(_json(args.json_schema, "--json-schema"))
+    return None if args.regex is None else Grammar(REGEX, args.regex)
+
+
 def _messages(path: str) -> list[Any]:
+    found = _json(path, "--messages")
+    if not isinstance(found, list):
+        raise InputError(f"--messages: '{path}': expected a list of messages")
+    return found
+
+
+def _json(path: str, option: str) -> Any:
     from ree.traces.strict_json import strict_json
 
     try:
         with open(path, "rb") as f:
             raw = f.read(MAX_MESSAGES + 1)
     except OSError as e:
-        raise InputError(f"--messages: cannot read '{path}': {e.strerror or e}") from e
+        raise InputError(f"{option}: cannot read '{path}': {e.strerror or e}") from e
     try:
         if len(raw) > MAX_MESSAGES:
             raise ValueError(f"over {MAX_MESSAGES} bytes")
-        found = strict_json(raw)
-    except ValueError as e:
-        raise InputError(f"--messages: '{path}' is not JSON: {str(e)[:80]}") from e
-    if not isinstance(found, list):
-        raise InputError(f"--messages: '{path}': expected a list of messages")
-    return found
+        return strict_json(raw)
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"{option}: '{path}' is not JSON: {str(e)[:80]}") from e
 
 
 def _key(args: argparse.Namespace) -> Any:

@@ -8,15 +8,16 @@ and disputed as a training run is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 
 import numpy as np
 
 from ree.errors import InputError
+from ree.generation.claim_program import ClaimForm, first_state
 from ree.generation.layout import CHUNK, capacity_for
-from ree.generation.programs import SCALARS, Forward, first_state
-from ree.generation.request import Sampling, stop_row
+from ree.generation.programs import Forward
+from ree.generation.request import PENALTIES, Sampling, stop_row
 from ree.kernels.opdef import Array
 from ree.runtime.hashing import hash_array
 from ree.traces.history import History, RunHeader, StepRecord, batch_digest, state_root
@@ -27,12 +28,21 @@ from ree.training.step import Step
 
 @dataclass(frozen=True)
 class Text:
-    """Tokens with how they came about: the first `prompt` of them were given, the others drawn."""
+    """Tokens with how they came about: the first `prompt` of them were given, the others drawn.
+
+    stop: tokens that end a generation. masks: for each token that was drawn, which ones were allowed: a bit for
+    each of the vocabulary, the first in the lowest bit, u8; None where all were.
+    """
 
     tokens: tuple[int, ...]
     prompt: int
     sampling: Sampling
-    stop: tuple[int, ...]  # tokens that end a generation
+    stop: tuple[int, ...]
+    masks: Sequence[Array] | None = field(default=None, compare=False)
+
+    @property
+    def form(self) -> ClaimForm:
+        return ClaimForm(self.sampling.penalises, self.masks is not None)
 
     @property
     def chunks(self) -> int:
@@ -54,17 +64,43 @@ class Text:
         part = self.tokens[(step - 1) * CHUNK : step * CHUNK + 1]
         return np.array([*part, *[0] * (CHUNK + 1 - len(part))], np.int64)
 
+    def inputs(self, step: int, vocabulary: int) -> tuple[Array, ...]:
+        """What a step of the claim takes in: the batch, and what was allowed behind each of its tokens."""
+        if self.masks is None:
+            return (self.batch(step),)
+        allowed = np.ones((CHUNK, vocabulary), np.bool_)
+        for row in range(CHUNK):
+            at = (step - 1) * CHUNK + row + 1 - self.prompt
+            if 0 <= at < len(self.masks):
+                allowed[row] = unpacked(self.masks[at], vocabulary)
+        return self.batch(step), allowed
+
     def state(self, step: int, vocabulary: int) -> dict[str, Array | float | int]:
         """The state behind chunk `step` but for the caches; step 0 is the request."""
         s = self.sampling
         assert s.seed is not None
         after = step * CHUNK
-        return {
+        state: dict[str, Array | float | int] = {
             "bias": s.bias_row(vocabulary), "stop": stop_row(self.stop, vocabulary), "choice": s.choice,
             "min_p": s.min_p, "min_tokens": s.min_tokens, "prompt": self.prompt, "seed": s.seed,
             "temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "total": len(self.tokens),
             "position": after, "next": self.tokens[after] if after < len(self.tokens) else 0,
         }  # fmt: skip
+        if s.penalises:
+            cut = min(after, self.prompt)
+            for name, part in (
+                ("given", self.tokens[:cut]),
+                ("drawn", self.tokens[self.prompt : after]),
+            ):
+                state[name] = np.bincount(np.array(part, np.int64), minlength=vocabulary)
+            state |= {n: getattr(s, n) for n in PENALTIES}
+        return state
+
+
+def unpacked(mask: Array, vocabulary: int) -> Array:
+    """bool [vocabulary] of a mask in bits."""
+    row: Array = np.unpackbits(mask, count=vocabulary, bitorder="little").view(np.bool_)
+    return row
 
 
 @dataclass(frozen=True)
@@ -73,6 +109,7 @@ class TextClaim:
 
     header: RunHeader
     records: tuple[StepRecord, ...]
+    masks: tuple[bytes, ...] = ()  # the hash of what was allowed in each chunk, where that is an input
 
     @property
     def history(self) -> History:
@@ -82,8 +119,8 @@ class TextClaim:
 def claim_step(forward: Forward, text: Text) -> Step:
     """The program of a text's claim, with its first state."""
     capacity = capacity_for(len(text.tokens))
-    program = forward.claims.get_or_make(capacity, lambda: forward.claim(capacity))
-    return Step(program, first_state(forward, capacity, text.state(0, forward.vocabulary)))
+    first = first_state(forward, capacity, text.form, text.state(0, forward.vocabulary))
+    return Step(forward.claim(capacity, text.form), first)
 
 
 def header_of(step: Step) -> RunHeader:
@@ -99,7 +136,9 @@ def claim_of(
 ) -> TextClaim:
     """The claim of a text whose caches are at hand, [positions, heads, width] each."""
     step = claim_step(forward, text)
-    return TextClaim(header_of(step), tuple(_records(step, forward, text, caches, threads)))
+    records = tuple(_records(step, forward, text, caches, threads))
+    chunks = range(1, text.chunks + 1) if text.masks is not None else ()
+    return TextClaim(header_of(step), records, tuple(_hashes(text, s, forward)[1] for s in chunks))
 
 
 def _records(
@@ -112,13 +151,15 @@ def _records(
         start, end = (s - 1) * CHUNK, min(s * CHUNK, len(text.tokens) - 1)
         for name, cache in zip(forward.caches, caches, strict=True):
             now[name][0, start:end] = cache[start:end]
-        after = text.state(s, forward.vocabulary)
-        for name in ("position", "next"):
-            now[name] = np.asarray(after[name], SCALARS[name].numpy)
+        for name, value in text.state(s, forward.vocabulary).items():
+            now[name] = np.asarray(value).astype(now[name].dtype)
         yield StepRecord(
-            state_root(hasher([now[n] for n in step.names.states])), 0,
-            batch_digest([hash_array(text.batch(s))]),
-        )  # fmt: skip
+            state_root(hasher([now[n] for n in step.names.states])), 0, batch_digest(_hashes(text, s, forward))
+        )
+
+
+def _hashes(text: Text, step: int, forward: Forward) -> list[bytes]:
+    return [hash_array(x) for x in text.inputs(step, forward.vocabulary)]
 
 
 def replay(
@@ -130,10 +171,9 @@ def replay(
         step.graph.states, unchanged=unchanged_states(step.graph), threads=threads, isa=isa
     )
     for s in range(1, text.chunks + 1):
-        batch = text.batch(s)
-        loss = runner.run([batch])
-        yield StepRecord(state_root(hasher(runner.state)), int(loss.view(np.uint32)),
-                         batch_digest([hash_array(batch)]))  # fmt: skip
+        loss = runner.run(text.inputs(s, forward.vocabulary))
+        root = state_root(hasher(runner.state))
+        yield StepRecord(root, int(loss.view(np.uint32)), batch_digest(_hashes(text, s, forward)))
 
 
 def write_run(
@@ -147,7 +187,7 @@ def write_run(
     """Execute a text's claim as a run in the new directory `path`, which party, dispute and job take; its
     history. RunError."""
     step = claim_step(forward, text)
-    result = run_steps(step, lambda s: (text.batch(s),), text.chunks, run=path, checkpoint_every=1,
+    result = run_steps(step, lambda s: text.inputs(s, forward.vocabulary), text.chunks, run=path, checkpoint_every=1,
                        threads=threads, progress=progress)  # fmt: skip
     assert result.history is not None
     return result.history

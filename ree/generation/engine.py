@@ -61,10 +61,10 @@ class Engine:
         self.caches, self.capacity = caches, capacity
         self._frames.clear()
 
-    def read(self, slot: int, tokens: Sequence[int], start: int) -> Array:
+    def read(self, slot: int, tokens: Sequence[int], start: int, *, every: bool = False) -> Array:
         """Take in tokens at positions start, start + 1, ... of a slot; the logits f32 [vocabulary] behind the
-        last of them."""
-        done, logits = 0, None
+        last of them, with `every` those behind each, [tokens, vocabulary]."""
+        done, rows = 0, []
         while done < len(tokens):
             left = len(tokens) - done
             width = next(q for q in reversed(QUERIES) if q <= left)
@@ -72,22 +72,21 @@ class Engine:
             room = self.most - start - done
             width = next((q for q in QUERIES if left <= q < 2 * left and q <= room), width)
             part = tokens[done : done + width]
-            logits = self._read_part(slot, part, start + done, width)
+            rows.append(self._read_part(slot, part, start + done, width, every))
             done += len(part)
-        assert logits is not None
-        return logits
+        return np.concatenate(rows) if every else rows[-1][0]  # type: ignore[no-any-return]
 
-    def _read_part(self, slot: int, part: Sequence[int], start: int, width: int) -> Array:
+    def _read_part(
+        self, slot: int, part: Sequence[int], start: int, width: int, every: bool
+    ) -> Array:
         n, end = len(part), start + len(part)
         self.reserve(start + width)
         given = np.zeros((1, width), np.int64)
         given[0, :n] = part
         at = np.arange(start, start + width, dtype=np.int64)[None]
-        logits = self.call(
-            slot, given, at, np.array([[n - 1]], np.int64), np.array([end], np.int64)
-        )
-        row: Array = logits[0, 0]
-        return row
+        wanted = np.arange(width)[None] if every else np.array([[n - 1]])
+        logits = self.call(slot, given, at, wanted, np.array([end], np.int64))
+        return logits[0, :n] if every else logits[0]  # type: ignore[no-any-return]
 
     def width(self, slots: int) -> int:
         """How many slots a step takes in that has to take in the first so many."""

@@ -13,6 +13,8 @@ from ree import __version__
 from ree.errors import InputError
 from ree.generation.claim import TextClaim, claim_of
 from ree.generation.engine import Engine
+from ree.generation.grammar import Grammar
+from ree.generation.logprobs import TokenLogProb
 from ree.generation.model import LanguageModel
 from ree.generation.receipt import NOTHING, Receipt, request_of
 from ree.generation.receipt_schema import STOP_STRING
@@ -21,6 +23,7 @@ from ree.generation.scheduler import Generation, Scheduler
 from ree.generation.streams import StopStrings, TextStream
 
 MAX_TOKENS = 256  # that are drawn where nothing else is said
+MOST_LOGPROBS = 20
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,9 @@ class Request:
     """What to generate: one of messages, prompt and tokens, and how.
 
     date: what the template sees as today, ISO 8601, by default today (UTC). stop: texts that end the answer.
-    stop_tokens: by default the model's own.
+    stop_tokens: by default the model's own. grammar: what the answer may be. logprobs: how many of the likeliest
+    tokens to give beside the log-probability of each token drawn, None for nothing; prompt_logprobs: of the
+    prompt's tokens too. max_tokens may be 0, to read the prompt alone.
     """
 
     messages: Sequence[Mapping[str, Any]] | None = None
@@ -41,6 +46,9 @@ class Request:
     stop: tuple[str, ...] = ()
     include_stop: bool = False
     stop_tokens: tuple[int, ...] | None = None
+    grammar: Grammar | None = None
+    logprobs: int | None = None
+    prompt_logprobs: bool = False
 
     def complete(self, model: LanguageModel) -> Request:
         """With everything said that was left open. InputError for what does not go together."""
@@ -54,6 +62,13 @@ class Request:
             date = datetime.now(UTC).date().isoformat()
         stop = model.settings.stop if self.stop_tokens is None else self.stop_tokens
         sampling = self.sampling
+        if self.grammar is not None and (
+            not set(model.settings.stop) <= set(stop) or sampling.min_tokens
+        ):
+            raise InputError("a grammar says where the answer ends: min_tokens, and leaving out the model's stop "
+                             "tokens, do not go with it")  # fmt: skip
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
+            raise InputError(f"logprobs: expected 0 to {MOST_LOGPROBS}, got {self.logprobs}")
         if sampling.seed is None:
             sampling = replace(sampling, seed=secrets.randbits(63))
         return replace(self, date=date, stop_tokens=tuple(stop), sampling=sampling)
@@ -74,6 +89,7 @@ class Request:
             prompt=self.prompt, tools=None if self.tools is None else [dict(t) for t in self.tools],
             date=self.date, max_tokens=self.max_tokens, stop=list(self.stop), include_stop=self.include_stop,
             stop_tokens=list(self.stop_tokens or ()),
+            grammar=None if self.grammar is None else self.grammar.kept(),
         )  # fmt: skip
 
 
@@ -81,8 +97,9 @@ class Request:
 class TextPiece:
     """What one drawn token adds: its id, and the text that is final with it."""
 
-    token: int
+    token: int | None  # None: there was no token, or none in the place of one
     text: str
+    logprob: TokenLogProb | None = None  # where it was asked for
 
 
 class Completion:
@@ -92,7 +109,9 @@ class Completion:
         self.model, self.request = model, request.complete(model)
         r = self.request
         prompt = tuple(r.prompt_tokens(model))
-        self.generation = Generation(prompt, r.sampling, r.stop_tokens or (), r.max_tokens)
+        matcher = None if r.grammar is None else model.matcher(r.grammar)
+        self.generation = Generation(prompt, r.sampling, r.stop_tokens or (), r.max_tokens, matcher, r.logprobs,
+                                     r.prompt_logprobs)  # fmt: skip
         self._stream = TextStream(model.tokenizer)
         self._stops = StopStrings(r.stop, r.include_stop)
         self._pieces: list[str] = []
@@ -113,9 +132,15 @@ class Completion:
         """The stop string that ended it, or None."""
         return self._stops.matched
 
-    def take(self, token: int) -> TextPiece:
-        """Take in a drawn token; at the end `finish` is set, and the piece has the rest of the text."""
-        text, matched = self._stops.push(self._stream.push(token))
+    def take(self, token: int | None) -> TextPiece:
+        """Take in a drawn token; at the end `finish` is set, and the piece has the rest of the text.
+
+        Raises the generation's failure, if it has one.
+        """
+        if self.generation.failure is not None:
+            raise self.generation.failure
+        text, matched = ("", False) if token is None else self._stops.push(self._stream.push(token))
+        logprobs = self.generation.drawn_logprobs
         if matched:
             self.finish = STOP_STRING
         elif self.generation.finish is not None:
@@ -123,7 +148,7 @@ class Completion:
             text += rest + self._stops.finish()
             self.finish = STOP_STRING if matched else self.generation.finish
         self._pieces.append(text)
-        return TextPiece(token, text)
+        return TextPiece(token, text, logprobs[-1] if logprobs else None)
 
     def claim(self, scheduler: Scheduler, threads: int | None = None) -> TextClaim:
         """The claim of the answer, while it has its slot."""
@@ -141,7 +166,10 @@ class Completion:
             request=self.request.kept(), prompt_tokens=self.generation.prompt,
             completion_tokens=self.completion, text=self.text, finish=self.finish,
             initial_root=h.initial_root.hex(),
-            records=tuple((r.state_root.hex(), r.batch.hex()) for r in claim.records),
+            records=tuple(
+                (r.state_root.hex(), r.batch.hex(), *(m.hex() for m in claim.masks[i : i + 1]))
+                for i, r in enumerate(claim.records)
+            ),
             commitment=claim.history.commitment.hex(), previous=previous,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             made_by={"ree": __version__, "contract": model.program.graph.contract},

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from os import PathLike
 from typing import Any
 
 from ree.artifact import load
 from ree.artifact.format import SETTINGS, TEMPLATE, TOKENIZER
 from ree.errors import ArtifactError, InputError
+from ree.generation.grammar import Grammar, GrammarTokens, Matcher
 from ree.generation.layout import EXPECTED, NO_MODEL
 from ree.generation.programs import Forward
 from ree.generation.template import render, template_id
@@ -120,6 +122,15 @@ class LanguageModel:
             self.template, messages, date=date, tools=tools, special=self.settings.special
         )
         return self.tokenizer.encode(text)
+
+    @cached_property
+    def _grammar_tokens(self) -> GrammarTokens:
+        raw = self.program.files[TOKENIZER]
+        return GrammarTokens(raw, self.forward.vocabulary, self.settings.stop)
+
+    def matcher(self, grammar: Grammar) -> Matcher:
+        """What follows an answer through a grammar; ReeError for a grammar that allows nothing."""
+        return Matcher(grammar, self._grammar_tokens)
 
     def text_prompt(self, prompt: str) -> list[int]:
         """The tokens of a text, with those that the tokenizer puts first."""

@@ -19,9 +19,10 @@ from typing import Any
 
 from ree.errors import ReeError
 from ree.generation.claim import Text
+from ree.generation.grammar import Grammar
 from ree.generation.layout import CHUNK
-from ree.generation.receipt_schema import FINISHES, SAMPLING, VERSION, receipt_problem, sampling_of
-from ree.generation.request import Sampling
+from ree.generation.receipt_schema import FINISHES, VERSION, receipt_problem, sampling_of
+from ree.generation.request import NUMBERS, Sampling
 from ree.traces.encoding import RECEIPT, sha256, u8, u32
 from ree.traces.history import History, RunHeader, StepRecord
 from ree.traces.strict_json import strict_json
@@ -45,7 +46,8 @@ class Receipt:
     """A receipt; digests, keys and signatures in hexadecimal.
 
     request: messages or prompt (neither where tokens were given), tools, date, sampling, max_tokens, stop, ...
-    records: (state root, batch digest) of every chunk, which lead to the roots.
+    records: (state root, batch digest) of every chunk, which lead to the roots; with a grammar also the hash
+    of what it allowed, which is part of the batch.
     """
 
     numeric_id: str
@@ -60,7 +62,7 @@ class Receipt:
     text: str
     finish: str
     initial_root: str
-    records: tuple[tuple[str, str], ...]
+    records: tuple[tuple[str, ...], ...]
     commitment: str
     previous: str = NOTHING
     signatures: tuple[ReceiptSignature, ...] = ()
@@ -74,11 +76,17 @@ class Receipt:
 
     @property
     def claimed(self) -> Text:
-        """The tokens, and how they are claimed to have come about."""
+        """The tokens, and how they are claimed to have come about, but for what a grammar allowed."""
         tokens = (*self.prompt_tokens, *self.completion_tokens)
         return Text(
             tokens, len(self.prompt_tokens), self.sampling, tuple(self.request["stop_tokens"])
         )
+
+    @property
+    def grammar(self) -> Grammar | None:
+        """What the answer was allowed to be."""
+        g = self.request.get("grammar")
+        return None if g is None else Grammar(g["kind"], g["text"])
 
     @property
     def history(self) -> History:
@@ -88,7 +96,7 @@ class Receipt:
         assert seed is not None
         header = RunHeader(hexes(self.numeric_id), hexes(self.instance), hexes(self.weights_root),
                            hexes(self.initial_root), seed)  # fmt: skip
-        return History(header, (StepRecord(hexes(s), 0, hexes(b)) for s, b in self.records))
+        return History(header, (StepRecord(hexes(s), 0, hexes(b)) for s, b, *_ in self.records))
 
     @property
     def digest(self) -> bytes:
@@ -134,7 +142,7 @@ class Receipt:
         if problem:
             raise ReeError(f"not a receipt: {problem}")
         m["signatures"] = tuple(ReceiptSignature(**s) for s in m["signatures"])
-        m["records"] = tuple((s, b) for s, b in m["records"])
+        m["records"] = tuple(map(tuple, m["records"]))
         for name in ("prompt_tokens", "completion_tokens"):
             m[name] = tuple(m[name])
         for name in ("version", "chunk"):
@@ -152,6 +160,6 @@ def canonical_json(value: Any) -> bytes:
 
 def request_of(sampling: Sampling, **rest: Any) -> dict[str, Any]:
     """A request as receipts keep it."""
-    s: dict[str, Any] = {n: getattr(sampling, n) for n in SAMPLING}
+    s: dict[str, Any] = {n: getattr(sampling, n) for n in NUMBERS}
     s["bias"] = {str(t): b for t, b in sorted(sampling.bias.items())}
     return {"sampling": s, **{k: v for k, v in rest.items() if v is not None}}

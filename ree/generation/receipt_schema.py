@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ree.errors import InputError
+from ree.generation.grammar import Grammar
 from ree.generation.layout import CHUNK
-from ree.generation.request import Sampling
+from ree.generation.request import NUMBERS, Sampling
 
-SAMPLING = ("temperature", "top_p", "min_p", "top_k", "seed", "choice", "min_tokens")
 REQUEST = {
     "sampling": dict,
     "max_tokens": int,
@@ -17,7 +17,7 @@ REQUEST = {
     "stop_tokens": list,
     "include_stop": bool,
 }
-OPTIONAL = {"messages": list, "prompt": str, "tools": list, "date": str}
+OPTIONAL = {"messages": list, "prompt": str, "tools": list, "date": str, "grammar": dict}
 DIGESTS = ("numeric_id", "program", "instance", "weights_root", "tokenizer", "template", "initial_root",
            "commitment", "previous", "digest")  # fmt: skip
 TEXTS = ("text", "finish", "created")
@@ -25,7 +25,7 @@ TEXTS = ("text", "finish", "created")
 FINISHES = (STOP, LENGTH, ABORTED, STOP_STRING) = ("stop", "length", "aborted", "stop_string")
 KEYS = {*DIGESTS, *TEXTS, "request", "prompt_tokens", "completion_tokens", "records", "signatures", "made_by",
         "version", "chunk"}  # fmt: skip
-VERSION = 1
+VERSION = 2
 MOST_ID = 2**31  # no token's number is as great
 MOST_TOKENS, MOST_SIGNATURES, MOST_STOPS = 1 << 20, 16, 64
 
@@ -54,10 +54,12 @@ def receipt_problem(m: Any) -> str:
     records = m["records"]
     if not isinstance(records, list) or len(records) != -(-count // CHUNK):
         return f"records: expected one for every {CHUNK} tokens"
+    masked = isinstance(m["request"], dict) and "grammar" in m["request"]
     if not all(
-        isinstance(r, list) and len(r) == 2 and all(is_hex(x, 32) for x in r) for r in records
+        isinstance(r, list) and len(r) == 2 + masked and all(is_hex(x, 32) for x in r)
+        for r in records
     ):
-        return "records: expected pairs of digests"
+        return f"records: expected {'three' if masked else 'two'} digests each"
     if not isinstance(m["made_by"], dict) or not all(
         map(_is_text, (*m["made_by"], *m["made_by"].values()))
     ):
@@ -91,9 +93,17 @@ def _request_problem(r: Any) -> str:
         return "request: stop: expected texts"
     if not is_tokens(r["stop_tokens"], MOST_STOPS):
         return "request: stop_tokens: expected token ids"
+    try:
+        if "grammar" in r:
+            g = r["grammar"]
+            if set(g) != {"kind", "text", "library"} or not all(map(_is_text, g.values())):
+                return "request: grammar: expected kind, text and library"
+            Grammar(g["kind"], g["text"])
+    except InputError as e:
+        return f"request: {e.message}"
     s = r["sampling"]
-    if set(s) != {*SAMPLING, "bias"}:
-        return f"request: sampling: expected {', '.join(SAMPLING)}, bias"
+    if set(s) != {*NUMBERS, "bias"}:
+        return f"request: sampling: expected {', '.join(NUMBERS)}, bias"
     bias = s["bias"]
     if not isinstance(bias, dict) or not all(
         t.isascii() and t.isdecimal() and len(t) < 10 for t in bias
@@ -108,7 +118,7 @@ def _request_problem(r: Any) -> str:
 
 def sampling_of(s: Mapping[str, Any]) -> Sampling:
     """The sampling of a request as receipts keep it."""
-    return Sampling(**{n: s[n] for n in SAMPLING}, bias={int(t): b for t, b in s["bias"].items()})
+    return Sampling(**{n: s[n] for n in NUMBERS}, bias={int(t): b for t, b in s["bias"].items()})
 
 
 def is_hex(v: Any, nbytes: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from ree.kernels.opdef import Array
 
 MOST_BIASES = 4096
 MOST_BIAS = 1e9  # either way
+PENALTIES = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}  # what is off
+REPETITION = (0.01, 100.0)
+MOST_PENALTY = 100.0  # either way, the other two
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,10 @@ class Sampling:
 
     temperature: 0 takes the greatest logit. top_k: 0 is off. seed: i64, by default one from the system's
     randomness; choice: which of several samples of one seed. bias: added to the
-    logits of tokens by id. min_tokens: before so many no stop token is drawn.
+    logits of tokens by id. min_tokens: before so many no stop token is drawn. repetition_penalty: logits of
+    tokens that occurred, prompt included, are divided by it where positive and multiplied elsewhere; 1 is
+    off. presence_penalty, frequency_penalty: what is taken from the logits of tokens that were drawn, once and
+    for each time; 0 is off. Penalties come after the bias (order and meaning as in vLLM).
     """
 
     temperature: float = 1.0
@@ -30,7 +36,15 @@ class Sampling:
     seed: int | None = None
     choice: int = 0
     min_tokens: int = 0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     bias: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def penalises(self) -> bool:
+        """Whether tokens that occurred count."""
+        return any(getattr(self, n) != off for n, off in PENALTIES.items())
 
     def check(self, vocabulary: int) -> None:
         """InputError for a number out of its range."""
@@ -38,6 +52,9 @@ class Sampling:
             ("temperature", 0.0, 1e6),
             ("top_p", 0.0, 1.0),
             ("min_p", 0.0, 1.0),
+            ("repetition_penalty", *REPETITION),
+            ("presence_penalty", -MOST_PENALTY, MOST_PENALTY),
+            ("frequency_penalty", -MOST_PENALTY, MOST_PENALTY),
         ):
             x = getattr(self, name)
             if type(x) not in (int, float) or not low <= x <= high:
@@ -61,6 +78,10 @@ class Sampling:
         for token, b in self.bias.items():
             row[token] = b
         return row
+
+
+# all of a sampling but what differs by token
+NUMBERS = tuple(f.name for f in fields(Sampling) if f.name != "bias")
 
 
 def stop_row(stop: tuple[int, ...], vocabulary: int) -> Array:

@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ree.errors import InputError
+from ree.errors import InputError, ReeError
 from ree.generation.claim import Text
 from ree.generation.engine import Engine
+from ree.generation.grammar import Matcher
 from ree.generation.layout import CHUNK
+from ree.generation.logprobs import LogProbs, TokenLogProb
 from ree.generation.receipt_schema import ABORTED, LENGTH, STOP
-from ree.generation.request import Sampling, stop_row
+from ree.generation.request import Sampling
 from ree.generation.sampler import Drawing, draw
 from ree.kernels.opdef import Array
 from ree.runtime.sampler import Sampler
@@ -19,17 +21,29 @@ from ree.runtime.sampler import Sampler
 
 @dataclass(eq=False)
 class Generation:
-    """One text that is being made. `tokens` begins with the prompt and grows; `finish` is set at its end."""
+    """One text that is being made. `tokens` begins with the prompt and grows; `finish` is set at its end.
+
+    matcher: says which tokens a grammar allows. logprobs: how many of the likeliest tokens are wanted beside the
+    log-probability of each token that is drawn, None for nothing; of_prompt: of the prompt's tokens too.
+    """
 
     prompt: tuple[int, ...]
     sampling: Sampling
     stop: tuple[int, ...]
     max_tokens: int
+    matcher: Matcher | None = None
+    logprobs: int | None = None
+    of_prompt: bool = False
     tokens: list[int] = field(default_factory=list)
     finish: str | None = None  # one of FINISHES
     slot: int | None = None
     read: int = 0  # positions whose keys and values are in the slot
     reused: int = 0  # of them, those that an earlier text had left there
+    masks: list[Array] = field(default_factory=list)  # what was allowed for each token drawn, with a matcher
+    # of each token that was drawn; and of the prompt's tokens but the first
+    drawn_logprobs: list[TokenLogProb] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogProb] = field(default_factory=list)
+    failure: ReeError | None = None  # why it was aborted, if not by whoever wanted it
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
@@ -40,7 +54,8 @@ class Generation:
 
     def text(self) -> Text:
         """The tokens as a claim has them."""
-        return Text(tuple(self.tokens), len(self.prompt), self.sampling, self.stop)
+        masks = None if self.matcher is None else tuple(self.masks)
+        return Text(tuple(self.tokens), len(self.prompt), self.sampling, self.stop, masks)
 
 
 class Scheduler:
@@ -55,6 +70,7 @@ class Scheduler:
         self.engine, self._reuse = engine, reuse
         vocabulary = engine.forward.vocabulary
         self._sampler = Sampler(engine.slots, vocabulary, threads=engine.threads, isa=engine.isa)
+        self._logprobs = LogProbs(vocabulary, threads=engine.threads, isa=engine.isa)
         self._drawings: dict[Generation, Drawing] = {}
         self.waiting: deque[Generation] = deque()
         self._slots: list[Generation | None] = [None] * engine.slots
@@ -68,14 +84,14 @@ class Scheduler:
         if not g.prompt:
             raise InputError("the prompt is empty", "it needs a token to begin with")
         g.text().check(vocabulary)
-        if g.max_tokens < 1:
-            raise InputError(f"max_tokens: expected at least 1, got {g.max_tokens}")
+        if g.max_tokens < 0:
+            raise InputError(f"max_tokens: expected at least 0, got {g.max_tokens}")
         room = self.engine.most - len(g.prompt)
         if room < 1:
             raise InputError(f"the prompt has {len(g.prompt)} tokens, which leaves no room for another: the "
                              f"model takes {self.engine.most}")  # fmt: skip
         g.max_tokens = min(g.max_tokens, room)
-        self._drawings[g] = Drawing(g.sampling, stop_row(g.stop, vocabulary))
+        self._drawings[g] = Drawing(g.text(), vocabulary)
         self.waiting.append(g)
 
     @property
@@ -87,9 +103,10 @@ class Scheduler:
     def idle(self) -> bool:
         return not self.waiting and not self.live
 
-    def step(self) -> Iterator[tuple[Generation, int]]:
+    def step(self) -> Iterator[tuple[Generation, int | None]]:
         """Work for one more token of every text that is under way, and give (generation, token) for each drawn.
 
+        The token is None where a generation ends without one: nothing was to be drawn, or it has a `failure`.
         A generation that ended keeps its slot, and so its caches, until `release`.
         """
         self._admit()
@@ -130,7 +147,8 @@ class Scheduler:
     def _admit(self) -> None:
         while self._free and self.waiting:
             g = self.waiting.popleft()
-            known = [self._common(i, g) for i in range(len(self._slots))]
+            # nothing is taken over where the logits of what was read are wanted
+            known = [0 if g.of_prompt else self._common(i, g) for i in range(len(self._slots))]
             best = max(range(len(known)), key=known.__getitem__)
             slot = best if best in self._free and known[best] else self._free[0]
             if slot != best:
@@ -152,7 +170,11 @@ class Scheduler:
         """Read the next chunk of a prompt; the logits behind it once all is read."""
         assert g.slot is not None
         part = g.tokens[g.read : g.read + CHUNK]
-        logits = self.engine.read(g.slot, part, g.read)
+        logits = self.engine.read(g.slot, part, g.read, every=g.of_prompt)
+        if g.of_prompt:
+            following = g.tokens[g.read + 1 : g.read + len(part) + 1]
+            g.prompt_logprobs += self._logprobs(logits[: len(following)], following, g.logprobs or 0)
+            logits = logits[-1]
         g.read += len(part)
         return logits if g.read == len(g.tokens) else None
 
@@ -172,15 +194,45 @@ class Scheduler:
             g.read = len(g.tokens)
         return [out[g.slot] for g in ready if g.slot is not None]
 
-    def _draw(self, rows: list[tuple[Generation, Array]]) -> Iterator[tuple[Generation, int]]:
-        if not rows:
+    def _draw(
+        self, rows: list[tuple[Generation, Array]]
+    ) -> Iterator[tuple[Generation, int | None]]:
+        ready: list[tuple[Generation, Array, Array]] = []
+        for g, logits in rows:
+            if not g.max_tokens:
+                g.finish = LENGTH
+                yield g, None
+                continue
+            try:
+                ready.append((g, logits, self._adjusted(g, logits)))
+            except ReeError as e:
+                g.finish, g.failure = ABORTED, e
+                yield g, None
+        if not ready:
             return
-        drawn = draw(self._sampler, [self._drawings[g] for g, _ in rows], [x for _, x in rows],
-                     [len(g.tokens) for g, _ in rows], [g.drawn for g, _ in rows])  # fmt: skip
-        for (g, _), token in zip(rows, drawn, strict=True):
+        drawn = draw(self._sampler, [self._drawings[g] for g, _, _ in ready],
+                     [x for _, _, x in ready], [len(g.tokens) for g, _, _ in ready])  # fmt: skip
+        for (g, logits, _), token in zip(ready, drawn, strict=True):
+            if g.logprobs is not None:
+                g.drawn_logprobs += self._logprobs(logits[None], [token], g.logprobs)
             g.tokens.append(token)
+            try:
+                if g.matcher is not None:
+                    g.matcher.took(token)
+            except ReeError as e:
+                g.finish, g.failure = ABORTED, e
+                yield g, None
+                continue
             if token in g.stop:
                 g.finish = STOP
             elif g.drawn >= g.max_tokens:
                 g.finish = LENGTH
             yield g, token
+
+    def _adjusted(self, g: Generation, logits: Array) -> Array:
+        """What a token is drawn from; ReeError if the grammar has no way on."""
+        drawing = self._drawings[g]
+        if g.matcher is None:
+            return drawing.adjusted(logits)
+        g.masks.append(g.matcher.mask())
+        return drawing.adjusted(logits, g.masks[-1])

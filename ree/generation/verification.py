@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from ree.errors import InputError, ReeError
-from ree.generation.claim import claim_step, header_of, replay
+from ree.generation.claim import Text, claim_step, header_of, replay
 from ree.generation.engine import Engine
+from ree.generation.grammar import library
 from ree.generation.layout import CHUNK
 from ree.generation.model import LanguageModel
 from ree.generation.receipt import SIGNED, Receipt
 from ree.generation.receipt_schema import LENGTH, STOP, STOP_STRING
-from ree.generation.request import stop_row
 from ree.generation.sampler import Drawing, draw
 from ree.generation.streams import StopStrings, TextStream
 from ree.runtime.hashing import hash_array
@@ -53,9 +53,52 @@ def check_receipt(
     if model is None:
         raise InputError("a receipt's text and tokens are checked with its model", "--artifact ART")
     found = next(_of_the_model(receipt, model), None) or next(_of_the_text(receipt, model), None)
+    if found is not None:
+        return found
+    try:
+        text = whole_claim(receipt, model)
+    except WrongToken as e:
+        return Flaw(e.message, e.position, e.position // CHUNK + 1)
+    except ReeError as e:
+        return Flaw(e.message)
+    found = next(_of_the_masks(receipt, text, model), None)
     if found is not None or level is Level.TEXT:
         return found
-    return _of_the_tokens(receipt, model, threads, isa, progress)
+    return _of_the_tokens(receipt, text, model, threads, isa, progress)
+
+
+class WrongToken(ReeError):
+    """A token, by its position, that a grammar does not allow."""
+
+    def __init__(self, position: int, message: str) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+def whole_claim(receipt: Receipt, model: LanguageModel) -> Text:
+    """What a receipt claims, with what its grammar allowed; ReeError where that cannot be."""
+    text, grammar = receipt.claimed, receipt.grammar
+    if grammar is None:
+        return text
+    matcher, masks = model.matcher(grammar), []
+    for at, token in enumerate(receipt.completion_tokens, text.prompt):
+        masks.append(matcher.mask())
+        try:
+            matcher.took(token)
+        except ReeError as e:
+            raise WrongToken(at, f"token {at} is not one that the grammar allows") from e
+    return replace(text, masks=masks)
+
+
+def _of_the_masks(r: Receipt, text: Text, m: LanguageModel) -> Iterator[Flaw]:
+    if text.masks is None:
+        return
+    for i, (_, _, stated) in enumerate(r.records, 1):
+        _, allowed = text.inputs(i, m.forward.vocabulary)
+        if hash_array(allowed).hex() != stated:
+            made, here = r.request["grammar"]["library"], library()
+            other = "" if made == here else f"; it was made with {made}, here is {here}"
+            yield Flaw(f"grammar: in chunk {i} it allows other tokens{other}"[:400], chunk=i)
 
 
 def _of_itself(r: Receipt) -> Iterator[Flaw]:
@@ -64,8 +107,9 @@ def _of_itself(r: Receipt) -> Iterator[Flaw]:
     for s in r.signatures:
         if not is_signed(bytes.fromhex(s.key), SIGNED + r.digest, bytes.fromhex(s.signature)):
             yield Flaw(f"signature: not of key {s.key}")
-    for i, (_, batch) in enumerate(r.records, 1):
-        if batch_digest([hash_array(r.claimed.batch(i))]).hex() != batch:
+    for i, (_, batch, *masks) in enumerate(r.records, 1):
+        parts = [hash_array(r.claimed.batch(i)), *map(bytes.fromhex, masks)]
+        if batch_digest(parts).hex() != batch:
             yield Flaw(f"batch of chunk {i}: its tokens give another digest", chunk=i)
     got = r.history.commitment.hex()
     if got != r.commitment:
@@ -142,12 +186,13 @@ def _text_of(r: Receipt, m: LanguageModel) -> tuple[str, int | None]:
 
 def _of_the_tokens(
     r: Receipt,
+    text: Text,
     m: LanguageModel,
     threads: int | None,
     isa: str | None,
     progress: Callable[[int], None] | None,
 ) -> Flaw | None:
-    step = claim_step(m.forward, r.claimed)
+    step = claim_step(m.forward, text)
     header = header_of(step)
     for name in ("numeric_id", "instance", "initial_root"):
         said, got = getattr(r, name), getattr(header, name).hex()
@@ -155,11 +200,11 @@ def _of_the_tokens(
             return Flaw(
                 f"{name.replace('_', ' ')}: the receipt has {said}, its request gives {got}"
             )
-    for i, record in enumerate(replay(m.forward, r.claimed, step, threads, isa), 1):
+    for i, record in enumerate(replay(m.forward, text, step, threads, isa), 1):
         if progress is not None:
             progress(i)
         if record.loss:
-            at = first_wrong_token(r, m, i, threads, isa)
+            at = first_wrong_token(text, m, i, threads, isa)
             which = "a token" if at is None else f"token {at}"
             return Flaw(f"{which} in chunk {i} is not the one that the request draws", at, i)
         if record.state_root.hex() != r.records[i - 1][0]:
@@ -169,18 +214,19 @@ def _of_the_tokens(
 
 
 def first_wrong_token(
-    r: Receipt, m: LanguageModel, chunk: int = 1, threads: int | None = None, isa: str | None = None
+    text: Text, m: LanguageModel, chunk: int = 1, threads: int | None = None, isa: str | None = None
 ) -> int | None:
     """The position of the first token, from a chunk on, that is not the one its request draws."""
-    text, forward = r.claimed, m.forward
+    forward = m.forward
     engine = Engine(forward, positions=len(text.tokens), most=max(len(text.tokens), CHUNK) * 2,
                     threads=threads, isa=isa)  # fmt: skip
     start = max((chunk - 1) * CHUNK, text.prompt - 1, 0)
-    drawing = Drawing(text.sampling, stop_row(text.stop, forward.vocabulary))
+    drawing = Drawing(replace(text, tokens=text.tokens[: start + 1]), forward.vocabulary)
     sampler = Sampler(1, forward.vocabulary, threads=threads, isa=isa)
     logits = engine.read(0, text.tokens[: start + 1], 0)
     for at in range(start + 1, len(text.tokens)):
-        (token,) = draw(sampler, [drawing], [logits], [at], [at - text.prompt])
+        mask = None if text.masks is None else text.masks[at - text.prompt]
+        (token,) = draw(sampler, [drawing], [drawing.adjusted(logits, mask)], [at])
         if token != text.tokens[at] or (token in text.stop and at + 1 < len(text.tokens)):
             return at
         logits = engine.read(0, text.tokens[at : at + 1], at)

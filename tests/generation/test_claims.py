@@ -19,6 +19,10 @@ DRAWN = Sampling(temperature=0.8, top_p=0.9, top_k=50, min_p=0.01, seed=-7, choi
 SAMPLINGS = {
     "greedy": Sampling(temperature=0.0, seed=0), "drawn": DRAWN, "all": Sampling(seed=2**63 - 1),
     "biased": replace(DRAWN, bias={STOP: -100.0, 7: 3.5}), "late": replace(DRAWN, min_tokens=20),
+    "not again": replace(DRAWN, repetition_penalty=1.4), "again": replace(DRAWN, repetition_penalty=0.6),
+    "fresh": replace(DRAWN, presence_penalty=1.1), "rare": replace(DRAWN, frequency_penalty=0.3),
+    "penalties": Sampling(0.0, seed=3, repetition_penalty=1.2, presence_penalty=-0.4, frequency_penalty=0.25,
+                          bias={9: 2.0}, min_tokens=9),
 }  # fmt: skip
 
 
@@ -92,7 +96,9 @@ def test_another_token_is_counted_in_its_chunk(at):
 
 
 @pytest.mark.parametrize("changed", [{"seed": -6}, {"temperature": 0.81}, {"top_p": 0.2}, {"top_k": 2},
-                                     {"min_p": 0.9}, {"choice": 3}, {"bias": {3: 9.0}}])  # fmt: skip
+                                     {"min_p": 0.9}, {"choice": 3}, {"bias": {3: 9.0}},
+                                     {"repetition_penalty": 1.5}, {"presence_penalty": 2.0},
+                                     {"frequency_penalty": -1.0}])  # fmt: skip
 def test_another_sampling_is_counted(changed):
     text = honest()
     assert sum(counted(replace(text, sampling=replace(text.sampling, **changed)))) >= 1

@@ -60,7 +60,8 @@ def test_a_receipt_is_what_its_file_says(receipt):
     [{"prompt": "some words"}, {"tokens": [7, 8, 9]}, {"stop": ("zzz", "O^x")},
      {"stop": ("^",), "include_stop": True},
      {"max_tokens": 1}, {"stop_tokens": ()}, {"sampling": replace(DRAWN, bias={STOP: 25.0})},
-     {"sampling": Sampling()}],
+     {"sampling": Sampling()}, {"max_tokens": 0},
+     {"sampling": replace(DRAWN, repetition_penalty=1.2, presence_penalty=0.5, frequency_penalty=-0.1)}],
 )  # fmt: skip
 def test_every_kind_of_request_verifies(options):
     receipt = Receipt.of(made(**options).to_json())
@@ -128,7 +129,7 @@ def test_a_wrong_token_is_named(receipt):
     found = check_receipt(forged, model_of())
     assert found.position == n + 7
     assert found.chunk == 1
-    assert first_wrong_token(forged, model_of()) == n + 7
+    assert first_wrong_token(forged.claimed, model_of()) == n + 7
 
 
 def honest_but_for_tokens(r):

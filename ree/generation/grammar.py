@@ -1,0 +1,148 @@
+"""Structured output: which tokens a grammar allows next, by the library llguidance.
+
+A grammar is a function of tokens and stands outside of the numeric contract: what it allowed is an input of a
+claim, and `ree verify` makes it again. Grammars come from strangers: their size is bounded here, the work for
+a mask by the library's own limits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ree.errors import InputError, PlatformError, ReeError
+
+if TYPE_CHECKING:
+    from ree.kernels.opdef import Array
+
+JSON_SCHEMA, REGEX, LARK = KINDS = ("json_schema", "regex", "lark")
+MAX_GRAMMAR = 1 << 16  # bytes of its text
+# no spaces where JSON needs none: a weak model could write them without end
+JSON_OPTIONS = {"whitespace_flexible": False}
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """A grammar: kind is one of KINDS, text a JSON schema, a regular expression, or llguidance's form of Lark.
+
+    InputError for another kind, and for a text that is empty or over MAX_GRAMMAR bytes.
+    """
+
+    kind: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"grammar: expected one of {', '.join(KINDS)}, got {self.kind!r:.40}")
+        if not 0 < len(self.text.encode()) <= MAX_GRAMMAR:
+            raise InputError(f"grammar: expected 1 to {MAX_GRAMMAR} bytes, got {len(self.text.encode())}")
+
+    @classmethod
+    def json_schema(cls, schema: Any) -> Grammar:
+        """The JSON documents of a schema, their keys in its order."""
+        return cls(JSON_SCHEMA, json.dumps(schema, ensure_ascii=False, separators=(",", ":")))
+
+    @classmethod
+    def choice(cls, texts: Iterable[str]) -> Grammar:
+        """One of some texts."""
+        return cls(LARK, f"start: {' | '.join(map(_literal, texts))}")
+
+    @classmethod
+    def calls(cls, before: str, after: str, tools: Iterable[Mapping[str, Any]]) -> Grammar:
+        """One call of one of some tools, between two texts; tools as messages.py has them."""
+        each = [
+            _object(name={"const": f["name"]}, arguments=f.get("parameters") or {"type": "object"})
+            for f in (t["function"] for t in tools)
+        ]
+        schema = each[0] if len(each) == 1 else {"anyOf": each}
+        options = {"x-guidance": JSON_OPTIONS}
+        text = f"start: {_literal(before)} call {_literal(after)}\ncall: %json {json.dumps(options | schema)}"
+        return cls(LARK, text)
+
+    def kept(self) -> dict[str, str]:
+        """As a receipt keeps it, with the library that reads it."""
+        return {"kind": self.kind, "text": self.text, "library": library()}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties),
+            "additionalProperties": False}  # fmt: skip
+
+
+def _literal(text: str) -> str:
+    """A text as a literal of Lark."""
+    return json.dumps(text)
+
+
+def _llguidance() -> Any:
+    try:
+        import llguidance
+    except ImportError as e:
+        raise PlatformError("grammars need llguidance", "pip install 'ree-ml[generate]'") from e
+    return llguidance
+
+
+def library() -> str:
+    """Name and version of the library."""
+    return f"llguidance {_llguidance().__version__}"
+
+
+class GrammarTokens:
+    """A tokenizer as the library wants it; stop: the tokens that end an answer. InputError if there are none."""
+
+    def __init__(self, tokenizer_json: bytes, vocabulary: int, stop: Sequence[int]) -> None:
+        if not stop:
+            raise InputError("the model has no token that ends an answer, which a grammar needs")
+        self.vocabulary = vocabulary
+        try:
+            self.of_library = _llguidance().LLTokenizer(
+                tokenizer_json.decode(), n_vocab=vocabulary, eos_token=list(stop)
+            )
+        except (ValueError, TypeError, RuntimeError, OverflowError) as e:
+            raise ReeError(f"grammars do not take this tokenizer: {str(e)[:200]!r}") from e
+
+
+class Matcher:
+    """Follows one answer. ReeError, one line, for a grammar that has no text, or is too complex."""
+
+    def __init__(self, grammar: Grammar, tokens: GrammarTokens) -> None:
+        make, text = _llguidance().LLMatcher, grammar.text
+        try:
+            if grammar.kind == JSON_SCHEMA:
+                text = make.grammar_from_json_schema(text, overrides=JSON_OPTIONS)
+            elif grammar.kind == REGEX:
+                text = make.grammar_from_regex(text)
+            else:
+                text = make.grammar_from_lark(text)
+        except ValueError as e:
+            raise InputError(f"grammar: {_line(str(e))}") from e
+        self._matcher = make(tokens.of_library, text, log_level=0)
+        self._bytes = -(-tokens.vocabulary // 8)
+        if not self.mask().any():
+            raise InputError("grammar: no text has its form")
+
+    def mask(self) -> Array:
+        """u8: a bit for each token of the vocabulary, set where the grammar allows it."""
+        raw = self._matcher.compute_bitmask()
+        self._check()
+        return np.frombuffer(raw, np.uint8)[: self._bytes].copy()
+
+    def took(self, token: int) -> None:
+        """A token was drawn."""
+        self._matcher.consume_token(token)
+        self._check()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise ReeError(f"grammar: {_line(self._matcher.get_error())}")
+
+
+def _line(text: str) -> str:
+    lines = [x.strip() for x in text.strip().splitlines() if x.strip()] or ["no reason given"]
+    # of a regular expression the reason stands last, behind a picture of the place
+    said = lines[-1] if lines[-1].startswith("error:") else lines[0]
+    return said[:200]
