@@ -99,7 +99,9 @@ class Text:
 
 def unpacked(mask: Array, vocabulary: int) -> Array:
     """bool [vocabulary] of a mask in bits."""
-    row: Array = np.unpackbits(mask, count=vocabulary, bitorder="little").view(np.bool_)
+    row: Array = np.unpackbits(mask.view(np.uint8), count=vocabulary, bitorder="little").view(
+        np.bool_
+    )
     return row
 
 
@@ -109,7 +111,9 @@ class TextClaim:
 
     header: RunHeader
     records: tuple[StepRecord, ...]
-    masks: tuple[bytes, ...] = ()  # the hash of what was allowed in each chunk, where that is an input
+    masks: tuple[
+        bytes, ...
+    ] = ()  # the hash of what was allowed in each chunk, where that is an input
 
     @property
     def history(self) -> History:
@@ -154,7 +158,9 @@ def _records(
         for name, value in text.state(s, forward.vocabulary).items():
             now[name] = np.asarray(value).astype(now[name].dtype)
         yield StepRecord(
-            state_root(hasher([now[n] for n in step.names.states])), 0, batch_digest(_hashes(text, s, forward))
+            state_root(hasher([now[n] for n in step.names.states])),
+            0,
+            batch_digest(_hashes(text, s, forward)),
         )
 
 
@@ -187,7 +193,7 @@ def write_run(
     """Execute a text's claim as a run in the new directory `path`, which party, dispute and job take; its
     history. RunError."""
     step = claim_step(forward, text)
-    result = run_steps(step, lambda s: text.inputs(s, forward.vocabulary), text.chunks, run=path, checkpoint_every=1,
-                       threads=threads, progress=progress)  # fmt: skip
+    result = run_steps(step, lambda s: text.inputs(s, forward.vocabulary), text.chunks, run=path,
+                       checkpoint_every=1, threads=threads, progress=progress)  # fmt: skip
     assert result.history is not None
     return result.history

@@ -36,8 +36,8 @@ _COUNTS = {"given": F32, "drawn": F32}  # how often each token occurred in the p
 
 @dataclass(frozen=True)
 class ClaimForm:
-    """What a request needs of a step beyond the draw. penalties: tokens that occurred are counted; masked: which
-    tokens were allowed is an input, bool [128, vocabulary]."""
+    """What a request needs of a step beyond the draw. penalties: tokens that occurred are counted; masked:
+    which tokens were allowed is an input, bool [128, vocabulary]."""
 
     penalties: bool = False
     masked: bool = False
@@ -130,9 +130,7 @@ class _Claim:
         in_prompt = b.add("lt", at, s["prompt"])
         is_drawn = b.add("logical_and", b.add("ge", at, s["prompt"]), b.add("lt", at, s["total"]))
         # before a token is drawn the whole prompt was read, so that one count of it does for all rows
-        given = b.add(
-            "index_add", s["given"], tokens, b.add("cast", in_prompt, dtype=F32), dim=0
-        )
+        given = b.add("index_add", s["given"], tokens, b.add("cast", in_prompt, dtype=F32), dim=0)
         column = b.add("view", tokens, shape=(CHUNK, 1))
         each = b.add("eq", column, b.add("iota", n=self.forward.vocabulary, start=0, step=1))
         each = b.add("logical_and", each, b.add("view", is_drawn, shape=(CHUNK, 1)))

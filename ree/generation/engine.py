@@ -74,7 +74,7 @@ class Engine:
             part = tokens[done : done + width]
             rows.append(self._read_part(slot, part, start + done, width, every))
             done += len(part)
-        return np.concatenate(rows) if every else rows[-1][0]  # type: ignore[no-any-return]
+        return np.concatenate(rows) if every else rows[-1][0]
 
     def _read_part(
         self, slot: int, part: Sequence[int], start: int, width: int, every: bool
@@ -86,7 +86,7 @@ class Engine:
         at = np.arange(start, start + width, dtype=np.int64)[None]
         wanted = np.arange(width)[None] if every else np.array([[n - 1]])
         logits = self.call(slot, given, at, wanted, np.array([end], np.int64))
-        return logits[0, :n] if every else logits[0]  # type: ignore[no-any-return]
+        return logits[0, :n] if every else logits[0]
 
     def width(self, slots: int) -> int:
         """How many slots a step takes in that has to take in the first so many."""

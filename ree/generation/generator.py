@@ -31,9 +31,9 @@ class Request:
     """What to generate: one of messages, prompt and tokens, and how.
 
     date: what the template sees as today, ISO 8601, by default today (UTC). stop: texts that end the answer.
-    stop_tokens: by default the model's own. grammar: what the answer may be. logprobs: how many of the likeliest
-    tokens to give beside the log-probability of each token drawn, None for nothing; prompt_logprobs: of the
-    prompt's tokens too. max_tokens may be 0, to read the prompt alone.
+    stop_tokens: by default the model's own. grammar: what the answer may be. logprobs: how many of the
+    likeliest tokens to give beside the log-probability of each token drawn, None for nothing; prompt_logprobs:
+    of the prompt's tokens too. max_tokens may be 0, to read the prompt alone.
     """
 
     messages: Sequence[Mapping[str, Any]] | None = None
@@ -65,8 +65,8 @@ class Request:
         if self.grammar is not None and (
             not set(model.settings.stop) <= set(stop) or sampling.min_tokens
         ):
-            raise InputError("a grammar says where the answer ends: min_tokens, and leaving out the model's stop "
-                             "tokens, do not go with it")  # fmt: skip
+            raise InputError("grammar: it says where the answer ends; min_tokens, and leaving out the model's "
+                             "stop tokens, do not go with it")  # fmt: skip
         if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
             raise InputError(f"logprobs: expected 0 to {MOST_LOGPROBS}, got {self.logprobs}")
         if sampling.seed is None:

@@ -38,8 +38,12 @@ class Grammar:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"grammar: expected one of {', '.join(KINDS)}, got {self.kind!r:.40}")
-        if not 0 < len(self.text.encode()) <= MAX_GRAMMAR:
-            raise InputError(f"grammar: expected 1 to {MAX_GRAMMAR} bytes, got {len(self.text.encode())}")
+        try:
+            size = len(self.text.encode())
+        except UnicodeEncodeError as e:
+            raise InputError(f"grammar: half a surrogate pair at {e.start}") from e
+        if not 0 < size <= MAX_GRAMMAR:
+            raise InputError(f"grammar: expected 1 to {MAX_GRAMMAR} bytes, got {size}")
 
     @classmethod
     def json_schema(cls, schema: Any) -> Grammar:
@@ -92,7 +96,7 @@ def library() -> str:
 
 
 class GrammarTokens:
-    """A tokenizer as the library wants it; stop: the tokens that end an answer. InputError if there are none."""
+    """A tokenizer as the library wants it; stop: the tokens that end an answer, InputError for none."""
 
     def __init__(self, tokenizer_json: bytes, vocabulary: int, stop: Sequence[int]) -> None:
         if not stop:

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens, by the operators of the contract: those of one logits row are the same bits everywhere."""
+"""Log-probabilities of tokens, by the operators of the contract: one row of logits gives one answer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ree.program import Names, Program
 
 @dataclass(frozen=True)
 class TokenLogProb:
-    """A token's log-probability, f32, and the likeliest tokens there with theirs: logits descending, ties to the
-    lower id."""
+    """A token's log-probability, f32, and the likeliest tokens there with theirs: logits descending, ties to
+    the lower id."""
 
     token: int
     logprob: float
@@ -27,7 +27,9 @@ class LogProbs:
     """(x - m) - log(sum exp(x - m)), m the greatest, of logits as the model gives them: before biases,
     penalties, masks and temperature."""
 
-    def __init__(self, vocabulary: int, *, threads: int | None = None, isa: str | None = None) -> None:
+    def __init__(
+        self, vocabulary: int, *, threads: int | None = None, isa: str | None = None
+    ) -> None:
         self._vocabulary, self._threads, self._isa = vocabulary, threads, isa
         self._program: Program | None = None
 

@@ -70,7 +70,9 @@ class Forward:
     def _claim(self, capacity: int, form: ClaimForm) -> Program:
         graph, inputs, states = claim_graph(self, capacity, form)
         outputs = (*(f"new.{s}" for s in states), "loss")
-        return self.program.sibling(graph, Names(inputs, outputs, self.program.names.weights, states))
+        return self.program.sibling(
+            graph, Names(inputs, outputs, self.program.names.weights, states)
+        )
 
 
 def _number(d: Dim) -> int:

@@ -12,7 +12,11 @@ from ree.kernels.opdef import Array
 
 MOST_BIASES = 4096
 MOST_BIAS = 1e9  # either way
-PENALTIES = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}  # what is off
+PENALTIES = {
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}  # what is off
 REPETITION = (0.01, 100.0)
 MOST_PENALTY = 100.0  # either way, the other two
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,10 +55,10 @@ class Drawing:
     def _penalised(self, x: Array, occurred: _Occurred) -> Array:
         s, ids, drawn = self.sampling, occurred.ids, occurred.drawn
         repetition, presence, frequency = (
-            np.float32(p)
-            for p in (s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
+            np.float32(p) for p in (s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
         )
-        z, out = x[ids], x.copy()
+        z: Any = x[ids]
+        out = x.copy()
         with np.errstate(all="ignore"):
             z = np.where(z > 0, z / repetition, z * repetition)
             z = z - (drawn > 0).astype(np.float32) * presence

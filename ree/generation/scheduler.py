@@ -23,8 +23,8 @@ from ree.runtime.sampler import Sampler
 class Generation:
     """One text that is being made. `tokens` begins with the prompt and grows; `finish` is set at its end.
 
-    matcher: says which tokens a grammar allows. logprobs: how many of the likeliest tokens are wanted beside the
-    log-probability of each token that is drawn, None for nothing; of_prompt: of the prompt's tokens too.
+    matcher: says which tokens a grammar allows. logprobs: how many of the likeliest tokens are wanted beside
+    the log-probability of each token that is drawn, None for nothing; of_prompt: of the prompt's tokens too.
     """
 
     prompt: tuple[int, ...]
@@ -39,7 +39,9 @@ class Generation:
     slot: int | None = None
     read: int = 0  # positions whose keys and values are in the slot
     reused: int = 0  # of them, those that an earlier text had left there
-    masks: list[Array] = field(default_factory=list)  # what was allowed for each token drawn, with a matcher
+    masks: list[Array] = field(
+        default_factory=list
+    )  # what was allowed for each token drawn, with a matcher
     # of each token that was drawn; and of the prompt's tokens but the first
     drawn_logprobs: list[TokenLogProb] = field(default_factory=list)
     prompt_logprobs: list[TokenLogProb] = field(default_factory=list)
@@ -173,7 +175,9 @@ class Scheduler:
         logits = self.engine.read(g.slot, part, g.read, every=g.of_prompt)
         if g.of_prompt:
             following = g.tokens[g.read + 1 : g.read + len(part) + 1]
-            g.prompt_logprobs += self._logprobs(logits[: len(following)], following, g.logprobs or 0)
+            g.prompt_logprobs += self._logprobs(
+                logits[: len(following)], following, g.logprobs or 0
+            )
             logits = logits[-1]
         g.read += len(part)
         return logits if g.read == len(g.tokens) else None

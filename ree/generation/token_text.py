@@ -51,6 +51,18 @@ class TokenText:
             return _ByteLevel()
         return _Metaspace(first) if first["type"] == "Metaspace" else _Fallback(self._parts)
 
+    def raw(self, token_id: int) -> bytes:
+        """What one token stands for within a text, as bytes, which need not be UTF-8."""
+        piece = self.pieces[token_id]
+        if token_id in self.special:
+            return piece.encode()
+        first = self._parts[0] if self._parts else {"type": "Fuse"}
+        if first["type"] == "ByteLevel":
+            return _byte_level(piece)
+        if first["type"] == "Metaspace":
+            return piece.replace(_sign(first), " ").encode()
+        return _Fallback(self._parts).raw(piece)
+
 
 _LETTERS = {
     "ByteLevel": "L",
@@ -73,6 +85,18 @@ def _byte_level_alphabet() -> dict[str, int]:
 _ALPHABET = _byte_level_alphabet()
 
 
+def _byte_level(piece: str) -> bytes:
+    try:
+        return bytes(map(_ALPHABET.__getitem__, piece))
+    except KeyError:  # an added token, written as it is
+        return piece.encode()
+
+
+def _sign(part: Mapping[str, Any]) -> str:
+    """What stands for a space."""
+    return str(part.get("replacement", part.get("str_rep", "▁")))
+
+
 class _ByteLevel:
     """Pieces are bytes; what is not UTF-8 becomes U+FFFD, one for each longest cut-short sequence."""
 
@@ -80,11 +104,7 @@ class _ByteLevel:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, piece: str) -> str:
-        try:
-            raw = bytes(map(_ALPHABET.__getitem__, piece))
-        except KeyError:  # an added token, written as it is
-            raw = piece.encode()
-        return self._decoder.decode(raw)
+        return self._decoder.decode(_byte_level(piece))
 
     def finish(self) -> str:
         return self._decoder.decode(b"", final=True)
@@ -94,7 +114,7 @@ class _Metaspace:
     """A sign stands for a space, or in the first piece for nothing if the tokenizer put it there."""
 
     def __init__(self, part: Mapping[str, Any]) -> None:
-        self._sign = part.get("replacement", part.get("str_rep", "▁"))
+        self._sign = _sign(part)
         scheme = part.get("prepend_scheme", "always")
         self._space = " " if scheme == "never" or part.get("add_prefix_space") is False else ""
 
@@ -121,12 +141,21 @@ class _Fallback:
         self._run = bytearray()
 
     def push(self, piece: str) -> str:
-        for old, new in self._replaced:
-            piece = piece.replace(old, new)
+        piece = self._written(piece)
         if self._bytes and (m := _BYTE.fullmatch(piece)):
             self._run.append(int(m[1], 16))
             return ""
         return self._stripped(self._flushed() + piece)
+
+    def raw(self, piece: str) -> bytes:
+        piece = self._written(piece)
+        m = _BYTE.fullmatch(piece) if self._bytes else None
+        return bytes([int(m[1], 16)]) if m else piece.encode()
+
+    def _written(self, piece: str) -> str:
+        for old, new in self._replaced:
+            piece = piece.replace(old, new)
+        return piece
 
     def finish(self) -> str:
         return self._stripped(self._flushed())

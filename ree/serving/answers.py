@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ree.generation.generator import Completion, TextPiece
+from ree.generation.logprobs import TokenLogProb
 from ree.generation.receipt_schema import LENGTH, STOP_STRING
+from ree.serving.logprobs_json import in_chat, in_completion
 from ree.serving.schema import ChatRequest, Wanted
 from ree.serving.tool_calls import BeforeCalls, as_json, find_calls
 
@@ -35,6 +37,9 @@ class Reply:
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
     receipts: dict[int, str] = field(default_factory=dict)
+    # of a stream: characters of each choice that were given out; choices whose prompt's log-probabilities were
+    _told: dict[int, int] = field(default_factory=dict)
+    _prompts_told: set[int] = field(default_factory=set)
 
     @property
     def chat(self) -> bool:
@@ -81,14 +86,38 @@ class Reply:
             elif self.echoed or extra:
                 text = self.echoed[i] if self.echoed else ""
                 out.append(self._chunk({"index": i, "text": text, **_OPEN, **extra}))
+                self._told[i] = len(text)
         return out
 
-    def piece(self, index: int, text: str, tokens: Sequence[int]) -> dict[str, Any]:
+    def piece(self, index: int, text: str, pieces: Sequence[TextPiece]) -> dict[str, Any]:
         """The chunk of some tokens and the text that became final with them."""
         said: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
         if self.wanted.return_tokens:
-            said["token_ids"] = list(tokens)
-        return self._chunk({"index": index, **said, **_OPEN})
+            said["token_ids"] = [p.token for p in pieces if p.token is not None]
+        known = [p.logprob for p in pieces if p.logprob is not None]
+        if self.echoed and self.wanted.logprobs is not None and index not in self._prompts_told:
+            self._prompts_told.add(index)
+            logprobs = self._logprobs(index, known, with_prompt=True)
+        else:
+            logprobs = self._logprobs(index, known, self._told.get(index, 0))
+        self._told[index] = self._told.get(index, 0) + len(text)
+        return self._chunk({"index": index, **said, **_OPEN, "logprobs": logprobs})
+
+    def _logprobs(
+        self, index: int, found: Sequence[TokenLogProb] | None = None, at: int = 0, *, with_prompt: bool = False
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """Log-probabilities of some of a choice's tokens, by default of all, if they were asked for. at: where
+        the text of the first token begins."""
+        if self.wanted.logprobs is None:
+            return None
+        answer = self.answers[index]
+        tokenizer, g = answer.model.tokenizer, answer.generation
+        found = g.drawn_logprobs if found is None else found
+        if self.chat:
+            return in_chat(tokenizer, found)
+        if not with_prompt:
+            return in_completion(tokenizer, found, at)
+        return in_completion(tokenizer, [*g.prompt_logprobs, *found], 0, g.prompt[0])
 
     def ending(self, index: int, told: int | None = None) -> list[dict[str, Any]]:
         """The last chunks of a choice. told: how many characters of its text were given out, if some were held
@@ -144,7 +173,8 @@ class Reply:
         if self.wanted.return_tokens:
             said["token_ids"] = list(answer.completion)
             said["prompt_token_ids"] = list(answer.generation.prompt)
-        return {"index": index, **said, "logprobs": None, **end}
+        logprobs = self._logprobs(index, with_prompt=bool(self.echoed))
+        return {"index": index, **said, "logprobs": logprobs, **end}
 
 
 _OPEN = {"logprobs": None, "finish_reason": None}
@@ -171,18 +201,18 @@ class TextSoFar:
     call tools on, its text is held back; `told` counts what was given out."""
 
     def __init__(self, calls: bool = False) -> None:
-        self._tokens: list[int] = []
+        self._pieces: list[TextPiece] = []
         self._before = BeforeCalls() if calls else None
 
     @property
     def told(self) -> int | None:
         return None if self._before is None else self._before.told
 
-    def take(self, piece: TextPiece, every: bool) -> tuple[str, list[int]] | None:
-        """(text, tokens) to tell now; None to wait. every: tokens are told even without text."""
-        self._tokens.append(piece.token)
+    def take(self, piece: TextPiece, every: bool) -> tuple[str, list[TextPiece]] | None:
+        """(text, pieces) to tell now; None to wait. every: tokens are told even without text."""
+        self._pieces.append(piece)
         text = piece.text if self._before is None else self._before.push(piece.text)
         if not text and not every:
             return None
-        told, self._tokens = self._tokens, []
+        told, self._pieces = self._pieces, []
         return text, told

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from ree import __version__
 from ree.errors import InternalError, ReeError
 from ree.generation.generator import Completion, Request, TextPiece
+from ree.generation.grammar import Grammar
 from ree.generation.model import LanguageModel
 from ree.generation.request import Sampling
 from ree.generation.template import render
@@ -33,7 +34,7 @@ from ree.serving.page import page_routes
 from ree.serving.receipts import Receipts
 from ree.serving.schema import MAX_TOKENS, ChatRequest, CompletionRequest, Wanted
 from ree.serving.service import Failed, ModelService, Readiness, Running
-from ree.serving.tool_calls import OPEN
+from ree.serving.tool_calls import CLOSE, OPEN
 from ree.serving.verifying import Verifier
 
 PATIENCE = 15.0  # seconds without a token after which a stream says that it still lives
@@ -273,14 +274,19 @@ def _answers(
     """An answer for every choice of every prompt; ApiError for a prompt that leaves no room."""
     stop = () if wanted.ignore_eos else model.settings.stop
     stop = tuple(sorted({*stop, *wanted.stop_tokens}))
+    grammar, echo = wanted.grammar, isinstance(wanted, CompletionRequest) and wanted.echo
+    if isinstance(wanted, ChatRequest) and wanted.forced:
+        grammar = _one_call(wanted, model)
     out = []
     for request in asked:
         for choice in range(wanted.choices):
             sampling = Sampling(wanted.temperature, wanted.top_p, wanted.min_p, wanted.top_k, seed, choice,
-                                wanted.min_tokens, wanted.bias)  # fmt: skip
+                                wanted.min_tokens, **wanted.penalties, bias=wanted.bias)  # fmt: skip
+            most = service.positions if wanted.max_tokens is None else wanted.max_tokens
             full = replace(
-                request, sampling=sampling, max_tokens=wanted.max_tokens or service.positions, stop=wanted.stop,
-                include_stop=wanted.include_stop, stop_tokens=stop,
+                request, sampling=sampling, max_tokens=most, stop=wanted.stop, include_stop=wanted.include_stop,
+                stop_tokens=stop, grammar=grammar, logprobs=wanted.logprobs,
+                prompt_logprobs=echo and wanted.logprobs is not None,
             )  # fmt: skip
             try:
                 answer = Completion(model, full)
@@ -290,9 +296,21 @@ def _answers(
             except ApiError:
                 raise
             except ReeError as e:
-                raise ApiError.of(e, "logit_bias" if e.message.startswith("bias") else param) from e
+                fields = {"bias": "logit_bias", "grammar": "response_format"}
+                raise ApiError.of(
+                    e, fields.get(e.message.split(":")[0].split(" ")[0], param)
+                ) from e
             out.append(answer)
     return out
+
+
+def _one_call(wanted: ChatRequest, model: LanguageModel) -> Grammar:
+    """The grammar of a call of one of the tools that are asked for; ApiError if the form is not known."""
+    if OPEN not in (model.template or ""):
+        raise ApiError("the model's template has no form of calls that is known here: none can be forced",
+                       "tool_choice", code="unsupported_value")  # fmt: skip
+    tools = [t for t in wanted.tools or () if t["function"]["name"] in wanted.forced]
+    return Grammar.calls(f"{OPEN}\n", f"\n{CLOSE}", tools)
 
 
 def _room(answer: Completion, service: ModelService, param: str) -> int:
@@ -347,6 +365,7 @@ async def _chunks(running: Running, reply: Reply) -> AsyncGenerator[Any, None]:
     for chunk in reply.opening():
         yield chunk
     held = [TextSoFar(bool(reply.tools)) for _ in reply.answers]
+    every = reply.wanted.return_tokens or reply.wanted.logprobs is not None
     async for place in running.places(PATIENCE):
         if place is None:
             yield None
@@ -356,7 +375,7 @@ async def _chunks(running: Running, reply: Reply) -> AsyncGenerator[Any, None]:
             yield _failure(event).body()
             return
         if isinstance(event, TextPiece):
-            told = held[index].take(event, reply.wanted.return_tokens)
+            told = held[index].take(event, every)
             if told is not None:
                 yield reply.piece(index, *told)
         else:

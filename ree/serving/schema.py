@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ree.errors import ReeError
+from ree.errors import InputError, ReeError
+from ree.generation.generator import MOST_LOGPROBS
+from ree.generation.grammar import LARK, REGEX, Grammar
 from ree.generation.messages import check_messages, check_tools
+from ree.generation.request import REPETITION
 from ree.generation.streams import MAX_STOP_LENGTH, MAX_STOPS
 from ree.serving.errors import ApiError
 from ree.serving.fields import Fields, is_number, is_text, is_token, read_object, shown
@@ -24,6 +27,7 @@ MAX_TOKENS = 1 << 20
 MAX_STOP_TOKENS = 64
 MAX_BIASES = 1024
 MAX_BIAS = 100.0
+MOST_PENALTY = 2.0  # either way, as in OpenAI's API
 COMPLETION_TOKENS = 16  # of /v1/completions where nothing is said, as in OpenAI's API
 I32, I64 = 1 << 31, 1 << 63
 
@@ -35,22 +39,22 @@ INFORMATION = (
 _NOT_HERE = "this is not supported"
 # what asks for nothing: any other value is refused
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "presence_penalty": (0,), "frequency_penalty": (0,), "repetition_penalty": (1,), "length_penalty": (1,),
-    "use_beam_search": (False,), "prompt_logprobs": (), "truncate_prompt_tokens": (), "priority": (0,),
+    "length_penalty": (1,), "use_beam_search": (False,), "prompt_logprobs": (), "truncate_prompt_tokens": (),
+    "priority": (0,),
     "allowed_token_ids": (), "bad_words": ([],), "logprob_token_ids": (), "logits_processors": (),
-    "structured_outputs": (), "guided_json": (), "guided_regex": (), "guided_choice": (), "guided_grammar": (),
-    "response_format": ({"type": "text"},), "skip_special_tokens": (True,),
+    "guided_json": (), "guided_regex": (), "guided_choice": (), "guided_grammar": (),
+    "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,), "kv_transfer_params": (), "return_tokens_as_token_ids": (False,),
 }  # fmt: skip
 NEUTRAL_IN_CHAT: Mapping[str, tuple[Any, ...]] = {
-    "logprobs": (False,), "top_logprobs": (0,), "modalities": (["text"],), "audio": (), "prediction": (),
+    "modalities": (["text"],), "audio": (), "prediction": (),
     "functions": (), "function_call": ("none", "auto"), "parallel_tool_calls": (True,), "reasoning_effort": (),
     "verbosity": (), "web_search_options": (), "chat_template": (), "chat_template_kwargs": ({},),
     "add_generation_prompt": (True,), "continue_final_message": (False,), "add_special_tokens": (False,),
     "documents": ([],), "echo": (False,), "include_reasoning": (True,),
 }  # fmt: skip
 NEUTRAL_IN_COMPLETIONS: Mapping[str, tuple[Any, ...]] = {
-    "logprobs": (), "suffix": ("",), "best_of": (1,), "add_special_tokens": (True,), "prompt_embeds": (),
+    "suffix": ("",), "best_of": (1,), "add_special_tokens": (True,), "prompt_embeds": (),
 }  # fmt: skip
 
 
@@ -59,7 +63,9 @@ class Wanted:
     """What chat and completions have in common.
 
     max_tokens: None is as many as there is room for. top_k: 0 is off. bias: added to logits, by token.
-    stop_tokens: beside the model's own, which do not count if ignore_eos. unknown: fields that nobody knows.
+    penalties: by name, as Sampling has them. stop_tokens: beside the model's own, which do not count if
+    ignore_eos. logprobs: how many of the likeliest tokens beside each, None for no log-probabilities. grammar:
+    what the answer may be. unknown: fields that nobody knows.
     """
 
     model: str
@@ -70,6 +76,7 @@ class Wanted:
     top_k: int
     min_p: float
     seed: int | None
+    penalties: Mapping[str, float]
     bias: Mapping[int, float]
     min_tokens: int
     stop: tuple[str, ...]
@@ -79,6 +86,8 @@ class Wanted:
     stream: bool
     include_usage: bool
     return_tokens: bool
+    logprobs: int | None
+    grammar: Grammar | None
     unknown: tuple[str, ...] = ()
 
 
@@ -86,12 +95,14 @@ class Wanted:
 class ChatRequest(Wanted):
     """A request of /v1/chat/completions; messages and tools in the form of ree/generation/messages.py.
 
-    date: what the template takes for the present, ISO 8601; None is today.
+    date: what the template takes for the present, ISO 8601; None is today. forced: the tools of which one has
+    to be called, if there are any.
     """
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     tools: list[dict[str, Any]] | None = None
     date: str | None = None
+    forced: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, raw: bytes, *, strict: bool = False) -> ChatRequest:
@@ -104,14 +115,7 @@ class ChatRequest(Wanted):
             messages, tools = check_messages(given), check_tools(f.raw("tools"))
         except ReeError as e:
             raise ApiError.of(e, "tools" if e.message.startswith("tools") else "messages") from e
-        choice = f.raw("tool_choice")
-        if choice == "none":
-            tools = None
-        elif choice not in (None, "auto") or (choice == "auto" and tools is None):
-            raise ApiError(
-                f"tool_choice is {shown(choice)}: only none, and auto with tools, are supported", "tool_choice",
-                code="unsupported_value",
-            )  # fmt: skip
+        tools, forced = _tool_choice(f, tools)
         both = [f.integer(k, 1, MAX_TOKENS, None) for k in ("max_tokens", "max_completion_tokens")]
         if None not in both and both[0] != both[1]:
             raise ApiError("max_tokens and max_completion_tokens differ", "max_completion_tokens")
@@ -122,7 +126,15 @@ class ChatRequest(Wanted):
             raise f.wrong("date", "one as 2026-01-31") from e
         _only(f, NEUTRAL_IN_CHAT)
         most = next((x for x in both if x is not None), None)
-        return cls(**_common(f, most, strict), messages=messages, tools=tools, date=date)
+        top = f.integer("top_logprobs", 0, MOST_LOGPROBS, None)
+        wanted = f.flag("logprobs")
+        if top is not None and not wanted:
+            raise ApiError("top_logprobs are given without logprobs", "top_logprobs")
+        common = _common(f, most, strict, (top or 0) if wanted else None)
+        if common["grammar"] is not None and tools is not None:
+            raise ApiError("response_format and tools do not go together", "response_format",
+                           code="unsupported_value", hint="tool_choice none leaves the tools out")  # fmt: skip
+        return cls(**common, messages=messages, tools=tools, date=date, forced=forced)
 
 
 @dataclass(frozen=True)
@@ -137,9 +149,10 @@ class CompletionRequest(Wanted):
         """The request in a body; ApiError."""
         f = Fields(read_object(raw))
         prompts, echo = _prompts(f), f.flag("echo")
-        most = f.integer("max_tokens", 1, MAX_TOKENS, COMPLETION_TOKENS)
+        most = f.integer("max_tokens", 0 if echo else 1, MAX_TOKENS, COMPLETION_TOKENS)
         _only(f, NEUTRAL_IN_COMPLETIONS)
-        out = cls(**_common(f, most, strict), prompts=prompts, echo=echo)
+        top = f.integer("logprobs", 0, MOST_LOGPROBS, None)
+        out = cls(**_common(f, most, strict, top), prompts=prompts, echo=echo)
         if len(prompts) * out.choices > MAX_ANSWERS:
             raise ApiError(
                 f"{len(prompts)} prompts with n = {out.choices} are over {MAX_ANSWERS} answers",
@@ -169,7 +182,88 @@ def _prompts(f: Fields) -> tuple[str | tuple[int, ...], ...]:
     return tuple(p if isinstance(p, str) else tuple(p) for p in given)
 
 
-def _common(f: Fields, max_tokens: int | None, strict: bool) -> dict[str, Any]:
+def _tool_choice(
+    f: Fields, tools: list[dict[str, Any]] | None
+) -> tuple[list[dict[str, Any]] | None, tuple[str, ...]]:
+    """(tools that the model is told of, those of which one has to be called)."""
+    choice = f.raw("tool_choice")
+    names = tuple(t["function"]["name"] for t in tools or ())
+    if choice == "none":
+        return None, ()
+    if choice is None or (choice == "auto" and names):
+        return tools, ()
+    if choice == "required" and names:
+        return tools, names
+    named = choice.get("function") if isinstance(choice, dict) else None
+    if isinstance(named, dict) and choice == {
+        "type": "function",
+        "function": {"name": named.get("name")},
+    }:
+        if named["name"] in names:
+            return tools, (named["name"],)
+        raise ApiError(
+            f"tool_choice names {shown(named['name'])}, which is none of the tools", "tool_choice"
+        )
+    raise ApiError(f"tool_choice is {shown(choice)}, expected none; with tools auto, required or one of their "
+                   "functions", "tool_choice", code="unsupported_value")  # fmt: skip
+
+
+def _grammar(f: Fields) -> Grammar | None:
+    """What response_format, or structured_outputs as vLLM has it, allow."""
+    try:
+        given = [g for g in (_response_format(f), _structured(f)) if g is not None]
+    except InputError as e:
+        raise ApiError.of(e, "response_format") from e
+    if len(given) > 1:
+        raise ApiError(
+            "response_format and structured_outputs are both given", "structured_outputs"
+        )
+    return given[0] if given else None
+
+
+def _response_format(f: Fields) -> Grammar | None:
+    form = f.object("response_format")
+    if form is None:
+        return None
+    kind, schema = form.text("type", None), form.object("json_schema")
+    if form.rest() or kind not in ("text", "json_object", "json_schema") or (
+        (schema is None) == (kind == "json_schema")
+    ):  # fmt: skip
+        raise f.wrong(
+            "response_format", "a type of text, json_object, or json_schema with a json_schema"
+        )
+    if schema is None:
+        return None if kind == "text" else Grammar.json_schema({"type": "object"})
+    wanted = schema.raw("schema")
+    for name in ("name", "description", "strict"):
+        schema.raw(name)
+    if schema.rest() or not isinstance(wanted, dict):
+        raise f.wrong("response_format", "a json_schema with name, schema and strict")
+    return Grammar.json_schema(wanted)
+
+
+def _structured(f: Fields) -> Grammar | None:
+    form = f.object("structured_outputs")
+    if form is None:
+        return None
+    kinds = {k: form.raw(k) for k in ("json", "regex", "choice", "grammar")}
+    given = [k for k, x in kinds.items() if x is not None]
+    expected = "one of json (a schema), regex, choice (texts) and grammar (of llguidance)"
+    if form.rest() or len(given) != 1:
+        raise f.wrong("structured_outputs", expected)
+    x = kinds[given[0]]
+    if given[0] == "json" and isinstance(x, dict):
+        return Grammar.json_schema(x)
+    if given[0] == "choice" and isinstance(x, list) and x and all(map(is_text, x)):
+        return Grammar.choice(x)
+    if given[0] in ("regex", "grammar") and is_text(x):
+        return Grammar(REGEX if given[0] == "regex" else LARK, x)
+    raise f.wrong("structured_outputs", expected)
+
+
+def _common(
+    f: Fields, max_tokens: int | None, strict: bool, logprobs: int | None
+) -> dict[str, Any]:
     """The fields of `Wanted`; after those that only one endpoint has."""
     for name in INFORMATION:
         f.raw(name)
@@ -187,6 +281,11 @@ def _common(f: Fields, max_tokens: int | None, strict: bool) -> dict[str, Any]:
         "top_k": max(f.integer("top_k", -1, I32 - 1, 0), 0),
         "min_p": f.number("min_p", 0, 1, 0.0),
         "seed": f.integer("seed", -I64, I64 - 1, None),
+        "penalties": {
+            "repetition_penalty": f.number("repetition_penalty", *REPETITION, 1.0),
+            "presence_penalty": f.number("presence_penalty", -MOST_PENALTY, MOST_PENALTY, 0.0),
+            "frequency_penalty": f.number("frequency_penalty", -MOST_PENALTY, MOST_PENALTY, 0.0),
+        },
         "bias": _bias(f),
         "min_tokens": f.integer("min_tokens", 0, MAX_TOKENS, 0),
         "stop": _stops(f),
@@ -196,6 +295,8 @@ def _common(f: Fields, max_tokens: int | None, strict: bool) -> dict[str, Any]:
         "stream": stream,
         "include_usage": _include_usage(f, stream),
         "return_tokens": f.flag("return_token_ids"),
+        "logprobs": logprobs,
+        "grammar": _grammar(f),
     }
     unknown = f.rest()
     if unknown and strict:

@@ -225,8 +225,11 @@ class ModelService:
             drawn = list(scheduler.step())
             for g, token in drawn:
                 job = self._jobs[g]
+                if g.failure is not None:
+                    self._fail(scheduler, job, g.failure)
+                    continue
                 job.put(job.answer.take(token))
-                self.metrics.generated += 1
+                self.metrics.generated += token is not None
                 if job.answer.finish is not None:
                     self._end(scheduler, job)
         except Exception as e:  # nothing that is under way can be trusted now

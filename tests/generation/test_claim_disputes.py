@@ -1,6 +1,8 @@
 """A provider that lies about a text, in any operator of a chunk, loses by execution; an honest one wins."""
 
+import collections
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -38,12 +40,26 @@ def said(sampling, drawn=270):
     return g.text()
 
 
-@pytest.fixture(scope="module")
-def text():
-    # no stop token is drawn, so that there are three chunks
-    return said(
-        Sampling(temperature=0.8, top_p=0.95, top_k=40, min_p=0.001, seed=3, min_tokens=270)
-    )
+SAMPLING = Sampling(temperature=0.8, top_p=0.95, top_k=40, min_p=0.001, seed=3, min_tokens=270)
+PENALISED = replace(SAMPLING, repetition_penalty=1.2, presence_penalty=0.3, frequency_penalty=0.1)
+
+
+@cache
+def text_of(form):
+    """Of a form of claims; no stop token is drawn, so that there are three chunks."""
+    if form == "plain":
+        return said(SAMPLING)
+    text = said(PENALISED)
+    # that it is too early for a stop token a mask may say too: no draw is another
+    allowed = np.ones(model_of().forward.vocabulary, np.bool_)
+    allowed[STOP] = False
+    masks = [np.packbits(allowed, bitorder="little")] * (len(text.tokens) - text.prompt)
+    return replace(text, masks=masks)
+
+
+@pytest.fixture(scope="module", params=["plain"])
+def text(request):
+    return text_of(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +69,7 @@ def step(text):
 
 @pytest.fixture(scope="module")
 def true(step, text):
-    return Trained(step, lambda s: (text.batch(s),), text.chunks, threads=1)
+    return Trained(step, inputs_of(text), text.chunks, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +79,24 @@ def honest(true):
     return true.party()
 
 
+def inputs_of(text):
+    return lambda s: text.inputs(s, model_of().forward.vocabulary)
+
+
 def operators():
-    """Of the step of a claim, but those that only move elements."""
-    forward = model_of().forward
-    text = Text((1,) * 300, 5, Sampling(seed=0), ())
-    ops = {n.op for n in claim_step(forward, text).instance.graph.nodes}
-    return sorted(op for op in ops if opdef.get(op).form is not Form.MOVEMENT)
+    """(form, operator) of the steps of claims, but those that only move elements; of the penalised one those
+    that it has more often."""
+    forward, counts = model_of().forward, {}
+    for form in ("plain", "penalised"):
+        sampling = Sampling(seed=0, presence_penalty=float(form != "plain"))
+        text = Text((1,) * 300, 5, sampling, (), None if form == "plain" else ())
+        nodes = claim_step(forward, text).instance.graph.nodes
+        ops = [n.op for n in nodes if opdef.get(n.op).form is not Form.MOVEMENT]
+        counts[form] = collections.Counter(ops)
+    more = counts["penalised"] - counts["plain"]
+    return [("plain", op) for op in sorted(counts["plain"])] + [
+        ("penalised", op) for op in sorted(more)
+    ]
 
 
 def test_a_chunk_is_decidable(step):
@@ -88,14 +116,12 @@ def lies(step, scope, op, text):
                     yield replace(fault, flip=1 << bit)
 
 
-@pytest.mark.parametrize("op", operators())
+@pytest.mark.parametrize(("text", "op"), operators(), indirect=["text"])
 def test_a_lie_in_any_operator_loses(op, step, text, true, honest):
     scope = honest.party(AT).run.scope
     for fault in lies(step, scope, op, text):
         try:
-            liar = Trained(
-                step, lambda s: (text.batch(s),), text.chunks, (AT, fault), true, threads=1
-            ).party()
+            liar = Trained(step, inputs_of(text), text.chunks, (AT, fault), true, threads=1).party()
         except MaskedFault:
             continue
         if liar.statement.history != honest.statement.history:
@@ -124,8 +150,7 @@ def test_a_count_that_hides_something_loses(what, text):
         false = replace(text, sampling=replace(text.sampling, seed=4))
     step = claim_step(model_of().forward, false)
 
-    def batch(s):
-        return (false.batch(s),)
+    batch = inputs_of(false)
 
     true = Trained(step, batch, false.chunks, threads=1)
     at = next(s for s, r in enumerate(true.records, 1) if r.loss)

@@ -1,4 +1,4 @@
-"""Grammars: answers are of their form, the masks are part of the claim, and `check_receipt` makes them again."""
+"""Grammars: answers are of their form, the masks are part of the claim and are made again to check it."""
 
 import json
 import time
@@ -62,13 +62,17 @@ def test_answers_are_of_their_form_and_verify(name, seed):
 
 def test_without_the_grammar_the_answer_is_another():
     """Of a model with random weights no answer is JSON by itself."""
-    receipt, _ = Generator(model_of()).generate(Request(prompt="hello", sampling=DRAWN, max_tokens=60))
+    receipt, _ = Generator(model_of()).generate(
+        Request(prompt="hello", sampling=DRAWN, max_tokens=60)
+    )
     with pytest.raises(json.JSONDecodeError):
         json.loads(receipt.text)
 
 
 def test_a_call_of_a_tool():
-    tools = [{"type": "function", "function": {"name": n, "parameters": SCHEMA}} for n in ("f", "g")]
+    tools = [
+        {"type": "function", "function": {"name": n, "parameters": SCHEMA}} for n in ("f", "g")
+    ]
     receipt = made(Grammar.calls("<tool_call>\n", "\n</tool_call>", tools), max_tokens=150)
     assert receipt.finish == "stop"
     call = json.loads(receipt.text.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>"))
@@ -149,7 +153,9 @@ def test_grammars_without_a_text_are_refused_in_a_line(kind, text):
     assert time.perf_counter() - begin < 5
 
 
-@pytest.mark.parametrize(("kind", "text"), [("ebnf", "x"), ("lark", ""), ("lark", "x" * (MAX_GRAMMAR + 1))])
+@pytest.mark.parametrize(
+    ("kind", "text"), [("ebnf", "x"), ("lark", ""), ("lark", "x" * (MAX_GRAMMAR + 1))]
+)
 def test_what_is_no_grammar(kind, text):
     with pytest.raises(InputError, match="grammar: expected"):
         Grammar(kind, text)

@@ -225,9 +225,9 @@ WRONG = [
     ("/v1/chat/completions", TALK | {"logit_bias": {"999": 1}}, 400, "logit_bias", None),
     (
         "/v1/chat/completions",
-        TALK | {"frequency_penalty": 1},
+        TALK | {"length_penalty": 2},
         400,
-        "frequency_penalty",
+        "length_penalty",
         "unsupported_value",
     ),
     ("/v1/chat/completions", TALK | {"stop_token_ids": [999]}, 400, None, None),
@@ -351,7 +351,7 @@ def test_openais_own_client(client):
         with pytest.raises(openai.NotFoundError):
             ai.chat.completions.create(model="x", messages=HI)
         with pytest.raises(openai.BadRequestError) as e:
-            ai.chat.completions.create(model="tiny", messages=HI, presence_penalty=1)
+            ai.chat.completions.create(model="tiny", messages=HI, presence_penalty=3)
         assert e.value.param == "presence_penalty"
 
 
