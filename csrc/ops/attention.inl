@@ -314,13 +314,7 @@ static void attention(Pool& pool, const abi::AttentionArgs& p) {
   int64_t blocks = ceil_div(rows, kRows), per = blocks < kChunkBlocks ? blocks : kChunkBlocks;
   while (per > 1 && heads * ceil_div(blocks, per) < 4 * pool.threads()) --per;
   int64_t chunks = per ? ceil_div(blocks, per) : 0;
-  if (rows <= kFewRows) {
-    pool.parallel_for(rows ? heads : 0, [&](int64_t i, int thread) {
-      float* scratch = static_cast<float*>(pool.scratch(thread, few_floats(x) * sizeof(float)));
-      few_rows(x, i / x.kv_heads, i % x.kv_heads, 0, rows, scratch);
-    });
-    return;
-  }
+  if (rows <= kFewRows) return few_rows(pool, x, rows);
   pool.parallel_for(heads * chunks, [&](int64_t i, int thread) {
     int64_t h = i % heads, c = chunks - 1 - i / heads;  // causal: the longest chunks first
     int64_t first = c * per * kRows, end = first + per * kRows;

@@ -55,6 +55,27 @@ struct Args : abi::AttentionArgs {
   }
 };
 
+// Narrows keys [low, high) of a row to those from the first to the last that its mask lets through,
+// if that is a bool and its bytes lie side by side. NaN + -inf is NaN: a float mask must be added.
+inline void narrow(const Args& x, const Row& row, int64_t& low, int64_t& high) {
+  if (x.mask_kind != kBoolMask || x.mask_strides[3] != 1) return;
+  auto eight = [&](int64_t key) {
+    uint64_t word;
+    std::memcpy(&word, row.mask + key, 8);
+    return word;
+  };
+  while (low + 8 <= high && !eight(low)) low += 8;
+  while (low < high && !row.mask[low]) ++low;
+  while (low + 8 <= high && !eight(high - 8)) high -= 8;
+  while (low < high && !row.mask[high - 1]) --high;
+}
+
+// Whether a bool mask lets a row see all of the keys [low, high); may say no where it does.
+inline bool all_valid(const Args& x, const Row& row, int64_t low, int64_t high) {
+  return x.mask_kind == kBoolMask && x.mask_strides[3] == 1 && low < high &&
+         !std::memchr(row.mask + low, 0, static_cast<size_t>(high - low));
+}
+
 // Floats of one row of running o: whole vectors.
 inline int64_t o_stride(const Args& x) { return ceil_div(x.value_width, W) * W; }
 

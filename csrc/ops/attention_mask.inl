@@ -101,6 +101,7 @@ inline void read_mask(const Args& x, const Block& k, Tile& t, int64_t base, int&
   if (!is_bool) return;  // NaN + -inf is NaN: a float mask must be added
   while (j0 < j1 && t.key_mask[j0] == 0) ++j0;
   while (j0 < j1 && t.key_mask[j1 - 1] == 0) --j1;
+  if (all_valid(x, k.row[0], base + j0, base + j1)) t.mask_form = Tile::kNone;
 }
 
 inline I byte_of(int key) {  // selects byte `key` of a word in memory order

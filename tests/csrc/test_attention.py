@@ -273,3 +273,49 @@ def test_operands_that_are_views(operand: str, rows: int, how: str, where: tuple
         got.tobytes()
         == run(where, *map(np.ascontiguousarray, given.values()), **case.options()).tobytes()
     )
+
+
+def long_caches() -> Iterator[Case]:
+    """One or few queries over caches of many segments, as decoding asks for them."""
+    for values in ("gaussian", "special", "scores", "steep"):
+        yield Case(2, 9, 3, 1, 1100, 24, 40, mask="bool-keys", values=values)
+        yield Case(1, 4, 1, 2, 900, 16, 16, mask="bool-heads", values=values)
+    yield Case(2, 8, 1, 1, 700, 256, 256, mask="bool")
+    yield Case(1, 11, 11, 1, 1000, 8, 8, mask="bool-same")  # more heads than a group has
+    yield Case(1, 20, 10, 3, 515, 16, 8, causal=True, q_offset=470, window=200)
+    yield Case(2, 7, 1, 1, 600, 12, 20, mask="float")
+    yield Case(2, 2, 2, 5, 300, 300, 17, mask="float-strided")
+    yield Case(3, 2, 2, 4, 1300, 8, 8, mask="bool-strided", window=600, q_offset=900)
+
+
+LONG = list(long_caches())
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+@pytest.mark.parametrize("case", LONG, ids=lambda c: f"{LONG.index(c)}")
+def test_few_queries_over_a_long_cache(
+    case: Case, side_by_side: bool, where: tuple[str, int]
+) -> None:
+    """Threads share the segments; heads that lie side by side in memory are read together."""
+    (q, k, v, mask), want = reference(case)
+    if side_by_side:
+        k, v = (np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (k, v))
+    assert run(where, q, k, v, mask, **case.options()).tobytes() == want.tobytes()
+
+
+def test_a_window_in_a_mask_and_slots_of_any_length(where: tuple[str, int]) -> None:
+    """Whole segments are hidden in front, behind and between; true is any byte but 0."""
+    case = Case(4, 6, 2, 1, 1500, 16, 16)
+    q, k, v, _ = case.inputs()
+    mask = np.zeros((4, 1, 1, 1500), bool)
+    for slot, (first, end) in enumerate(((0, 1), (513, 1027), (1499, 1500), (0, 0))):
+        mask[slot, ..., first:end] = True
+    mask[0, ..., 1300:] = True
+    mask[1, ..., 600:900] = False
+    want = attention(q, k, v, mask, **case.options())
+    hidden = ~mask.transpose(0, 1, 3, 2)
+    k, v = (np.where(hidden, np.float32(np.nan), x) for x in (k, v))
+    for true in (1, 2, 128):
+        given = (mask.view(np.uint8) * true).astype(np.uint8).view(bool)
+        assert run(where, q, k, v, given, **case.options()).tobytes() == want.tobytes()
+    assert (want[3].view(np.uint32) == 0).all()
