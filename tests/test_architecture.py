@@ -18,6 +18,7 @@ ROOMS = {
     "training": ("training",),
     "integrations": ("integrations",),
     "generation": ("generation",),
+    "embedding": ("embedding",),
     "serving": ("serving",),
     "verde": ("verde",),
     "settlement": ("settlement",),

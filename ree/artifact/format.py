@@ -19,13 +19,20 @@ GRAPH, WEIGHTS, CONSTANTS, EXAMPLES, ORIGINS = (
 )  # fmt: skip
 FILES = (GRAPH, WEIGHTS, CONSTANTS, EXAMPLES, ORIGINS)
 STATES = "states.safetensors"  # what the states are at first, where the program says it
-# what a language model's text is made of: all of them or none, a template where the model has one
-GENERATION = (SETTINGS, TOKENIZER, TEMPLATE) = (
-    "generation.json", "tokenizer.json", "chat_template.jinja",
+# what a model of text has beside its program: one that generates its settings, one that embeds others
+BESIDE = (SETTINGS, TOKENIZER, TEMPLATE, EMBEDDING) = (
+    "generation.json", "tokenizer.json", "chat_template.jinja", "embedding.json",
 )  # fmt: skip
+TOGETHER: tuple[set[str], ...] = (
+    set(),
+    {SETTINGS, TOKENIZER},
+    {SETTINGS, TOKENIZER, TEMPLATE},
+    {EMBEDDING, TOKENIZER},
+)
 MAX_BYTES = {MANIFEST: 64 << 20, GRAPH: MAX_TEXT, WEIGHTS: 1 << 40, CONSTANTS: 1 << 40,
              EXAMPLES: 1 << 34, ORIGINS: 256 << 20, STATES: 1 << 40,
-             SETTINGS: 1 << 20, TOKENIZER: 64 << 20, TEMPLATE: 1 << 20}  # fmt: skip
+             SETTINGS: 1 << 20, TOKENIZER: 64 << 20, TEMPLATE: 1 << 20,
+             EMBEDDING: 1 << 20}  # fmt: skip
 MAX_ORIGIN = 1000
 MAX_DEPTH = 64  # of the manifest's JSON, for nested structures
 
@@ -73,11 +80,11 @@ def manifest_problem(m: Any) -> str:
         if len(set(names)) != len(names):
             return f"{k}: a name stands twice"
     files = m["files"]
-    optional = ({STATES} if m.get("states") else set()) | set(GENERATION)
+    optional = ({STATES} if m.get("states") else set()) | set(BESIDE)
     if not isinstance(files, dict) or set(files) - optional != set(FILES):
         return f"files: expected {', '.join(FILES)}"
-    if set(files) & set(GENERATION) not in (set(), {SETTINGS, TOKENIZER}, set(GENERATION)):
-        return f"files: expected {SETTINGS} and {TOKENIZER} together"
+    if set(files) & set(BESIDE) not in TOGETHER:
+        return f"files: expected {SETTINGS} or {EMBEDDING} with {TOKENIZER}, or neither"
     for name, entry in files.items():
         if not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
             return f"{name}: expected bytes and sha256"

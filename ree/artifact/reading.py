@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ree.artifact.format import (
+    BESIDE,
     CONSTANTS,
     EXAMPLES,
     FILES,
-    GENERATION,
     GRAPH,
     MANIFEST,
     MAX_BYTES,
@@ -38,7 +38,7 @@ from ree.result import Names
 from ree.runtime.hashing import hash_array
 from ree.traces.strict_json import strict_json
 
-OPTIONAL = (STATES, *GENERATION)
+OPTIONAL = (STATES, *BESIDE)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _read(d: str, read: Callable[[str, int], bytes]) -> ArtifactContents:
     _no_more(d, CONSTANTS, large, asked)
     _same(d, "contract", manifest["contract"], g.contract)
     _same(d, "program hash", manifest["program"], g.program_hash().hex())
-    beside = {f: data[f] for f in GENERATION if f in data}
+    beside = {f: data[f] for f in BESIDE if f in data}
     return ArtifactContents(
         d, g, names, weights, examples, initial, beside, manifest["weights_root"]
     )

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ree.artifact.format import (
+    BESIDE,
     CONSTANTS,
     EXAMPLES,
     FILES,
-    GENERATION,
     GRAPH,
     MAGIC,
     MANIFEST,
@@ -131,7 +131,7 @@ def is_artifact(path: Path) -> bool:
             MANIFEST,
             *FILES,
             STATES,
-            *GENERATION,
+            *BESIDE,
         }:
             return False
         return f'"{MAGIC}"' in (path / MANIFEST).read_text("utf-8", "replace")

@@ -11,7 +11,7 @@ from ree.errors import PlatformError
 
 HELP = (
     "compile MODEL.py (it defines model() and example_inputs()), a language model's Hugging Face directory "
-    "or its GGUF file to an artifact"
+    "or its GGUF file, or a sentence encoder's directory to an artifact"
 )
 
 
@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     check_place(args.output)
     path = Path(args.model)
+    if (path / "modules.json").is_file():
+        return _encoder(args)
     if path.is_dir() or path.suffix.lower() == ".gguf":
         return _language_model(args)
     from ree.cli.summary import describe_program
@@ -79,5 +81,35 @@ def _language_model(args: argparse.Namespace) -> int:
         f"program  {data['program']}",
         f"weights  {data['weights_root']}",
         f"template {'none' if model.template is None else model.template_id}",
+    ])  # fmt: skip
+    return OK
+
+
+def _encoder(args: argparse.Namespace) -> int:
+    try:
+        from ree.embedding.model import EmbeddingModel
+        from ree.embedding.source import compile_encoder
+
+        with progress("compile"):
+            program = compile_encoder(args.model)
+    except ImportError as e:
+        raise PlatformError(
+            f"to compile a sentence encoder needs {e.name}", "pip install 'ree-ml[models]'"
+        ) from e
+    with progress("write"):
+        program.save(args.output)
+    model = EmbeddingModel(program)
+    parameters = sum(w.size for w in program.weights)
+    data = {
+        "program": program.program_hash.hex(), "weights_root": program.weights_root.hex(),
+        "parameters": parameters, "name": model.settings.name, "context": model.settings.context,
+        "dimensions": model.dimensions, "tokenizer": model.tokenizer.id,
+    }  # fmt: skip
+    print_result(args, data, [
+        f"wrote {args.output}",
+        f"encoder  {model.settings.name}, {parameters:,} parameters, {model.dimensions} dimensions, texts of "
+        f"up to {model.settings.context} tokens",
+        f"program  {data['program']}",
+        f"weights  {data['weights_root']}",
     ])  # fmt: skip
     return OK

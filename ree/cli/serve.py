@@ -14,12 +14,14 @@ from ree.cli.output import print_result
 from ree.errors import InputError, PlatformError
 
 if TYPE_CHECKING:
+    from ree.serving.embeddings import EncoderService
     from ree.serving.service import ModelService
 
-HELP = "serve language models over HTTP as OpenAI's API has it, every answer with a receipt"
+HELP = "serve language models and sentence encoders over HTTP as OpenAI's API has it, answers with receipts"
 HOST, PORT = "127.0.0.1", 8700
 SLOTS, QUEUE = 4, 64
 MOST_SLOTS, MOST_QUEUE, MOST_CONTEXT = 256, 1 << 16, 1 << 20
+EMBEDDING = "embedding.json"  # the file by which a sentence encoder's artifact is known
 KEY = "REE_API_KEY"  # of the environment, if --api-key is not given
 
 
@@ -60,18 +62,23 @@ def run(args: argparse.Namespace) -> int:
         raise PlatformError(f"a server needs {e.name}", "pip install 'ree-ml[serve]'") from e
     receipts, metrics = Receipts(_directory(args.receipts), _signer(args.key)), ServerMetrics()
     services: dict[str, ModelService] = {}
+    encoders: dict[str, EncoderService] = {}
     for text in args.artifact:
         name, path = _named(text)
-        if name in services:
+        if name in services or name in encoders:
             raise InputError(
                 f"two models are called '{name}'", "NAME=ART.ree gives one another name"
             )
-        services[name] = _service(args, name, path, receipts.keep, metrics)
-    server = Server(services, receipts, metrics, keys, args.strict)
+        if (Path(path) / EMBEDDING).is_file():
+            encoders[name] = _encoder(args, name, path, metrics)
+        else:
+            services[name] = _service(args, name, path, receipts.keep, metrics)
+    server = Server(services, receipts, metrics, keys, args.strict, encoders=encoders)
+    names = [*services, *encoders]
 
     def ready(url: str) -> None:
-        data = {"url": url, "models": list(services), "keys": len(keys)}
-        print_result(args, data, [f"serving {', '.join(services)} at {url}/v1"])
+        data = {"url": url, "models": names, "keys": len(keys)}
+        print_result(args, data, [f"serving {', '.join(names)} at {url}/v1"])
 
     serve(server, args.host, args.port, ready)
     return OK
@@ -105,6 +112,15 @@ def _service(
         name, lambda: LanguageModel.load(path), slots=args.slots, queue=args.queue, positions=args.context,
         threads=args.threads, keep=keep, metrics=metrics,
     )  # fmt: skip
+
+
+def _encoder(args: argparse.Namespace, name: str, path: str, metrics: Any) -> EncoderService:
+    from ree.embedding.model import EmbeddingModel
+    from ree.serving.embeddings import EncoderService
+
+    return EncoderService(
+        name, lambda: EmbeddingModel.load(path, args.threads), queue=args.queue, metrics=metrics
+    )
 
 
 def _directory(path: str | None) -> Path | None:

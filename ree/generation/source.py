@@ -33,7 +33,7 @@ FAMILIES = {
     "qwen2_moe": "Qwen2MoeForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
-EAGER = ("gemma2",)  # caps attention scores, which torch's own attention does not
+EAGER = ("gemma2", "mpnet")  # cap or shift attention scores, which torch's own attention does not
 ROTATIONS = ("default", "linear", "llama3", "yarn")  # others change with the length of the text
 MAX_TEXT_FILE = 64 << 20
 MAX_SIZE = 1 << 24  # of any dimension in a configuration
@@ -77,7 +77,7 @@ def load_source(path: Path | str) -> ModelSource:
     """
     path = Path(path)
     if path.is_dir():
-        return _Directory(path).source()
+        return ModelDirectory(path).source()
     if not path.is_file():
         raise ReeError(f"no model '{path}'", "expected a Hugging Face directory or a GGUF file")
     return _gguf(path)
@@ -88,11 +88,11 @@ def _gguf(path: Path) -> ModelSource:
         model = GgufModel(file)
         text_parts = tokenizer_json(model)
         weights: dict[str, Any] = {}
-        _check_sizes(model.config, str(path))
+        check_sizes(model.config, str(path))
         import torch
 
         model.weights(lambda name, value: weights.update({name: torch.from_numpy(value)}))
-        module = _module(model.config, weights, str(path))
+        module = load_module(model.config, weights, str(path))
         bos, eos, pad = (model.token_id(x) for x in ("bos", "eos", "padding"))
         stop = {x for x in (eos, model.token_id("eot"), model.token_id("eom")) if x is not None}
 
@@ -105,44 +105,44 @@ def _gguf(path: Path) -> ModelSource:
             text_parts,
             model.chat_template(),
             special,
-            _context(model.config),
+            context_of(model.config),
             path.stem,
         )
 
 
-class _Directory:
+class ModelDirectory:
     """A Hugging Face directory; only plain files in it are read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def source(self) -> ModelSource:
-        config = self._json("config.json")
+        config = self.json("config.json")
         if config is None:
             raise ReeError(
                 f"'{self.path}' has no config.json", "expected a Hugging Face causal-LM directory"
             )
-        _check_sizes(config, str(self.path))
+        check_sizes(config, str(self.path))
         if (self.path / "adapter_config.json").exists():
             raise ReeError(f"'{self.path}' is an adapter", "merge it into its base model first")
         if config.get("quantization_config"):
             raise ReeError(f"'{self.path}': quantized weights are not supported in a directory")
-        tokenizer_json = self._bytes("tokenizer.json")
+        tokenizer_json = self.read("tokenizer.json")
         if tokenizer_json is None:
             raise ReeError(f"'{self.path}' has no tokenizer.json")
-        told = self._json("tokenizer_config.json") or {}
+        told = self.json("tokenizer_config.json") or {}
         special = self._special(config, told, tokenizer_json)
-        module = _module(config, self._weights(), str(self.path))
+        module = load_module(config, self.weights(), str(self.path))
         return ModelSource(
             module,
             tokenizer_json,
             self._template(told),
             special,
-            _context(config),
+            context_of(config),
             self.path.resolve().name,
         )
 
-    def _bytes(self, name: str) -> bytes | None:
+    def read(self, name: str) -> bytes | None:
         path = self.path / name
         if not path.is_file():
             return None
@@ -153,8 +153,8 @@ class _Directory:
         with path.open("rb") as f:
             return f.read(MAX_TEXT_FILE)
 
-    def _json(self, name: str) -> dict[str, Any] | None:
-        raw = self._bytes(name)
+    def json(self, name: str) -> dict[str, Any] | None:
+        raw = self.read(name)
         if raw is None:
             return None
         try:
@@ -166,7 +166,7 @@ class _Directory:
         return value
 
     def _template(self, told: Mapping[str, Any]) -> str | None:
-        raw = self._bytes("chat_template.jinja")
+        raw = self.read("chat_template.jinja")
         if raw is not None:
             try:
                 return raw.decode()
@@ -183,7 +183,7 @@ class _Directory:
     def _special(
         self, config: Mapping[str, Any], told: Mapping[str, Any], tokenizer_json: bytes
     ) -> SpecialIds:
-        told_ids = self._json("generation_config.json") or {}
+        told_ids = self.json("generation_config.json") or {}
         added = _added(tokenizer_json, str(self.path / "tokenizer.json"))
         found = {k: _ids(config.get(f"{k}_token_id"), self.path) for k in ("bos", "eos", "pad")}
         stop = set(_ids(told_ids.get("eos_token_id"), self.path) or found["eos"])
@@ -199,7 +199,7 @@ class _Directory:
             ids["bos"], tuple(sorted(stop)), ids["pad"], texts["bos"], texts["eos"], texts["pad"]
         )
 
-    def _weights(self) -> dict[str, Any]:
+    def weights(self) -> dict[str, Any]:
         """Every tensor of every safetensors file, float32; each name once."""
         files = sorted(self.path.glob("*.safetensors"))
         if not files:
@@ -218,6 +218,9 @@ class _Directory:
             try:
                 with safe_open(file, "pt") as f:
                     for name in f.keys():  # noqa: SIM118 - not a dict
+                        if name.endswith("embeddings.position_ids"):
+                            _check_positions(f.get_tensor(name), f"'{file}': {name}")
+                            continue
                         if (code := f.get_slice(name).get_dtype()) not in _FLOATS:
                             raise ReeError(
                                 f"'{file}': tensor {name} is {code}, expected one of {', '.join(_FLOATS)}"
@@ -233,13 +236,21 @@ class _Directory:
         return out
 
 
-def _check_sizes(config: Mapping[str, Any], name: str) -> None:
+def _check_positions(value: Any, name: str) -> None:
+    """Older files keep the numbers of positions beside the weights; a model counts them itself."""
+    if value.flatten().tolist() != list(range(value.numel())):
+        raise ReeError(f"{name} does not count from 0")
+
+
+def check_sizes(
+    config: Mapping[str, Any], name: str, families: Mapping[str, str] = FAMILIES
+) -> None:
     """The family is known, and no size is one that could not be."""
     kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in families:
         raise ReeError(
             f"{name}: models of type {str(kind)[:60]} are not supported",
-            f"supported: {', '.join(FAMILIES)}",
+            f"supported: {', '.join(families)}",
         )
     numbers = {k: x for k, x in config.items() if isinstance(x, int) and not isinstance(x, bool)}
     for key, value in numbers.items():
@@ -270,19 +281,25 @@ def _check_rotations(config: Mapping[str, Any], name: str) -> None:
             )
 
 
-def _context(config: Mapping[str, Any]) -> int:
+def context_of(config: Mapping[str, Any]) -> int:
     for key in ("max_position_embeddings", "n_positions"):
         if isinstance(config.get(key), int):
             return int(config[key])
     raise ReeError("the configuration does not say how long a context is")
 
 
-def _module(config: Mapping[str, Any], weights: dict[str, Any], name: str) -> Any:
+def load_module(
+    config: Mapping[str, Any],
+    weights: dict[str, Any],
+    name: str,
+    families: Mapping[str, str] = FAMILIES,
+    **options: Any,
+) -> Any:
     """The model with exactly these weights; ReeError if one is missing, left over, or of another shape."""
     import torch
     import transformers
 
-    kind: Any = getattr(transformers, FAMILIES[config["model_type"]])
+    kind: Any = getattr(transformers, families[config["model_type"]])
     given = {
         k: x
         for k, x in config.items()
@@ -299,6 +316,7 @@ def _module(config: Mapping[str, Any], weights: dict[str, Any], name: str) -> An
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
                 attn_implementation="eager" if config["model_type"] in EAGER else "sdpa",
+                **options,
             )
     except (ReeError, MemoryError):
         raise

@@ -14,9 +14,7 @@ from ree.errors import ReeError
 from ree.generation.tokenizer_json import parts_of
 
 _BYTE = re.compile(r"<0x(\+[0-9a-fA-F]|[0-9a-fA-F]{2})>")
-_SHAPES = (
-    "ByteLevel; Metaspace; or Replace ..., ByteFallback, Fuse, Strip on the left, in this order"
-)
+_SHAPES = "ByteLevel; Metaspace; WordPiece; or Replace, ByteFallback, Fuse, Strip on the left, in this order"
 
 
 class Assembler(Protocol):
@@ -35,7 +33,7 @@ class TokenText:
         self.pieces, self.special = pieces, special
         self._parts = parts_of(decoder)
         kinds = "".join(_LETTERS.get(p["type"], "?") for p in self._parts)
-        if not re.fullmatch("L|M|R*B?(FS?)?", kinds) or any(
+        if not re.fullmatch("L|M|W|R*B?(FS?)?", kinds) or any(
             (p["type"] == "Strip" and p["stop"])
             or (p["type"] == "Replace" and "String" not in p["pattern"])
             for p in self._parts
@@ -49,6 +47,8 @@ class TokenText:
         first = self._parts[0] if self._parts else {"type": "Fuse"}
         if first["type"] == "ByteLevel":
             return _ByteLevel()
+        if first["type"] == "WordPiece":
+            return _WordPiece(first)
         return _Metaspace(first) if first["type"] == "Metaspace" else _Fallback(self._parts)
 
     def raw(self, token_id: int) -> bytes:
@@ -67,6 +67,7 @@ class TokenText:
 _LETTERS = {
     "ByteLevel": "L",
     "Metaspace": "M",
+    "WordPiece": "W",
     "Replace": "R",
     "ByteFallback": "B",
     "Fuse": "F",
@@ -121,6 +122,31 @@ class _Metaspace:
     def push(self, piece: str) -> str:
         text, self._space = piece.replace(self._sign, self._space), " "
         return text
+
+    def finish(self) -> str:
+        return ""
+
+
+# as the library's cleanup: in each piece, in this order
+_CLEANUP = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
+            (" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))  # fmt: skip
+
+
+class _WordPiece:
+    """A piece goes on with a word if it has the prefix, else a space stands before it."""
+
+    def __init__(self, part: Mapping[str, Any]) -> None:
+        self._prefix, self._cleanup = part["prefix"], part["cleanup"]
+        self._first = True
+
+    def push(self, piece: str) -> str:
+        if not self._first:
+            goes_on = piece.startswith(self._prefix)
+            piece = piece.removeprefix(self._prefix) if goes_on else " " + piece
+        self._first = False
+        for old, new in _CLEANUP if self._cleanup else ():
+            piece = piece.replace(old, new)
+        return piece
 
     def finish(self) -> str:
         return ""

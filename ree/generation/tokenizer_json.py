@@ -17,6 +17,7 @@ MAX_BYTES = 64 << 20
 MAX_IDS = 1 << 22
 MAX_ADDED = 1 << 17
 MAX_TOKEN = 1 << 12
+MAX_WORD = 256  # characters of a word that WordPiece cuts, in time that grows as their square
 MAX_PARTS = 16
 MAX_GROWTH = 64  # how much longer, in characters, normalising may make a text
 
@@ -97,6 +98,7 @@ _DECODERS = {
     "Metaspace": _PRE_TOKENIZERS["Metaspace"],
     "Replace": {"pattern": "pattern", "content": "str"},
     "Strip": {"content": "char", "start": "int", "stop": "int"},
+    "WordPiece": {"prefix": "str", "cleanup": "bool"},
     "Sequence": {"decoders": "parts"},
 }
 _MODELS = {
@@ -112,6 +114,12 @@ _MODELS = {
         "merges": "merges",
     },
     "WordLevel": {"vocab": "vocab", "unk_token": "str"},
+    "WordPiece": {
+        "unk_token": "str",
+        "continuing_subword_prefix": "str",
+        "max_input_chars_per_word": "short",
+        "vocab": "vocab",
+    },
 }
 # what stands for a field that a file leaves out, as the library reads it
 _LEFT_OUT = {
@@ -299,6 +307,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "null": lambda x: x is None,
     "bool": lambda x: isinstance(x, bool),
     "int": _id,
+    "short": lambda x: _id(x) and x <= MAX_WORD,
     "str": _text,
     "char": lambda x: _text(x) and len(x) == 1,
     "pattern": _pattern,

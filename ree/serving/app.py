@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ree import __version__
+from ree.embedding.model import EmbeddingModel
 from ree.errors import InternalError, ReeError
 from ree.generation.generator import Completion, Request, TextPiece
 from ree.generation.grammar import Grammar
@@ -26,6 +27,7 @@ from ree.generation.model import LanguageModel
 from ree.generation.request import Sampling
 from ree.generation.template import render
 from ree.serving.answers import Reply, TextSoFar
+from ree.serving.embeddings import EmbeddingRequest, EncoderService
 from ree.serving.errors import ApiError
 from ree.serving.fields import Fields, is_token, read_object
 from ree.serving.http import HANDLERS, EventStream, Json, Keys, OwnPages, body_of, while_there
@@ -51,10 +53,12 @@ class Server:
     strict: bool = False
     started: int = field(default_factory=lambda: int(time.time()))
     verifier: Verifier = field(default_factory=Verifier)
+    encoders: Mapping[str, EncoderService] = field(default_factory=dict)
 
     def app(self) -> Starlette:
         """The ASGI app; its life begins with loading the models and ends with closing them."""
-        post = {"/v1/chat/completions": self.chat, "/v1/completions": self.complete, "/tokenize": self.tokenize,
+        post = {"/v1/chat/completions": self.chat, "/v1/completions": self.complete,
+                "/v1/embeddings": self.embed, "/tokenize": self.tokenize,
                 "/detokenize": self.detokenize, "/apply-template": self.apply_template,
                 "/v1/receipts/{digest}/verify": self.verify}  # fmt: skip
         get = {
@@ -71,10 +75,11 @@ class Server:
 
         @asynccontextmanager
         async def life(app: Starlette) -> AsyncIterator[None]:
-            for service in self.services.values():
+            everything = list(self.everything.values())
+            for service in everything:
                 service.start()
             yield
-            for service in self.services.values():
+            for service in everything:
                 await run_in_threadpool(service.close)
 
         middleware = [Middleware(OwnPages), Middleware(Keys, keys=self.keys)]
@@ -100,13 +105,22 @@ class Server:
 
         return counted
 
+    @property
+    def everything(self) -> dict[str, ModelService | EncoderService]:
+        return {**self.services, **self.encoders}
+
     def service(self, name: str) -> ModelService:
         """The service of a model; ApiError 404 for another name."""
+        if name in self.encoders:
+            raise ApiError(f"model '{name}' gives vectors, by /v1/embeddings, and no text", "model")
         if name not in self.services:
-            known = ", ".join(sorted(self.services))
-            raise ApiError(f"there is no model '{name[:100]}'", "model", status=404, code="model_not_found",
-                           hint=f"expected one of {known}")  # fmt: skip
+            raise self._no_model(name)
         return self.services[name]
+
+    def _no_model(self, name: str) -> ApiError:
+        known = ", ".join(sorted([*self.services, *self.encoders]))
+        return ApiError(f"there is no model '{name[:100]}'", "model", status=404, code="model_not_found",
+                        hint=f"expected one of {known}")  # fmt: skip
 
     async def chat(self, request: HttpRequest) -> Response:
         wanted = ChatRequest.of(await body_of(request), strict=self.strict)
@@ -122,6 +136,17 @@ class Server:
             Request(prompt=p) if isinstance(p, str) else Request(tokens=p) for p in wanted.prompts
         ]
         return await self._answer(request, service, wanted, asked, "prompt")
+
+    async def embed(self, request: HttpRequest) -> Response:
+        wanted = EmbeddingRequest.of(await body_of(request), strict=self.strict)
+        if wanted.model in self.services:
+            raise ApiError(f"model '{wanted.model}' gives text and no vectors", "model")
+        if wanted.model not in self.encoders:
+            raise self._no_model(wanted.model)
+        service = self.encoders[wanted.model]
+        value = await while_there(request.receive, service.answer(wanted))
+        value["system_fingerprint"] = fingerprint(service.model)
+        return Json(value, headers=_warning(wanted.unknown))
 
     async def _answer(
         self,
@@ -139,9 +164,7 @@ class Server:
         )
         echoed, tools = _echoed(wanted, answers, model), _callable(wanted, model)
         reply = Reply(wanted, answers, fingerprint(model), seed, echoed, tools)
-        headers = {"X-Request-Id": reply.id}
-        if wanted.unknown:
-            headers["Warning"] = f'299 ree "ignored: {_header_text(", ".join(wanted.unknown))}"'
+        headers = {"X-Request-Id": reply.id, **_warning(wanted.unknown)}
         running = service.begin(answers)
         if wanted.stream:
             return EventStream(_chunks(running, reply), headers, running.close)
@@ -202,8 +225,8 @@ class Server:
         )
 
     async def health(self, request: HttpRequest) -> Response:
-        states = {n: str(s.state) for n, s in self.services.items()}
-        ready = all(s.state is Readiness.READY for s in self.services.values())
+        states = {n: str(s.state) for n, s in self.everything.items()}
+        ready = all(s.state is Readiness.READY for s in self.everything.values())
         return Json(
             {"status": "ok" if ready else "unavailable", "models": states}, 200 if ready else 503
         )
@@ -212,14 +235,22 @@ class Server:
         return Json({"version": __version__})
 
     async def models(self, request: HttpRequest) -> Response:
-        return Json({"object": "list", "data": [self._card(n) for n in self.services]})
+        return Json(
+            {"object": "list", "data": [self._card(n) for n in (*self.services, *self.encoders)]}
+        )
 
     async def one_model(self, request: HttpRequest) -> Response:
-        return Json(self._card(self.service(request.path_params["name"]).name))
+        name = request.path_params["name"]
+        if name not in self.services and name not in self.encoders:
+            raise self._no_model(name)
+        return Json(self._card(name))
 
     def _card(self, name: str) -> dict[str, Any]:
-        service = self.services[name]
         card = {"id": name, "object": "model", "created": self.started, "owned_by": "ree"}
+        if name in self.encoders:
+            return card | self.encoders[name].card()
+        service = self.services[name]
+        card["kind"] = "language"
         if service.state is not Readiness.READY:
             return card | {"state": str(service.state)}
         m = service.model
@@ -256,7 +287,7 @@ class Server:
         return PlainTextResponse(self.metrics.text(gauges), media_type="text/plain; version=0.0.4")
 
 
-def fingerprint(model: LanguageModel) -> str:
+def fingerprint(model: LanguageModel | EmbeddingModel) -> str:
     """A short name of the contract, the program and its weights: answers under one are the same bits."""
     program = model.program
     parts = program.graph.contract.encode(), program.program_hash, program.weights_root
@@ -391,6 +422,11 @@ def _failure(event: Failed) -> ApiError:
     if isinstance(e, ApiError):
         return e
     return ApiError(e.message, status=500 if isinstance(e, InternalError) else 400)
+
+
+def _warning(unknown: Sequence[str]) -> dict[str, str]:
+    """The header that says which fields are not known."""
+    return {"Warning": f'299 ree "ignored: {_header_text(", ".join(unknown))}"'} if unknown else {}
 
 
 def _header_text(text: str) -> str:

@@ -40,7 +40,7 @@ def serve(server: Server, host: str, port: int, ready: Callable[[str], None]) ->
         failures.append(e)
         http.should_exit = True
 
-    for service in server.services.values():
+    for service in server.everything.values():
         service.on_failure = stop
     shown = f"[{host}]" if ":" in host else host
     ready(f"http://{shown}:{sock.getsockname()[1]}")
