@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ree.errors import InternalError, ReeError
+from ree.serving import connections
 from ree.serving.errors import ApiError
 from ree.serving.page import FILES
 from ree.serving.service import RETRY_SECONDS
@@ -40,17 +41,22 @@ def json_line(value: Any) -> bytes:
 
 
 async def body_of(request: Request) -> bytes:
-    """The body; ApiError 413 over MAX_BODY, before more than that is read."""
+    """The body; ApiError 413 over MAX_BODY, before more than that is read, 408 where it takes too long."""
     told = request.headers.get("content-length", "0")
     size = int(told) if told.isascii() and told.isdecimal() and len(told) < 20 else 0
     out = bytearray()
     if size <= MAX_BODY:
-        async for part in request.stream():
-            out += part
-            if len(out) > MAX_BODY:
-                break
-        else:
-            return bytes(out)
+        try:
+            async with asyncio.timeout(connections.BODY_SECONDS):
+                async for part in request.stream():
+                    out += part
+                    if len(out) > MAX_BODY:
+                        break
+                else:
+                    return bytes(out)
+        except TimeoutError as e:
+            seconds = connections.BODY_SECONDS
+            raise ApiError(f"the body took over {seconds:g} seconds", status=408) from e
     raise ApiError(f"the body has over {MAX_BODY} bytes", status=413)
 
 

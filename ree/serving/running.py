@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
 from ree.errors import PlatformError, ReeError
 from ree.serving.app import Server
+from ree.serving.connections import IDLE_SECONDS, Connection, more_files, patient_socket
 
 BACKLOG = 1024
 GRACE = 30  # seconds that answers under way have to end in once the server is told to stop
+
+
+def http_config(server: Server, **options: Any) -> uvicorn.Config:
+    """How uvicorn serves it: no connection waits for ever."""
+    settings: dict[str, Any] = {"log_level": "warning", "timeout_graceful_shutdown": GRACE} | options
+    return uvicorn.Config(
+        server.app(), http=Connection, access_log=False, lifespan="on", ws="none", proxy_headers=False,
+        timeout_keep_alive=IDLE_SECONDS, h11_max_incomplete_event_size=64 << 10, **settings,
+    )  # fmt: skip
 
 
 def serve(server: Server, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -21,6 +32,8 @@ def serve(server: Server, host: str, port: int, ready: Callable[[str], None]) ->
     """
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    patient_socket(sock)
+    more_files()
     try:
         sock.bind((host, port))
         sock.listen(BACKLOG)
@@ -29,11 +42,7 @@ def serve(server: Server, host: str, port: int, ready: Callable[[str], None]) ->
         raise PlatformError(
             f"cannot listen on {host}:{port}: {getattr(e, 'strerror', None) or e}"
         ) from e
-    config = uvicorn.Config(
-        server.app(), log_level="warning", access_log=False, lifespan="on", ws="none", proxy_headers=False,
-        timeout_graceful_shutdown=GRACE, h11_max_incomplete_event_size=64 << 10,
-    )  # fmt: skip
-    http = uvicorn.Server(config)
+    http = uvicorn.Server(http_config(server))
     failures: list[ReeError] = []
 
     def stop(e: ReeError) -> None:

@@ -13,6 +13,7 @@ from ree.generation.engine import Engine
 from ree.serving.app import Server
 from ree.serving.metrics import ServerMetrics
 from ree.serving.receipts import Receipts
+from ree.serving.running import http_config
 from ree.serving.service import ModelService
 
 from ..generation.tiny import CONTEXT, STOP, model_of  # noqa: F401, TID252 - for the tests beside it
@@ -23,8 +24,8 @@ HI = [{"role": "user", "content": "hi"}]
 class Client:
     """Requests to a server, one connection each."""
 
-    def __init__(self, port, server):
-        self.port, self.server = port, server
+    def __init__(self, port, server, http=None):
+        self.port, self.server, self.http = port, server, http
         self.url = f"http://127.0.0.1:{port}"
 
     def open(self, method, path, body=None, headers=None):
@@ -94,16 +95,14 @@ def serving(load=model_of, ready=True, services=None, **settings):
     receipts, metrics = settings.pop("receipts", None) or Receipts(), ServerMetrics()
     one = ModelService("tiny", load, keep=receipts.keep, metrics=metrics, threads=1, **of_service)
     server = Server(services or {"tiny": one}, receipts, metrics, **settings)
-    config = uvicorn.Config(
-        server.app(), port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=5
-    )
+    config = http_config(server, port=0, log_level="critical", timeout_graceful_shutdown=5)
     http_server = uvicorn.Server(config)
     thread = threading.Thread(target=http_server.run)
     thread.start()
     try:
         while not http_server.started:
             time.sleep(0.01)
-        client = Client(http_server.servers[0].sockets[0].getsockname()[1], server)
+        client = Client(http_server.servers[0].sockets[0].getsockname()[1], server, http_server)
         while ready and client.ask("/health")[0] != 200:
             assert not one.failure, one.failure
             time.sleep(0.01)
