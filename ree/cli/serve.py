@@ -110,7 +110,7 @@ def _service(
 
     return ModelService(
         name, lambda: LanguageModel.load(path), slots=args.slots, queue=args.queue, positions=args.context,
-        threads=args.threads, keep=keep, metrics=metrics,
+        threads=args.threads, warm=True, keep=keep, metrics=metrics,
     )  # fmt: skip
 
 

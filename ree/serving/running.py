@@ -18,7 +18,10 @@ GRACE = 30  # seconds that answers under way have to end in once the server is t
 
 def http_config(server: Server, **options: Any) -> uvicorn.Config:
     """How uvicorn serves it: no connection waits for ever."""
-    settings: dict[str, Any] = {"log_level": "warning", "timeout_graceful_shutdown": GRACE} | options
+    settings: dict[str, Any] = {
+        "log_level": "warning",
+        "timeout_graceful_shutdown": GRACE,
+    } | options
     return uvicorn.Config(
         server.app(), http=Connection, access_log=False, lifespan="on", ws="none", proxy_headers=False,
         timeout_keep_alive=IDLE_SECONDS, h11_max_incomplete_event_size=64 << 10, **settings,

@@ -16,6 +16,7 @@ from ree.generation.receipt import Receipt
 from ree.generation.scheduler import Generation, Scheduler
 from ree.serving.errors import ApiError
 from ree.serving.metrics import ServerMetrics
+from ree.serving.warming import warm_up
 
 RETRY_SECONDS = 1
 
@@ -90,7 +91,8 @@ class ModelService:
 
     load: gives the model, in the service's own thread, so that a server can say that it is loading.
     slots: answers under way together; queue: requests that may wait beside them; positions: tokens of a
-    prompt with its answer, at most, by default what the model takes.
+    prompt with its answer, at most, by default what the model takes; warm: ready once usual shapes are
+    prepared.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class ModelService:
         queue: int = 64,
         positions: int | None = None,
         threads: int | None = None,
+        warm: bool = False,
         keep: Callable[[Receipt], Receipt] = lambda r: r,
         metrics: ServerMetrics | None = None,
     ) -> None:
@@ -110,6 +113,7 @@ class ModelService:
         self.metrics = metrics or ServerMetrics()
         self.on_failure: Callable[[ReeError], None] = lambda e: None
         self._load, self._positions, self.threads, self._keep = load, positions, threads, keep
+        self._warm = warm
         self._model: LanguageModel | None = None
         self._wake = threading.Condition()
         self._arrived: list[Job] = []
@@ -180,6 +184,8 @@ class ModelService:
                 threads=self.threads,
             )
             scheduler = Scheduler(engine)
+            if self._warm:
+                warm_up(model, scheduler, self.threads)
         except Exception as e:
             error = (
                 e if isinstance(e, ReeError) else InternalError(f"{type(e).__name__}: {e}"[:300])

@@ -91,7 +91,9 @@ class Client:
 @contextmanager
 def serving(load=model_of, ready=True, services=None, **settings):
     """A client of a server that runs in a thread."""
-    of_service = {k: settings.pop(k) for k in ("slots", "queue", "positions") if k in settings}
+    of_service = {
+        k: settings.pop(k) for k in ("slots", "queue", "positions", "warm") if k in settings
+    }
     receipts, metrics = settings.pop("receipts", None) or Receipts(), ServerMetrics()
     one = ModelService("tiny", load, keep=receipts.keep, metrics=metrics, threads=1, **of_service)
     server = Server(services or {"tiny": one}, receipts, metrics, **settings)
