@@ -28,7 +28,7 @@ SIGNED = (DType.I16, DType.I8)
 LONG = 16  # nodes of an expression
 
 
-MOST = 4096  # functions that are found again; what an executable uses stays while it does
+MOST = 512  # functions that are found again, a megabyte each; what an executable uses stays while it does
 _compiled: OrderedDict[tuple[str, TileSpec], MachineCode] = OrderedDict()
 
 
