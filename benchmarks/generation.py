@@ -57,10 +57,13 @@ def reading(model, n):
     return median(lambda: engine.read(0, text, 0))
 
 
-def finished(model, count, drawn, prompt=32):
-    """(seconds, generations, scheduler) of so many texts at once."""
-    scheduler = Scheduler(Engine(model.forward, count, positions=prompt + drawn))
-    made = [Generation(tuple(tokens(model, prompt, i)), SAMPLING, (), drawn) for i in range(count)]
+def finished(model, count, drawn, prompt=32, speculate=False, text=None, sampling=SAMPLING):
+    """(seconds, generations, scheduler) of so many texts at once. text: what they begin with, by default random
+    tokens."""
+    engine = Engine(model.forward, count, positions=prompt + drawn)
+    scheduler = Scheduler(engine, speculate=speculate)
+    prompts = [tuple(text or tokens(model, prompt, i)) for i in range(count)]
+    made = [Generation(p, sampling, (), drawn) for p in prompts]
 
     def run(gs):
         for g in gs:
@@ -73,6 +76,28 @@ def finished(model, count, drawn, prompt=32):
     for g in warm:
         scheduler.release(g)
     return timed(lambda: run(made))[0], made, scheduler
+
+
+def guessing(model):
+    """Time with guesses over time without, of a text that repeats itself and of one that does not."""
+    said = model.text_prompt(
+        "A list of words: one, two, three, four, five, six, seven, eight. " * 4
+    )
+    plain = model.text_prompt(
+        "The lighthouse keeper climbed the stairs slowly, and at the top he saw"
+    )
+    kinds = {"repeating": (said, Sampling(temperature=0.0, seed=0)), "plain": (plain, SAMPLING)}
+    out = {}
+    for name, (text, sampling) in kinds.items():
+        times, want = {True: [], False: []}, None
+        for _ in range(3):
+            for on in times:
+                seconds, (g,), _ = finished(model, 1, 128, len(text), on, text, sampling)
+                times[on].append(seconds)
+                want = want or g.tokens
+                assert g.tokens == want
+        out[f"guessing_{name}"] = min(times[True]) / min(times[False])
+    return out
 
 
 def main():
@@ -118,6 +143,7 @@ def main():
     assert gs[0].tokens == g.tokens
     out["eight_texts_tokens_per_s"] = 8 * 256 / together
     out["eight_over_one"] = out["eight_texts_tokens_per_s"] / out["one_text_tokens_per_s"]
+    out |= guessing(model)
     RESULTS.write_text(json.dumps(out, indent=1) + "\n")
     print(json.dumps(out, indent=1))
 

@@ -204,6 +204,8 @@ class Generator:
             while answer.finish is None:
                 for _, token in self.scheduler.step():
                     yield answer.take(token)
+                    if answer.finish is not None:  # by a stop string: nothing more may be drawn
+                        break
             if receive is not None:
                 receive(answer.receipt(answer.claim(self.scheduler, self.engine.threads)))
         finally:

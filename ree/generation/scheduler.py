@@ -12,6 +12,7 @@ from ree.generation.engine import Engine
 from ree.generation.grammar import Matcher
 from ree.generation.layout import CHUNK
 from ree.generation.logprobs import LogProbs, TokenLogProb
+from ree.generation.lookup import Lookup
 from ree.generation.receipt_schema import ABORTED, LENGTH, STOP
 from ree.generation.request import Sampling
 from ree.generation.sampler import Drawing, draw
@@ -46,6 +47,7 @@ class Generation:
     drawn_logprobs: list[TokenLogProb] = field(default_factory=list)
     prompt_logprobs: list[TokenLogProb] = field(default_factory=list)
     failure: ReeError | None = None  # why it was aborted, if not by whoever wanted it
+    lookup: Lookup = field(default_factory=Lookup)
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
@@ -64,12 +66,13 @@ class Scheduler:
     """Continuous batching: texts come and go between steps, and no text's bits depend on another.
 
     Requests wait in the order of their arrival for one of the engine's slots. What a text has in common with
-    the beginning of another that is in a slot, or was the last there, is not read again but taken over. One
-    thread at a time.
+    the beginning of another that is in a slot, or was the last there, is not read again but taken over. A text
+    that is alone is decoded several tokens at a time where it repeats itself (`speculate`). One thread at a
+    time.
     """
 
-    def __init__(self, engine: Engine, *, reuse: bool = True) -> None:
-        self.engine, self._reuse = engine, reuse
+    def __init__(self, engine: Engine, *, reuse: bool = True, speculate: bool = True) -> None:
+        self.engine, self._reuse, self._speculates = engine, reuse, speculate
         vocabulary = engine.forward.vocabulary
         self._sampler = Sampler(engine.slots, vocabulary, threads=engine.threads, isa=engine.isa)
         self._logprobs = LogProbs(vocabulary, threads=engine.threads, isa=engine.isa)
@@ -116,6 +119,11 @@ class Scheduler:
         reading = next(
             (g for g in self.live if g.finish is None and g.read < len(g.tokens) - 1), None
         )
+        if reading is None and len(ready) == 1:
+            guess = self._guess(ready[0])
+            if guess:
+                yield from self._speculate(ready[0], guess)
+                return
         rows: list[tuple[Generation, Array]] = []
         if reading is not None:
             logits = self._read_on(reading)
@@ -181,6 +189,26 @@ class Scheduler:
             logits = logits[-1]
         g.read += len(part)
         return logits if g.read == len(g.tokens) else None
+
+    def _guess(self, g: Generation) -> list[int]:
+        """Tokens that may come next, as many as there is room for."""
+        room = min(self.engine.most - len(g.tokens), g.max_tokens - g.drawn - 1)
+        return g.lookup.guess(g.tokens, room) if self._speculates and room > 0 else []
+
+    def _speculate(
+        self, g: Generation, guess: list[int]
+    ) -> Iterator[tuple[Generation, int | None]]:
+        """Take in the last token and a guess of those behind it in one call, and draw on for as long as the
+        guess is what is drawn: each token is drawn from the logits that it would have had alone."""
+        assert g.slot is not None
+        before = len(g.tokens)
+        logits = self.engine.read(g.slot, [g.tokens[-1], *guess], before - 1, every=True)
+        for i, row in enumerate(logits):
+            g.read = before + i
+            yield from self._draw([(g, row)])
+            if g.finish is not None or i == len(guess) or g.tokens[-1] != guess[i]:
+                break
+        g.lookup.learn(len(g.tokens) - before - 1, len(g.tokens))
 
     def _decode(self, ready: list[Generation]) -> list[Array]:
         """The logits behind the last token of each."""

@@ -228,8 +228,8 @@ class ModelService:
 
     def _step(self, scheduler: Scheduler) -> None:
         try:
-            drawn = list(scheduler.step())
-            for g, token in drawn:
+            # one by one: where a stop string ends an answer, nothing more may be drawn of it
+            for g, token in scheduler.step():
                 job = self._jobs[g]
                 if g.failure is not None:
                     self._fail(scheduler, job, g.failure)
