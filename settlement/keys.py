@@ -32,6 +32,10 @@ class Key:
         """The signed transaction's bytes."""
         return bytes(self._account.sign_transaction(transaction).raw_transaction)
 
+    def sign_typed(self, message: Any) -> bytes:
+        """The signature, 65 bytes, of typed data (EIP-712)."""
+        return bytes(self._account.sign_message(message).signature)
+
     def salt(self, *parts: bytes) -> bytes:
         """16 bytes that only this key can make, always the same for the same parts."""
         message = b"".join(len(p).to_bytes(4, "big") + p for p in (b"ree.salt", *parts))

@@ -31,6 +31,8 @@ RULES: tuple[Rule, ...] = (
     ("system", lambda a: a.chat, "--system goes with --chat"),
     ("date", lambda a: a.chat or a.messages, "--date goes with --chat or --messages"),
     ("key", lambda a: a.receipt, "--key goes with --receipt"),
+    ("account", lambda a: a.receipt, "--account goes with --receipt"),
+    ("previous", lambda a: a.receipt, "--previous goes with --receipt"),
 )
 
 
@@ -59,6 +61,13 @@ def add_arguments(parser: Parser) -> None:
     form.add_argument("--json-schema", metavar="FILE", help="answer with JSON of this schema")
     form.add_argument("--regex", metavar="RE", help="answer with a text of this form")
     parser.add_argument("--receipt", metavar="FILE", help="write the receipt")
+    parser.add_argument(
+        "--previous",
+        metavar="RECEIPT",
+        help="of the answer before this one: the new receipt names it",
+    )
+    parser.add_argument("--account", metavar="FILE", help="sign also as an Ethereum account: hex, or a keystore "
+                        "(REE_KEY_PASSWORD)")  # fmt: skip
     parser.add_argument("--key", metavar="FILE", help="sign the receipt with this key (ree key new); default: "
                         "receipt.key in ~/.config/ree, if it is there")  # fmt: skip
     add_threads(parser)
@@ -74,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         raise PlatformError(f"generation needs {e.name}", "pip install 'ree-ml[generate]'") from e
     if args.receipt:
         check_file_place(args.receipt)
-    key = _key(args)
+    key, account = _key(args), _account(args)
     request = request_of(args)
     with progress("load"):
         generator = Generator(args.artifact, threads=args.threads)
@@ -85,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             stdout_text(piece.text)
     receipt = got[0] if key is None else got[0].signed(key)
+    receipt = receipt if account is None else receipt.signed_by_account(account)
     if args.receipt:
         with atomic_file(args.receipt) as f:
             f.write(receipt.to_json())
@@ -93,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     data: dict[str, Any] = {
         "text": receipt.text, "finish": receipt.finish, "prompt_tokens": list(receipt.prompt_tokens),
         "completion_tokens": list(receipt.completion_tokens), "seed": receipt.sampling.seed,
-        "digest": receipt.digest.hex(), "signed_by": key.key.hex() if key else None,
+        "digest": receipt.digest.hex(), "signed_by": [s.key for s in receipt.signatures],
         "seconds_to_first_token": times[0], "tokens_per_second": rate,
     }  # fmt: skip
     if args.json:
@@ -104,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
     stderr_line(f"{len(receipt.prompt_tokens)} tokens read, {drawn} drawn ({receipt.finish}), first after "
                 f"{times[0]:.2f} s{speed}; seed {receipt.sampling.seed}")  # fmt: skip
     if args.receipt:
-        by = f"signed by {key.key.hex()}" if key else "unsigned (ree key new makes a key)"
+        keys = ", ".join(s.key for s in receipt.signatures)
+        by = f"signed by {keys}" if keys else "unsigned (ree key new makes a key)"
         stderr_line(f"receipt {receipt.digest.hex()} in {args.receipt}, {by}")
     return OK
 
@@ -124,7 +135,8 @@ def request_of(args: argparse.Namespace) -> Request:
     if most < 1:
         raise InputError(f"max_tokens: expected at least 1, got {most}")
     return Request(messages=messages, prompt=args.prompt, date=args.date, sampling=_sampling(args),
-                   max_tokens=most, stop=tuple(args.stop or ()), grammar=_grammar(args))  # fmt: skip
+                   max_tokens=most, stop=tuple(args.stop or ()), grammar=_grammar(args),
+                   previous=_previous(args))  # fmt: skip
 
 
 def _sampling(args: argparse.Namespace) -> Sampling:
@@ -163,6 +175,27 @@ def _json(path: str, option: str) -> Any:
         return strict_json(raw)
     except (ValueError, RecursionError) as e:
         raise InputError(f"{option}: '{path}' is not JSON: {str(e)[:80]}") from e
+
+
+def _account(args: argparse.Namespace) -> Any:
+    """The account that signs, or None."""
+    if not args.account:
+        return None
+    try:
+        from ree.settlement.keys import load_key
+
+        return load_key(args.account)
+    except ImportError as e:
+        raise PlatformError(
+            f"an account needs '{e.name}'", "pip install 'ree-ml[settlement]'"
+        ) from e
+
+
+def _previous(args: argparse.Namespace) -> str:
+    from ree.cli.receipt_checked import read_receipt
+    from ree.generation.receipt import NOTHING
+
+    return read_receipt(args.previous).digest.hex() if args.previous else NOTHING
 
 
 def _key(args: argparse.Namespace) -> Any:

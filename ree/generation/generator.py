@@ -33,7 +33,8 @@ class Request:
     date: what the template sees as today, ISO 8601, by default today (UTC). stop: texts that end the answer.
     stop_tokens: by default the model's own. grammar: what the answer may be. logprobs: how many of the
     likeliest tokens to give beside the log-probability of each token drawn, None for nothing; prompt_logprobs:
-    of the prompt's tokens too. max_tokens may be 0, to read the prompt alone.
+    of the prompt's tokens too. max_tokens may be 0, to read the prompt alone. previous: digest of the receipt
+    that this one's is to name as the one before it, hexadecimal.
     """
 
     messages: Sequence[Mapping[str, Any]] | None = None
@@ -49,6 +50,7 @@ class Request:
     grammar: Grammar | None = None
     logprobs: int | None = None
     prompt_logprobs: bool = False
+    previous: str = NOTHING
 
     def complete(self, model: LanguageModel) -> Request:
         """With everything said that was left open. InputError for what does not go together."""
@@ -155,7 +157,7 @@ class Completion:
         g = self.generation
         return claim_of(self.model.forward, g.text(), scheduler.caches(g), threads)
 
-    def receipt(self, claim: TextClaim, previous: str = NOTHING) -> Receipt:
+    def receipt(self, claim: TextClaim) -> Receipt:
         """The receipt of an answer that has ended, unsigned."""
         assert self.finish is not None
         model, h = self.model, claim.header
@@ -170,7 +172,7 @@ class Completion:
                 (r.state_root.hex(), r.batch.hex(), *(m.hex() for m in claim.masks[i : i + 1]))
                 for i, r in enumerate(claim.records)
             ),
-            commitment=claim.history.commitment.hex(), previous=previous,
+            commitment=claim.history.commitment.hex(), previous=self.request.previous,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             made_by={"ree": __version__, "contract": model.program.graph.contract},
         )  # fmt: skip

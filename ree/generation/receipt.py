@@ -6,7 +6,8 @@
 
 `commitment` is that of the claim's history (traces/history.py), whose S0 and batches hold the request's
 sampling and every token; the request is its canonical JSON: keys in order, no spaces. Who signs, signs
-`ree.generation.receipt` NUL digest. Parts outside the digest (created, made_by) say what nobody can check.
+`ree.generation.receipt` NUL digest, or as an Ethereum account the typed data Receipt(bytes32 digest)
+(EIP-712). Parts outside the digest (created, made_by) say what nobody can check.
 """
 
 from __future__ import annotations
@@ -21,8 +22,15 @@ from ree.errors import ReeError
 from ree.generation.claim import Text
 from ree.generation.grammar import Grammar
 from ree.generation.layout import CHUNK
-from ree.generation.receipt_schema import FINISHES, VERSION, receipt_problem, sampling_of
+from ree.generation.receipt_schema import (
+    EIP712,
+    FINISHES,
+    VERSION,
+    receipt_problem,
+    sampling_of,
+)
 from ree.generation.request import NUMBERS, Sampling
+from ree.signing_eip712 import typed
 from ree.traces.encoding import RECEIPT, sha256, u8, u32
 from ree.traces.history import History, RunHeader, StepRecord
 from ree.traces.strict_json import strict_json
@@ -34,7 +42,7 @@ NOTHING = bytes(32).hex()
 
 @dataclass(frozen=True)
 class ReceiptSignature:
-    """Who stands for a receipt; alg is ed25519."""
+    """Who stands for a receipt. alg: ed25519, by a key, or eip712, by the account of an address."""
 
     key: str
     signature: str
@@ -111,8 +119,16 @@ class Receipt:
 
     def signed(self, key: Any) -> Receipt:
         """The receipt with the signature of a ree.signing.SigningKey."""
-        mine = ReceiptSignature(key.key.hex(), key.sign(SIGNED + self.digest).hex())
-        return replace(self, signatures=(*self.signatures, mine))
+        return self._with(ReceiptSignature(key.key.hex(), key.sign(SIGNED + self.digest).hex()))
+
+    def signed_by_account(self, key: Any) -> Receipt:
+        """The receipt with the signature of a ree.settlement.keys.Key, which contracts can check."""
+        address = key.address.lower().removeprefix("0x")
+        signature = key.sign_typed(typed(self.digest)).hex()
+        return self._with(ReceiptSignature(address, signature, EIP712))
+
+    def _with(self, signature: ReceiptSignature) -> Receipt:
+        return replace(self, signatures=(*self.signatures, signature))
 
     def to_json(self) -> bytes:
         """The receipt as a file holds it."""

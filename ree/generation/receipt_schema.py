@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ree import signing, signing_eip712
 from ree.errors import InputError
 from ree.generation.grammar import Grammar
 from ree.generation.layout import CHUNK
@@ -26,6 +27,12 @@ FINISHES = (STOP, LENGTH, ABORTED, STOP_STRING) = ("stop", "length", "aborted", 
 KEYS = {*DIGESTS, *TEXTS, "request", "prompt_tokens", "completion_tokens", "records", "signatures", "made_by",
         "version", "chunk"}  # fmt: skip
 VERSION = 2
+ED25519, EIP712 = "ed25519", "eip712"
+# bytes of a key (an account's address) and of a signature
+ALGORITHMS = {
+    ED25519: (signing.KEY_BYTES, signing.SIGNATURE_BYTES),
+    EIP712: (signing_eip712.ADDRESS_BYTES, signing_eip712.SIGNATURE_BYTES),
+}
 MOST_ID = 2**31  # no token's number is as great
 MOST_TOKENS, MOST_SIGNATURES, MOST_STOPS = 1 << 20, 16, 64
 
@@ -71,11 +78,13 @@ def receipt_problem(m: Any) -> str:
         if (
             not isinstance(s, dict)
             or set(s) != {"alg", "key", "signature"}
-            or s["alg"] != "ed25519"
+            or not isinstance(s["alg"], str)
+            or s["alg"] not in ALGORITHMS
         ):
-            return "signatures: expected alg ed25519, key and signature"
-        if not is_hex(s["key"], 32) or not is_hex(s["signature"], 64):
-            return "signatures: expected hexadecimal digits"
+            return f"signatures: expected alg {' or '.join(ALGORITHMS)}, key and signature"
+        key, signature = ALGORITHMS[s["alg"]]
+        if not is_hex(s["key"], key) or not is_hex(s["signature"], signature):
+            return f"signatures: of {s['alg']}, expected {key} and {signature} bytes in hexadecimal"
     return _request_problem(m["request"])
 
 

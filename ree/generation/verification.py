@@ -13,12 +13,13 @@ from ree.generation.grammar import library
 from ree.generation.layout import CHUNK
 from ree.generation.model import LanguageModel
 from ree.generation.receipt import SIGNED, Receipt
-from ree.generation.receipt_schema import LENGTH, STOP, STOP_STRING
+from ree.generation.receipt_schema import EIP712, LENGTH, STOP, STOP_STRING
 from ree.generation.sampler import Drawing, draw
 from ree.generation.streams import StopStrings, TextStream
 from ree.runtime.hashing import hash_array
 from ree.runtime.sampler import Sampler
 from ree.signing import is_signed
+from ree.signing_eip712 import is_signed_by
 from ree.traces.history import batch_digest
 
 
@@ -105,7 +106,12 @@ def _of_itself(r: Receipt) -> Iterator[Flaw]:
     if r.stated != r.digest.hex():
         yield Flaw(f"digest: its parts give {r.digest.hex()}, it states {r.stated}")
     for s in r.signatures:
-        if not is_signed(bytes.fromhex(s.key), SIGNED + r.digest, bytes.fromhex(s.signature)):
+        key, signature = bytes.fromhex(s.key), bytes.fromhex(s.signature)
+        if s.alg == EIP712:
+            good = is_signed_by(key, r.digest, signature)
+        else:
+            good = is_signed(key, SIGNED + r.digest, signature)
+        if not good:
             yield Flaw(f"signature: not of key {s.key}")
     for i, (_, batch, *masks) in enumerate(r.records, 1):
         parts = [hash_array(r.claimed.batch(i)), *map(bytes.fromhex, masks)]

@@ -317,7 +317,7 @@ def _answers(
             full = replace(
                 request, sampling=sampling, max_tokens=most, stop=wanted.stop, include_stop=wanted.include_stop,
                 stop_tokens=stop, grammar=grammar, logprobs=wanted.logprobs,
-                prompt_logprobs=echo and wanted.logprobs is not None,
+                prompt_logprobs=echo and wanted.logprobs is not None, previous=wanted.previous,
             )  # fmt: skip
             try:
                 answer = Completion(model, full)

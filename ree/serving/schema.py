@@ -15,6 +15,8 @@ from ree.errors import InputError, ReeError
 from ree.generation.generator import MOST_LOGPROBS
 from ree.generation.grammar import LARK, REGEX, Grammar
 from ree.generation.messages import check_messages, check_tools
+from ree.generation.receipt import NOTHING
+from ree.generation.receipt_schema import is_hex
 from ree.generation.request import REPETITION
 from ree.generation.streams import MAX_STOP_LENGTH, MAX_STOPS
 from ree.serving.errors import ApiError
@@ -65,7 +67,8 @@ class Wanted:
     max_tokens: None is as many as there is room for. top_k: 0 is off. bias: added to logits, by token.
     penalties: by name, as Sampling has them. stop_tokens: beside the model's own, which do not count if
     ignore_eos. logprobs: how many of the likeliest tokens beside each, None for no log-probabilities. grammar:
-    what the answer may be. unknown: fields that nobody knows.
+    what the answer may be. previous: digest of the receipt before this answer's. unknown: fields that nobody
+    knows.
     """
 
     model: str
@@ -88,6 +91,7 @@ class Wanted:
     return_tokens: bool
     logprobs: int | None
     grammar: Grammar | None
+    previous: str
     unknown: tuple[str, ...] = ()
 
 
@@ -297,7 +301,12 @@ def _common(
         "return_tokens": f.flag("return_token_ids"),
         "logprobs": logprobs,
         "grammar": _grammar(f),
+        "previous": f.text("previous_receipt", NOTHING),
     }
+    if not is_hex(out["previous"], 32):
+        raise f.wrong(
+            "previous_receipt", "the digest of a receipt, 64 lower-case hexadecimal digits"
+        )
     unknown = f.rest()
     if unknown and strict:
         raise ApiError(

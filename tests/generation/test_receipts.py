@@ -216,6 +216,55 @@ def test_a_request_that_nobody_can_make_is_no_receipt(receipt, where, value):
         Receipt.of(json.dumps(m).encode())
 
 
+def test_an_account_signs_what_contracts_can_check(receipt):
+    pytest.importorskip("eth_account", reason="needs the extra settlement")
+    from eth_account import Account
+
+    from ree.settlement.keys import role_key
+    from ree.signing_eip712 import MOST_S
+
+    key = role_key("provider")
+    signed = Receipt.of(receipt.signed_by_account(key).to_json())
+    assert [s.alg for s in signed.signatures] == ["ed25519", "eip712"]
+    assert check_receipt(signed, model_of(), Level.TEXT) is None
+    mine = signed.signatures[1]
+    # by the library's other door: EIP-712 in one dictionary, as wallets take it
+    types = {"EIP712Domain": [{"name": n, "type": "string"} for n in ("name", "version")],
+             "Receipt": [{"name": "digest", "type": "bytes32"}]}  # fmt: skip
+    whole = {"domain": {"name": "REE", "version": "1"}, "primaryType": "Receipt", "types": types,
+             "message": {"digest": signed.digest}}  # fmt: skip
+    from eth_account.messages import encode_typed_data
+
+    recovered = Account.recover_message(
+        encode_typed_data(full_message=whole), signature=bytes.fromhex(mine.signature)
+    )
+    assert recovered.lower() == f"0x{mine.key}"
+    raw = bytes.fromhex(mine.signature)
+    order = 2 * MOST_S + 1
+    other_s = raw[:32] + (order - int.from_bytes(raw[32:64], "big")).to_bytes(32, "big")
+    forged = [
+        replace(mine, key="00" * 20), replace(mine, signature="00" * 65),
+        replace(mine, signature=(other_s + bytes([55 - raw[64]])).hex()),
+        replace(mine, signature=(raw[:64] + bytes([raw[64] - 27])).hex()),
+        replace(mine, signature=receipt.signed_by_account(role_key("other")).signatures[1].signature),
+    ]  # fmt: skip
+    for wrong in forged:
+        found = check_receipt(
+            Receipt.of(replace(signed, signatures=(wrong,)).to_json()), None, Level.SIGNATURE
+        )
+        assert found.what == f"signature: not of key {wrong.key}"
+    for alg, key in (("ed25519", mine.key), ("eip712", "00" * 32), ("rsa", mine.key)):
+        with pytest.raises(ReeError, match="signatures: "):
+            Receipt.of(replace(signed, signatures=(replace(mine, alg=alg, key=key),)).to_json())
+
+
+def test_receipts_name_the_one_before(receipt):
+    second = made(previous=receipt.digest.hex())
+    assert second.previous == receipt.digest.hex()
+    assert second.digest != made().digest
+    assert check_receipt(Receipt.of(second.to_json()), model_of()) is None
+
+
 def test_canonical_json_is_one_text():
     assert canonical_json({"b": [1, 0.1], "a": "é"}) == '{"a":"é","b":[1,0.1]}'.encode()
     with pytest.raises(ValueError, match="JSON"):

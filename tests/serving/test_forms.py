@@ -214,6 +214,21 @@ def test_a_call_that_is_forced(monkeypatch):
                 assert json.loads(call.function.arguments).keys() == {"n", "ok"}
 
 
+def test_a_conversation_is_a_chain_of_receipts(client):
+    first = client.chat(seed=3, max_tokens=5)
+    (digest,) = first["ree"]["receipts"]
+    said = {"role": "assistant", "content": first["choices"][0]["message"]["content"]}
+    second = client.chat(messages=[*HI, said, *HI], seed=3, max_tokens=5, previous_receipt=digest)
+    _, m, _ = client.ask(f"/v1/receipts/{second['ree']['receipts'][0]}")
+    assert m["previous"] == digest
+    assert second["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+    for wrong in (digest.upper(), digest[1:], 7):
+        status, value, _ = client.ask(
+            "/v1/chat/completions", {"model": "tiny", "messages": HI, "previous_receipt": wrong}
+        )
+        assert (status, value["error"]["param"]) == (400, "previous_receipt")
+
+
 def test_a_receipt_of_a_form_verifies(client):
     from ree.generation.receipt import Receipt
     from ree.generation.verification import check_receipt
