@@ -66,7 +66,7 @@ def add_arguments(parser: Parser) -> None:
         metavar="RECEIPT",
         help="of the answer before this one: the new receipt names it",
     )
-    parser.add_argument("--account", metavar="FILE", help="sign also as an Ethereum account: hex, or a keystore "
+    parser.add_argument("--account", metavar="FILE", help="sign also as an Ethereum account: hex, or keystore "
                         "(REE_KEY_PASSWORD)")  # fmt: skip
     parser.add_argument("--key", metavar="FILE", help="sign the receipt with this key (ree key new); default: "
                         "receipt.key in ~/.config/ree, if it is there")  # fmt: skip
