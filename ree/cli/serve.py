@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 HELP = "serve language models and sentence encoders over HTTP as OpenAI's API has it, answers with receipts"
 HOST, PORT = "127.0.0.1", 8700
-SLOTS, QUEUE = 4, 64
-MOST_SLOTS, MOST_QUEUE, MOST_CONTEXT = 256, 1 << 16, 1 << 20
+SLOTS, QUEUE, PAGES = 4, 64, 512
+MOST_SLOTS, MOST_QUEUE, MOST_CONTEXT, MOST_PAGES = 256, 1 << 16, 1 << 20, 1 << 20
 EMBEDDING = "embedding.json"  # the file by which a sentence encoder's artifact is known
 KEY = "REE_API_KEY"  # of the environment, if --api-key is not given
 
@@ -39,6 +39,8 @@ def add_arguments(parser: Parser) -> None:
                         help=f"answers that may wait beside them; default {QUEUE}")  # fmt: skip
     parser.add_argument("--context", type=int, metavar="N",
                         help="tokens of a prompt with its answer; default: what the model takes")  # fmt: skip
+    parser.add_argument("--prefix-cache", type=int, default=PAGES, metavar="MB", help="memory of each model "
+                        f"for beginnings that were read before; default {PAGES}, 0 for none")  # fmt: skip
     parser.add_argument("--api-key", action="append", metavar="KEY|@FILE", help="answer only who has this key; "
                         f"may be given several times; default: that in {KEY}")  # fmt: skip
     parser.add_argument("--receipts", metavar="DIR", help="write the receipt of every answer there")
@@ -88,6 +90,7 @@ def _check(args: argparse.Namespace) -> None:
     for name, value, low, high in (
         ("port", args.port, 0, (1 << 16) - 1), ("slots", args.slots, 1, MOST_SLOTS),
         ("queue", args.queue, 0, MOST_QUEUE), ("context", args.context, 2, MOST_CONTEXT),
+        ("prefix-cache", args.prefix_cache, 0, MOST_PAGES),
     ):  # fmt: skip
         if value is not None and not low <= value <= high:
             raise InputError(f"--{name}: expected {low} to {high}, got {value}")
@@ -110,7 +113,7 @@ def _service(
 
     return ModelService(
         name, lambda: LanguageModel.load(path), slots=args.slots, queue=args.queue, positions=args.context,
-        threads=args.threads, warm=True, keep=keep, metrics=metrics,
+        pages=args.prefix_cache << 20, threads=args.threads, warm=True, keep=keep, metrics=metrics,
     )  # fmt: skip
 
 

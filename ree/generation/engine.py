@@ -8,7 +8,7 @@ import numpy as np
 
 from ree.errors import ArtifactError, InputError
 from ree.float_mode import clean_floats
-from ree.generation.layout import EXPECTED, capacity_for
+from ree.generation.layout import CHUNK, EXPECTED, capacity_for
 from ree.generation.programs import Forward
 from ree.kernels.opdef import Array
 from ree.program import Program
@@ -106,6 +106,13 @@ class Engine:
         """Put the first positions of one slot into another."""
         for c in self.caches:
             c[slot, :positions] = c[source, :positions]
+
+    def put(self, slot: int, pages: Sequence[Sequence[Array]]) -> None:
+        """Put pages (pages.py), from the first position on, into a slot."""
+        self.reserve(len(pages) * CHUNK)
+        for i, page in enumerate(pages):
+            for c, x in zip(self.caches, page, strict=True):
+                c[slot, i * CHUNK : (i + 1) * CHUNK] = x
 
     @clean_floats
     def call(self, slot: int, tokens: Array, positions: Array, rows: Array, limit: Array) -> Array:

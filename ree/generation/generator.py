@@ -34,7 +34,8 @@ class Request:
     stop_tokens: by default the model's own. grammar: what the answer may be. logprobs: how many of the
     likeliest tokens to give beside the log-probability of each token drawn, None for nothing; prompt_logprobs:
     of the prompt's tokens too. max_tokens may be 0, to read the prompt alone. previous: digest of the receipt
-    that this one's is to name as the one before it, hexadecimal.
+    that this one's is to name as the one before it, hexadecimal. salt: only requests of the same may share what
+    was read before; it changes no token and is in no receipt.
     """
 
     messages: Sequence[Mapping[str, Any]] | None = None
@@ -51,6 +52,7 @@ class Request:
     logprobs: int | None = None
     prompt_logprobs: bool = False
     previous: str = NOTHING
+    salt: str = ""
 
     def complete(self, model: LanguageModel) -> Request:
         """With everything said that was left open. InputError for what does not go together."""
@@ -113,7 +115,7 @@ class Completion:
         prompt = tuple(r.prompt_tokens(model))
         matcher = None if r.grammar is None else model.matcher(r.grammar)
         self.generation = Generation(prompt, r.sampling, r.stop_tokens or (), r.max_tokens, matcher, r.logprobs,
-                                     r.prompt_logprobs)  # fmt: skip
+                                     r.prompt_logprobs, r.salt)  # fmt: skip
         self._stream = TextStream(model.tokenizer)
         self._stops = StopStrings(r.stop, r.include_stop)
         self._pieces: list[str] = []

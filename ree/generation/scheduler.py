@@ -13,6 +13,7 @@ from ree.generation.grammar import Matcher
 from ree.generation.layout import CHUNK
 from ree.generation.logprobs import LogProbs, TokenLogProb
 from ree.generation.lookup import Lookup
+from ree.generation.pages import Pages
 from ree.generation.receipt_schema import ABORTED, LENGTH, STOP
 from ree.generation.request import Sampling
 from ree.generation.sampler import Drawing, draw
@@ -26,6 +27,7 @@ class Generation:
 
     matcher: says which tokens a grammar allows. logprobs: how many of the likeliest tokens are wanted beside
     the log-probability of each token that is drawn, None for nothing; of_prompt: of the prompt's tokens too.
+    salt: only texts of the same share beginnings.
     """
 
     prompt: tuple[int, ...]
@@ -35,6 +37,7 @@ class Generation:
     matcher: Matcher | None = None
     logprobs: int | None = None
     of_prompt: bool = False
+    salt: str = ""
     tokens: list[int] = field(default_factory=list)
     finish: str | None = None  # one of FINISHES
     slot: int | None = None
@@ -71,16 +74,20 @@ class Scheduler:
     time.
     """
 
-    def __init__(self, engine: Engine, *, reuse: bool = True, speculate: bool = True) -> None:
+    def __init__(
+        self, engine: Engine, *, reuse: bool = True, speculate: bool = True, pages: Pages | None = None
+    ) -> None:  # fmt: skip
         self.engine, self._reuse, self._speculates = engine, reuse, speculate
+        self._pages = Pages(0) if pages is None else pages
         vocabulary = engine.forward.vocabulary
         self._sampler = Sampler(engine.slots, vocabulary, threads=engine.threads, isa=engine.isa)
         self._logprobs = LogProbs(vocabulary, threads=engine.threads, isa=engine.isa)
         self._drawings: dict[Generation, Drawing] = {}
         self.waiting: deque[Generation] = deque()
         self._slots: list[Generation | None] = [None] * engine.slots
-        # of each free slot: the tokens whose keys and values it still holds; slots by how long they are free
-        self._left: list[list[int]] = [[] for _ in self._slots]
+        # of each free slot: the tokens whose keys and values it still holds, and their salt; slots by how long
+        # they are free
+        self._left: list[tuple[str, list[int]]] = [("", []) for _ in self._slots]
         self._free = list(range(engine.slots))
 
     def submit(self, g: Generation) -> None:
@@ -136,7 +143,10 @@ class Scheduler:
     def release(self, g: Generation) -> None:
         """Free the slot of a generation that ended, or take it off the queue."""
         if g.slot is not None:
-            self._slots[g.slot], self._left[g.slot] = None, g.tokens[: g.read]
+            held = g.tokens[: g.read]
+            if self._pages.most:
+                self._pages.keep(g.salt, held, self.caches(g))
+            self._slots[g.slot], self._left[g.slot] = None, (g.salt, held)
             self._free.append(g.slot)
             g.slot = None
         elif g in self.waiting:
@@ -160,18 +170,26 @@ class Scheduler:
             # nothing is taken over where the logits of what was read are wanted
             known = [0 if g.of_prompt else self._common(i, g) for i in range(len(self._slots))]
             best = max(range(len(known)), key=known.__getitem__)
-            slot = best if best in self._free and known[best] else self._free[0]
-            if slot != best:
-                self.engine.copy(best, slot, known[best])
+            slot, taken = self._free[0], known[best]
+            pages = [] if g.of_prompt or not self._reuse else self._pages.find(g.salt, g.tokens)
+            if len(pages) * CHUNK > taken:
+                self.engine.put(slot, pages)
+                taken = min(len(pages) * CHUNK, len(g.tokens) - 1)
+            elif best in self._free and taken:
+                slot = best
+            elif taken:
+                self.engine.copy(best, slot, taken)
             self._free.remove(slot)
-            self._slots[slot], self._left[slot] = g, []
-            g.slot, g.read, g.reused = slot, known[best], known[best]
+            self._slots[slot], self._left[slot] = g, ("", [])
+            g.slot, g.read, g.reused = slot, taken, taken
 
     def _common(self, slot: int, g: Generation) -> int:
         """How many positions of a text a slot holds already; one is left to be read, which gives the logits."""
         holder = self._slots[slot]
-        there = self._left[slot] if holder is None else holder.tokens[: holder.read]
-        if not self._reuse:
+        salt, there = self._left[slot]
+        if holder is not None:
+            salt, there = holder.salt, holder.tokens[: holder.read]
+        if not self._reuse or salt != g.salt:
             return 0
         n = min(len(there), len(g.tokens) - 1)
         return next((i for i in range(n) if there[i] != g.tokens[i]), n)
@@ -214,7 +232,7 @@ class Scheduler:
         """The logits behind the last token of each."""
         by_slot = {g.slot: g for g in ready}
         # a zero is written where each of the others goes on, so that there must be room for it
-        ends = [len(self._left[i]) if h is None else h.read for i, h in enumerate(self._slots)]
+        ends = [len(self._left[i][1]) if h is None else h.read for i, h in enumerate(self._slots)]
         n = self.engine.width(1 + max(g.slot for g in ready if g.slot is not None))
         self.engine.reserve(max(ends[:n]) + 1)
         tokens, positions, live = [0] * n, ends[:n], [False] * n

@@ -318,6 +318,7 @@ def _answers(
                 request, sampling=sampling, max_tokens=most, stop=wanted.stop, include_stop=wanted.include_stop,
                 stop_tokens=stop, grammar=grammar, logprobs=wanted.logprobs,
                 prompt_logprobs=echo and wanted.logprobs is not None, previous=wanted.previous,
+                salt=wanted.salt,
             )  # fmt: skip
             try:
                 answer = Completion(model, full)

@@ -67,8 +67,8 @@ class Wanted:
     max_tokens: None is as many as there is room for. top_k: 0 is off. bias: added to logits, by token.
     penalties: by name, as Sampling has them. stop_tokens: beside the model's own, which do not count if
     ignore_eos. logprobs: how many of the likeliest tokens beside each, None for no log-probabilities. grammar:
-    what the answer may be. previous: digest of the receipt before this answer's. unknown: fields that nobody
-    knows.
+    what the answer may be. previous: digest of the receipt before this answer's. salt: only requests of the
+    same share what was read before. unknown: fields that nobody knows.
     """
 
     model: str
@@ -92,6 +92,7 @@ class Wanted:
     logprobs: int | None
     grammar: Grammar | None
     previous: str
+    salt: str
     unknown: tuple[str, ...] = ()
 
 
@@ -302,6 +303,7 @@ def _common(
         "logprobs": logprobs,
         "grammar": _grammar(f),
         "previous": f.text("previous_receipt", NOTHING),
+        "salt": f.text("cache_salt", ""),
     }
     if not is_hex(out["previous"], 32):
         raise f.wrong(

@@ -12,6 +12,7 @@ from ree.errors import InternalError, ReeError
 from ree.generation.engine import Engine
 from ree.generation.generator import Completion, TextPiece
 from ree.generation.model import LanguageModel
+from ree.generation.pages import Pages
 from ree.generation.receipt import Receipt
 from ree.generation.scheduler import Generation, Scheduler
 from ree.serving.errors import ApiError
@@ -91,8 +92,8 @@ class ModelService:
 
     load: gives the model, in the service's own thread, so that a server can say that it is loading.
     slots: answers under way together; queue: requests that may wait beside them; positions: tokens of a
-    prompt with its answer, at most, by default what the model takes; warm: ready once usual shapes are
-    prepared.
+    prompt with its answer, at most, by default what the model takes; pages: bytes of beginnings that are kept;
+    warm: ready once usual shapes are prepared.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class ModelService:
         slots: int = 4,
         queue: int = 64,
         positions: int | None = None,
+        pages: int = 0,
         threads: int | None = None,
         warm: bool = False,
         keep: Callable[[Receipt], Receipt] = lambda r: r,
@@ -113,7 +115,7 @@ class ModelService:
         self.metrics = metrics or ServerMetrics()
         self.on_failure: Callable[[ReeError], None] = lambda e: None
         self._load, self._positions, self.threads, self._keep = load, positions, threads, keep
-        self._warm = warm
+        self._warm, self._pages = warm, pages
         self._model: LanguageModel | None = None
         self._wake = threading.Condition()
         self._arrived: list[Job] = []
@@ -183,7 +185,7 @@ class ModelService:
                 most=min(most, model.settings.context),
                 threads=self.threads,
             )
-            scheduler = Scheduler(engine)
+            scheduler = Scheduler(engine, pages=Pages(self._pages))
             if self._warm:
                 warm_up(model, scheduler, self.threads)
         except Exception as e:
