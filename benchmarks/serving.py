@@ -180,9 +180,16 @@ def many(server):
     left = ALL - CLIENTS * REQUESTS
     together(server, [[job((n + i) % REQUESTS) for i in range(left // 8)] for n in range(8)])
     assert answered == ALL
-    return {"clients": CLIENTS, "requests_each": REQUESTS, "seconds": taken,
-            "requests_per_s": CLIENTS * REQUESTS / taken, "answers": answered, "answers_that_differ": len(wrong), "memory_mb_by_100": memory,
-            "growth_mb_of_the_last_1000": memory[-1] - memory[len(memory) // 2 - 1]}  # fmt: skip
+    return {
+        "clients": CLIENTS,
+        "requests_each": REQUESTS,
+        "seconds": taken,
+        "requests_per_s": CLIENTS * REQUESTS / taken,
+        "answers": answered,
+        "answers_that_differ": len(wrong),
+        "memory_mb_by_100": memory,
+        "growth_mb_of_the_last_1000": memory[-1] - memory[len(memory) // 2 - 1],
+    }
 
 
 def main():
