@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 from typing import Any
 
 MAX_DEPTH = 32
 
-# A string, whole even if it does not end, or a bracket. Possessive: linear in the text whatever it is.
-_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', re.DOTALL)
+# A string, whole even if it does not end. Possessive: linear in the text whatever it is.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+_STEP = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
 
 
 def strict_json(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
@@ -19,12 +22,9 @@ def strict_json(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
     interpreter's recursion limit, which some libraries raise above what the stack holds.
     """
     text = raw.decode("utf-8")
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        c = token[0][0]
-        depth += (c in "[{") - (c in "]}")
-        if depth > max_depth:
-            raise ValueError(f"nested over {max_depth} deep")
+    brackets = _STRING.sub(b"", raw).translate(None, _NO_BRACKET)
+    if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > max_depth:
+        raise ValueError(f"nested over {max_depth} deep")
     return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
 
 

@@ -16,7 +16,7 @@ from ree.generation.engine import Engine
 from ree.generation.grammar import Grammar
 from ree.generation.logprobs import TokenLogProb
 from ree.generation.model import LanguageModel
-from ree.generation.receipt import NOTHING, Receipt, request_of
+from ree.generation.receipt import NOTHING, Receipt, receipt_problem_of, request_of
 from ree.generation.receipt_schema import STOP_STRING
 from ree.generation.request import Sampling
 from ree.generation.scheduler import Generation, Scheduler
@@ -61,6 +61,8 @@ class Request:
             raise InputError(
                 f"expected messages, a prompt or tokens, got {' and '.join(given) or 'none'}"
             )
+        if self.messages is None and (self.tools or self.date is not None):
+            raise InputError("tools and date go with messages")
         date = self.date
         if self.messages is not None and date is None:
             date = datetime.now(UTC).date().isoformat()
@@ -113,6 +115,8 @@ class Completion:
         self.model, self.request = model, request.complete(model)
         r = self.request
         prompt = tuple(r.prompt_tokens(model))
+        if problem := receipt_problem_of(r.kept()):
+            raise InputError(problem)
         matcher = None if r.grammar is None else model.matcher(r.grammar)
         self.generation = Generation(prompt, r.sampling, r.stop_tokens or (), r.max_tokens, matcher, r.logprobs,
                                      r.prompt_logprobs, r.salt)  # fmt: skip

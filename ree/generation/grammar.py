@@ -8,7 +8,10 @@ a mask by the library's own limits.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 JSON_SCHEMA, REGEX, LARK = KINDS = ("json_schema", "regex", "lark")
 MAX_GRAMMAR = 1 << 16  # bytes of its text
+MAX_MULTIPLE = 1 << 16
+MAX_DIGITS = 20
 # no spaces where JSON needs none: a weak model could write them without end
 JSON_OPTIONS = {"whitespace_flexible": False}
 
@@ -44,6 +49,9 @@ class Grammar:
             raise InputError(f"grammar: half a surrogate pair at {e.start}") from e
         if not 0 < size <= MAX_GRAMMAR:
             raise InputError(f"grammar: expected 1 to {MAX_GRAMMAR} bytes, got {size}")
+        if _common_multiple(self.text) > MAX_MULTIPLE:
+            raise InputError(f"grammar: multipleOf, all of them together: expected digits whose least common "
+                             f"multiple is at most {MAX_MULTIPLE}")  # fmt: skip
 
     @classmethod
     def json_schema(cls, schema: Any) -> Grammar:
@@ -70,6 +78,18 @@ class Grammar:
     def kept(self) -> dict[str, str]:
         """As a receipt keeps it, with the library that reads it."""
         return {"kind": self.kind, "text": self.text, "library": library()}
+
+
+def _common_multiple(text: str) -> int:
+    """Of the digits of each number that a schema, wherever it stands, wants multiples of: the library counts
+    remainders, so that time and memory grow with it, and nothing bounds them."""
+    plain = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), text)
+    out = 1
+    for number in re.findall(r'"multipleOf"\s*:\s*-?([0-9.]+)', plain):
+        out = math.lcm(out, int(number.replace(".", "").strip("0")[:MAX_DIGITS] or 1))
+        if out > MAX_MULTIPLE:
+            break
+    return out
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -128,6 +148,12 @@ class Matcher:
         self._bytes = -(-tokens.vocabulary // 8)
         if not self.mask().any():
             raise InputError("grammar: no text has its form")
+
+    def copy(self) -> Matcher:
+        """Another one at the same place."""
+        out = copy(self)
+        out._matcher = self._matcher.deep_copy()
+        return out
 
     def mask(self) -> Array:
         """u8: a bit for each token of the vocabulary, set where the grammar allows it."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from ree.errors import ReeError
+from ree.traces.strict_json import strict_json
 
 ROLES = ("system", "user", "assistant", "tool")
 MAX_MESSAGES = 4096
 MAX_CONTENT = 4 << 20  # characters of all messages
 MAX_TOOLS = 128
+MAX_OBJECTS = 1 << 20  # characters of all tools, and of all calls in messages, as JSON
+MAX_DEPTH = 64  # of what tools and calls hold
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # keys that come first, as models were trained to see them; the others follow by the alphabet
 _FIRST = ("type", "function", "name", "description", "parameters", "properties", "required")
@@ -38,6 +42,7 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     out = [_message(m, f"messages[{i}]") for i, m in enumerate(messages)]
     if (total := sum(len(m["content"]) for m in out)) > MAX_CONTENT:
         raise ReeError(f"messages have {total} characters, expected at most {MAX_CONTENT}")
+    _check_size([m["tool_calls"] for m in out if "tool_calls" in m], "messages: calls")
     return out
 
 
@@ -54,7 +59,9 @@ def check_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any
         or len(tools) > MAX_TOOLS
     ):
         raise ReeError(f"tools are {_short(tools)}, expected a list of at most {MAX_TOOLS}")
-    return [_tool(t, f"tools[{i}]") for i, t in enumerate(tools)]
+    out = [_tool(t, f"tools[{i}]") for i, t in enumerate(tools)]
+    _check_size(out, "tools")
+    return out
 
 
 def _tool(tool: Any, where: str) -> dict[str, Any]:
@@ -77,18 +84,42 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
         wanted = {"name": str, "description": str, "parameters": Mapping, "strict": bool}.get(name)
         if wanted is None or not isinstance(value, wanted | type(None)):
             raise ReeError(f"{where}.function.{name} is {_short(value)}, which is not supported")
-    out = ordered(tool)
+    out = ordered(tool, where)
     assert isinstance(out, dict)
     return out
 
 
-def ordered(value: Any) -> Any:
+def ordered(value: Any, where: str, depth: int = 0) -> Any:
     """JSON with the keys of every object in one order: templates print objects, and the same request must
-    give the same text after it was stored with its keys in another order."""
+    give the same text after it was stored with its keys in another order.
+
+    ReeError for what no receipt could hold: infinities, half a surrogate pair, what is no JSON, or nested over
+    MAX_DEPTH.
+    """
+    if depth > MAX_DEPTH:
+        raise ReeError(f"{where} is nested over {MAX_DEPTH} deep")
     if isinstance(value, Mapping):
+        for k in value:
+            if not isinstance(k, str):
+                raise ReeError(f"{where} has the key {_short(k)}, expected texts")
+            _text(k, where)
         keys = sorted(value, key=lambda k: (_FIRST.index(k) if k in _FIRST else len(_FIRST), k))
-        return {k: ordered(value[k]) for k in keys}
-    return [ordered(x) for x in value] if isinstance(value, list | tuple) else value
+        return {k: ordered(value[k], where, depth + 1) for k in keys}
+    if isinstance(value, list | tuple):
+        return [ordered(x, where, depth + 1) for x in value]
+    if isinstance(value, str):
+        return _text(value, where)
+    if not isinstance(value, int | float | None) or (
+        isinstance(value, float) and not isfinite(value)
+    ):
+        raise ReeError(f"{where} has {_short(value)}, which is not JSON")
+    return value
+
+
+def _check_size(objects: Any, where: str) -> None:
+    """Bounded, so that a receipt is too, and what a template has to print."""
+    if (size := len(json.dumps(objects, ensure_ascii=False))) > MAX_OBJECTS:
+        raise ReeError(f"{where} have {size} characters, expected at most {MAX_OBJECTS}")
 
 
 def _message(message: Any, where: str) -> dict[str, Any]:
@@ -123,7 +154,7 @@ def _message(message: Any, where: str) -> dict[str, Any]:
     return {
         "role": role,
         "content": out.pop("content"),
-        **{k: v for k, v in out.items() if k != "role"},
+        **{k: out[k] for k in sorted(out) if k != "role"},
     }
 
 
@@ -153,12 +184,13 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments or "{}")
+            arguments = strict_json((arguments or "{}").encode(), MAX_DEPTH)
         except (ValueError, RecursionError) as e:
             raise ReeError(f"{where}.function.arguments is not JSON: {e}") from e
     if not isinstance(arguments, Mapping):
         raise ReeError(f"{where}.function.arguments is {_short(arguments)}, expected an object")
-    return {**call, "type": "function", "function": {**function, "arguments": ordered(arguments)}}
+    whole = {**call, "type": "function", "function": {**function, "arguments": arguments}}
+    return ordered(whole, where)
 
 
 def _text(text: str, where: str) -> str:

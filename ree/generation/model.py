@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -84,6 +85,8 @@ class LanguageModel:
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        self._lock = threading.Lock()
+        self._read: tuple[Grammar, Matcher] | None = None  # the last grammar
         missing = [f for f in (SETTINGS, TOKENIZER) if f not in program.files]
         if missing:
             raise ArtifactError(f"{NO_MODEL}: it has no {missing[0]}", EXPECTED)
@@ -130,7 +133,12 @@ class LanguageModel:
 
     def matcher(self, grammar: Grammar) -> Matcher:
         """What follows an answer through a grammar; ReeError for a grammar that allows nothing."""
-        return Matcher(grammar, self._grammar_tokens)
+        with (
+            self._lock
+        ):  # many answers of one request have one grammar, which may take seconds to read
+            if self._read is None or self._read[0] != grammar:
+                self._read = grammar, Matcher(grammar, self._grammar_tokens)
+            return self._read[1].copy()
 
     def text_prompt(self, prompt: str) -> list[int]:
         """The tokens of a text, with those that the tokenizer puts first."""

@@ -27,6 +27,7 @@ from ree.generation.receipt_schema import (
     FINISHES,
     VERSION,
     receipt_problem,
+    request_problem,
     sampling_of,
 )
 from ree.generation.request import NUMBERS, Sampling
@@ -36,6 +37,7 @@ from ree.traces.history import History, RunHeader, StepRecord
 from ree.traces.strict_json import strict_json
 
 MAX_RECEIPT = 64 << 20
+MAX_DEPTH = 80  # messages.MAX_DEPTH, and what calls and tools stand in
 SIGNED = b"ree.generation.receipt\0"
 NOTHING = bytes(32).hex()
 
@@ -149,7 +151,7 @@ class Receipt:
         if len(raw) > MAX_RECEIPT:
             raise ReeError(f"a receipt has {len(raw)} bytes, expected at most {MAX_RECEIPT}")
         try:
-            m = strict_json(raw)
+            m = strict_json(raw, MAX_DEPTH)
             problem = receipt_problem(m)
             if not problem:
                 canonical_json(m["request"])  # half a surrogate pair and infinities have none
@@ -172,6 +174,15 @@ def canonical_json(value: Any) -> bytes:
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return text.encode()
+
+
+def receipt_problem_of(request: Any) -> str:
+    """Why no receipt can hold a request, or nothing."""
+    try:
+        canonical_json(request)
+        return request_problem(request)
+    except (TypeError, ValueError, RecursionError) as e:
+        return f"request: {str(e)[:200]}"
 
 
 def request_of(sampling: Sampling, **rest: Any) -> dict[str, Any]:

@@ -34,7 +34,7 @@ ALGORITHMS = {
     EIP712: (signing_eip712.ADDRESS_BYTES, signing_eip712.SIGNATURE_BYTES),
 }
 MOST_ID = 2**31  # no token's number is as great
-MOST_TOKENS, MOST_SIGNATURES, MOST_STOPS = 1 << 20, 16, 64
+MOST_TOKENS, MOST_SIGNATURES, MOST_STOPS = 1 << 20, 16, 128
 
 
 def receipt_problem(m: Any) -> str:
@@ -85,10 +85,11 @@ def receipt_problem(m: Any) -> str:
         key, signature = ALGORITHMS[s["alg"]]
         if not is_hex(s["key"], key) or not is_hex(s["signature"], signature):
             return f"signatures: of {s['alg']}, expected {key} and {signature} bytes in hexadecimal"
-    return _request_problem(m["request"])
+    return request_problem(m["request"])
 
 
-def _request_problem(r: Any) -> str:
+def request_problem(r: Any) -> str:
+    """What is wrong with a receipt's request, or nothing."""
     if not isinstance(r, dict) or set(r) - set(OPTIONAL) != set(REQUEST):
         return f"request: expected {', '.join(sorted(REQUEST))}"
     for name, kind in (REQUEST | OPTIONAL).items():
@@ -96,6 +97,8 @@ def _request_problem(r: Any) -> str:
             return f"request: {name}: expected {kind.__name__}"
     if "messages" in r and "prompt" in r:
         return "request: expected messages or a prompt, got both"
+    if "messages" not in r and ("tools" in r or "date" in r):
+        return "request: tools and date go with messages"  # without a template nobody reads them
     if not 0 <= r["max_tokens"] < 2**31:
         return "request: max_tokens: expected 0 to 2^31 - 1"
     if len(r["stop"]) > MOST_STOPS or not all(isinstance(s, str) and s for s in r["stop"]):
@@ -115,7 +118,7 @@ def _request_problem(r: Any) -> str:
         return f"request: sampling: expected {', '.join(NUMBERS)}, bias"
     bias = s["bias"]
     if not isinstance(bias, dict) or not all(
-        t.isascii() and t.isdecimal() and len(t) < 10 for t in bias
+        t.isascii() and t.isdecimal() and len(t) < 11 and t == str(int(t)) for t in bias
     ):
         return "request: bias: expected numbers by token"
     try:

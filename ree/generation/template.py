@@ -65,7 +65,7 @@ def render(
         raise ReeError(f"the date is '{date[:40]}', expected one as 2026-01-31") from e
     names = {
         **(special or {}),
-        **ordered(extra or {}),
+        **ordered(extra or {}, "extra"),
         "messages": check_messages(messages),
         "tools": check_tools(tools),
         "documents": None,

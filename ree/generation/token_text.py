@@ -52,8 +52,9 @@ class TokenText:
         return _Metaspace(first) if first["type"] == "Metaspace" else _Fallback(self._parts)
 
     def raw(self, token_id: int) -> bytes:
-        """What one token stands for within a text, as bytes, which need not be UTF-8."""
-        piece = self.pieces[token_id]
+        """What one token stands for within a text, as bytes, which need not be UTF-8; nothing where a model has
+        more tokens than its tokenizer."""
+        piece = self.pieces.get(token_id, "")
         if token_id in self.special:
             return piece.encode()
         first = self._parts[0] if self._parts else {"type": "Fuse"}

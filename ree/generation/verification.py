@@ -113,8 +113,9 @@ def _of_itself(r: Receipt) -> Iterator[Flaw]:
             good = is_signed(key, SIGNED + r.digest, signature)
         if not good:
             yield Flaw(f"signature: not of key {s.key}")
+    claimed = r.claimed
     for i, (_, batch, *masks) in enumerate(r.records, 1):
-        parts = [hash_array(r.claimed.batch(i)), *map(bytes.fromhex, masks)]
+        parts = [hash_array(claimed.batch(i)), *map(bytes.fromhex, masks)]
         if batch_digest(parts).hex() != batch:
             yield Flaw(f"batch of chunk {i}: its tokens give another digest", chunk=i)
     got = r.history.commitment.hex()

@@ -37,7 +37,9 @@ class Json(Response):
 
 
 def json_line(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """JSON without line ends; half a surrogate pair, as names of unknown fields may have, is escaped."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode(errors="backslashreplace")
 
 
 async def body_of(request: Request) -> bytes:

@@ -189,9 +189,7 @@ class ModelService:
             if self._warm:
                 warm_up(model, scheduler, self.threads)
         except Exception as e:
-            error = (
-                e if isinstance(e, ReeError) else InternalError(f"{type(e).__name__}: {e}"[:300])
-            )
+            error = _as_error(e)
             with self._wake:
                 self.failure = error.message
                 self.state = Readiness.FAILED if self.state is Readiness.LOADING else self.state
@@ -232,30 +230,29 @@ class ModelService:
         try:
             # one by one: where a stop string ends an answer, nothing more may be drawn of it
             for g, token in scheduler.step():
-                job = self._jobs[g]
-                if g.failure is not None:
-                    self._fail(scheduler, job, g.failure)
-                    continue
-                job.put(job.answer.take(token))
-                self.metrics.generated += token is not None
-                if job.answer.finish is not None:
-                    self._end(scheduler, job)
+                self._took(scheduler, self._jobs[g], token)
         except Exception as e:  # nothing that is under way can be trusted now
-            error = (
-                e if isinstance(e, ReeError) else InternalError(f"{type(e).__name__}: {e}"[:300])
-            )
             self.metrics.failures += 1
             for job in list(self._jobs.values()):
-                self._fail(scheduler, job, error)
+                self._fail(scheduler, job, _as_error(e))
+
+    def _took(self, scheduler: Scheduler, job: Job, token: int | None) -> None:
+        """Hand a token on; what goes wrong with it is of its answer alone."""
+        try:
+            job.put(job.answer.take(token))
+            self.metrics.generated += token is not None
+            if job.answer.finish is not None:
+                self._end(scheduler, job)
+        except Exception as e:
+            self.metrics.failures += job.answer.generation.failure is None
+            self._fail(scheduler, job, _as_error(e))
 
     def _end(self, scheduler: Scheduler, job: Job) -> None:
         answer = job.answer
         try:
             receipt = self._keep(answer.receipt(answer.claim(scheduler, self.threads)))
-        except ReeError as e:  # a receipt that cannot be written: no other answer is affected
-            self.metrics.failures += 1
-            self._fail(scheduler, job, ApiError(e.message, status=500, hint=e.hint))
-            return
+        except ReeError as e:
+            raise ApiError(e.message, status=500, hint=e.hint) from e
         scheduler.abort(answer.generation)
         with self._wake:
             self._jobs.pop(answer.generation, None)
@@ -267,3 +264,7 @@ class ModelService:
             with self._wake:
                 del self._jobs[job.answer.generation]
             job.put(Failed(error))
+
+
+def _as_error(e: Exception) -> ReeError:
+    return e if isinstance(e, ReeError) else InternalError(f"{type(e).__name__}: {e}"[:300])

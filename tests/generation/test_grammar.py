@@ -161,6 +161,32 @@ def test_what_is_no_grammar(kind, text):
         Grammar(kind, text)
 
 
+@pytest.mark.parametrize("text", [
+    '{"multipleOf": 9999991}', '{"allOf": [{"multipleOf": 997}, {"multipleOf" : 0.991}]}',
+    '{"multiple\\u004ff": 99999999999999999999999999999999}'])  # fmt: skip
+def test_remainders_that_would_take_gigabytes_are_not_counted(text):
+    for kind, whole in (("json_schema", text), ("lark", f"start: %json {text}")):
+        with pytest.raises(InputError, match="grammar: multipleOf"):
+            Grammar(kind, whole)
+
+
+def test_multiples_of_usual_numbers_are_taken():
+    schema = {"type": "object", "properties": {"a": {"type": "number", "multipleOf": 0.01},
+                                               "b": {"type": "integer", "multipleOf": 60}}}  # fmt: skip
+    assert model_of().matcher(Grammar.json_schema(schema)).mask().any()
+
+
+def test_matchers_of_one_grammar_do_not_share_their_place():
+    first, other = (model_of().matcher(FORMS["regex"]) for _ in range(2))
+    start = first.mask()
+    token = int(np.flatnonzero(unpacked(start, 260))[0])
+    first.took(token)
+    assert (other.mask() == start).all()
+    assert (model_of().matcher(FORMS["regex"]).mask() == start).all()
+    other.took(token)
+    assert (first.mask() == other.mask()).all()
+
+
 def test_what_does_not_go_with_a_grammar():
     for changes in ({"stop_tokens": ()}, {"sampling": replace(DRAWN, min_tokens=2)}):
         with pytest.raises(InputError, match="where the answer ends"):

@@ -1,9 +1,11 @@
 """Conversations: one form for templates, everything else one line with its place."""
 
+import json
+
 import pytest
 
 from ree.errors import ReeError
-from ree.generation.messages import check_messages, check_tools
+from ree.generation.messages import MAX_DEPTH, MAX_OBJECTS, check_messages, check_tools
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": [1, 2]}'}}
 
@@ -111,3 +113,43 @@ def test_other_tools_are_one_line_with_their_place(tools):
     with pytest.raises(ReeError, match="tools") as e:
         check_tools(tools)
     assert "\n" not in e.value.message
+
+
+def test_calls_and_messages_have_their_keys_in_one_order():
+    """A receipt sorts keys: a template that prints a call has to see the same text before and after."""
+    call = {"function": {"arguments": {"b": 1, "a": {"z": 2, "y": 3}}, "name": "f"}, "more": {"d": 1, "c": 2},
+            "id": "c1"}  # fmt: skip
+    message = {"tool_calls": [call], "name": "x", "content": "", "role": "assistant"}
+    want = json.dumps(check_messages([message]))
+    assert want.index('"name": "f"') < want.index('"arguments"')
+    assert json.dumps(check_messages(json.loads(json.dumps([message], sort_keys=True)))) == want
+    assert json.dumps(check_messages(json.loads(want))) == want
+
+
+def deep(n):
+    return json.loads('{"a":' * n + "1" + "}" * n)
+
+
+NO_RECEIPT = {"half a pair": "\ud800", "a key": {"\ud800": 1}, "infinite": float("inf"),
+              "no number": float("nan"), "deep": deep(MAX_DEPTH), "no JSON": {1}, "another key": {1: 2},
+              "large": "x" * MAX_OBJECTS}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NO_RECEIPT)
+def test_what_no_receipt_can_hold_is_refused_wherever_it_stands(what):
+    value = NO_RECEIPT[what]
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"x": value}}}
+    with pytest.raises(ReeError, match="tools"):
+        check_tools([tool])
+    for call in ({"more": value}, {"function": {"name": "f", "arguments": {"x": value}}}):
+        with pytest.raises(ReeError, match="calls"):
+            check_messages([{"role": "assistant", "content": "", "tool_calls": [CALL | call]}])
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":NaN}', '{"a":1e999}', '{"a":1,"a":2}', '{"a":' * 900 + "1" + "}" * 900]
+)
+def test_arguments_in_a_text_are_strict_json(text):
+    call = CALL | {"function": {"name": "f", "arguments": text}}
+    with pytest.raises(ReeError, match=r"messages\[0\].tool_calls\[0\]"):
+        check_messages([{"role": "assistant", "content": "", "tool_calls": [call]}])

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ree.errors import ReeError
-from ree.generation.generator import Generator, Request
+from ree.errors import InputError, ReeError
+from ree.generation.generator import Completion, Generator, Request
 from ree.generation.receipt import Receipt, canonical_json
+from ree.generation.receipt_diff import receipt_differences
 from ree.generation.request import Sampling
 from ree.generation.verification import Level, check_receipt, first_wrong_token
 from ree.signing import SigningKey
@@ -203,7 +204,8 @@ def test_anything_in_place_of_a_part_is_refused_or_found(receipt, junk, data):
     [(("sampling", "seed"), 1.5), (("sampling", "seed"), 2**70), (("sampling", "seed"), True),
      (("sampling", "top_k"), 1.5), (("sampling", "temperature"), 10**400), (("sampling", "top_p"), -0.5),
      (("sampling", "bias"), {"3": 10**400}), (("messages", 0, "content"), "\ud800"),
-     (("messages", 0, "content"), 1e999), (("max_tokens",), True)],
+     (("messages", 0, "content"), 1e999), (("max_tokens",), True), (("sampling", "bias"), {"07": 1.0}),
+     (("sampling", "bias"), {"7": 1.0, "07": -1.0})],
 )  # fmt: skip
 def test_a_request_that_nobody_can_make_is_no_receipt(receipt, where, value):
     """Numbers without a place in a commitment, text without bytes: one line, at any level."""
@@ -263,6 +265,40 @@ def test_receipts_name_the_one_before(receipt):
     assert second.previous == receipt.digest.hex()
     assert second.digest != made().digest
     assert check_receipt(Receipt.of(second.to_json()), model_of()) is None
+
+
+def test_tools_that_no_template_saw_are_in_no_receipt():
+    """With a prompt nobody would read them, and a reader would believe that the model did."""
+    m = json.loads(made(prompt="x", max_tokens=1).to_json())
+    for more in (
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"date": "2026-01-31"},
+    ):
+        with pytest.raises(ReeError, match="go with messages"):
+            read(m | {"request": m["request"] | more})
+        with pytest.raises(ReeError, match="go with messages"):
+            Completion(model_of(), Request(prompt="x", **more))
+
+
+def test_what_is_answered_has_a_receipt_that_can_be_read():
+    """At the bounds of stop tokens and nesting; beyond them nothing is answered."""
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "parameters": json.loads('{"a":' * 60 + "1" + "}" * 60)},
+    }
+    receipt = made(stop_tokens=tuple(range(128)), tools=[tool], max_tokens=2)
+    assert check_receipt(Receipt.of(receipt.to_json()), model_of()) is None
+    with pytest.raises(InputError, match="stop_tokens"):
+        made(stop_tokens=tuple(range(129)))
+
+
+def test_receipts_with_numbers_written_otherwise_are_told_apart():
+    one, other = (made(sampling=replace(DRAWN, temperature=t), max_tokens=2) for t in (1, 1.0))
+    assert one.digest != other.digest
+    assert [d.what[:7] for d in receipt_differences(one, other)] == ["digest:"]
+    forged = replace(one, commitment="0" * 64)
+    assert receipt_differences(one, forged)[0].what.startswith("commitment")
+    assert receipt_differences(one, one) == []
 
 
 def test_canonical_json_is_one_text():

@@ -414,3 +414,11 @@ def test_calls_of_tools_come_from_the_models_form_alone(monkeypatch):
             ]
             == said
         )
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/chat/completions"])
+def test_names_that_are_no_unicode_are_told_as_escapes(path):
+    with serving(strict=True) as client:
+        raw = json.dumps({"model": "tiny", "messages": HI, "\ud800": 1}).encode()
+        status, value, _ = client.ask(path, raw)
+        assert (status, value["error"]["param"]) == (400, "\ud800")

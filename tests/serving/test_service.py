@@ -3,14 +3,18 @@
 import json
 import socket
 import time
+from functools import cache
 
 import pytest
 
 from ree.errors import ArtifactError, ReeError
+from ree.generation.forward import compile_forward
+from ree.generation.model import LanguageModel
 from ree.generation.scheduler import Scheduler
 from ree.serving.metrics import ServerMetrics
 from ree.serving.receipts import Receipts
 
+from ..generation.tiny import module_of  # noqa: TID252
 from .conftest import HI, model_of, serving
 
 LONG = {"model": "tiny", "messages": HI, "max_tokens": 400, "ignore_eos": True}
@@ -191,3 +195,48 @@ def test_the_last_receipts_are_kept(monkeypatch):
 def test_names_are_escaped_in_metrics():
     text = ServerMetrics().text({"slots": ("Slots.", [('a"\n\\', 1)])})
     assert 'ree_slots{model="a\\"\\n\\\\"} 1' in text.splitlines()
+
+
+@cache
+def wider():
+    """A model with more tokens than its tokenizer, as many have."""
+    program = compile_forward(module_of("llama", vocab_size=270), 512, model_of().program.files)
+    return LanguageModel(program)
+
+
+def test_a_token_without_text_fails_its_answer_alone(slow):
+    with serving(wider, slots=2) as client:
+        want = client.chat(seed=1, max_tokens=12)["choices"]
+        connection, _ = client.open("POST", "/v1/chat/completions", LONG | {"stream": True})
+        ask = {"model": "tiny", "messages": HI, "logit_bias": {"265": 100}}
+        status, value, _ = client.ask("/v1/chat/completions", ask)
+        assert (status, value["error"]["message"]) == (400, "there is no token 265")
+        assert client.running == 1
+        connection.close()
+        assert client.chat(seed=1, max_tokens=12)["choices"] == want
+        # named beside others it has no text
+        told = client.chat(seed=1, max_tokens=2, logprobs=True, top_logprobs=20)["choices"][0][
+            "logprobs"
+        ]
+        assert all(len(t["top_logprobs"]) == 20 for t in told["content"])
+
+
+def test_a_receipt_that_cannot_be_made_fails_its_answer_alone(monkeypatch, slow):
+    keep = Receipts.keep
+
+    def failing(self, receipt):
+        if receipt.request["max_tokens"] == 3:
+            raise ValueError("a defect")
+        return keep(self, receipt)
+
+    monkeypatch.setattr(Receipts, "keep", failing)
+    with serving(slots=2) as client:
+        connection, _ = client.open("POST", "/v1/chat/completions", LONG | {"stream": True})
+        status, value, _ = client.ask(
+            "/v1/chat/completions",
+            {"model": "tiny", "messages": HI, "max_tokens": 3, "ignore_eos": True},
+        )
+        assert status == 500
+        assert "a defect" in value["error"]["message"]
+        assert client.running == 1
+        connection.close()
