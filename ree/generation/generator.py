@@ -115,6 +115,7 @@ class Completion:
         self.model, self.request = model, request.complete(model)
         r = self.request
         prompt = tuple(r.prompt_tokens(model))
+        r.sampling.check(model.forward.vocabulary)
         if problem := receipt_problem_of(r.kept()):
             raise InputError(problem)
         matcher = None if r.grammar is None else model.matcher(r.grammar)

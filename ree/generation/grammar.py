@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 JSON_SCHEMA, REGEX, LARK = KINDS = ("json_schema", "regex", "lark")
 MAX_GRAMMAR = 1 << 16  # bytes of its text
+LEXER_FUEL = 200_000  # of the work before the first token: some seconds, and some hundred megabytes
 MAX_MULTIPLE = 1 << 16
 MAX_DIGITS = 20
 # no spaces where JSON needs none: a weak model could write them without end
@@ -144,7 +145,8 @@ class Matcher:
                 text = make.grammar_from_lark(text)
         except ValueError as e:
             raise InputError(f"grammar: {_line(str(e))}") from e
-        self._matcher = make(tokens.of_library, text, log_level=0)
+        limits = _llguidance().LLParserLimits(initial_lexer_fuel=LEXER_FUEL)
+        self._matcher = make(tokens.of_library, text, log_level=0, limits=limits)
         self._bytes = -(-tokens.vocabulary // 8)
         if not self.mask().any():
             raise InputError("grammar: no text has its form")

@@ -190,7 +190,9 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     if not isinstance(arguments, Mapping):
         raise ReeError(f"{where}.function.arguments is {_short(arguments)}, expected an object")
     whole = {**call, "type": "function", "function": {**function, "arguments": arguments}}
-    return ordered(whole, where)
+    out = ordered(whole, where)
+    assert isinstance(out, dict)
+    return out
 
 
 def _text(text: str, where: str) -> str:

@@ -179,8 +179,10 @@ def canonical_json(value: Any) -> bytes:
 def receipt_problem_of(request: Any) -> str:
     """Why no receipt can hold a request, or nothing."""
     try:
-        canonical_json(request)
-        return request_problem(request)
+        problem = request_problem(request)
+        if not problem:
+            canonical_json(request)
+        return problem
     except (TypeError, ValueError, RecursionError) as e:
         return f"request: {str(e)[:200]}"
 
