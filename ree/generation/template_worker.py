@@ -14,9 +14,10 @@ import resource
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
+from types import BuiltinMethodType, FunctionType, MethodType, MethodWrapperType
 from typing import Any
 
 MEMORY = 512 << 20  # address space, bytes
@@ -37,10 +38,77 @@ class _Failed(Exception):
     """What the user is told of a template that cannot be rendered."""
 
 
+def _unprintable(self: object) -> str:
+    raise _Failed(f"the template prints a {type(self).__name__}")
+
+
+class _Function:
+    """Something to call; printed as Python does it, it would show where it lies in memory, another place in
+    every process."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    __repr__ = _unprintable
+
+
+class _Lazy:
+    """An iterator; printed it would show the same."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._items
+
+    def __next__(self) -> Any:
+        return next(self._items)
+
+    __repr__ = _unprintable
+
+
+def _covered(x: Any) -> Any:
+    if isinstance(x, (FunctionType, MethodType, BuiltinMethodType, MethodWrapperType)):
+        return _Function(x)
+    plain = (
+        isinstance(x, Iterator) and type(x).__module__ == "builtins"
+    )  # Jinja's `loop` has a text
+    return _Lazy(x) if plain else x
+
+
+def _covering(f: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(f)
+    def covering(*args: Any, **kwargs: Any) -> Any:
+        return _covered(f(*args, **kwargs))
+
+    return covering
+
+
 def _environment() -> Any:
     import jinja2
     import jinja2.ext
+    import jinja2.runtime
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.utils import Cycler, Joiner
+
+    class Sandbox(ImmutableSandboxedEnvironment):  # type: ignore[misc]
+        """Jinja's, in which nothing that has no text of its own can become text."""
+
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            return _covered(super().getattr(obj, attribute))
+
+        def getitem(self, obj: Any, argument: Any) -> Any:
+            return _covered(super().getitem(obj, argument))
+
+        def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
+            called = obj._call if isinstance(obj, _Function) else obj
+            return _covered(super().call(context, called, *args, **kwargs))
+
+    for kind in (Cycler, Joiner, jinja2.runtime.BlockReference):
+        kind.__repr__ = _unprintable
 
     class Generation(jinja2.ext.Extension):  # type: ignore[misc]
         """{% generation %}: what is inside, as it is; the tag marks what a model is trained on."""
@@ -80,16 +148,17 @@ def _environment() -> Any:
             return value
         raise _Failed(f"the template prints a {type(value).__name__}")
 
-    env = ImmutableSandboxedEnvironment(
+    env = Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[Generation, "jinja2.ext.loopcontrols"],
         finalize=shown,
     )
     env.filters["tojson"] = tojson
-    env.globals["raise_exception"] = raise_exception
+    env.globals["raise_exception"] = _Function(raise_exception)
     for table, name in ((env.filters, "random"), (env.globals, "lipsum")):
         del table[name]  # they draw random numbers
+    env.filters = {name: _covering(f) for name, f in env.filters.items()}
     return env
 
 
@@ -100,7 +169,7 @@ def _compiled(env: Any, template: str) -> Any:
 
 def _render(env: Any, request: dict[str, Any]) -> str:
     now = datetime.fromisoformat(request["date"])
-    names = dict(request["names"], strftime_now=lambda form: now.strftime(form))
+    names = dict(request["names"], strftime_now=_Function(lambda form: now.strftime(form)))
     parts, left = [], request["most"]
     for part in _compiled(env, request["template"]).generate(names):
         left -= len(part)

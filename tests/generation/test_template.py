@@ -336,3 +336,32 @@ def test_without_jinja_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "__file__", str(tmp_path / "template.py"))
     with pytest.raises(PlatformError, match="does not start"):
         render(CHATML, [USER], date=DATE)
+
+
+PLACES = [
+    "{{ [joiner()] }}", '{{ joiner() ~ "" }}', '{{ "%s" % cycler("a") }}', '{{ ["".upper] }}', '{{ cycler(1).next|string }}',
+    '{{ [1]|map("string") ~ "" }}', '{{ [1, 2]|reverse ~ "" }}', '{{ {"a": 1}|items|pprint }}', "{{ [raise_exception] }}",
+    "{{ strftime_now|string }}", '{{ "{}".format(joiner()) }}', "{% block b %}{% endblock %}{{ [self.b] }}",
+    '{{ [""|attr("upper")] }}', '{{ ["a"]|map(attribute="upper")|list }}', "{{ [dict.fromkeys] }}",
+    '{{ namespace(a=joiner()) ~ "" }}', "{% for x in [1] %}{{ [loop.cycle] }}{% endfor %}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", PLACES)
+def test_nothing_shows_where_it_lies_in_memory(template):
+    """Another place in every process: a prompt that nobody else could make again."""
+    with pytest.raises(ReeError, match="the template prints a"):
+        render(template, [USER], date=DATE)
+
+
+def test_functions_and_iterators_are_of_use_all_the_same():
+    template = (
+        '{% set u = "x".upper %}{{ u() }}{{ [1, 2]|map("string")|join(",") }}{{ [3, 4]|reverse|list }}'
+        '{% for k, v in {"a": 1}.items() %}{{ k }}{{ v }}{% endfor %}{{ "{}-{}".format(1, "b") }}'
+        '{% set c = cycler("a", "b") %}{{ c.next() }}{{ c.next() }}{{ [1, 2, 3]|select("odd")|first }}'
+        '{{ {"z": 1}.get("z") }}{{ ["a", "b"]|map("upper")|list }}{% set j = joiner(",") %}{{ j() }}{{ j() }}'
+        '{{ "".upper is callable }}{{ ([1]|map("string")) is iterable }}{{ strftime_now("%Y") }}'
+        "{% for x in [7] %}{{ namespace(l=loop).l.index }}{{ (loop|default(1)).last }}{% endfor %}"
+    )
+    want = "X1,2[4, 3]a11-bab11['A', 'B'],TrueTrue20261True"
+    assert render(template, [USER], date="2026-01-31") == want
