@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
             encoders[name] = _encoder(args, name, path, metrics)
         else:
             services[name] = _service(args, name, path, receipts.keep, metrics)
-    server = Server(services, receipts, metrics, keys, args.strict, encoders=encoders)
+    local = not keys and is_loopback(args.host)
+    server = Server(services, receipts, metrics, keys, args.strict, encoders=encoders, local=local)
     names = [*services, *encoders]
 
     def ready(url: str) -> None:
@@ -115,6 +116,11 @@ def _service(
         name, lambda: LanguageModel.load(path), slots=args.slots, queue=args.queue, positions=args.context,
         pages=args.prefix_cache << 20, threads=args.threads, warm=True, keep=keep, metrics=metrics,
     )  # fmt: skip
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches an address."""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _encoder(args: argparse.Namespace, name: str, path: str, metrics: Any) -> EncoderService:

@@ -44,7 +44,8 @@ PATIENCE = 15.0  # seconds without a token after which a stream says that it sti
 
 @dataclass
 class Server:
-    """What an app serves. strict: unknown fields are refused; keys: who may ask, everyone if there are none."""
+    """What an app serves. strict: unknown fields are refused; keys: who may ask, everyone if there are none;
+    local: only names of this machine are answered to."""
 
     services: Mapping[str, ModelService]
     receipts: Receipts = field(default_factory=Receipts)
@@ -54,6 +55,7 @@ class Server:
     started: int = field(default_factory=lambda: int(time.time()))
     verifier: Verifier = field(default_factory=Verifier)
     encoders: Mapping[str, EncoderService] = field(default_factory=dict)
+    local: bool = False
 
     def app(self) -> Starlette:
         """The ASGI app; its life begins with loading the models and ends with closing them."""
@@ -82,7 +84,7 @@ class Server:
             for service in everything:
                 await run_in_threadpool(service.close)
 
-        middleware = [Middleware(OwnPages), Middleware(Keys, keys=self.keys)]
+        middleware = [Middleware(OwnPages, local=self.local), Middleware(Keys, keys=self.keys)]
         return Starlette(
             routes=routes, lifespan=life, exception_handlers=HANDLERS, middleware=middleware
         )

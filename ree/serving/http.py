@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import ipaddress
 import json
+import re
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
@@ -122,19 +124,39 @@ class Keys:
 
 
 class OwnPages:
-    """Refuses what a browser posts for a page of another site: that needs no key where none is asked for."""
+    """Refuses what a browser sends for a page of another site, which needs no key where none is asked for.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    local: this machine alone is served, so that requests are to an address or localhost; another name that
+    leads here is another site's.
+    """
+
+    def __init__(self, app: ASGIApp, local: bool) -> None:
+        self._app, self._local = app, local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            site = Headers(scope=scope).get("sec-fetch-site", "none")
-            if site in ("cross-site", "same-site"):
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            site, host = headers.get("sec-fetch-site", "none"), headers.get("host", "")
+            if scope["method"] == "POST" and site in ("cross-site", "same-site"):
                 e = ApiError("a page of another site asks, which is not served", status=403)
-                await refusal(e)(scope, receive, send)
-                return
+                return await refusal(e)(scope, receive, send)
+            if self._local and not is_local_name(host):
+                e = ApiError(f"the request is to host {host[:100]!r}, expected localhost or an address",
+                             status=403, hint="with --api-key any name is served")  # fmt: skip
+                return await refusal(e)(scope, receive, send)
         await self._app(scope, receive, send)
+
+
+def is_local_name(host: str) -> bool:
+    """Whether a Host header is localhost or an address, with a port or without."""
+    name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
+    if name in ("", "localhost") or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

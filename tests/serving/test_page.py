@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from ree.cli.serve import is_loopback
 from ree.generation.receipt import Receipt
 from ree.generation.verification import check_receipt
 from ree.serving import verifying
@@ -131,6 +132,24 @@ def test_one_verification_at_a_time_and_none_for_who_has_gone(client, monkeypatc
     while status == 429:  # until the first one's thread is at its end
         status, report, _ = client.ask(path, method="POST")
     assert (status, report["same"]) == (200, True)
+
+
+def test_a_name_of_another_site_that_leads_here_is_not_served():
+    with serving(local=True) as local, serving() as other:
+        for host, status in (
+            ("localhost:8700", 200), ("127.0.0.1", 200), ("[::1]:9", 200), ("[::1]", 200), ("a.localhost", 200),
+            ("", 200), ("evil.example:8700", 403), ("localhost.evil.example", 403),
+            ("127.0.0.1.evil.example", 403), ("evil.example", 403),
+            ("127.0.0.1@evil.example:80", 403), ("a:b:80", 403),
+        ):  # fmt: skip
+            for path in ("/", "/v1/models"):
+                got, value, _ = local.ask(path, headers={"Host": host})
+                assert got == status, host
+                assert status == 200 or "--api-key" in value["error"]["message"]
+            assert other.ask("/v1/models", headers={"Host": host})[0] == 200
+    assert [is_loopback(h) for h in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "10.0.0.1")] == [
+        True, True, True, False, False,
+    ]  # fmt: skip
 
 
 def test_pages_of_other_sites_are_not_served(client):

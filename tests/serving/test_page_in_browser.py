@@ -11,6 +11,7 @@ from selenium.webdriver.common.keys import Keys as Key
 from selenium.webdriver.support.ui import WebDriverWait
 
 from ree.generation.generator import Completion, Generator, Request
+from ree.generation.model import NO_TEMPLATE
 from ree.generation.receipt import Receipt
 from ree.generation.request import Sampling
 from ree.generation.verification import check_receipt
@@ -179,6 +180,21 @@ def test_what_a_model_says_is_text_and_never_runs(browser, monkeypatch):
         )
         assert page.run("window.ran") is None
         assert any("will not be executed" in e for e in page.errors())
+
+
+def test_a_model_without_a_template_goes_on_with_the_text(browser, monkeypatch):
+    with serving() as client:
+        model = client.server.services["tiny"].model
+        monkeypatch.setattr(model, "template", None)
+        monkeypatch.setattr(model, "template_id", NO_TEMPLATE)
+        page = Page(browser, client.url).ready()
+        page.set(max_tokens=8, seed=3, temperature=1)
+        for text in ("the thing", "another"):
+            item = page.say(text)
+            request = Request(prompt=text, sampling=Sampling(seed=3), max_tokens=8)
+            receipt = Generator(model_of(), threads=1).generate(request)[0]
+            assert page.run("arguments[0].querySelector('.said').textContent", item) == receipt.text
+            assert "not of the answer" not in item.text
 
 
 def test_a_server_with_keys_asks_for_one(browser):
