@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ree.kernels.constants import ALIGN, DIGEST_BYTES
 from ree.kernels.opdef import Array
 
 PAGES = 1 << 16  # bytes from which memory is mapped
+HUGE = 1 << 21  # bytes of a large page, and where it starts
 SPARE = 2  # frames that an executable keeps for the runs to come
 
 
@@ -37,7 +39,7 @@ class Executable:
         self.graph, self.recipe, self.isa = graph, recipe, isa
         self._weights = list(weights)
         self._consts = [c.array() for c in graph.consts]
-        self._packed = [self._pack(p, packed) for p in recipe.packings]
+        self._packed = self._pack(recipe.packings, packed)
         self._code = compiled(recipe.tiles, isa)
         code = [c.address for c in self._code]
         self.plans = [_core.Plan(isa) for _ in range(2 if recipe.commit else 1)]
@@ -79,21 +81,29 @@ class Executable:
             self._spare.append(frame)
         return outputs, digests, kept
 
-    def _pack(self, p: Packing, cache: MutableMapping[Any, Array]) -> Array:
-        w = self._weights[p.source.index]
+    def _pack(self, packings: Sequence[Packing], cache: MutableMapping[Any, Array]) -> list[Array]:
+        """The weights in panels, those that are not in the cache in one piece of memory."""
+        from ree.runtime.settings import pool
+
+        panel = _core.panel(self.isa)
         # its place too: programs that share weights share the cache, what they made of them may differ
-        key = (self.isa, p, w.ctypes.data)
-        if key not in cache:
-            panel = _core.panel(self.isa)
-            out = aligned((p.n + panel - 1) // panel * panel * p.k * 4)
+        keys = [(self.isa, p, self._weights[p.source.index].ctypes.data) for p in packings]
+        made = [cache.get(k) for k in keys]
+        sizes = [
+            -(-p.n // panel) * panel * p.k * 4 if m is None else 0
+            for p, m in zip(packings, made, strict=True)
+        ]
+        rest = aligned(sum(-(-n // ALIGN) * ALIGN for n in sizes))
+        for i, (p, n) in enumerate(zip(packings, sizes, strict=True)):
+            if made[i] is not None:
+                continue
+            out, rest = rest[:n], rest[-(-n // ALIGN) * ALIGN :]
             plan = _core.Plan(self.isa)
             plan.add(*kernel_call("pack", b=0, packed=1, k=p.k, n=p.n, stride_k=p.stride_k,
                                   stride_n=p.stride_n, batch=1, b_batch=0))  # fmt: skip
-            from ree.runtime.settings import pool
-
-            plan.run(pool(), [w.ctypes.data, out.ctypes.data])
-            cache[key] = out
-        return cache[key]
+            plan.run(pool(), [self._weights[p.source.index].ctypes.data, out.ctypes.data])
+            cache[keys[i]] = made[i] = out
+        return [m for m in made if m is not None]
 
 
 class Frame:
@@ -163,11 +173,16 @@ def aligned(nbytes: int) -> Array:
     """An uninitialised byte array whose address is a multiple of ALIGN. A large one is pages of its own, which
     go back to the system with it; freed in the heap they would leave holes that the next size does not fit."""
     if nbytes >= PAGES:
+        huge = nbytes >= 2 * HUGE and hasattr(mmap, "MADV_HUGEPAGE")
         try:
-            pages = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            pages = mmap.mmap(-1, nbytes + HUGE * huge, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as e:
             raise MemoryError(f"{nbytes} bytes") from e
-        return np.frombuffer(pages, np.uint8)
-    raw = np.empty(nbytes + ALIGN, np.uint8)
-    start = -raw.ctypes.data % ALIGN
+        if huge:
+            with suppress(OSError):  # a kernel without them
+                pages.madvise(mmap.MADV_HUGEPAGE)
+        raw, align = np.frombuffer(pages, np.uint8), HUGE if huge else ALIGN
+    else:
+        raw, align = np.empty(nbytes + ALIGN, np.uint8), ALIGN
+    start = -raw.ctypes.data % align
     return raw[start : start + nbytes]
