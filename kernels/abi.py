@@ -289,8 +289,9 @@ _kernel("sample", reads(F32, "logits", "temperature", "top_p", "min_p"),
 # movement; element_bytes: 1, 2, 4 or 8
 _kernel("strided_copy", reads(ANY, "x"), writes(ANY, "y"), ints("element_bytes rank"),
         ints("extents", "rank"), strides("x y", "rank"))  # fmt: skip
+# panel: rows of the table that lie side by side, element by element, as `pack` lays them; else 1
 _kernel("gather_rows", reads(ANY, "table"), reads(I64, "index"), writes(ANY, "y"),
-        ints("count row_elements table_rows element_bytes"))  # fmt: skip
+        ints("count row_elements table_rows element_bytes panel"))  # fmt: skip
 _kernel("index_nd", reads(ANY, "x"), writes(ANY, "y"), reads(I64, "index", nullable=True, count="indices"),
         ints("element_bytes indices rank block"), ints("extents", "rank"),
         ints("index_strides", "indices", "rank"), ints("x_steps x_sizes", "indices"))  # fmt: skip

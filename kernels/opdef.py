@@ -107,6 +107,9 @@ class Lowering(Protocol):
     def packed(self, i: int, k: int, n: int, stride_k: int, stride_n: int) -> int:
         """A slot with source i in the panel layout of `gemm`; weights are packed once, at load."""
 
+    def table(self, i: int) -> tuple[int, int]:
+        """(slot, panel) of source i, a table of rows; above 1, so many lie in a panel, as in `packed`."""
+
     def epilogue(self, rows: int, cols: int) -> Tile:
         """The pointwise work fused onto the result of a contraction of rows x cols, as the argument
         `tile` of its kernel."""

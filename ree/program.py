@@ -26,6 +26,7 @@ from ree.runtime.cache import LeastRecent
 from ree.runtime.cpu import Cpu
 from ree.runtime.hashing import tensor_hash_of
 from ree.runtime.inputs import array_of, bind_symbols, canonical_array, tensors_among
+from ree.runtime.weights import Weights
 from ree.traces.tensor import tensor_hash
 from ree.traces.trace import Trace, ValueInfo, make_trace, tensors_root
 
@@ -55,7 +56,7 @@ class Program:
         self.graph, self.names = graph, names
         self.files = dict(files or {})  # what an artifact keeps beside the program, by name
         self._kin: Program | None = None  # whose weights these are
-        self.weights = [canonical_array(np.asarray(w, order="C")) for w in weights]
+        self.weights = Weights([canonical_array(np.asarray(w, order="C")) for w in weights])
         self.examples = dict(examples or {})
         self.initial = tuple(
             canonical_array(np.asarray(x, order="C")) for x in initial
@@ -76,10 +77,11 @@ class Program:
         return program
 
     def sibling(self, graph: Graph, names: Names) -> Program:
-        """A program of the same weights, which are kept, hashed and packed once for both."""
+        """A program of the same weights, which are hashed once for both, and kept once: in panels, where it is
+        run and reads them so."""
         other = Program(graph, names, ())
         other.weights, other._kin = self.weights, self
-        other.cpu.packed = self.cpu.packed
+        other.cpu.packed, other.cpu.holding = self.cpu.packed, self.weights
         return other
 
     @public
@@ -118,8 +120,7 @@ class Program:
         """The weights' tensor hashes, by name."""
         if self._kin is not None:
             return self._kin.weight_hashes
-        pairs = zip(self.weights, self.weight_bodies, strict=True)
-        return [tensor_hash(w, body_root=lambda _, b=b: b.root()) for w, b in pairs]  # type: ignore[misc]
+        return [tensor_hash(w, body_root=lambda _, w=w: BodyTree(w).root()) for w in self.weights]  # type: ignore[misc]
 
     @cached_property
     def weights_root(self) -> bytes:

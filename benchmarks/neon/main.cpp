@@ -293,7 +293,7 @@ void run_movement() {
   for (int64_t& i : rows) i = r.below(60);
   for (int64_t& i : at) i = r.below(70);
   Floats picked(90 * 210), gathered(60 * 31 * 3);
-  call("gather_rows", {x.data(), rows.data(), picked.data()}, {90, 210, 60, 4});
+  call("gather_rows", {x.data(), rows.data(), picked.data()}, {90, 210, 60, 4, 1});
   report("gather_rows", picked);
   call("index_nd", {x.data(), picked.data(), rows.data()}, {4, 1, 1, 210, 90, 1, 210, 60});
   report("index_nd", picked);

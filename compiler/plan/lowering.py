@@ -114,6 +114,14 @@ class GroupPlanner:
                   stride_k=stride_k, stride_n=stride_n, batch=1, b_batch=0)  # fmt: skip
         return out
 
+    def table(self, i: int) -> tuple[int, int]:
+        """(slot, panel) of a dense table of rows: panel 1; or a weight's panels, where the plan has them."""
+        ref = self.sources[i]
+        if ref in self.p.in_panels:
+            rows, width = self.p.typer(ref).dims
+            return self.packed(i, width, rows, 1, width), self.p.panel
+        return self.dense(i).slot, 1
+
     def epilogue(self, rows: int, cols: int) -> Tile:
         if not self.grp.pointwise:
             return NO_TILE

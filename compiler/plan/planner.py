@@ -36,15 +36,22 @@ def plan(
     keep_values: bool = False,
     fuse: bool = True,
     commit_after: int | None = None,
+    tables_in_panels: bool = False,
 ) -> Recipe:
     """The recipe of a bound graph.
 
     panel: columns of a packed panel on the instruction set. hash_values: every value that is not a
     pure move is materialised and its body root written to the digests. keep_values: arena memory is
     not reused, so that values can be read after the run. commit_after: an output that is final before
-    any state is overwritten, so that whoever runs it may look at it and stop.
+    any state is overwritten, so that whoever runs it may look at it and stop. tables_in_panels: a weight
+    that is both multiplied by and a table of rows is read in panels alone.
     """
-    return Planner(g, panel, hash_values, keep_values, fuse, commit_after).run()
+    p = Planner(g, panel, hash_values, keep_values, fuse, commit_after)
+    if tables_in_panels:
+        p.in_panels = frozenset(
+            n.sources[1] for n in g.nodes if n.op == "linear" and n.sources[1].kind is Kind.WEIGHT
+        )
+    return p.run()
 
 
 class Planner:
@@ -62,6 +69,7 @@ class Planner:
         self.slot_index: dict[Slot, int] = {}
         self.tile_index: dict[TileSpec, int] = {}
         self.packed_index: dict[Packing, int] = {}
+        self.in_panels: frozenset[Ref] = frozenset()  # weights that are not read as they are
         self._placed: set[tuple[int, str]] = set()
         self._first_output = {r: i for i, r in reversed(list(enumerate(g.outputs)))}
         self.origins: tuple[str, ...] = ()  # of the calls being planned

@@ -259,7 +259,8 @@ static void strided_copy(Pool& pool, const abi::StridedCopyArgs& p) {
   });
 }
 
-// y[i, :] = table[index[i], :]. An index outside [0, table_rows) throws std::out_of_range.
+// y[i, :] = table[index[i], :]. An index outside [0, table_rows) throws std::out_of_range. panel:
+// rows that lie side by side in the table, [table_rows / panel][row_elements][panel].
 static void gather_rows(Pool& pool, const abi::GatherRowsArgs& p) {
   const char* table = static_cast<const char*>(p.table);
   const int64_t* idx = p.index;
@@ -268,7 +269,16 @@ static void gather_rows(Pool& pool, const abi::GatherRowsArgs& p) {
   move::pieces(pool, p.count, 4 * move::kGrain / (bytes + 1), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       if (idx[i] < 0 || idx[i] >= rows) move::bad_index(idx[i], i, 0, rows);
-      std::memcpy(y + i * bytes, table + idx[i] * bytes, static_cast<size_t>(bytes));
+      if (p.panel == 1)
+        std::memcpy(y + i * bytes, table + idx[i] * bytes, static_cast<size_t>(bytes));
+      else
+        move::by_size(p.element_bytes, [&](auto* type) {
+          using T = std::remove_pointer_t<decltype(type)>;
+          const T* from = static_cast<const T*>(p.table) +
+                          idx[i] / p.panel * p.panel * p.row_elements + idx[i] % p.panel;
+          T* to = static_cast<T*>(p.y) + i * p.row_elements;
+          for (int64_t k = 0; k < p.row_elements; ++k) to[k] = from[k * p.panel];
+        });
     }
   });
 }

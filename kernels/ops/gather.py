@@ -56,10 +56,11 @@ def _embedding_rule(node: Bound) -> IndexRule:
 
 
 def _embedding_lower(ctx: Lowering) -> None:
-    table, idx, y = ctx.dense(0), ctx.dense(1), ctx.result()
-    rows, width = table.dims
-    ctx.emit("gather_rows", table=table.slot, index=idx.slot, y=y.slot, count=ctx.node.inputs[1].numel,
-             row_elements=width, table_rows=rows, element_bytes=table.dtype.size)  # fmt: skip
+    (table, panel), idx, y = ctx.table(0), ctx.dense(1), ctx.result()
+    t = ctx.node.inputs[0]
+    rows, width = t.dims
+    ctx.emit("gather_rows", table=table, index=idx.slot, y=y.slot, count=ctx.node.inputs[1].numel,
+             row_elements=width, table_rows=rows, element_bytes=t.dtype.size, panel=panel)  # fmt: skip
 
 
 def _embedding_samples() -> Iterator[Sample]:

@@ -19,6 +19,7 @@ from ree.runtime.cache import LeastRecent
 from ree.runtime.executable import Executable
 from ree.runtime.hashing import hash_array
 from ree.runtime.inputs import array_of
+from ree.runtime.weights import Weights
 
 
 class Cpu:
@@ -29,6 +30,8 @@ class Cpu:
         self.executables: LeastRecent[tuple[object, ...], Executable] = LeastRecent(SHAPES)
         # weights in panels, as long as an executable reads them
         self.packed: WeakValueDictionary[object, Array] = WeakValueDictionary()
+        # weights to be held in these panels alone, once there are some
+        self.holding: Weights | None = None
         self._made: tuple[tuple[int, ...], list[Array]] | None = None
         self._scanned: frozenset[int] | None = None
 
@@ -63,10 +66,13 @@ class Cpu:
 
         def make() -> Executable:
             values, made = (None, []) if hash_values or keep else self._prelude(source)
-            graph, weights = source.bound(env, values), [*source.weights, *made]
+            graph = source.bound(env, values)
             recipe = plan(graph, panel=_core.panel(isa), hash_values=hash_values, keep_values=keep, fuse=fuse,
-                          commit_after=commit_after)  # fmt: skip
-            return Executable(graph, recipe, isa, weights, self.packed)
+                          commit_after=commit_after, tables_in_panels=True)  # fmt: skip
+            e = Executable(graph, recipe, isa, source.weights, self.packed, made)
+            if self.holding is not None:
+                self.holding.hold_panels(e.panels(), _core.panel(isa))
+            return e
 
         return self.executables.get_or_make(key, make)
 

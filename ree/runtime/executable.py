@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -35,11 +35,22 @@ class Executable:
         isa: str,
         weights: Sequence[Array],
         packed: MutableMapping[Any, Array],
+        made: Sequence[Array] = (),
     ) -> None:
+        """weights: of which only those are kept that are read as they are; made: more of them, of this
+        program alone. packed: panels that programs of the same weights share."""
         self.graph, self.recipe, self.isa = graph, recipe, isa
-        self._weights = list(weights)
+        self._given = len(weights)
+
+        def weight(i: int) -> Array:
+            return weights[i] if i < len(weights) else made[i - len(weights)]
+
+        # what is packed has a slot too, as it is, which no call may read
+        used = {i for call in recipe.calls for i in call.slots}
+        places = [s.buffer for i, s in enumerate(recipe.slots) if i in used]
+        self._weights = {b.index: weight(b.index) for b in places if b.kind == "weight"}
         self._consts = [c.array() for c in graph.consts]
-        self._packed = self._pack(recipe.packings, packed)
+        self._packed = self._pack(recipe.packings, weight, packed)
         self._code = compiled(recipe.tiles, isa)
         code = [c.address for c in self._code]
         self.plans = [_core.Plan(isa) for _ in range(2 if recipe.commit else 1)]
@@ -47,6 +58,7 @@ class Executable:
             p = self.plans[-1 if i >= recipe.commit else 0]
             p.add(call.kernel, call.slots, _params(call, code))
         self.out_types = [(t.dims, t.dtype.numpy) for t in map(graph.typer(), graph.outputs)]
+        fixed: dict[str, Sequence[Array] | Mapping[int, Array]]
         fixed = {"weight": self._weights, "const": self._consts, "packed": self._packed}
         self.table = [0] * len(recipe.slots)  # addresses that are the same in every run
         self.in_arena: list[tuple[int, int]] = []  # slot, place in the arena
@@ -58,9 +70,9 @@ class Executable:
                 self.in_arena.append((i, recipe.offsets[s.buffer.index] + s.offset))
             elif kind == "digest":
                 self.in_digests.append((i, s.offset))
-            elif kind in fixed:
+            elif kind in fixed and i in used:
                 self.table[i] = fixed[kind][s.buffer.index].ctypes.data + s.offset
-            else:
+            elif kind not in fixed:
                 self.moving.setdefault(kind, []).append((i, s.buffer.index, s.offset))
         self._spare: list[Frame] = []
 
@@ -81,13 +93,24 @@ class Executable:
             self._spare.append(frame)
         return outputs, digests, kept
 
-    def _pack(self, packings: Sequence[Packing], cache: MutableMapping[Any, Array]) -> list[Array]:
+    def panels(self) -> dict[Packing, Array]:
+        """The packed ones of the weights that programs may share."""
+        return {p: x for p, x in zip(self.recipe.packings, self._packed, strict=True)
+                if p.source.index < self._given}  # fmt: skip
+
+    def _pack(
+        self,
+        packings: Sequence[Packing],
+        weight: Callable[[int], Array],
+        cache: MutableMapping[Any, Array],
+    ) -> list[Array]:
         """The weights in panels, those that are not in the cache in one piece of memory."""
         from ree.runtime.settings import pool
 
         panel = _core.panel(self.isa)
-        # its place too: programs that share weights share the cache, what they made of them may differ
-        keys = [(self.isa, p, self._weights[p.source.index].ctypes.data) for p in packings]
+        # what is made of the weights differs between programs that share them
+        keys = [(self.isa, p, *([weight(p.source.index).ctypes.data] if p.source.index >= self._given else ()))
+                for p in packings]  # fmt: skip
         made = [cache.get(k) for k in keys]
         sizes = [
             -(-p.n // panel) * panel * p.k * 4 if m is None else 0
@@ -98,10 +121,11 @@ class Executable:
             if made[i] is not None:
                 continue
             out, rest = rest[:n], rest[-(-n // ALIGN) * ALIGN :]
+            w = weight(p.source.index)
             plan = _core.Plan(self.isa)
             plan.add(*kernel_call("pack", b=0, packed=1, k=p.k, n=p.n, stride_k=p.stride_k,
                                   stride_n=p.stride_n, batch=1, b_batch=0))  # fmt: skip
-            plan.run(pool(), [self._weights[p.source.index].ctypes.data, out.ctypes.data])
+            plan.run(pool(), [w.ctypes.data, out.ctypes.data])
             cache[keys[i]] = made[i] = out
         return [m for m in made if m is not None]
 

@@ -106,7 +106,7 @@ class Step:
         return self.program.names
 
     @property
-    def weights(self) -> list[Array]:
+    def weights(self) -> Sequence[Array]:
         return self.program.weights
 
     @property

@@ -103,7 +103,7 @@ def test_gather_rows(where: tuple[str, int]) -> None:
     table = noise((50, 19), np.uint16)
     idx = np.random.default_rng(1).integers(0, 50, 9001)
     y = np.zeros((9001, 19), np.uint16)
-    size = {"row_elements": 19, "table_rows": 50, "element_bytes": 2}
+    size = {"row_elements": 19, "table_rows": 50, "element_bytes": 2, "panel": 1}
     call(*where, "gather_rows", table=table, index=idx, y=y, count=9001, **size)
     assert (y == table[idx]).all()
     for bad in (-1, 50):
@@ -112,6 +112,16 @@ def test_gather_rows(where: tuple[str, int]) -> None:
         with pytest.raises(IndexError, match=rf"index {bad} at position 8000 .*\[0, 50\)"):
             call(*where, "gather_rows", table=table, index=wrong, y=y, count=9001, **size)
     call(*where, "gather_rows", table=table, index=idx, y=y, count=0, **size)
+    for panel in (4, 32):  # as `pack` lays a matrix of contractions
+        for dtype in (np.uint8, np.uint16, np.float32, np.float64):
+            plain = noise((50, 19), dtype)
+            padded = np.zeros((-(-50 // panel) * panel, 19), dtype)
+            padded[:50] = plain
+            packed = np.ascontiguousarray(padded.reshape(-1, panel, 19).swapaxes(1, 2))
+            y = np.zeros((9001, 19), dtype)
+            size |= {"element_bytes": plain.itemsize, "panel": panel}
+            call(*where, "gather_rows", table=packed, index=idx, y=y, count=9001, **size)
+            assert y.tobytes() == plain[idx].tobytes()
 
 
 def index_nd(where: tuple[str, int], x: Array, *indices: Array) -> Array:

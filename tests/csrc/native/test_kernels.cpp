@@ -196,7 +196,7 @@ TEST(scatter_and_gather_refuse_an_index_outside) {
       }));
       const Ints rows{0, bad};
       CHECK(throws<std::out_of_range>([&] {
-        call(pool, isa, "gather_rows", {2, 20000, 8, 4}, {x.data(), rows.data(), y.data()});
+        call(pool, isa, "gather_rows", {2, 20000, 8, 4, 1}, {x.data(), rows.data(), y.data()});
       }));
     }
 }

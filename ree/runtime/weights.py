@@ -1,0 +1,56 @@
+"""A program's weights, each held once: as it was given, or in the panels that plans read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import overload
+
+import numpy as np
+
+from ree.compiler.plan.recipe import Packing
+from ree.kernels.opdef import Array
+
+SMALL = 1 << 16  # bytes up to which a weight gets memory of its own, lest it keep a file's
+
+
+class Weights(Sequence[Array]):
+    """Weights in the program's order; not to be written to. One that is held in panels is laid out anew
+    whenever it is asked for, and belongs to who asked."""
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        self._held: list[Array | tuple[Packing, Array, int]] = [
+            x.copy() if x.base is not None and x.nbytes <= SMALL else x for x in arrays
+        ]
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @overload
+    def __getitem__(self, i: int) -> Array: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Array]: ...
+    def __getitem__(self, i: int | slice) -> Array | list[Array]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        held = self._held[i]
+        return _plain(*held) if isinstance(held, tuple) else held
+
+    def hold_panels(self, panels: Mapping[Packing, Array], panel: int) -> None:
+        """Keep packed weights, of so many columns a panel, in place of those that they hold all of."""
+        for p, packed in panels.items():
+            i = p.source.index
+            x = self._held[i] if i < len(self) else None
+            if isinstance(x, np.ndarray) and _whole(p, x):
+                self._held[i] = p, packed, panel
+
+
+def _whole(p: Packing, x: Array) -> bool:
+    """Whether panels hold a weight of rank 2 row by row."""
+    by_row = (p.n, p.k) == x.shape and (p.stride_k, p.stride_n) == (1, p.k)
+    return by_row and x.dtype == np.float32 and x.flags.c_contiguous
+
+
+def _plain(p: Packing, packed: Array, panel: int) -> Array:
+    """What was packed, [n, k]."""
+    panels = packed.view(np.float32).reshape(-1, p.k, panel)
+    return panels.swapaxes(1, 2).reshape(-1, p.k)[: p.n]
