@@ -12,6 +12,7 @@ import numpy as np
 from ree.compiler.instance import Instance, bind_all, commit
 from ree.compiler.ir import Graph, Node, Origin
 from ree.compiler.passes.expansion import has_kernels
+from ree.compiler.plan.planner import multiplied_by
 from ree.errors import InputError, public
 from ree.float_mode import clean_floats
 from ree.kernels import registry  # noqa: F401  (operators)
@@ -79,6 +80,8 @@ class Program:
     def sibling(self, graph: Graph, names: Names) -> Program:
         """A program of the same weights, which are hashed once for both, and kept once: in panels, where it is
         run and reads them so."""
+        packed = {r.index for r in multiplied_by(self.graph)}
+        self.weights.detach(i for i in range(len(self.weights)) if i not in packed)
         other = Program(graph, names, ())
         other.weights, other._kin = self.weights, self
         other.cpu.packed, other.cpu.holding = self.cpu.packed, self.weights

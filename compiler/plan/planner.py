@@ -48,10 +48,14 @@ def plan(
     """
     p = Planner(g, panel, hash_values, keep_values, fuse, commit_after)
     if tables_in_panels:
-        p.in_panels = frozenset(
-            n.sources[1] for n in g.nodes if n.op == "linear" and n.sources[1].kind is Kind.WEIGHT
-        )
+        p.in_panels = multiplied_by(g)
     return p.run()
+
+
+def multiplied_by(g: Graph) -> frozenset[Ref]:
+    """Weights that are packed whole, for products with them."""
+    found = (n.sources[1] for n in g.nodes if n.op == "linear")
+    return frozenset(r for r in found if r.kind is Kind.WEIGHT)
 
 
 class Planner:

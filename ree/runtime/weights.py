@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import overload
 
 import numpy as np
@@ -10,17 +10,13 @@ import numpy as np
 from ree.compiler.plan.recipe import Packing
 from ree.kernels.opdef import Array
 
-SMALL = 1 << 16  # bytes up to which a weight gets memory of its own, lest it keep a file's
-
 
 class Weights(Sequence[Array]):
     """Weights in the program's order; not to be written to. One that is held in panels is laid out anew
     whenever it is asked for, and belongs to who asked."""
 
     def __init__(self, arrays: Sequence[Array]) -> None:
-        self._held: list[Array | tuple[Packing, Array, int]] = [
-            x.copy() if x.base is not None and x.nbytes <= SMALL else x for x in arrays
-        ]
+        self._held: list[Array | tuple[Packing, Array, int]] = list(arrays)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -34,6 +30,13 @@ class Weights(Sequence[Array]):
             return [self[j] for j in range(*i.indices(len(self)))]
         held = self._held[i]
         return _plain(*held) if isinstance(held, tuple) else held
+
+    def detach(self, indices: Iterable[int]) -> None:
+        """Give these memory of their own where they are parts of a file's, which they would keep whole."""
+        for i in indices:
+            x = self._held[i]
+            if isinstance(x, np.ndarray) and x.base is not None:
+                self._held[i] = x.copy()
 
     def hold_panels(self, panels: Mapping[Packing, Array], panel: int) -> None:
         """Keep packed weights, of so many columns a panel, in place of those that they hold all of."""
