@@ -56,4 +56,4 @@ def _whole(p: Packing, x: Array) -> bool:
 def _plain(p: Packing, packed: Array, panel: int) -> Array:
     """What was packed, [n, k]."""
     panels = packed.view(np.float32).reshape(-1, p.k, panel)
-    return panels.swapaxes(1, 2).reshape(-1, p.k)[: p.n]
+    return np.ascontiguousarray(panels.swapaxes(1, 2).reshape(-1, p.k)[: p.n])

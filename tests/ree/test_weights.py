@@ -104,4 +104,5 @@ def test_panels_of_a_part_or_another_order_do_not_stand_for_a_weight():
     )
     assert weights[0] is not x
     assert weights[0].tobytes() == x.tobytes()
+    assert weights[0].flags.c_contiguous  # also of one panel, whose axes numpy could merge
     assert weights[:1][0].tobytes() == x.tobytes()
