@@ -6,7 +6,7 @@ import argparse
 
 from ree.cli.exit_codes import DIFFERS, OK
 from ree.cli.grammar import Parser, add_json, add_threads
-from ree.cli.output import print_result, progress, progress_bar
+from ree.cli.output import print_result
 
 HELP = "execute what a receipt claims as a run, chunk by chunk, for 'ree party', 'ree dispute' and 'ree job'"
 
@@ -20,19 +20,10 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ree.cli.receipt_checked import read_receipt
-    from ree.generation.claim import write_run
-    from ree.generation.model import LanguageModel
-    from ree.generation.verification import whole_claim
+    from ree.cli.receipt_run import opened, write_claim
 
-    receipt = read_receipt(args.receipt)
-    with progress("load"):
-        model = LanguageModel.load(args.artifact)
-    text = whole_claim(receipt, model)
-    text.check(model.forward.vocabulary, model.settings.context)
-    with progress_bar("claim", text.chunks) as done:
-        history = write_run(model.forward, text, args.output, threads=args.threads,
-                            progress=lambda s, loss: done(s, f"chunk {s}"))  # fmt: skip
+    receipt, model, text = opened(args.receipt, args.artifact)
+    history = write_claim(model, text, args.output, args.threads)
     same = history.commitment.hex() == receipt.commitment
     data = {"same": same, "steps": history.steps, "commitment": history.commitment.hex(),
             "claimed": receipt.commitment}  # fmt: skip

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 HELP = "compare two traces or receipts without the model, or two training runs: 0 same, 1 differ, 2 error"
 SHOWN = 4  # differing inputs and outputs of a step that are listed
 RULES: tuple[Rule, ...] = (
-    ("threads", lambda a: os.path.isdir(a.left), "--threads is for training runs"),
+    (
+        "threads",
+        lambda a: os.path.isdir(a.left) or a.model,
+        "--threads is for training runs, and with --model",
+    ),
 )
 
 
@@ -29,6 +33,11 @@ def add_arguments(parser: Parser) -> None:
     add_json(parser)
     parser.add_argument("left", metavar="A.trace|RUN1|RECEIPT1")
     parser.add_argument("right", metavar="B.trace|RUN2|RECEIPT2")
+    parser.add_argument(
+        "--model",
+        metavar="ART.ree",
+        help="of receipts: verify both with it, to say which one is false",
+    )
     add_threads(parser)
     add_batches(parser)
 
@@ -43,11 +52,15 @@ def run(args: argparse.Namespace) -> int:
     from ree.verification import committed
 
     if os.path.isdir(args.left) or os.path.isdir(args.right):
+        if args.model:
+            raise InputError("--model is for receipts")
         return _diff_runs(args)
     if args.script:
         raise InputError("--script is for training runs")
     if receipt_checked.is_json(args.left) and receipt_checked.is_json(args.right):
         return receipt_checked.diff(args)
+    if args.model:
+        raise InputError("--model is for receipts")
     left, right = read_trace_file(args.left), read_trace_file(args.right)
     (a, forged_a), (b, forged_b) = (committed(x.trace, x.tensors) for x in (left, right))
     differences = compare(left.trace, right.trace, a, b)

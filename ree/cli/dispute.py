@@ -9,6 +9,7 @@ from ree.cli.exit_codes import DIFFERS, OK
 from ree.cli.grammar import Parser, add_json
 from ree.cli.loading import load_program, load_token
 from ree.cli.output import print_result, progress, stderr_line
+from ree.cli.receipt_run import add_model, claim_program
 from ree.errors import DisputeError, InputError
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def add_arguments(parser: Parser) -> None:
         parser.add_argument(
             f"--{who}-token", metavar="TOKEN|@FILE", help=f"what the {who} is served with"
         )
-    parser.add_argument("--artifact", required=True, metavar="ART.ree|RUN")
+    parser.add_argument("--artifact", required=True, metavar="ART.ree|RUN|RECEIPT")
+    add_model(parser)
     parser.add_argument("-o", "--output", required=True, metavar="VERDICT",
                         help="beside it, VERDICT.transcript is what the same command resumes from")  # fmt: skip
     parser.add_argument("--time-limit", type=float, default=600.0, metavar="S",
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for who in PLAYERS
     }
-    program = load_program(args.artifact)
+    program = claim_program(args) or load_program(args.artifact)
     out = Path(args.output)
     check_file_place(out)
     limits = Limits(args.time_limit, args.move_limit)

@@ -8,6 +8,7 @@ from ree.cli.exit_codes import OK
 from ree.cli.grammar import Parser, add_inputs, add_json, add_threads
 from ree.cli.loading import load_program, load_token
 from ree.cli.output import print_result, progress, stderr_line
+from ree.cli.receipt_run import add_model, run_path
 from ree.cli.refusals import Rule, refuse_ignored
 from ree.errors import InputError, PlatformError
 
@@ -16,7 +17,17 @@ HELP = (
 )
 
 HOST, PORT = "127.0.0.1", 8650
-OF_SERVE = ("inputs", "host", "port", "token", "threads", "fault", "fault_row", "fault_step")
+OF_SERVE = (
+    "model",
+    "inputs",
+    "host",
+    "port",
+    "token",
+    "threads",
+    "fault",
+    "fault_row",
+    "fault_step",
+)
 RULES: tuple[Rule, ...] = tuple(
     (x, lambda a: a.action == "serve", f"--{x.replace('_', '-')} goes with 'ree party serve'")
     for x in OF_SERVE
@@ -26,7 +37,8 @@ RULES: tuple[Rule, ...] = tuple(
 def add_arguments(parser: Parser) -> None:
     add_json(parser)
     parser.add_argument("action", choices=("serve", "key"))
-    parser.add_argument("artifact", nargs="?", metavar="ART.ree", help="of serve")
+    parser.add_argument("artifact", nargs="?", metavar="ART.ree|RUN|RECEIPT", help="of serve")
+    add_model(parser)
     parser.add_argument("--key", metavar="FILE", help="that it signs with, made if it is missing; default: "
                         "party.key in ~/.config/ree")  # fmt: skip
     add_inputs(parser)
@@ -75,16 +87,17 @@ def run(args: argparse.Namespace) -> int:
     token = load_token("--token", args.token)
     signer = load_signer(args.key or default_path())
     fault = parse_fault(args.fault, args.fault_row) if args.fault else None
-    if is_run(args.artifact):
-        if args.inputs or args.threads is not None:
+    path = run_path(args)
+    if is_run(path):
+        if args.inputs or (args.threads is not None and not args.model):
             raise InputError("a run is served without --inputs and --threads")
         if (fault is None) != (args.fault_step is None):
             raise InputError("of a run, --fault goes with --fault-step")
-        service = run_service(args.artifact, fault, args.fault_step or 0, signer)
+        service = run_service(path, fault, args.fault_step or 0, signer)
     else:
         if args.fault_step is not None:
             raise InputError("--fault-step is of a run")
-        program = load_program(args.artifact)
+        program = load_program(path)
         with progress("run"):
             given = named_inputs(program, args.inputs)
             service = make_service(program, given, fault, args.threads, signer)

@@ -61,14 +61,32 @@ def diff(args: argparse.Namespace) -> int:
     from ree.generation.receipt_diff import receipt_differences
 
     found = receipt_differences(left, right)
+    judged = {} if args.model is None else _judged(args, left, right)
     data = {"same": not found, "left": left.digest.hex(), "right": right.digest.hex(),
-            "differences": [asdict(d) for d in found]}  # fmt: skip
+            "differences": [asdict(d) for d in found], **({"verified": judged} if judged else {})}  # fmt: skip
+    said = [f"{path}: {what}" for path, what in judged.items()]
     if not found:
-        print_result(args, data, [f"same: digest {left.digest.hex()}"])
+        print_result(args, data, [f"same: digest {left.digest.hex()}", *said])
         return OK
     hint = "'ree claim' makes a run of each; 'ree diff' of runs names the operator"
-    print_result(args, data, ["differ", *(f"  {d.what}" for d in found), f"  {hint}"])
+    print_result(args, data, ["differ", *(f"  {d.what}" for d in found), f"  {hint}", *said])
     return DIFFERS
+
+
+def _judged(args: argparse.Namespace, *receipts: Receipt) -> dict[str, str]:
+    """What verification says of each, by its path."""
+    from ree.generation.model import LanguageModel
+    from ree.generation.verification import check_receipt
+
+    with progress("load"):
+        model = LanguageModel.load(args.model)
+    out = {}
+    for path, receipt in zip((args.left, args.right), receipts, strict=True):
+        flaw = check_receipt(receipt, model, threads=args.threads)
+        out[path] = (
+            "true: every token is what the model gives" if flaw is None else f"false: {flaw.what}"
+        )
+    return out
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from ree.cli.exit_codes import DIFFERS, OK
 from ree.cli.grammar import Parser, add_json
 from ree.cli.loading import load_program
 from ree.cli.output import print_result
+from ree.cli.receipt_run import add_model, claim_program
 from ree.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ HELP = "replay a verdict offline: 0 it follows from its moves, 1 it does not, 2 
 def add_arguments(parser: Parser) -> None:
     add_json(parser)
     parser.add_argument("verdict", metavar="VERDICT")
-    parser.add_argument("--artifact", required=True, metavar="ART.ree|RUN")
+    parser.add_argument("--artifact", required=True, metavar="ART.ree|RUN|RECEIPT")
+    add_model(parser)
     parser.add_argument(
         "--inputs", metavar="IN.safetensors", help="check that it is about these inputs"
     )
@@ -35,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from ree.verde.verdict import check_verdict, read_verdict
 
     verdict, same = read_verdict(args.verdict)
-    program = load_program(args.artifact)
+    program = claim_program(args) or load_program(args.artifact)
     if not same:
         follows, text = False, "the file has been altered: its digest is not that of its content"
     else:

@@ -35,7 +35,10 @@ ACTIONS: Mapping[str, Action] = {
     "claim": claim,
     "status": status,
 }
-RULES: tuple[Rule, ...] = (("inputs", lambda a: a.artifact, "--inputs goes with --artifact"),)
+RULES: tuple[Rule, ...] = (
+    ("inputs", lambda a: a.artifact, "--inputs goes with --artifact"),
+    ("model", lambda a: a.artifact, "--model goes with --artifact"),
+)
 MISPLACED = {  # what is said of an argument where the action has none of this name
     "job": "job post names the job itself: give none",
     "--terms": "--terms is for job post",
@@ -46,6 +49,7 @@ MISPLACED = {  # what is said of an argument where the action has none of this n
     "--watch": "--watch is for job respond",
     "--artifact": "--artifact has no effect on job claim and job status",
     "--inputs": "--inputs goes with --artifact",
+    "--model": "--model goes with a receipt as --artifact",
 }
 
 

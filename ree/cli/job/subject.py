@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ree.cli.grammar import Parser, add_inputs
 from ree.cli.output import progress, stderr_line
+from ree.cli.receipt_run import add_model, run_path
 from ree.errors import ChainError, InputError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def add_job(parser: Parser) -> None:
 
 
 def add_subject(parser: Parser) -> None:
-    parser.add_argument("--artifact", metavar="ART.ree|RUN", help="what the job is about")
+    parser.add_argument("--artifact", metavar="ART.ree|RUN|RECEIPT", help="what the job is about")
+    add_model(parser)
     add_inputs(parser)
 
 
@@ -77,12 +79,9 @@ def load_subject(args: argparse.Namespace) -> Subject:
 
     if not args.artifact:
         raise InputError(f"job {args.action} needs --artifact")
+    path = run_path(args)
     with progress("load"):
-        return (
-            _of_run(args.artifact)
-            if is_run(args.artifact)
-            else _of_call(args.artifact, args.inputs)
-        )
+        return _of_run(path) if is_run(path) else _of_call(path, args.inputs)
 
 
 def _of_call(path: str, inputs: str | None) -> Subject:
