@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import statistics
 import sys
@@ -62,6 +63,17 @@ class Ours:
         for i, t in enumerate(tokens):
             self.engine.read(0, [t], position + i)
         return (time.perf_counter() - begin) / len(tokens)
+
+    def memory(self) -> dict[str, int]:
+        """Megabytes: resident, and of that what cannot be less: weights once, caches at their capacity."""
+        lines = Path("/proc/self/status").read_text().splitlines()
+        resident = next(int(x.split()[1]) * 1024 for x in lines if x.startswith("VmRSS"))
+        weights = sum(math.prod(t.dims) * t.dtype.size for t in self.model.program.graph.weights)
+        caches = sum(c.nbytes for e in (self.engine, self.short) for c in e.caches)
+        return {
+            k: x >> 20
+            for k, x in (("resident", resident), ("weights", weights), ("caches", caches))
+        }
 
     def read_all(self, tokens: list[int]) -> float:
         """Seconds to take in tokens, with the logits of every one."""
@@ -147,9 +159,11 @@ def compare(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         say(f"{s}: {', '.join(f'{k} {1e3 * t:.1f} ms' for k, t in settings[-1][1].items())}")
     with args.gguf.open("rb") as f:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
+    ours.fill(texts[CONTEXTS[-1]])
     out: dict[str, Any] = {
         "model": args.gguf.name, "sha256": digest, "cpu": cpu_name(), "cores": os.cpu_count(),
         "isa": _core.isa_names()[0], "threads": args.threads, "ree": ree.__version__,
+        "ours_memory_mb": ours.memory(),
         "settings": [{"setting": str(s), **{f"{k}_ms": round(1e3 * t, 2) for k, t in ts.items()}}
                      for s, ts in settings],
     }  # fmt: skip

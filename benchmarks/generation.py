@@ -1,7 +1,8 @@
 """Speed of generation, on SmolLM2-135M-Instruct or another artifact: python benchmarks/generation.py [ART.ree].
 
 Decoding at two contexts, reading a prompt, the first token, eight texts together, a receipt's share, and its
-verification. Everything in one run; the sides of a ratio take turns. Writes benchmarks/results/generation.json.
+verification. Everything in one run; the sides of a ratio take turns. Writes benchmarks/results/generation.json,
+or generation-ART.json.
 """
 
 import json
@@ -144,7 +145,8 @@ def main():
     out["eight_texts_tokens_per_s"] = 8 * 256 / together
     out["eight_over_one"] = out["eight_texts_tokens_per_s"] / out["one_text_tokens_per_s"]
     out |= guessing(model)
-    RESULTS.write_text(json.dumps(out, indent=1) + "\n")
+    results = RESULTS if compiling else RESULTS.with_stem(f"generation-{path.stem}")
+    results.write_text(json.dumps(out, indent=1) + "\n")
     print(json.dumps(out, indent=1))
 
 
