@@ -61,13 +61,13 @@ def _language_model(args: argparse.Namespace) -> int:
 
         with progress("compile"):
             program = compile_model(args.model)
+            model = LanguageModel(program)  # refuses what could not be loaded again
     except ImportError as e:
         raise PlatformError(
             f"to compile a language model needs {e.name}", "pip install 'ree-ml[models]'"
         ) from e
     with progress("write"):
         program.save(args.output)
-    model = LanguageModel(program)
     s = model.settings
     parameters = sum(w.size for w in program.weights)
     data = {

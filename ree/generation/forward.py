@@ -24,6 +24,8 @@ CHECKED = 9  # tokens whose logits are compared with the model's
 TOLERANCE = 1e-3  # of the greatest
 # model types that take a mask for each kind of layer
 BY_LAYER = frozenset({"gemma2", "gemma3_text", "qwen2", "qwen2_moe", "qwen3"})
+# those of which all layers have a window, if there is one; of others the configuration's word has no effect
+WINDOWED = frozenset({"mistral", "mixtral", "phi3"})
 # the axes that stay open, with the greatest size of each
 SLOTS, QUERIES, CAPACITY = 256, 4096, 1 << 20
 
@@ -167,7 +169,8 @@ def _mask_of(config: Any, masks: dict[str, torch.Tensor]) -> Any:
     """What the model takes as its mask: one, or one for each kind of its layers."""
     if config.model_type in BY_LAYER:
         return masks
-    return masks.get("sliding_attention", masks["full_attention"])
+    whole = masks["full_attention"]
+    return masks.get("sliding_attention", whole) if config.model_type in WINDOWED else whole
 
 
 class _Recorded(Cache):  # type: ignore[misc]

@@ -158,6 +158,8 @@ def compile_model(path: str | PathLike[str]) -> Program:
     special = {n: getattr(source.special, n) for n in ("bos_token", "eos_token", "pad_token")}
     settings = Settings(source.name[:MAX_NAME], source.context_length, source.special.stop,
                         {n: t for n, t in special.items() if t})  # fmt: skip
+    Settings.of(settings.to_json())  # and the tokenizer, before what takes minutes
+    Tokenizer(source.tokenizer_json)
     files = {SETTINGS: settings.to_json(), TOKENIZER: source.tokenizer_json}
     if source.chat_template is not None:
         files[TEMPLATE] = source.chat_template.encode()

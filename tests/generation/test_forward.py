@@ -43,6 +43,16 @@ def test_a_family_has_the_logits_of_transformers_and_one_set_of_bits(family):
             assert not b[1, LENGTH:].any()
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])
+def test_a_window_that_the_model_does_not_know_has_no_effect(family):
+    """Longer than the tokens that compilation compares."""
+    module = module_of(family, sliding_window=40)
+    want = module(torch.tensor([tokens()])).logits[0].detach().numpy()
+    engine = Engine(Forward(compile_forward(module, 512, {})))
+    got = engine.read(0, tokens(), 0, every=True)
+    assert np.abs(got - want).max() <= 2e-5 * np.abs(want).max()
+
+
 @pytest.mark.parametrize(("isa", "threads"), [("portable", 1), ("avx2", 3)])
 @pytest.mark.parametrize("cut", [1, 16, 127, 129, 300])
 def test_cuts_threads_and_instruction_sets(cut, isa, threads):

@@ -6,7 +6,8 @@ import pytest
 
 from ree.cli import main
 
-from .tiny import model_of
+from .conftest import byte_level_json
+from .tiny import model_of, module_of
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +168,18 @@ def test_what_is_wrong_is_said_in_a_line(command, artifact, tmp_path, monkeypatc
     assert "Traceback" not in err
     assert len([x for x in err.splitlines() if x.startswith("error")]) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("sizes", "part", "said"), [
+    ({"max_position_embeddings": 1 << 21}, {}, "context: expected"),
+    ({}, {"normalizer": {"type": "Precompiled"}}, "a normalizer of type Precompiled"),
+    ({"vocab_size": 100, "eos_token_id": 9, "bos_token_id": 8}, {}, "the tokenizer has 260 tokens"),
+])  # fmt: skip
+def test_a_model_that_could_not_be_loaded_leaves_no_artifact(command, tmp_path, sizes, part, said):
+    source, out = tmp_path / "source", tmp_path / "out.ree"
+    module_of("llama", **sizes).save_pretrained(source)
+    (source / "tokenizer.json").write_text(json.dumps(byte_level_json() | part))
+    code, printed, err = command("compile", source, "-o", out)
+    assert (code, printed) == (2, "")
+    assert said in err
+    assert not out.exists()
