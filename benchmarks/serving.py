@@ -89,11 +89,11 @@ class Client:
         return value
 
     def stream(self, **fields):
-        """(seconds to the first event of text, seconds of a token behind it) as they arrive."""
+        """(seconds to the first token, seconds of a token behind it) as they arrive."""
         start = time.perf_counter()
         response, times = self.post(stream=True, **fields), []
         while line := response.readline():
-            if line.startswith(b'data: {"id"') and b'"finish_reason":null' in line:
+            if b'"token_ids":[' in line.replace(b'"prompt_token_ids":[', b""):
                 times.append(time.perf_counter())
         return times[0] - start, (times[-1] - times[0]) / (len(times) - 1)
 

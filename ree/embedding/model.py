@@ -25,6 +25,7 @@ MAX_NAME = 200
 INPUTS, OUTPUT = ("tokens", "lengths"), "embedding"
 BATCH = 16  # texts of one call
 WIDTHS = tuple(8 << i for i in range(18))  # tokens of a call: few shapes are prepared
+WARM = 128  # widths up to it are prepared by warm_up
 EXPECTED = "expected one that ree compile made of a sentence encoder's directory"
 
 
@@ -103,6 +104,12 @@ class EmbeddingModel:
         for part in parts_of_lengths(given):
             out[part] = self.call([given[i] for i in part])
         return out
+
+    def warm_up(self) -> None:
+        """Prepare calls of one text of the usual widths, so that the first ones do not wait for it."""
+        for width in WIDTHS:
+            if width <= WARM:
+                self.call([[0] * min(width, self.settings.context)])
 
     def call(self, rows: Sequence[Sequence[int]]) -> Array:
         """f32 [rows, dimensions] of up to BATCH lists of tokens, in one call."""

@@ -105,7 +105,7 @@ class EncoderService:
     def _main(self) -> None:
         try:
             model = self._load()
-            model.call([[0]])  # so that the first request is not the first call
+            model.warm_up()
         except Exception as e:
             error = (
                 e if isinstance(e, ReeError) else InternalError(f"{type(e).__name__}: {e}"[:300])
