@@ -87,15 +87,13 @@ def test_echo_gives_those_of_the_prompt(client, most):
     assert all(2 <= len(t) <= 3 for t in found["top_logprobs"][1:])
     assert "".join(found["tokens"][:n]) == model_of().tokenizer.decode(tokens, skip_special=False)
     assert found["text_offset"] == np.cumsum([0, *map(len, found["tokens"])])[:-1].tolist()
-    if most:
-        chunks = client.stream(
-            "/v1/completions", prompt=tokens, echo=True, max_tokens=most, logprobs=2, seed=1
-        )
-        parts = [c["choices"][0]["logprobs"] for c in chunks if c["choices"][0]["logprobs"]]
-        for name in ("tokens", "token_logprobs", "top_logprobs"):
-            assert [x for p in parts for x in p[name]] == found[name]
-    else:
-        assert choice["finish_reason"] == "length"
+    chunks = client.stream(
+        "/v1/completions", prompt=tokens, echo=True, max_tokens=most, logprobs=2, seed=1
+    )
+    parts = [c["choices"][0]["logprobs"] for c in chunks if c["choices"][0]["logprobs"]]
+    for name in ("tokens", "token_logprobs", "top_logprobs"):
+        assert [x for p in parts for x in p[name]] == found[name]
+    assert most or choice["finish_reason"] == chunks[-1]["choices"][0]["finish_reason"] == "length"
 
 
 def test_a_prompt_in_several_chunks(client):
