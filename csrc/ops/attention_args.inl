@@ -72,8 +72,16 @@ inline void narrow(const Args& x, const Row& row, int64_t& low, int64_t& high) {
 
 // Whether a bool mask lets a row see all of the keys [low, high); may say no where it does.
 inline bool all_valid(const Args& x, const Row& row, int64_t low, int64_t high) {
-  return x.mask_kind == kBoolMask && x.mask_strides[3] == 1 && low < high &&
-         !std::memchr(row.mask + low, 0, static_cast<size_t>(high - low));
+  if (x.mask_kind != kBoolMask || x.mask_strides[3] != 1 || low >= high) return false;
+  constexpr uint64_t ones = 0x0101010101010101u;
+  for (; low + 8 <= high; low += 8) {
+    uint64_t word;
+    std::memcpy(&word, row.mask + low, 8);
+    if ((word - ones) & ~word & ones << 7) return false;  // a byte is 0
+  }
+  for (; low < high; ++low)
+    if (!row.mask[low]) return false;
+  return true;
 }
 
 // Floats of one row of running o: whole vectors.
