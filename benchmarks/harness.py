@@ -94,7 +94,7 @@ def expected(model):
         given = len(model.tokenizer.encode(question))
         for choice in choices:
             tokens = model.tokenizer.encode(f"{question} {choice}")
-            logits = engine.read(0, tokens, 0, every=True).astype(np.float64)
+            logits = engine.read(0, tokens, 0, first=0).astype(np.float64)
             top = logits.max(1, keepdims=True)
             logs = logits - top - np.log(np.exp(logits - top).sum(1, keepdims=True))
             places = range(given - 1, len(tokens) - 1)

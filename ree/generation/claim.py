@@ -136,10 +136,12 @@ def header_of(step: Step) -> RunHeader:
 
 
 def claim_of(
-    forward: Forward, text: Text, caches: Sequence[Array], threads: int | None = None
-) -> TextClaim:
-    """The claim of a text whose caches are at hand, [positions, heads, width] each."""
-    step = claim_step(forward, text)
+    forward: Forward, text: Text, caches: Sequence[Array], threads: int | None = None,
+    step: Step | None = None,
+) -> TextClaim:  # fmt: skip
+    """The claim of a text whose caches are at hand, [positions, heads, width] each. step: its own, if there is
+    one already."""
+    step = step or claim_step(forward, text)
     records = tuple(_records(step, forward, text, caches, threads))
     chunks = range(1, text.chunks + 1) if text.masks is not None else ()
     return TextClaim(header_of(step), records, tuple(_hashes(text, s, forward)[1] for s in chunks))

@@ -19,6 +19,7 @@ from ree.runtime.executable import Frame, aligned
 FRAMES = 32  # shapes of calls whose memory and code are kept
 PROGRAMS = 16
 QUERIES = (1, 8, 32, 128)  # positions of a call; others are cut and filled up to these
+ROWS = 32  # logits of a call are wanted from a multiple of so many on, or behind its last position
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # slots of a call
 
 
@@ -61,9 +62,11 @@ class Engine:
         self.caches, self.capacity = caches, capacity
         self._frames.clear()
 
-    def read(self, slot: int, tokens: Sequence[int], start: int, *, every: bool = False) -> Array:
+    def read(
+        self, slot: int, tokens: Sequence[int], start: int, *, first: int | None = None
+    ) -> Array:
         """Take in tokens at positions start, start + 1, ... of a slot; the logits f32 [vocabulary] behind the
-        last of them, with `every` those behind each, [tokens, vocabulary]."""
+        last of them, with `first` those behind each from tokens[first] on, [tokens - first, vocabulary]."""
         done, rows = 0, []
         while done < len(tokens):
             left = len(tokens) - done
@@ -72,21 +75,26 @@ class Engine:
             room = self.most - start - done
             width = next((q for q in QUERIES if left <= q < 2 * left and q <= room), width)
             part = tokens[done : done + width]
-            rows.append(self._read_part(slot, part, start + done, width, every))
-            done += len(part)
-        return np.concatenate(rows) if every else rows[-1][0]
+            n = len(part)
+            wanted = n - 1 if first is None else min(max(first - done, 0), n)
+            rows.append(self._read_part(slot, part, start + done, width, wanted))
+            done += n
+        return rows[-1][0] if first is None else np.concatenate(rows)
 
     def _read_part(
-        self, slot: int, part: Sequence[int], start: int, width: int, every: bool
+        self, slot: int, part: Sequence[int], start: int, width: int, first: int
     ) -> Array:
+        """One call; the logits behind part[first:]."""
         n, end = len(part), start + len(part)
         self.reserve(start + width)
         given = np.zeros((1, width), np.int64)
         given[0, :n] = part
         at = np.arange(start, start + width, dtype=np.int64)[None]
-        wanted = np.arange(width)[None] if every else np.array([[n - 1]])
+        # few numbers of rows, so that few shapes are compiled
+        begin = first // ROWS * ROWS if first < n - 1 else n - 1
+        wanted = np.arange(begin, width if begin < n - 1 else n)[None]
         logits = self.call(slot, given, at, wanted, np.array([end], np.int64))
-        return logits[0, :n] if every else logits[0]
+        return logits[0, first - begin : n - begin]
 
     def width(self, slots: int) -> int:
         """How many slots a step takes in that has to take in the first so many."""

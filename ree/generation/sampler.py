@@ -10,7 +10,7 @@ import numpy as np
 from ree.errors import ReeError
 from ree.float_mode import clean_floats
 from ree.generation.claim import Text, unpacked
-from ree.generation.request import stop_row
+from ree.generation.request import Sampling, stop_row
 from ree.kernels.opdef import Array
 from ree.runtime.sampler import Sampler
 
@@ -86,8 +86,17 @@ class _Occurred:
 def draw(
     sampler: Sampler, drawings: Sequence[Drawing], rows: Sequence[Array], positions: Sequence[int]
 ) -> list[int]:
-    """The tokens at `positions`, each from its row of adjusted logits."""
-    s = [d.sampling for d in drawings]
+    """The tokens at `positions`, each from its row of adjusted logits; the drawings are told of them."""
+    tokens = drawn(sampler, [d.sampling for d in drawings], rows, positions)
+    for d, t in zip(drawings, tokens, strict=True):
+        d.took(t)
+    return tokens
+
+
+def drawn(
+    sampler: Sampler, s: Sequence[Sampling], rows: Sequence[Array], positions: Sequence[int]
+) -> list[int]:
+    """The tokens at `positions`, each by its sampling from its row of adjusted logits."""
 
     def f32(name: str) -> Array:
         return np.array([getattr(x, name) for x in s], np.float32)
@@ -96,7 +105,5 @@ def draw(
         return np.array([getattr(x, name) for x in s], np.int64)
 
     tokens = sampler(np.stack(rows), f32("temperature"), f32("top_p"), f32("min_p"), i64("top_k"), i64("seed"),
-                     np.array(positions, np.int64), i64("choice")).tolist()  # fmt: skip
-    for d, t in zip(drawings, tokens, strict=True):
-        d.took(t)
-    return list(tokens)
+                     np.array(positions, np.int64), i64("choice"))  # fmt: skip
+    return list(tokens.tolist())

@@ -198,7 +198,7 @@ class Scheduler:
         """Read the next chunk of a prompt; the logits behind it once all is read."""
         assert g.slot is not None
         part = g.tokens[g.read : g.read + CHUNK]
-        logits = self.engine.read(g.slot, part, g.read, every=g.of_prompt)
+        logits = self.engine.read(g.slot, part, g.read, first=0 if g.of_prompt else None)
         if g.of_prompt:
             following = g.tokens[g.read + 1 : g.read + len(part) + 1]
             g.prompt_logprobs += self._logprobs(
@@ -220,7 +220,7 @@ class Scheduler:
         guess is what is drawn: each token is drawn from the logits that it would have had alone."""
         assert g.slot is not None
         before = len(g.tokens)
-        logits = self.engine.read(g.slot, [g.tokens[-1], *guess], before - 1, every=True)
+        logits = self.engine.read(g.slot, [g.tokens[-1], *guess], before - 1, first=0)
         for i, row in enumerate(logits):
             g.read = before + i
             yield from self._draw([(g, row)])

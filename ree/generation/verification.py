@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from ree.errors import InputError, ReeError
-from ree.generation.claim import Text, claim_step, header_of, replay
-from ree.generation.engine import Engine
+from ree.generation.claim import Text, claim_of, claim_step, header_of
+from ree.generation.engine import ROWS, Engine
 from ree.generation.grammar import library
 from ree.generation.layout import CHUNK
 from ree.generation.model import LanguageModel
 from ree.generation.receipt import SIGNED, Receipt
 from ree.generation.receipt_schema import EIP712, LENGTH, STOP, STOP_STRING
-from ree.generation.sampler import Drawing, draw
+from ree.generation.sampler import Drawing, drawn
 from ree.generation.streams import StopStrings, TextStream
+from ree.kernels.opdef import Array
 from ree.runtime.hashing import hash_array
 from ree.runtime.sampler import Sampler
 from ree.signing import is_signed
@@ -207,34 +208,57 @@ def _of_the_tokens(
             return Flaw(
                 f"{name.replace('_', ' ')}: the receipt has {said}, its request gives {got}"
             )
-    for i, record in enumerate(replay(m.forward, text, step, threads, isa), 1):
-        if progress is not None:
-            progress(i)
-        if record.loss:
-            at = first_wrong_token(text, m, i, threads, isa)
-            which = "a token" if at is None else f"token {at}"
-            return Flaw(f"{which} in chunk {i} is not the one that the request draws", at, i)
-        if record.state_root.hex() != r.records[i - 1][0]:
+    # the caches and the draws are those of the claim's step, without logits that nobody draws from
+    engine = Engine(m.forward, positions=len(text.tokens), most=max(len(text.tokens), CHUNK) * 2,
+                    threads=threads, isa=isa)  # fmt: skip
+    at = first_wrong_token(text, engine, progress)
+    if at is not None:
+        chunk = (at - 1) // CHUNK + 1
+        return Flaw(f"token {at} in chunk {chunk} is not the one that the request draws", at, chunk)
+    claim = claim_of(m.forward, text, [c[0] for c in engine.caches], threads, step)
+    for i, (record, (stated, *_)) in enumerate(zip(claim.records, r.records, strict=True), 1):
+        if record.state_root.hex() != stated:
             return Flaw(f"chunk {i}: the keys and values after it are not those that the receipt commits to",
-                           chunk=i)  # fmt: skip
+                        chunk=i)  # fmt: skip
     return None
 
 
 def first_wrong_token(
-    text: Text, m: LanguageModel, chunk: int = 1, threads: int | None = None, isa: str | None = None
+    text: Text, engine: Engine, progress: Callable[[int], None] | None = None
 ) -> int | None:
-    """The position of the first token, from a chunk on, that is not the one its request draws."""
-    forward = m.forward
-    engine = Engine(forward, positions=len(text.tokens), most=max(len(text.tokens), CHUNK) * 2,
-                    threads=threads, isa=isa)  # fmt: skip
-    start = max((chunk - 1) * CHUNK, text.prompt - 1, 0)
-    drawing = Drawing(replace(text, tokens=text.tokens[: start + 1]), forward.vocabulary)
-    sampler = Sampler(1, forward.vocabulary, threads=threads, isa=isa)
-    logits = engine.read(0, text.tokens[: start + 1], 0)
-    for at in range(start + 1, len(text.tokens)):
+    """Read a text into an engine's first slot; the position of the first token that is not the one its request
+    draws, or that a generation would have stopped before."""
+    forward, tokens = engine.forward, text.tokens
+    drawing = Drawing(replace(text, tokens=tokens[: text.prompt]), forward.vocabulary)
+    sampler = Sampler(ROWS, forward.vocabulary, threads=engine.threads, isa=engine.isa)
+    for chunk in range(text.chunks):
+        start, end = chunk * CHUNK, min((chunk + 1) * CHUNK, len(tokens) - 1)
+        part, first = tokens[start:end], max(text.prompt - 1 - start, 0)
+        if part:
+            logits = engine.read(0, part, start, first=first if first < len(part) else None)
+        for i in range(first, len(part), ROWS):
+            places = range(start + i + 1, min(start + i + 1 + ROWS, end + 1))
+            found = _wrong_among(text, places, logits[i - first :], drawing, sampler)
+            if found is not None:
+                return found
+        if progress is not None:
+            progress(chunk + 1)
+    return None
+
+
+def _wrong_among(
+    text: Text, places: range, logits: Array, drawing: Drawing, sampler: Sampler
+) -> int | None:
+    """The first wrong token of some, whose logits are given, a row each."""
+    rows = []
+    for at, row in zip(places, logits, strict=False):
         mask = None if text.masks is None else text.masks[at - text.prompt]
-        (token,) = draw(sampler, [drawing], [drawing.adjusted(logits, mask)], [at])
-        if token != text.tokens[at] or (token in text.stop and at + 1 < len(text.tokens)):
+        rows.append(drawing.adjusted(row, mask))
+        drawing.took(text.tokens[at])
+    for at, token in zip(
+        places, drawn(sampler, [text.sampling] * len(rows), rows, places), strict=True
+    ):
+        early = token in text.stop and at + 1 < len(text.tokens)
+        if token != text.tokens[at] or early:
             return at
-        logits = engine.read(0, text.tokens[at : at + 1], at)
     return None

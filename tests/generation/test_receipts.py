@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ree.errors import InputError, ReeError
+from ree.generation.engine import Engine
 from ree.generation.generator import Completion, Generator, Request
 from ree.generation.receipt import Receipt, canonical_json
 from ree.generation.receipt_diff import receipt_differences
@@ -130,7 +131,7 @@ def test_a_wrong_token_is_named(receipt):
     found = check_receipt(forged, model_of())
     assert found.position == n + 7
     assert found.chunk == 1
-    assert first_wrong_token(forged.claimed, model_of()) == n + 7
+    assert first_wrong_token(forged.claimed, Engine(model_of().forward, most=512)) == n + 7
 
 
 def honest_but_for_tokens(r):
@@ -145,6 +146,38 @@ def honest_but_for_tokens(r):
     r = replace(r, records=tuple((s, b) for (s, _), b in zip(r.records, batches, strict=True)))
     r = replace(r, text=_text_of(r, model_of())[0])
     return Receipt.of(replace(r, commitment=r.history.commitment.hex()).to_json())
+
+
+@pytest.mark.parametrize("drawn", [25, 150])
+def test_other_keys_and_values_are_named(drawn):
+    """Of the last chunk, in a receipt whose commitment is that of its records."""
+    receipt = made(max_tokens=drawn, stop_tokens=())
+    *before, (root, batch) = receipt.records
+    false = ("0" if root[0] != "0" else "1") + root[1:]
+    r = replace(receipt, records=(*before, (false, batch)))
+    r = Receipt.of(replace(r, commitment=r.history.commitment.hex()).to_json())
+    found = check_receipt(r, model_of())
+    assert found.what.startswith(f"chunk {len(r.records)}: the keys and values")
+    assert check_receipt(r, model_of(), Level.TEXT) is None
+
+
+@pytest.mark.parametrize("at", [0, 1, 31, 32, 33, 100, 127, 128, 149])
+def test_a_wrong_token_at_the_borders_of_blocks(at):
+    receipt = made(prompt="x" * 100, max_tokens=150, stop_tokens=())
+    tokens = list(receipt.completion_tokens)
+    tokens[at] = (tokens[at] + 1) % 250
+    forged = honest_but_for_tokens(replace(receipt, completion_tokens=tuple(tokens)))
+    found = check_receipt(forged, model_of(), isa="portable")
+    assert found.position == len(receipt.prompt_tokens) + at
+
+
+def test_a_stop_token_within_an_answer_is_named():
+    receipt = made(max_tokens=60, stop_tokens=())
+    n, inner = len(receipt.prompt_tokens), receipt.completion_tokens[40]
+    at = receipt.completion_tokens.index(inner)
+    forged = replace(receipt, request={**receipt.request, "stop_tokens": [inner]})
+    engine = Engine(model_of().forward, most=512)
+    assert first_wrong_token(forged.claimed, engine) == n + at
 
 
 def test_other_models_and_texts_are_named(receipt):

@@ -30,7 +30,7 @@ def tokens_of(prompt=PROMPT):
 
 def expected(tokens):
     """f64 [tokens - 1]: log-probability of each token but the first, by another way."""
-    logits = Engine(model_of().forward, threads=1).read(0, tokens, 0, every=True).astype(np.float64)
+    logits = Engine(model_of().forward, threads=1).read(0, tokens, 0, first=0).astype(np.float64)
     x = logits - logits.max(1, keepdims=True)
     x -= np.log(np.exp(x).sum(1, keepdims=True))
     return x[np.arange(len(tokens) - 1), tokens[1:]]
