@@ -29,7 +29,7 @@ class Level(IntEnum):
 
     SIGNATURE = 1  # digests and signatures, without the model
     TEXT = 2  # prompt and answer from the tokens, without computing
-    TOKENS = 3  # every token, by executing the claim
+    TOKENS = 3  # every token and what is kept of it, by reading the text
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def check_receipt(
 ) -> Flaw | None:  # fmt: skip
     """The first thing that is wrong with a receipt, or None.
 
-    model: needed beyond Level.SIGNATURE. progress: called with the number of chunks that were executed.
+    model: needed beyond Level.SIGNATURE. progress: called with the number of chunks that were read.
     """
     found = next(_of_itself(receipt), None)
     if found is not None or level is Level.SIGNATURE:
@@ -60,7 +60,7 @@ def check_receipt(
     try:
         text = whole_claim(receipt, model)
     except WrongToken as e:
-        return Flaw(e.message, e.position, e.position // CHUNK + 1)
+        return Flaw(e.message, e.position, drawn_in(e.position))
     except ReeError as e:
         return Flaw(e.message)
     found = next(_of_the_masks(receipt, text, model), None)
@@ -213,7 +213,7 @@ def _of_the_tokens(
                     threads=threads, isa=isa)  # fmt: skip
     at = first_wrong_token(text, engine, progress)
     if at is not None:
-        chunk = (at - 1) // CHUNK + 1
+        chunk = drawn_in(at)
         return Flaw(f"token {at} in chunk {chunk} is not the one that the request draws", at, chunk)
     claim = claim_of(m.forward, text, [c[0] for c in engine.caches], threads, step)
     for i, (record, (stated, *_)) in enumerate(zip(claim.records, r.records, strict=True), 1):
@@ -221,6 +221,11 @@ def _of_the_tokens(
             return Flaw(f"chunk {i}: the keys and values after it are not those that the receipt commits to",
                         chunk=i)  # fmt: skip
     return None
+
+
+def drawn_in(position: int) -> int:
+    """The chunk in which the token at a position is drawn."""
+    return (position - 1) // CHUNK + 1
 
 
 def first_wrong_token(
