@@ -48,14 +48,15 @@ KINDS: tuple[tuple[str, Kind], ...] = (
     ),
     (r"ratio_mkl\w*", INVERSE),
     (r"time_ratio|\w+_over_\w+|run|io|ops|step|history|memory|\w+ share", RATIO),
-    (r"g?flops(_ree)?|tree_hash|sha256|bandwidth", RATE),
+    (r"g?flops(_ree)?|tree_hash|sha256|bandwidth|(.*_)?tokens_per_s", RATE),
     (r"(.*_)?(s|ms|us|ns|seconds|milliseconds)|.* (s|seconds)", TIME),
     (r"(.*_)?mib|peak GB|after_all", MEMORY),
     (r"(.*[_ ])?bytes|gas( .*)?", SIZE),
     (
         r"passed|refused|failed|skipped|random|moves|most moves|values|revealed|results|disputes|cases|kernels"
         r"|compiled|nodes|registers|spills|shared|findings|steps|max_ulp|\w*mismatches|compared_in_ulps|different"
-        r"|finite|paths|compile_failures|lies .*|error|loss|sm_\d+|test_\w+|simulated moves",
+        r"|finite|paths|compile_failures|lies .*|error|loss|sm_\d+|test_\w+|simulated moves"
+        r"|questions|choices|accuracy|log_likelihoods",
         COUNT,
     ),
 )

@@ -16,7 +16,7 @@ TESTS = Path(__file__).parents[1]
 CLI = TESTS.parent / "ree" / "cli"
 SHARED = {
     "commands", "exit_codes", "grammar", "loading", "metrics_shown", "output", "receipt_checked",
-    "refusals", "summary",
+    "receipt_run", "refusals", "summary",
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_the_help_of_an_action_has_its_own_options_alone(name, capsys):
     assert said.startswith(f"usage: ree job {name} ")
     shown = set(re.findall(r"^  (--[a-z-]+)", said, re.MULTILINE))
     caution = {"--allow-short-windows", "--prices"}
-    subject = {"--artifact", "--inputs"}
+    subject = {"--artifact", "--inputs", "--model"}
     own = {
         "post": {"--terms"} | caution | subject, "accept": {"--dry-run"} | caution | subject,
         "commit": subject, "reveal": subject, "challenge": {"--provider"} | caution | subject,
