@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 from run import cpu_name
 
-from ree.generation.claim import claim_of, claim_step, replay
+from ree.generation.claim import claim_of
 from ree.generation.engine import Engine
 from ree.generation.model import LanguageModel, compile_model
 from ree.generation.models import smollm2_path
 from ree.generation.request import Sampling
 from ree.generation.scheduler import Generation, Scheduler
+from ree.generation.verification import first_wrong_token
 from ree.runtime.sampler import Sampler
 
 RESULTS = Path(__file__).parent / "results" / "generation.json"
@@ -79,6 +80,13 @@ def finished(model, count, drawn, prompt=32, speculate=False, text=None, samplin
     return timed(lambda: run(made))[0], made, scheduler
 
 
+def verified(model, text):
+    """The claim of a text, its tokens checked, as `ree verify` makes it."""
+    engine = Engine(model.forward, positions=len(text.tokens), most=2 * len(text.tokens))
+    assert first_wrong_token(text, engine) is None
+    return claim_of(model.forward, text, [c[0] for c in engine.caches])
+
+
 def guessing(model):
     """Time with guesses over time without, of a text that repeats itself and of one that does not."""
     said = model.text_prompt(
@@ -134,11 +142,8 @@ def main():
         again,
         again / alone,
     )
-    step = claim_step(model.forward, g.text())
-    assert tuple(replay(model.forward, g.text(), step)) == claim.records
-    verifying = statistics.median(
-        timed(lambda: list(replay(model.forward, g.text(), step)))[0] for _ in range(TURNS)
-    )
+    assert verified(model, g.text()) == claim
+    verifying = statistics.median(timed(lambda: verified(model, g.text()))[0] for _ in range(TURNS))
     out["verify_256_s"], out["verify_of_decoding"] = verifying, verifying / alone
     together, gs, _ = finished(model, 8, 256)
     assert gs[0].tokens == g.tokens

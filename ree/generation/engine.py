@@ -11,13 +11,11 @@ from ree.float_mode import clean_floats
 from ree.generation.layout import CHUNK, EXPECTED, capacity_for
 from ree.generation.programs import Forward
 from ree.kernels.opdef import Array
-from ree.program import Program
 from ree.runtime import settings
 from ree.runtime.cache import LeastRecent
 from ree.runtime.executable import Frame, aligned
 
 FRAMES = 32  # shapes of calls whose memory and code are kept
-PROGRAMS = 16
 QUERIES = (1, 8, 32, 128)  # positions of a call; others are cut and filled up to these
 ROWS = 32  # logits of a call are wanted from a multiple of so many on, or behind its last position
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # slots of a call
@@ -43,7 +41,6 @@ class Engine:
         self.caches: list[Array] = []
         self._arena = aligned(0)
         self._frames: LeastRecent[tuple[int, ...], Frame] = LeastRecent(FRAMES)
-        self._programs: LeastRecent[tuple[int, int], Program] = LeastRecent(PROGRAMS)
         self.reserve(positions)
 
     def reserve(self, positions: int) -> None:
@@ -140,9 +137,7 @@ class Engine:
         )
 
     def _new_frame(self, slots: int, queries: int, rows: int) -> Frame:
-        program = self._programs.get_or_make(
-            (slots, self.capacity), lambda: self.forward.stateful(slots, self.capacity)
-        )
+        program = self.forward.stateful(slots, self.capacity)
         axes = self.forward.axes
         env = {axes.queries: queries, axes.rows: rows}
         executable = program.cpu.executable(program, env, self.isa)

@@ -14,7 +14,7 @@ from ree.kernels.types import Dim, DType, TensorType
 from ree.program import Names, Program
 from ree.runtime.cache import LeastRecent
 
-CLAIMS = 8
+CLAIMS, RUNNING = 8, 16  # programs that are kept
 F32, I64 = DType.F32, DType.I64
 
 
@@ -53,10 +53,14 @@ class Forward:
         # heads and width of each cache
         self.cache_shapes = [(_number(t.shape[2]), _number(t.shape[3])) for t in inputs[n:]]
         self._claims: LeastRecent[tuple[int, ClaimForm], Program] = LeastRecent(CLAIMS)
+        self._running: LeastRecent[tuple[int, int], Program] = LeastRecent(RUNNING)
         self.caches = caches
 
     def stateful(self, slots: int, capacity: int) -> Program:
         """The program for so many slots and positions, its caches states; queries and rows stay open."""
+        return self._running.get_or_make((slots, capacity), lambda: self._stateful(slots, capacity))
+
+    def _stateful(self, slots: int, capacity: int) -> Program:
         a = self.axes
         g = bind_graph(self.program.graph, {a.slots: slots, a.capacity: capacity})
         g = inputs_as_states(g, len(INPUTS))
