@@ -18,7 +18,7 @@ from ree.explanation import explain
 if TYPE_CHECKING:
     from ree.training.diff import RunDifference
 
-HELP = "compare two traces or receipts without the model, or two training runs: 0 same, 1 differ, 2 error"
+HELP = "compare two traces, receipts or training runs: 0 same, 1 differ, 2 error"
 SHOWN = 4  # differing inputs and outputs of a step that are listed
 RULES: tuple[Rule, ...] = (
     (

@@ -64,6 +64,10 @@ class EmbeddingSettings:
         return cls(m["name"], m["context"])
 
 
+class TooLong(InputError):
+    """A text of more tokens than a model takes, or of none."""
+
+
 class EmbeddingModel:
     """A sentence encoder, ready to run. ArtifactError for an artifact of anything else."""
 
@@ -92,7 +96,7 @@ class EmbeddingModel:
         )
         most = self.settings.context
         if not 1 <= len(given) <= most:
-            raise InputError(f"the text has {len(given)} tokens, the model takes 1 to {most}")
+            raise TooLong(f"the text has {len(given)} tokens, the model takes 1 to {most}")
         self.tokenizer.check(given)
         return given
 

@@ -79,21 +79,29 @@ class Text:
         """The state behind chunk `step` but for the caches; step 0 is the request."""
         s = self.sampling
         assert s.seed is not None
-        after = step * CHUNK
-        state: dict[str, Array | float | int] = {
+        request: dict[str, Array | float | int] = {
             "bias": s.bias_row(vocabulary), "stop": stop_row(self.stop, vocabulary), "choice": s.choice,
             "min_p": s.min_p, "min_tokens": s.min_tokens, "prompt": self.prompt, "seed": s.seed,
             "temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "total": len(self.tokens),
-            "position": after, "next": self.tokens[after] if after < len(self.tokens) else 0,
         }  # fmt: skip
         if s.penalises:
+            request |= {n: getattr(s, n) for n in PENALTIES}
+        return request | self.place(step, vocabulary)
+
+    def place(self, step: int, vocabulary: int) -> dict[str, Array | float | int]:
+        """What of the state chunk `step` changes, but for the caches."""
+        after = step * CHUNK
+        state: dict[str, Array | float | int] = {
+            "position": after,
+            "next": self.tokens[after] if after < len(self.tokens) else 0,
+        }
+        if self.sampling.penalises:
             cut = min(after, self.prompt)
             for name, part in (
                 ("given", self.tokens[:cut]),
                 ("drawn", self.tokens[self.prompt : after]),
             ):
                 state[name] = np.bincount(np.array(part, np.int64), minlength=vocabulary)
-            state |= {n: getattr(s, n) for n in PENALTIES}
         return state
 
 
@@ -111,9 +119,8 @@ class TextClaim:
 
     header: RunHeader
     records: tuple[StepRecord, ...]
-    masks: tuple[
-        bytes, ...
-    ] = ()  # the hash of what was allowed in each chunk, where that is an input
+    # the hash of what was allowed in each chunk, where that is an input
+    masks: tuple[bytes, ...] = ()
 
     @property
     def history(self) -> History:
@@ -142,14 +149,16 @@ def claim_of(
     """The claim of a text whose caches are at hand, [positions, heads, width] each. step: its own, if there is
     one already."""
     step = step or claim_step(forward, text)
-    records = tuple(_records(step, forward, text, caches, threads))
-    chunks = range(1, text.chunks + 1) if text.masks is not None else ()
-    return TextClaim(header_of(step), records, tuple(_hashes(text, s, forward)[1] for s in chunks))
+    hashes = [_hashes(text, s, forward) for s in range(1, text.chunks + 1)]
+    records = tuple(_records(step, forward, text, caches, hashes, threads))
+    masks = () if text.masks is None else tuple(h[1] for h in hashes)
+    return TextClaim(header_of(step), records, masks)
 
 
 def _records(
-    step: Step, forward: Forward, text: Text, caches: Sequence[Array], threads: int | None
-) -> Iterator[StepRecord]:
+    step: Step, forward: Forward, text: Text, caches: Sequence[Array], hashes: Sequence[list[bytes]],
+    threads: int | None,
+) -> Iterator[StepRecord]:  # fmt: skip
     unchanged = unchanged_states(step.graph)
     hasher = StateHasher(step.graph.states, unchanged=unchanged, threads=threads)
     now = dict(zip(step.names.states, map(np.array, step.initial), strict=True))
@@ -157,13 +166,10 @@ def _records(
         start, end = (s - 1) * CHUNK, min(s * CHUNK, len(text.tokens) - 1)
         for name, cache in zip(forward.caches, caches, strict=True):
             now[name][0, start:end] = cache[start:end]
-        for name, value in text.state(s, forward.vocabulary).items():
+        for name, value in text.place(s, forward.vocabulary).items():
             now[name] = np.asarray(value).astype(now[name].dtype)
-        yield StepRecord(
-            state_root(hasher([now[n] for n in step.names.states])),
-            0,
-            batch_digest(_hashes(text, s, forward)),
-        )
+        root = state_root(hasher([now[n] for n in step.names.states]))
+        yield StepRecord(root, 0, batch_digest(hashes[s - 1]))
 
 
 def _hashes(text: Text, step: int, forward: Forward) -> list[bytes]:

@@ -13,7 +13,7 @@ from ree import __version__
 from ree.errors import InputError
 from ree.generation.claim import TextClaim, claim_of
 from ree.generation.engine import Engine
-from ree.generation.grammar import Grammar
+from ree.generation.grammar import Grammar, GrammarError
 from ree.generation.logprobs import TokenLogProb
 from ree.generation.model import LanguageModel
 from ree.generation.receipt import NOTHING, Receipt, receipt_problem_of, request_of
@@ -71,8 +71,8 @@ class Request:
         if self.grammar is not None and (
             not set(model.settings.stop) <= set(stop) or sampling.min_tokens
         ):
-            raise InputError("grammar: it says where the answer ends; min_tokens, and leaving out the model's "
-                             "stop tokens, do not go with it")  # fmt: skip
+            raise GrammarError("grammar: it says where the answer ends; min_tokens, and leaving out the "
+                               "model's stop tokens, do not go with it")  # fmt: skip
         if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
             raise InputError(f"logprobs: expected 0 to {MOST_LOGPROBS}, got {self.logprobs}")
         if sampling.seed is None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ree.errors import InputError, PlatformError, ReeError
+from ree.errors import InputError, PlatformError
 
 if TYPE_CHECKING:
     from ree.kernels.opdef import Array
@@ -31,11 +31,15 @@ MAX_DIGITS = 20
 JSON_OPTIONS = {"whitespace_flexible": False}
 
 
+class GrammarError(InputError):
+    """A grammar that is none, or that this model cannot follow."""
+
+
 @dataclass(frozen=True)
 class Grammar:
     """A grammar: kind is one of KINDS, text a JSON schema, a regular expression, or llguidance's form of Lark.
 
-    InputError for another kind, and for a text that is empty or over MAX_GRAMMAR bytes.
+    GrammarError for another kind, and for a text that is empty or over MAX_GRAMMAR bytes.
     """
 
     kind: str
@@ -43,15 +47,17 @@ class Grammar:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise InputError(f"grammar: expected one of {', '.join(KINDS)}, got {self.kind!r:.40}")
+            raise GrammarError(
+                f"grammar: expected one of {', '.join(KINDS)}, got {self.kind!r:.40}"
+            )
         try:
             size = len(self.text.encode())
         except UnicodeEncodeError as e:
-            raise InputError(f"grammar: half a surrogate pair at {e.start}") from e
+            raise GrammarError(f"grammar: half a surrogate pair at {e.start}") from e
         if not 0 < size <= MAX_GRAMMAR:
-            raise InputError(f"grammar: expected 1 to {MAX_GRAMMAR} bytes, got {size}")
+            raise GrammarError(f"grammar: expected 1 to {MAX_GRAMMAR} bytes, got {size}")
         if _common_multiple(self.text) > MAX_MULTIPLE:
-            raise InputError(f"grammar: multipleOf, all of them together: expected digits whose least common "
+            raise GrammarError(f"grammar: multipleOf, all of them together: expected digits whose least common "
                              f"multiple is at most {MAX_MULTIPLE}")  # fmt: skip
 
     @classmethod
@@ -117,18 +123,18 @@ def library() -> str:
 
 
 class GrammarTokens:
-    """A tokenizer as the library wants it; stop: the tokens that end an answer, InputError for none."""
+    """A tokenizer as the library wants it; stop: the tokens that end an answer, GrammarError for none."""
 
     def __init__(self, tokenizer_json: bytes, vocabulary: int, stop: Sequence[int]) -> None:
         if not stop:
-            raise InputError("the model has no token that ends an answer, which a grammar needs")
+            raise GrammarError("the model has no token that ends an answer, which a grammar needs")
         self.vocabulary = vocabulary
         try:
             self.of_library = _llguidance().LLTokenizer(
                 tokenizer_json.decode(), n_vocab=vocabulary, eos_token=list(stop)
             )
         except (ValueError, TypeError, RuntimeError, OverflowError) as e:
-            raise ReeError(f"grammars do not take this tokenizer: {str(e)[:200]!r}") from e
+            raise GrammarError(f"grammars do not take this tokenizer: {str(e)[:200]!r}") from e
 
 
 class Matcher:
@@ -144,12 +150,12 @@ class Matcher:
             else:
                 text = make.grammar_from_lark(text)
         except ValueError as e:
-            raise InputError(f"grammar: {_line(str(e))}") from e
+            raise GrammarError(f"grammar: {_line(str(e))}") from e
         limits = _llguidance().LLParserLimits(initial_lexer_fuel=LEXER_FUEL)
         self._matcher = make(tokens.of_library, text, log_level=0, limits=limits)
         self._bytes = -(-tokens.vocabulary // 8)
         if not self.mask().any():
-            raise InputError("grammar: no text has its form")
+            raise GrammarError("grammar: no text has its form")
 
     def copy(self) -> Matcher:
         """Another one at the same place."""
@@ -170,7 +176,7 @@ class Matcher:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise ReeError(f"grammar: {_line(self._matcher.get_error())}")
+            raise GrammarError(f"grammar: {_line(self._matcher.get_error())}")
 
 
 def _line(text: str) -> str:

@@ -20,9 +20,9 @@ from starlette.routing import Route
 
 from ree import __version__
 from ree.embedding.model import EmbeddingModel
-from ree.errors import InternalError, ReeError
+from ree.errors import InputError, InternalError, ReeError
 from ree.generation.generator import Completion, Request, TextPiece
-from ree.generation.grammar import Grammar
+from ree.generation.grammar import Grammar, GrammarError
 from ree.generation.model import LanguageModel
 from ree.generation.request import Sampling
 from ree.generation.template import render
@@ -323,17 +323,22 @@ def _answers(
                 salt=wanted.salt,
             )  # fmt: skip
             try:
+                sampling.check(
+                    model.forward.vocabulary
+                )  # of which the schema knows all but the tokens
+            except InputError as e:
+                raise ApiError.of(e, "logit_bias") from e
+            try:
                 answer = Completion(model, full)
                 room = _room(answer, service, param)
                 if full.max_tokens > room:  # as the receipt is to say it
                     answer = Completion(model, replace(full, max_tokens=room))
             except ApiError:
                 raise
+            except GrammarError as e:
+                raise ApiError.of(e, wanted.form) from e
             except ReeError as e:
-                fields = {"bias": "logit_bias", "grammar": "response_format"}
-                raise ApiError.of(
-                    e, fields.get(e.message.split(":")[0].split(" ")[0], param)
-                ) from e
+                raise ApiError.of(e, param) from e
             out.append(answer)
     return out
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 
-from ree.embedding.model import EmbeddingModel, parts_of_lengths
+from ree.embedding.model import EmbeddingModel, TooLong, parts_of_lengths
 from ree.errors import InternalError, ReeError
 from ree.kernels.opdef import Array
 from ree.serving.errors import ApiError
@@ -169,10 +169,9 @@ def _rows(model: EmbeddingModel, wanted: EmbeddingRequest) -> list[list[int]]:
         try:
             out.append(model.tokens(text))
         except ReeError as e:
-            long = "tokens, the model takes" in e.message
             where = f"input {i}: " if len(wanted.inputs) > 1 else ""
-            raise ApiError(f"{where}{e.message}", "input", hint=e.hint,
-                           code="context_length_exceeded" if long else None) from e  # fmt: skip
+            code = "context_length_exceeded" if isinstance(e, TooLong) else None
+            raise ApiError(f"{where}{e.message}", "input", hint=e.hint, code=code) from e
     return out
 
 

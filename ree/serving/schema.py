@@ -67,8 +67,8 @@ class Wanted:
     max_tokens: None is as many as there is room for. top_k: 0 is off. bias: added to logits, by token.
     penalties: by name, as Sampling has them. stop_tokens: beside the model's own, which do not count if
     ignore_eos. logprobs: how many of the likeliest tokens beside each, None for no log-probabilities. grammar:
-    what the answer may be. previous: digest of the receipt before this answer's. salt: only requests of the
-    same share what was read before. unknown: fields that nobody knows.
+    what the answer may be, form: the field that says it. previous: digest of the receipt before this answer's.
+    salt: only requests of the same share what was read before. unknown: fields that nobody knows.
     """
 
     model: str
@@ -91,6 +91,7 @@ class Wanted:
     return_tokens: bool
     logprobs: int | None
     grammar: Grammar | None
+    form: str
     previous: str
     salt: str
     unknown: tuple[str, ...] = ()
@@ -139,6 +140,8 @@ class ChatRequest(Wanted):
         if common["grammar"] is not None and tools is not None:
             raise ApiError("response_format and tools do not go together", "response_format",
                            code="unsupported_value", hint="tool_choice none leaves the tools out")  # fmt: skip
+        if forced:
+            common["form"] = "tool_choice"
         return cls(**common, messages=messages, tools=tools, date=date, forced=forced)
 
 
@@ -213,17 +216,18 @@ def _tool_choice(
                    "functions", "tool_choice", code="unsupported_value")  # fmt: skip
 
 
-def _grammar(f: Fields) -> Grammar | None:
-    """What response_format, or structured_outputs as vLLM has it, allow."""
-    try:
-        given = [g for g in (_response_format(f), _structured(f)) if g is not None]
-    except InputError as e:
-        raise ApiError.of(e, "response_format") from e
-    if len(given) > 1:
-        raise ApiError(
-            "response_format and structured_outputs are both given", "structured_outputs"
-        )
-    return given[0] if given else None
+def _grammar(f: Fields) -> tuple[Grammar | None, str]:
+    """What an answer may be, and the field that says so: response_format, or structured_outputs as in vLLM."""
+    found: tuple[Grammar | None, str] = None, ""
+    for name, read in (("response_format", _response_format), ("structured_outputs", _structured)):
+        try:
+            grammar = read(f)
+        except InputError as e:
+            raise ApiError.of(e, name) from e
+        if grammar is not None and found[0] is not None:
+            raise ApiError(f"{found[1]} and {name} are both given", name)
+        found = found if grammar is None else (grammar, name)
+    return found
 
 
 def _response_format(f: Fields) -> Grammar | None:
@@ -276,7 +280,7 @@ def _common(
     model = f.text("model", None)
     if model is None:
         raise ApiError("model is missing", "model", code="missing_required_parameter")
-    stream = f.flag("stream")
+    stream, (grammar, form) = f.flag("stream"), _grammar(f)
     out = {
         "model": model,
         "choices": f.integer("n", 1, MAX_CHOICES, 1),
@@ -301,7 +305,8 @@ def _common(
         "include_usage": _include_usage(f, stream),
         "return_tokens": f.flag("return_token_ids"),
         "logprobs": logprobs,
-        "grammar": _grammar(f),
+        "grammar": grammar,
+        "form": form,
         "previous": f.text("previous_receipt", NOTHING),
         "salt": f.text("cache_salt", ""),
     }

@@ -73,6 +73,24 @@ def test_which_of_two_receipts_is_false(capsys, folder):
     assert json.loads(capsys.readouterr().out)["verified"][left].startswith("true")
 
 
+def test_a_job_about_a_receipt(folder):
+    """It is that of the run, which has its batches: inputs would have no effect."""
+    from argparse import Namespace
+
+    from ree.cli.job.subject import load_subject
+    from ree.cli.receipt_checked import read_receipt
+    from ree.errors import InputError
+
+    receipt = str(folder / "true.json")
+    args = Namespace(artifact=receipt, model=str(folder / "tiny.ree"), inputs=None, action="post")
+    subject = load_subject(args)
+    root = read_receipt(receipt).history.history_root
+    assert [c() for c in subject.computations] == [root, root]
+    args.inputs = "x.safetensors"
+    with pytest.raises(InputError, match="without --inputs"):
+        load_subject(args)
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [(("party", "serve", "RECEIPT"), "--model ART.ree"),

@@ -80,6 +80,8 @@ def load_subject(args: argparse.Namespace) -> Subject:
     if not args.artifact:
         raise InputError(f"job {args.action} needs --artifact")
     path = run_path(args)
+    if is_run(path) and args.inputs:
+        raise InputError("a run has its batches: it goes without --inputs")
     with progress("load"):
         return _of_run(path) if is_run(path) else _of_call(path, args.inputs)
 
