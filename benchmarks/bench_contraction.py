@@ -20,7 +20,7 @@ import torch
 from turns import interleaved, ratio
 
 from ree import _core
-from ree.kernels.abi import NO_TILE, call
+from ree.kernels.abi import FLOAT32, NO_TILE, call
 
 # M x K x N and the ratio wanted
 SHAPES = {
@@ -53,11 +53,12 @@ def ours(isa: str, pool: _core.Pool, a: np.ndarray, b: np.ndarray) -> Callable[[
     panel = _core.panel(isa)
     packed, c = aligned(-(-n // panel), k, panel), aligned(m, n)
     pack = _core.Plan(isa)
-    pack.add(*call("pack", b=0, packed=1, k=k, n=n, stride_k=n, stride_n=1, batch=1, b_batch=0))
+    pack.add(*call("pack", b=0, packed=1, k=k, n=n, stride_k=n, stride_n=1, batch=1, b_batch=0,
+                   element_bytes=4))  # fmt: skip
     pack.run(pool, [b.ctypes.data, packed.ctypes.data])
     plan = _core.Plan(isa)
     plan.add(*call("gemm", a=0, packed=1, c=2, batch=1, m=m, n=n, k=k, a_batch=0, a_row=k, b_batch=0,
-                   c_batch=0, c_row=n, tile=NO_TILE))  # fmt: skip
+                   c_batch=0, c_row=n, tile=NO_TILE, **FLOAT32))  # fmt: skip
     table = [x.ctypes.data for x in (a, packed, c)]
 
     def run() -> None:

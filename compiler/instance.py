@@ -18,7 +18,7 @@ from ree.compiler.ir import Graph, Node, Typer, bind_graph, bound_node
 from ree.compiler.layout import INSTANCE, RECORD, InterfaceLeaf, RowLeaf
 from ree.compiler.layout import LOCAL as LOCAL
 from ree.compiler.passes.expansion import expand
-from ree.compiler.passes.load_time import without_prelude
+from ree.compiler.passes.load_time import Prelude, without_prelude
 from ree.compiler.text import print_attrs
 from ree.kernels import macro, opdef
 from ree.kernels.index import IndexRule
@@ -71,9 +71,9 @@ def numeric_id() -> bytes:
     return sha256(b"ree.numeric\0", *parts)
 
 
-def bind_all(g: Graph, env: Mapping[str, int], made: tuple[int, ...] | None = None) -> Graph:
+def bind_all(g: Graph, env: Mapping[str, int], made: Prelude | None = None) -> Graph:
     """Program g with its symbols bound to env and its macros written out; ValueError if a shape rule refuses
-    or a symbol is unbound. made, of a graph that only runs: values of its prelude, which are further weights
+    or a symbol is unbound. made, of a graph that only runs: its prelude, whose values are further weights
     then; and macros that have a kernel stay.
     """
     missing = [s.name for s in g.symbols if s.name not in env]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import prod
 from types import SimpleNamespace
 
-from ree.kernels.constants import CPP
+from ree.kernels.constants import CPP, STORED_F32
 
 # what a caller gives: an int, a float, a sequence of ints, a slot, slots, a Tile, None
 Value = object
@@ -253,9 +253,12 @@ F32, I64, U32, U64 = "f32", "i64", "u32", "u64"
 _AXIS = "outer n inner"  # the middle axis of [outer, n, inner]
 
 # contractions: c = a b, then the tile function on rows batch * m + row
-_kernel("pack", reads(F32, "b"), writes(F32, "packed"), ints("k n stride_k stride_n batch b_batch"))
-_kernel("gemm", reads(F32, "a", "packed"), writes(F32, "c"),
-        ints("batch m n k a_batch a_row b_batch c_batch c_row"), tile=True)  # fmt: skip
+_kernel("pack", reads(ANY, "b"), writes(ANY, "packed"),
+        ints("k n stride_k stride_n batch b_batch element_bytes"))  # fmt: skip
+# storage: how elements of `packed` are kept (constants.py); block: consecutive k of one scale and offset
+_kernel("gemm", reads(F32, "a"), reads(ANY, "packed"), reads(F32, "scale", "offset", nullable=True),
+        writes(F32, "c"), ints("batch m n k a_batch a_row b_batch c_batch c_row storage block"),
+        tile=True)  # fmt: skip
 _kernel("bmm", reads(F32, "a", "b"), writes(F32, "c"), ints("batch0 batch1 m n k"),
         ints("a_batch0 a_batch1 a_row a_k b_batch0 b_batch1 b_k b_n c_batch0 c_batch1 c_row"),
         tile=True)  # fmt: skip
@@ -267,6 +270,12 @@ _kernel("attention", reads(F32, "q", "k", "v"), reads(ANY, "mask", nullable=True
         ints("batch heads kv_heads queries keys width value_width"), floats("scale"),
         ints("causal q_offset window mask_kind"), strides("q k v", 3), strides("mask", 4),
         strides("o", 3))  # fmt: skip
+FLOAT32 = {
+    "scale": None,
+    "offset": None,
+    "storage": STORED_F32,
+    "block": 0,
+}  # of gemm, where packed is f32
 # rows
 _kernel("sum", reads(F32, "x"), writes(F32, "y"), ints(_AXIS), ints("x_outer x_n x_inner mean"))
 _kernel("amax amin", reads(F32, "x"), writes(F32, "y"), ints(_AXIS), ints("x_outer x_n x_inner"))

@@ -28,6 +28,10 @@ SAMPLE_SITE = (1 << 32) - 1  # of its random words; sites of a program are count
 # kinds of an attention mask, as the parameter `mask_kind` gives them
 NO_MASK, BOOL_MASK, FLOAT_MASK = 0, 1, 2
 
+# how a contraction's weight is kept, as the parameter `storage` gives it: elements of that type, those of i8
+# times a scale, and plus an offset if there is one, of their block
+STORED_F32, STORED_BF16, STORED_F16, STORED_I8 = 0, 1, 2, 3
+
 # what C++ knows of these: name there, its type, value
 CPP = (
     ("kSegment", "int", SEGMENT), ("kSumBlock", "int", SUM_BLOCK), ("kSumLanes", "int", SUM_LANES),
@@ -39,7 +43,9 @@ CPP = (
     ("kPhiloxMultiplier1", "uint32_t", PHILOX_MULTIPLIERS[1]),
     ("kPhiloxWeyl0", "uint32_t", PHILOX_WEYL[0]), ("kPhiloxWeyl1", "uint32_t", PHILOX_WEYL[1]),
     ("kWeightBits", "int", WEIGHT_BITS), ("kWordBits", "int", WORD_BITS),
-    ("kSampleSite", "uint32_t", SAMPLE_SITE),
+    ("kSampleSite", "uint32_t", SAMPLE_SITE), ("kStoredF32", "int64_t", STORED_F32),
+    ("kStoredBf16", "int64_t", STORED_BF16), ("kStoredF16", "int64_t", STORED_F16),
+    ("kStoredI8", "int64_t", STORED_I8),
 )  # fmt: skip
 
 

@@ -80,6 +80,17 @@ class View:
     dtype: DType
 
 
+@dataclass(frozen=True)
+class StoredOperand:
+    """A packed matrix that is not float32: slots, and the parameters `storage` and `block` of `gemm`."""
+
+    packed: int
+    scale: int | None
+    offset: int | None
+    storage: int
+    block: int
+
+
 class Lowering(Protocol):
     """What `lower` may ask of the planner, for one bound node."""
 
@@ -106,6 +117,9 @@ class Lowering(Protocol):
 
     def packed(self, i: int, k: int, n: int, stride_k: int, stride_n: int) -> int:
         """A slot with source i in the panel layout of `gemm`; weights are packed once, at load."""
+
+    def stored_operand(self, i: int, k: int, n: int) -> StoredOperand | None:
+        """Source i, a matrix [n, k], in the panel layout of `gemm` as it is kept, if that is not float32."""
 
     def table(self, i: int) -> tuple[int, int]:
         """(slot, panel) of source i, a table of rows; above 1, so many lie in a panel, as in `packed`."""

@@ -12,6 +12,7 @@ import numpy as np
 from ree.compiler.instance import Instance, bind_all, commit
 from ree.compiler.ir import Graph, Node, Origin
 from ree.compiler.passes.expansion import has_kernels
+from ree.compiler.passes.load_time import Prelude
 from ree.compiler.plan.planner import multiplied_by
 from ree.errors import InputError, public
 from ree.float_mode import clean_floats
@@ -246,7 +247,7 @@ class Program:
     # execution
 
     @clean_floats
-    def bound(self, env: Mapping[str, int], made: tuple[int, ...] | None = None) -> Graph:
+    def bound(self, env: Mapping[str, int], made: Prelude | None = None) -> Graph:
         """The graph with its symbols bound, and `made` as in `bind_all`; InputError for shapes that a rule
         refuses."""
 

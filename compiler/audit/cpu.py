@@ -41,6 +41,7 @@ _ALLOWED = {
         r"vfn?m(add|sub)(132|213|231)[ps]s",
         r"vu?comiss|vcmp\w*[ps]s",
         r"vcvtu?(dq|qq)2ps|vcvtu?si2ss[lq]?|vcvttps2[dq]q|vcvttss2si[lq]?",
+        r"vcvtph2ps",  # a widening, exact in every float mode
         r"vrange[ps]s|vrndscale[ps]s",  # one of two operands; rint, immediate checked below
         # x[0] + x[1], the last step of a sum over lanes: every lane of the result is one addition
         r"vhaddps",
@@ -52,6 +53,7 @@ _ALLOWED = {
         r"vfn?m(add|sub)(132|213|231)[ps]s",
         r"vu?comiss|vcmp\w*[ps]s",
         r"vcvtdq2ps|vcvtsi2ss[lq]?|vcvttps2dq|vcvttss2si[lq]?",
+        r"vcvtph2ps",  # as above
         r"vround[ps]s",  # rint, immediate checked below
         r"vhaddps",  # as above
         r"vmulsd|vu?comisd|vcvtsi2sd[lq]?|vcvttsd2si[lq]?",

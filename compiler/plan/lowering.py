@@ -14,7 +14,7 @@ from ree.kernels import opdef
 from ree.kernels.abi import NO_TILE, Tile, Value
 from ree.kernels.index import contiguous_strides
 from ree.kernels.macro import lowering_of
-from ree.kernels.opdef import View
+from ree.kernels.opdef import StoredOperand, View
 from ree.kernels.tilespec import Operand, TileSpec, TileStep
 from ree.kernels.types import DType, TensorType
 
@@ -111,15 +111,42 @@ class GroupPlanner:
         panels = (n + self.p.panel - 1) // self.p.panel
         out = self.scratch(panels * self.p.panel * k * 4)
         self.emit("pack", b=self.p.slot(place.buffer, place.offset), packed=out, k=k, n=n,
-                  stride_k=stride_k, stride_n=stride_n, batch=1, b_batch=0)  # fmt: skip
+                  stride_k=stride_k, stride_n=stride_n, batch=1, b_batch=0, element_bytes=4)  # fmt: skip
         return out
+
+    def stored_operand(self, i: int, k: int, n: int) -> StoredOperand | None:
+        s = (
+            self.p.stored.get(self.p.place(self.sources[i]).buffer.index)
+            if self.is_weight(i)
+            else None
+        )
+        if s is None:
+            return None
+
+        def slot(r: Ref | None, block: int) -> int | None:
+            return (
+                None
+                if r is None
+                else self._packed_weight(r, k // block, n, self.p.g.weights[r.index].dtype.size)
+            )
+
+        packed = slot(s.elements, 1)
+        assert packed is not None
+        return StoredOperand(
+            packed, slot(s.scale, s.block), slot(s.offset, s.block), s.storage, s.block
+        )
+
+    def _packed_weight(self, ref: Ref, k: int, n: int, element_bytes: int) -> int:
+        """Rows of k of a weight, whatever its shape, in panels."""
+        return self.p.slot(self.p.packing(Packing(ref, k, n, 1, k, element_bytes)))
 
     def table(self, i: int) -> tuple[int, int]:
         """(slot, panel) of a dense table of rows: panel 1; or a weight's panels, where the plan has them."""
-        ref = self.sources[i]
-        if ref in self.p.in_panels:
-            rows, width = self.p.typer(ref).dims
-            return self.packed(i, width, rows, 1, width), self.p.panel
+        place = self.p.place(self.sources[i])
+        ref = Ref(Kind.WEIGHT, place.buffer.index)
+        if self.is_weight(i) and place.contiguous and ref in self.p.in_panels:
+            rows, width = place.type.dims
+            return self._packed_weight(ref, width, rows, place.type.dtype.size), self.p.panel
         return self.dense(i).slot, 1
 
     def epilogue(self, rows: int, cols: int) -> Tile:

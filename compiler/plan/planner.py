@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ree.compiler.plan.recipe import (
     Slot,
     is_contiguous,
 )
+from ree.compiler.plan.stored import Stored, stored_matrices
 from ree.kernels import opdef
 from ree.kernels.abi import NO_TILE, Tile, Value, signature
 from ree.kernels.constants import ALIGN, DIGEST_BYTES
@@ -37,6 +38,7 @@ def plan(
     fuse: bool = True,
     commit_after: int | None = None,
     tables_in_panels: bool = False,
+    stored: Mapping[int, Stored] | None = None,
 ) -> Recipe:
     """The recipe of a bound graph.
 
@@ -44,17 +46,20 @@ def plan(
     pure move is materialised and its body root written to the digests. keep_values: arena memory is
     not reused, so that values can be read after the run. commit_after: an output that is final before
     any state is overwritten, so that whoever runs it may look at it and stop. tables_in_panels: a weight
-    that is both multiplied by and a table of rows is read in panels alone.
+    that is both multiplied by and a table of rows is read in panels alone. stored: weights, by index, that
+    are there in a narrow form alone.
     """
     p = Planner(g, panel, hash_values, keep_values, fuse, commit_after)
+    p.stored = stored or {}
     if tables_in_panels:
-        p.in_panels = multiplied_by(g)
+        p.in_panels = multiplied_by(g) | {r for s in p.stored.values() for r in s.weights}
     return p.run()
 
 
 def multiplied_by(g: Graph) -> frozenset[Ref]:
     """Weights that are packed whole, for products with them."""
-    found = (n.sources[1] for n in g.nodes if n.op == "linear")
+    found = [n.sources[1] for n in g.nodes if n.op == "linear"]
+    found += [r for s in stored_matrices(g).values() for r in s.weights]
     return frozenset(r for r in found if r.kind is Kind.WEIGHT)
 
 
@@ -74,6 +79,7 @@ class Planner:
         self.tile_index: dict[TileSpec, int] = {}
         self.packed_index: dict[Packing, int] = {}
         self.in_panels: frozenset[Ref] = frozenset()  # weights that are not read as they are
+        self.stored: Mapping[int, Stored] = {}
         self._placed: set[tuple[int, str]] = set()
         self._first_output = {r: i for i, r in reversed(list(enumerate(g.outputs)))}
         self.origins: tuple[str, ...] = ()  # of the calls being planned

@@ -54,6 +54,10 @@ class Packing:
     n: int
     stride_k: int
     stride_n: int
+    element_bytes: int = 4
+
+    def bytes(self, panel: int) -> int:
+        return -(-self.n // panel) * panel * self.k * self.element_bytes
 
 
 @dataclass

@@ -31,6 +31,13 @@ inline F load_partial(const float* p, int n) {  // lanes >= n read +0
   return _mm256_maskload_ps(p, lanes_below(n).v);
 }
 inline void store_partial(float* p, F x, int n) { _mm256_maskstore_ps(p, lanes_below(n).v, x); }
+inline I load_u16(const uint16_t* p) {
+  return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+}
+inline I load_i8(const int8_t* p) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
+}
+inline F load_f16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
 inline I bits(F x) { return _mm256_castps_si256(x); }
 inline F from_bits(I x) { return _mm256_castsi256_ps(x); }
 

@@ -36,6 +36,15 @@ inline F load_partial(const float* p, int n) {  // lanes >= n read +0
   return _mm512_maskz_loadu_ps(lanes_below(n).v, p);
 }
 inline void store_partial(float* p, F x, int n) { _mm512_mask_storeu_ps(p, lanes_below(n).v, x); }
+inline I load_u16(const uint16_t* p) {
+  return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+}
+inline I load_i8(const int8_t* p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p));
+}
+inline F load_f16(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+}
 inline I bits(F x) { return _mm512_castps_si512(x); }
 inline F from_bits(I x) { return _mm512_castsi512_ps(x); }
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "constants.hpp"
 
@@ -42,6 +43,14 @@ inline void store_partial(float* p, F x, int n) {
   if (n > 1) vst1q_lane_f32(p + 1, x, 1);
   if (n > 2) vst1q_lane_f32(p + 2, x, 2);
 }
+inline I load_u16(const uint16_t* p) { return vmovl_u16(vld1_u16(p)); }
+inline I load_i8(const int8_t* p) {
+  int32_t four;
+  std::memcpy(&four, p, 4);
+  const int8x8_t x = vreinterpret_s8_s32(vdup_n_s32(four));
+  return vreinterpretq_u32_s32(vmovl_s16(vget_low_s16(vmovl_s8(x))));
+}
+inline F load_f16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 inline I bits(F x) { return vreinterpretq_u32_f32(x); }
 inline F from_bits(I x) { return vreinterpretq_f32_u32(x); }
 inline int32x4_t as_signed(I x) { return vreinterpretq_s32_u32(x); }

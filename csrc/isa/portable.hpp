@@ -39,8 +39,17 @@ inline F load_partial(const float* p, int n) {  // lanes >= n read +0
 inline void store_partial(float* p, F x, int n) {
   if (n > 0) std::memcpy(p, &x, sizeof(float) * (n < W ? n : W));
 }
+inline I load_u16(const uint16_t* p) { return I{p[0], p[1], p[2], p[3]}; }
+inline I load_i8(const int8_t* p) { return (I)S{p[0], p[1], p[2], p[3]}; }
 inline I bits(F x) { return (I)x; }
 inline F from_bits(I x) { return (F)x; }
+// The exponent's bias is another; what then lies above all numbers is infinite or NaN.
+inline F load_f16(const uint16_t* p) {
+  const I h = load_u16(p), shifted = (h & set1i(0x7fff)) << 13;
+  const I number = bits(from_bits(shifted) * set1(0x1p112f));
+  const I beyond = shifted | set1i(0x7f800000), is_number = (I)((S)shifted < (S)set1i(0x0f800000));
+  return from_bits((number & is_number) | (beyond & ~is_number) | (h & set1i(0x8000)) << 16);
+}
 
 inline F add(F a, F b) { return a + b; }
 inline F sub(F a, F b) { return a - b; }

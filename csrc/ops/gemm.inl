@@ -2,30 +2,68 @@
 // (pointwise code alone). Blocking, packing and threads decide who computes an element and when,
 // never the order inside it: see gemm_micro.inl.
 #pragma once
+#include <algorithm>
+
 #include "gemm_blocks.inl"
 
 namespace ree::REE_ISA::contraction {
 
 // M at most kFewRows: every packed element is used at once for all rows, straight from memory.
-inline constexpr int64_t kFewRows = 4;
-inline constexpr int kFewPanels[kFewRows + 1] = {0, 4, 2, 1, 1};  // panels at once, by rows
+inline constexpr int64_t kFewRows = std::min(8, kTileRows);
+inline constexpr int few_panels(int64_t rows) {
+  return rows == 1 ? 4 : rows == 2 ? 2 : 1;
+}  // at once
 
-template <int R>
-void few_rows_panels(FewRows t, int64_t panels) {
-  constexpr int P = kFewPanels[R];
+template <int R, class S>
+void few_rows_panels(FewRows<S> t, int64_t panels) {
+  constexpr int P = few_panels(R);
   while (panels > 0) {
     int64_t n = panels >= P ? P : 1;
     n == P ? few_rows<R, P>(t) : few_rows<R, 1>(t);
     panels -= n;
     t.b += n * t.b_panel;
+    if (S::kTerms > 0) t.scale += n * (t.k / t.block) * kPanel;
+    if (S::kTerms > 1) t.offset += n * (t.k / t.block) * kPanel;
     t.c += n * kPanel;
     t.columns -= n * kPanel;
   }
 }
 
+// The function of x.M rows among those of R and fewer.
+template <int R, class S>
+void few_rows_of(const Contraction& x, const FewRows<S>& t, int64_t panels) {
+  if (x.M == R) return few_rows_panels<R>(t, panels);
+  if constexpr (R > 1) few_rows_of<R - 1>(x, t, panels);
+}
+
+// Panels q0 .. q1, whose elements start at t.b.
+template <class S>
+void few_rows_range(const Contraction& x, FewRows<S> t, int64_t e, int64_t q0, int64_t q1) {
+  t.c = x.c_of(e) + q0 * kPanel;
+  t.columns = x.N - q0 * kPanel;
+  few_rows_of<kFewRows>(x, t, q1 - q0);
+}
+
+inline void few_rows_stored(const Contraction& x, int64_t e, int64_t p0, int64_t p1) {
+  const Stored& w = x.stored;
+  w.visit([&](auto kind) {
+    using S = decltype(kind);
+    const int64_t terms = S::kTerms > 0 ? p0 * (x.K / w.block) * kPanel : 0;
+    const auto* b = static_cast<const typename S::T*>(w.elements) + p0 * x.K * kPanel;
+    few_rows_range(
+        x,
+        FewRows<S>{x.a_of(e), x.a_row, b, kPanel, x.K * kPanel, 0, x.K, nullptr, x.c_row, 0,
+                   w.scale + terms, S::kTerms > 1 ? w.offset + terms : nullptr, w.block},
+        e, p0, p1);
+  });
+  x.finish(e, 0, x.M, p0, p1);
+}
+
 inline void few_rows_task(const Contraction& x, int64_t e, int64_t p0, int64_t p1, float* scratch) {
-  FewRows t{x.a_of(e),    x.a_row, x.b_of(e), kPanel,  x.K * kPanel,
-            kAheadPacked, x.K,     x.c_of(e), x.c_row, x.N};
+  if (x.is_stored()) return few_rows_stored(x, e, p0, p1);
+  FewRows<StoredF32> t{x.a_of(e),    x.a_row, x.b_of(e), kPanel,  x.K * kPanel,
+                       kAheadPacked, x.K,     nullptr,   x.c_row, 0,
+                       nullptr,      nullptr, 0};
   if (x.a_k != 1) {
     for (int64_t r = 0; r < x.M; ++r)
       for (int64_t k = 0; k < x.K; ++k) scratch[r * x.K + k] = t.a[r * x.a_row + k * x.a_k];
@@ -33,14 +71,7 @@ inline void few_rows_task(const Contraction& x, int64_t e, int64_t p0, int64_t p
     t.a_row = x.K;
     scratch += ceil_div(x.M * x.K, 16) * 16;
   }
-  auto run = [&](int64_t q0, int64_t q1) {
-    t.c = x.c_of(e) + q0 * kPanel;
-    t.columns = x.N - q0 * kPanel;
-    if (x.M == 1) few_rows_panels<1>(t, q1 - q0);
-    if (x.M == 2) few_rows_panels<2>(t, q1 - q0);
-    if (x.M == 3) few_rows_panels<3>(t, q1 - q0);
-    if (x.M == 4) few_rows_panels<4>(t, q1 - q0);
-  };
+  auto run = [&](int64_t q0, int64_t q1) { few_rows_range(x, t, e, q0, q1); };
   if (x.is_packed) {
     t.b += p0 * t.b_panel;
     run(p0, p1);
@@ -66,7 +97,7 @@ inline void few_rows_task(const Contraction& x, int64_t e, int64_t p0, int64_t p
 }
 
 inline void contract_few_rows(Pool& pool, const Contraction& x) {
-  const int64_t panels = x.panels(), at_once = kFewPanels[x.M];
+  const int64_t panels = x.panels(), at_once = few_panels(x.M);
   int64_t items = std::max<int64_t>(
       1, std::min<int64_t>(std::min<int64_t>(worthwhile(x), 8 * pool.threads()) / x.count,
                            ceil_div(panels, at_once)));
@@ -124,8 +155,8 @@ inline void contract(Pool& pool, const Contraction& x) {
 namespace ree::REE_ISA {
 
 // C of A and packed B (as `pack` gives it). A and C have unit stride along k and n; with b_batch 0,
-// B is shared. The tile function is called with rows batch * M + m once for every element, in
-// blocks, when C holds their totals.
+// B is shared, as it is when it is stored otherwise than as float32. The tile function is called
+// with rows batch * M + m once for every element, in blocks, when C holds their totals.
 static void gemm(Pool& pool, const abi::GemmArgs& p) {
   contraction::Contraction x{};
   x.batch1 = std::max<int64_t>(1, p.batch);
@@ -133,9 +164,10 @@ static void gemm(Pool& pool, const abi::GemmArgs& p) {
   x.M = p.m, x.N = p.n, x.K = p.k;
   x.a = p.a;
   x.a_b1 = p.a_batch, x.a_row = p.a_row, x.a_k = 1;
-  x.b = p.packed;
+  x.b = static_cast<const float*>(p.packed);
   x.b_b1 = p.b_batch;
   x.is_packed = true;
+  x.stored = {p.storage, p.packed, p.scale, p.offset, p.block};
   x.c = p.c;
   x.c_b1 = p.c_batch, x.c_row = p.c_row;
   x.take_tile(p);

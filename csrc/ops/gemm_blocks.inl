@@ -16,6 +16,7 @@ struct Contraction {
   const float* b;  // strided, or panels as `pack` lays them out (is_packed; b_b0, b_b1 then count
   int64_t b_b0, b_b1, b_k, b_n;  // floats of the panels)
   bool is_packed;
+  Stored stored;  // in place of b, unless elements are float32
   float* c;
   int64_t c_b0, c_b1, c_row;
   TileFn tile;
@@ -29,6 +30,7 @@ struct Contraction {
     tile_bufs = args.tile_buffers;
     tile_params = args.tile_params;
   }
+  bool is_stored() const { return stored.storage != kStoredF32; }
   int64_t panels() const { return ceil_div(N, kPanel); }
   const float* a_of(int64_t e) const { return a + e / batch1 * a_b0 + e % batch1 * a_b1; }
   const float* b_of(int64_t e) const { return b + e / batch1 * b_b0 + e % batch1 * b_b1; }
@@ -111,10 +113,14 @@ struct Block {
   float* c_at(int64_t t) const { return c + row(t) * x.c_row + column; }
 
   const float* b_at(int64_t j, int64_t g) const {
-    const int64_t k = k0 + g * kSegment;
+    const int64_t k = k0 + g * kSegment, count = std::min<int64_t>(kSegment, depth - g * kSegment);
+    if (x.is_stored()) {
+      widen_rows(x.stored, x.K, j, k, count, segment_b);
+      return segment_b;
+    }
     if (x.is_packed) return b + (j * x.K + k) * kPanel;
-    pack_panel(b + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n,
-               std::min<int64_t>(kSegment, depth - g * kSegment), x.N - j * kPanel, segment_b);
+    pack_panel(b + k * x.b_k + j * kPanel * x.b_n, x.b_k, x.b_n, count, x.N - j * kPanel,
+               segment_b);
     return segment_b;
   }
 
@@ -166,8 +172,9 @@ struct Block {
     for (int64_t g = 0; g < segments(); ++g) {
       step.b = b_at(j, g);
       const char* next_b = reinterpret_cast<const char*>(step.b);
-      if (x.is_packed && g + 1 < segments()) next_b = reinterpret_cast<const char*>(b_at(j, g + 1));
-      if (x.is_packed && g + 1 == segments() && j + 1 < p1)
+      const bool in_place = x.is_packed && !x.is_stored();
+      if (in_place && g + 1 < segments()) next_b = reinterpret_cast<const char*>(b_at(j, g + 1));
+      if (in_place && g + 1 == segments() && j + 1 < p1)
         next_b = reinterpret_cast<const char*>(b_at(j + 1, 0));
       // the panel's next segment moves to L2, a share of it per tile
       step.next_b_step = ceil_div(kTurn / 2 * kPanel * 4, (t1 - t0) * 64) * 64;

@@ -2,11 +2,7 @@
 //   total = +0; per kSegment consecutive k: s = +0, s = fma(a, b, s) ascending, total = total + s
 // whatever kernel, tile or thread computes it: lanes are different outputs, chains stay whole.
 #pragma once
-#include "common.inl"
-
-namespace ree::REE_ISA {
-inline constexpr int kPanel = kTileVectors * W;  // columns of one packed panel
-}
+#include "gemm_stored.inl"
 
 namespace ree::REE_ISA::contraction {
 
@@ -146,10 +142,11 @@ using TileTable = MakeTileSteps<kTileRows>;
 inline constexpr int64_t kAheadPacked = 0, kAheadRows = 4;
 
 // All of K for R rows (A in place) and P panels: totals stay in registers or on the stack.
+template <class S>
 struct FewRows {
   const float* a;
   int64_t a_row;
-  const float* b;
+  const typename S::T* b;
   int64_t b_k;      // floats from one k to the next
   int64_t b_panel;  // from one panel to the next
   int64_t ahead;    // to what is fetched early
@@ -157,41 +154,62 @@ struct FewRows {
   float* c;
   int64_t c_row;
   int64_t columns;  // at most P * kPanel
+  // where S has terms: a row of them for `block` k
+  const float *scale, *offset;
+  int64_t block;
 };
 
-template <int R, int P>
-void few_rows(const FewRows& t) {
+template <int R, int P, class S>
+void few_rows(const FewRows<S>& t) {
   constexpr int V = P * kTileVectors;
   F total[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) total[r][v] = zero();
-  const float* b = t.b;
+  const typename S::T* b = t.b;
+  const int64_t run = S::kTerms ? t.block : kSegment, terms = S::kTerms ? t.k / run * kPanel : 0;
+  const float *scale = t.scale, *offset = t.offset;
   for (int64_t start = 0; start < t.k; start += kSegment) {
     F s[R][V];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) s[r][v] = zero();
     const float* a = t.a + start;
-    const float* end = t.a + (start + kSegment < t.k ? start + kSegment : t.k);
-    for (; a != end; ++a, b += t.b_k) {
-      F x[R];
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) x[r] = set1(a[r * t.a_row]);
+    const float* stop = t.a + (start + kSegment < t.k ? start + kSegment : t.k);
+    while (a != stop) {
+      F m[V], o[V];
+      if (S::kTerms > 0) {
+#pragma GCC unroll 16
+        for (int v = 0; v < V; ++v) {
+          const int64_t at = v / kTileVectors * terms + v % kTileVectors * W;
+          m[v] = load(scale + at);
+          if (S::kTerms > 1) o[v] = load(offset + at);
+        }
+        scale += kPanel;
+        if (S::kTerms > 1) offset += kPanel;
+      }
+      const float* end = S::kTerms ? a + run : stop;
+      for (; a != end; ++a, b += t.b_k) {
+        F x[R];
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) {
+        for (int r = 0; r < R; ++r) x[r] = set1(a[r * t.a_row]);
+#pragma GCC unroll 8
+        for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 4
-        for (int v = 0; v < kTileVectors; ++v) {
-          const float* q = b + p * t.b_panel + v * W;
-          F y = load(q);
-          if (v * W % 16 == 0) __builtin_prefetch(q + t.ahead, 0, 3);
-#pragma GCC unroll 4
-          for (int r = 0; r < R; ++r)
-            s[r][p * kTileVectors + v] = fma(x[r], y, s[r][p * kTileVectors + v]);
+          for (int v = 0; v < kTileVectors; ++v) {
+            const typename S::T* q = b + p * t.b_panel + v * W;
+            F y = S::widen(q);
+            if (S::kTerms > 0) y = mul(y, m[p * kTileVectors + v]);
+            if (S::kTerms > 1) y = add(y, o[p * kTileVectors + v]);
+            if (S::kTerms == 0 && v * W % 16 == 0) __builtin_prefetch(q + t.ahead, 0, 3);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r)
+              s[r][p * kTileVectors + v] = fma(x[r], y, s[r][p * kTileVectors + v]);
+          }
         }
       }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) total[r][v] = add(total[r][v], s[r][v]);

@@ -1,5 +1,7 @@
 // Packing of contraction operands: pure copies, so any blocking is free.
 #pragma once
+#include <type_traits>
+
 #include "gemm_micro.inl"
 
 namespace ree::REE_ISA::contraction {
@@ -50,6 +52,13 @@ inline void pack_panel(const float* b, int64_t b_k, int64_t b_n, int64_t count, 
   }
 }
 
+// As above, of elements that are not float32.
+template <class T>
+void pack_panel(const T* b, int64_t b_k, int64_t b_n, int64_t count, int64_t n, T* dst) {
+  for (int64_t k = 0; k < count; ++k)
+    for (int64_t j = 0; j < kPanel; ++j) dst[k * kPanel + j] = j < n ? b[k * b_k + j * b_n] : T(0);
+}
+
 // Rows of A for one run of k: dst[segment][row][kSegment], `dst_rows` rows to a segment.
 inline void pack_rows(const float* a, int64_t a_row, int64_t a_k, int64_t rows, int64_t count,
                       float* dst, int64_t dst_rows) {
@@ -68,8 +77,9 @@ inline void pack_rows(const float* a, int64_t a_row, int64_t a_k, int64_t rows, 
 }
 
 // packed is [batch][ceil(N / kPanel)][K][kPanel], zeros past N.
-inline void pack_batch(Pool& pool, const float* b, float* packed, int64_t K, int64_t N,
-                       int64_t stride_k, int64_t stride_n, int64_t batch, int64_t b_batch) {
+template <class T>
+void pack_batch(Pool& pool, const T* b, T* packed, int64_t K, int64_t N, int64_t stride_k,
+                int64_t stride_n, int64_t batch, int64_t b_batch) {
   const int64_t panels = ceil_div(N, kPanel);
   const int64_t run = 256, runs = ceil_div(K, run);
   pool.parallel_for(batch * panels * runs, [&](int64_t i, int) {
@@ -86,8 +96,15 @@ namespace ree::REE_ISA {
 
 // B into the panels that `gemm` reads.
 static void pack(Pool& pool, const abi::PackArgs& p) {
-  contraction::pack_batch(pool, p.b, p.packed, p.k, p.n, p.stride_k, p.stride_n, p.batch,
-                          p.b_batch);
+  using contraction::pack_batch;
+  auto run = [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    pack_batch(pool, static_cast<const T*>(p.b), static_cast<T*>(p.packed), p.k, p.n, p.stride_k,
+               p.stride_n, p.batch, p.b_batch);
+  };
+  if (p.element_bytes == 4) return run(static_cast<float*>(nullptr));
+  if (p.element_bytes == 2) return run(static_cast<uint16_t*>(nullptr));
+  run(static_cast<int8_t*>(nullptr));
 }
 
 }  // namespace ree::REE_ISA

@@ -270,6 +270,8 @@ def tile_size(m: int, n: int, count: int) -> tuple[int, int, int]:
 @gpu_kernel("gemm")
 def _gemm(call: KernelCall) -> None:
     a = call.args
+    if a.storage != constants.STORED_F32:
+        raise ValueError("gemm: a GPU is given weights in float32")
     contract(call, (1, a.batch), (a.m, a.n, a.k), [0, a.a_batch, a.a_row, 1, 0, a.b_batch, launch.PANEL, 1],
              (call.f32(a.a), call.f32(a.packed), a.c), True)  # fmt: skip
 

@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from ree.kernels.constants import STORED_F32
 from ree.kernels.index import IndexRule, access_by_dims
 from ree.kernels.numerics import contract
 from ree.kernels.opdef import (
@@ -19,6 +20,7 @@ from ree.kernels.opdef import (
     Lowering,
     OpDef,
     Sample,
+    StoredOperand,
     View,
     bytes_moved,
     register,
@@ -75,10 +77,13 @@ def _emit_gemm(ctx: Lowering, k: int, n: int, stride_k: int, stride_n: int) -> N
     x, y = ctx.source(0), ctx.result()
     m = prod(x.dims[:-1])
     if ctx.is_weight(1):
-        packed = ctx.packed(1, k, n, stride_k, stride_n)
+        w = ctx.stored_operand(1, k, n)
+        if w is None:
+            w = StoredOperand(ctx.packed(1, k, n, stride_k, stride_n), None, None, STORED_F32, 0)
         x = ctx.dense(0)
-        ctx.emit("gemm", a=x.slot, packed=packed, c=y.slot, batch=1, m=m, n=n, k=k, a_batch=0, a_row=k,
-                 b_batch=0, c_batch=0, c_row=n, tile=ctx.epilogue(m, n))  # fmt: skip
+        ctx.emit("gemm", a=x.slot, packed=w.packed, scale=w.scale, offset=w.offset, c=y.slot, batch=1, m=m,
+                 n=n, k=k, a_batch=0, a_row=k, b_batch=0, c_batch=0, c_row=n, storage=w.storage,
+                 block=w.block, tile=ctx.epilogue(m, n))  # fmt: skip
         return
     b = ctx.source(1)
     row = _row_stride(x)

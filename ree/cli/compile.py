@@ -7,7 +7,7 @@ import argparse
 from ree.cli.exit_codes import OK
 from ree.cli.grammar import Parser, add_json
 from ree.cli.output import print_result, progress
-from ree.errors import PlatformError
+from ree.errors import InputError, PlatformError
 
 HELP = (
     "compile MODEL.py (it defines model() and example_inputs()), a language model's Hugging Face directory "
@@ -19,6 +19,11 @@ def add_arguments(parser: Parser) -> None:
     add_json(parser)
     parser.add_argument("model", metavar="MODEL.py|DIR|FILE.gguf")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.ree")
+    parser.add_argument(
+        "--weights",
+        choices=("stored", "f32"),
+        help="of a language model: as its files keep them (the default), or widened; with the same results",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
         return _encoder(args)
     if path.is_dir() or path.suffix.lower() == ".gguf":
         return _language_model(args)
+    if args.weights is not None:
+        raise InputError(f"--weights is for language models, '{args.model}' is a MODEL.py")
     from ree.cli.summary import describe_program
     from ree.files.user_file import load_model_file
 
@@ -60,7 +67,7 @@ def _language_model(args: argparse.Namespace) -> int:
         from ree.generation.model import LanguageModel, compile_model
 
         with progress("compile"):
-            program = compile_model(args.model)
+            program = compile_model(args.model, args.weights or "stored")
             model = LanguageModel(program)  # refuses what could not be loaded again
     except ImportError as e:
         raise PlatformError(

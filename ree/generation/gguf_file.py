@@ -19,6 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ree.errors import ReeError
+from ree.generation.gguf_blocks import PARTS
+from ree.generation.narrow import NarrowMatrix
+from ree.kernels.types import DType
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -142,15 +145,38 @@ class GgufFile:
                 raise ReeError(f"{self.path}: tensors {a.name} and {b.name} overlap")
         return out
 
+    def narrow(self, name: str) -> NarrowMatrix | None:
+        """A matrix as it is kept; None for what is no matrix, or float32, or of a type that has no whole
+        numbers of eight bits with one scale. ReeError if one of its values is not finite."""
+        t = self.tensors[name]
+        label, _, size = TYPES[t.kind]
+        if len(t.dims) != 2 or label not in (*PARTS, "F16", "BF16"):
+            return None
+        raw, n = self._raw(t), t.dims[0]
+        if label in PARTS:
+            with np.errstate(all="ignore"):
+                q, *terms = PARTS[label](raw.reshape(-1, size))
+            shaped = [None if x is None else x.reshape(n, -1, x.shape[-1]) for x in (q, *terms)]
+            m = NarrowMatrix(np.ascontiguousarray(shaped[0]), DType.I8, *shaped[1:])
+        elif label == "F16":
+            m = NarrowMatrix(raw.view("<f2").reshape(t.dims), DType.F16)
+        else:
+            m = NarrowMatrix(raw.view("<u2").reshape(t.dims), DType.BF16)
+        return m
+
+    def _raw(self, t: GgufTensor) -> NDArray[np.uint8]:
+        self._file.seek(t.offset)
+        raw = np.frombuffer(self._file.read(t.nbytes), np.uint8)
+        if raw.size != t.nbytes:
+            raise ReeError(f"{self.path}: tensor {t.name} is cut short")
+        return raw
+
     def array(self, name: str) -> NDArray[np.float32]:
         """A tensor in float32, dequantised as `gguf` defines it; ReeError if one value is not finite."""
         from gguf import GGMLQuantizationType, dequantize
 
         t = self.tensors[name]
-        self._file.seek(t.offset)
-        raw = np.frombuffer(self._file.read(t.nbytes), np.uint8)
-        if raw.size != t.nbytes:
-            raise ReeError(f"{self.path}: tensor {name} is cut short")
+        raw = self._raw(t)
         label, block, size = TYPES[t.kind]
         if label == "F32":
             out = raw.view("<f4").astype(np.float32)

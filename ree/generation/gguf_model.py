@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ree.errors import ReeError
 from ree.generation.gguf_file import GgufFile
+from ree.generation.narrow import NarrowMatrix
 
 # keys below the architecture's name -> names of the configuration
 _SIZES = {
@@ -82,8 +84,8 @@ ARCHITECTURES = {
 class GgufModel:
     """A GGUF file as a model of transformers.
 
-    `config` as config.json has it; `tokens` the vocabulary; `weights(take)` gives each tensor, float32, to
-    `take(name, array)`.
+    `config` as config.json has it; `tokens` the vocabulary; `weights(take)` gives each tensor to
+    `take(name, array, matrix)`: float32, and as the file keeps it or None.
     """
 
     def __init__(self, file: GgufFile) -> None:
@@ -141,21 +143,25 @@ class GgufModel:
         config["tie_word_embeddings"] = "output.weight" not in self.file.tensors
         return config
 
-    def weights(self, take: Callable[[str, NDArray[np.float32]], None]) -> None:
+    def weights(
+        self, take: Callable[[str, NDArray[np.float32], NarrowMatrix | None], None]
+    ) -> None:
         for name in self.file.tensors:
             m = re.fullmatch(r"(?:blk\.(\d{1,4})\.)?(\w+)\.(weight|bias)", name)
             stem = m and (_TENSORS if m[1] is None else self.arch.block).get(m[2])
             if not m or not stem:
                 raise ReeError(f"{self.name}: tensor {name} is not known in {self.prefix}")
+            matrix = self.file.narrow(name)
             value = self.file.array(name)
             if self.arch.rotary_pairs and m[2] in ("attn_q", "attn_k"):
                 value = self._halves(name, value, m[2])
+                matrix = matrix and matrix.rows(partial(self._halves, name, which=m[2]))
             if self.arch.norms_plus_one and stem.endswith("norm"):
                 value = value - np.float32(1)
             layer = "" if m[1] is None else f"model.layers.{int(m[1])}."
-            take(f"{layer}{stem}.{m[3]}", value)
+            take(f"{layer}{stem}.{m[3]}", value, matrix)
 
-    def _halves(self, name: str, value: NDArray[np.float32], which: str) -> NDArray[np.float32]:
+    def _halves(self, name: str, value: NDArray[Any], which: str) -> NDArray[Any]:
         """Rows of a head from pairs to halves, the order in which transformers rotates."""
         heads = self.config["num_attention_heads" if which == "attn_q" else "num_key_value_heads"]
         if not isinstance(heads, int) or heads < 1 or value.shape[0] % (2 * heads):

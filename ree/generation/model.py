@@ -15,6 +15,7 @@ from ree.artifact.format import SETTINGS, TEMPLATE, TOKENIZER
 from ree.errors import ArtifactError, InputError
 from ree.generation.grammar import Grammar, GrammarTokens, Matcher
 from ree.generation.layout import EXPECTED, NO_MODEL
+from ree.generation.narrow import WEIGHTS, by_name, narrowed
 from ree.generation.programs import Forward
 from ree.generation.template import render, template_id
 from ree.generation.tokenizer import Tokenizer
@@ -145,8 +146,10 @@ class LanguageModel:
         return self.tokenizer.encode(prompt, add_special=True)
 
 
-def compile_model(path: str | PathLike[str]) -> Program:
+def compile_model(path: str | PathLike[str], weights: str = "stored") -> Program:
     """The program of a Hugging Face directory or a GGUF file, with its tokenizer, template and settings.
+
+    weights: "stored", as the files keep them, or "f32"; the bits of what it computes are the same.
 
     ReeError, one line, for a source that is malformed or of a family that is not known; CaptureError and
     UnsupportedError as `ree.compile` raises them.
@@ -154,6 +157,8 @@ def compile_model(path: str | PathLike[str]) -> Program:
     from ree.generation.forward import compile_forward
     from ree.generation.source import load_source
 
+    if weights not in WEIGHTS:
+        raise InputError(f"weights: expected {' or '.join(WEIGHTS)}, got {weights!r:.40}")
     source = load_source(path)  # type: ignore[arg-type]
     special = {n: getattr(source.special, n) for n in ("bos_token", "eos_token", "pad_token")}
     settings = Settings(source.name[:MAX_NAME], source.context_length, source.special.stop,
@@ -163,4 +168,5 @@ def compile_model(path: str | PathLike[str]) -> Program:
     files = {SETTINGS: settings.to_json(), TOKENIZER: source.tokenizer_json}
     if source.chat_template is not None:
         files[TEMPLATE] = source.chat_template.encode()
-    return compile_forward(source.module, source.context_length, files)
+    matrices = by_name(source.module, source.matrices, "model.") if weights == "stored" else {}
+    return narrowed(compile_forward(source.module, source.context_length, files), matrices)

@@ -9,14 +9,18 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ree.errors import ReeError
 from ree.generation.gguf_file import GgufFile
 from ree.generation.gguf_model import GgufModel
 from ree.generation.gguf_tokenizer import tokenizer_json
+from ree.generation.narrow import NarrowMatrix
+from ree.kernels.types import DType
 from ree.traces.strict_json import strict_json
 
 # model_type of config.json -> class of transformers; each is tested to compile and to give eager's logits
@@ -59,7 +63,10 @@ class SpecialIds:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A language model and its text: `module` in eval mode with float32 weights and no gradients."""
+    """A language model and its text: `module` in eval mode with float32 weights and no gradients.
+
+    matrices: those of its weights that the files keep narrower, by name.
+    """
 
     module: Any
     tokenizer_json: bytes
@@ -67,6 +74,7 @@ class ModelSource:
     special: SpecialIds
     context_length: int
     name: str
+    matrices: Mapping[str, NarrowMatrix] = field(default_factory=dict)  # as the files keep them
 
 
 def load_source(path: Path | str) -> ModelSource:
@@ -88,10 +96,16 @@ def _gguf(path: Path) -> ModelSource:
         model = GgufModel(file)
         text_parts = tokenizer_json(model)
         weights: dict[str, Any] = {}
+        matrices: dict[str, NarrowMatrix] = {}
         check_sizes(model.config, str(path))
         import torch
 
-        model.weights(lambda name, value: weights.update({name: torch.from_numpy(value)}))
+        def take(name: str, value: Any, matrix: NarrowMatrix | None) -> None:
+            weights[name] = torch.from_numpy(value)
+            if matrix is not None:
+                matrices[name] = matrix
+
+        model.weights(take)
         module = load_module(model.config, weights, str(path))
         bos, eos, pad = (model.token_id(x) for x in ("bos", "eos", "padding"))
         stop = {x for x in (eos, model.token_id("eot"), model.token_id("eom")) if x is not None}
@@ -107,6 +121,7 @@ def _gguf(path: Path) -> ModelSource:
             special,
             context_of(model.config),
             path.stem,
+            matrices,
         )
 
 
@@ -132,7 +147,8 @@ class ModelDirectory:
             raise ReeError(f"'{self.path}' has no tokenizer.json")
         told = self.json("tokenizer_config.json") or {}
         special = self._special(config, told, tokenizer_json)
-        module = load_module(config, self.weights(), str(self.path))
+        matrices: dict[str, NarrowMatrix] = {}
+        module = load_module(config, self.weights(matrices), str(self.path))
         return ModelSource(
             module,
             tokenizer_json,
@@ -140,6 +156,7 @@ class ModelDirectory:
             special,
             context_of(config),
             self.path.resolve().name,
+            matrices,
         )
 
     def read(self, name: str) -> bytes | None:
@@ -199,8 +216,9 @@ class ModelDirectory:
             ids["bos"], tuple(sorted(stop)), ids["pad"], texts["bos"], texts["eos"], texts["pad"]
         )
 
-    def weights(self) -> dict[str, Any]:
-        """Every tensor of every safetensors file, float32; each name once."""
+    def weights(self, matrices: dict[str, NarrowMatrix] | None = None) -> dict[str, Any]:
+        """Every tensor of every safetensors file, float32; each name once. matrices: takes those that are
+        kept in half precision."""
         files = sorted(self.path.glob("*.safetensors"))
         if not files:
             pickled = [*self.path.glob("*.bin"), *self.path.glob("*.pt"), *self.path.glob("*.pth")]
@@ -211,6 +229,7 @@ class ModelDirectory:
                 if pickled
                 else "",
             )
+        import torch
         from safetensors import SafetensorError, safe_open
 
         out: dict[str, Any] = {}
@@ -227,7 +246,12 @@ class ModelDirectory:
                             )
                         if name in out:
                             raise ReeError(f"'{file}': tensor {name} stands in another file too")
-                        out[name] = f.get_tensor(name).float()
+                        value = f.get_tensor(name)
+                        out[name] = value.float()
+                        if matrices is not None and value.ndim == 2 and code in ("F16", "BF16"):
+                            bits = value.view(torch.int16).numpy().view(np.uint16)
+                            half = DType.parse(code.lower())
+                            matrices[name] = NarrowMatrix(bits.view(half.numpy), half)
             except (SafetensorError, OSError) as e:
                 raise ReeError(f"'{file}' is not safetensors: {e}") from e
         for name, value in out.items():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ree.compiler.ir import Graph
+from ree.compiler.passes.load_time import Prelude
 from ree.kernels.opdef import Array
 from ree.result import Names
 
@@ -40,7 +41,7 @@ class Source(Protocol):
     def names(self) -> Names: ...
     @property
     def weights(self) -> Sequence[Array]: ...
-    def bound(self, env: Mapping[str, int], made: tuple[int, ...] | None = None) -> Graph: ...
+    def bound(self, env: Mapping[str, int], made: Prelude | None = None) -> Graph: ...
     def sizes(self, env: Mapping[str, int]) -> tuple[int, ...]: ...
 
 

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 from ree import _core
 from ree.compiler.frontend.torch_types import to_torch
 from ree.compiler.ir import Graph, Kind, Ref, users
-from ree.compiler.passes.load_time import prelude, prelude_graph
+from ree.compiler.passes.load_time import Prelude, prelude, prelude_graph, stored_weights
 from ree.compiler.plan.planner import plan
 from ree.kernels import opdef
 from ree.kernels.opdef import Array
@@ -32,7 +32,7 @@ class Cpu:
         self.packed: WeakValueDictionary[object, Array] = WeakValueDictionary()
         # weights to be held in these panels alone, once there are some
         self.holding: Weights | None = None
-        self._made: tuple[tuple[int, ...], list[Array]] | None = None
+        self._made: tuple[Prelude, list[Array]] | None = None
         self._scanned: frozenset[int] | None = None
 
     def take(self, source: Source, values: Sequence[Any], options: Options) -> list[Array]:
@@ -65,10 +65,11 @@ class Cpu:
         key = (source.sizes(env), isa, hash_values, keep, fuse, commit_after)
 
         def make() -> Executable:
-            values, made = (None, []) if hash_values or keep else self._prelude(source)
-            graph = source.bound(env, values)
+            before, made = (None, []) if hash_values or keep else self._prelude(source)
+            graph = source.bound(env, before)
+            stored = stored_weights(before, len(source.graph.weights)) if before else {}
             recipe = plan(graph, panel=_core.panel(isa), hash_values=hash_values, keep_values=keep, fuse=fuse,
-                          commit_after=commit_after, tables_in_panels=True)  # fmt: skip
+                          commit_after=commit_after, tables_in_panels=True, stored=stored)  # fmt: skip
             e = Executable(graph, recipe, isa, source.weights, self.packed, made)
             if self.holding is not None:
                 self.holding.hold_panels(e.panels(), _core.panel(isa))
@@ -76,16 +77,16 @@ class Cpu:
 
         return self.executables.get_or_make(key, make)
 
-    def _prelude(self, source: Source) -> tuple[tuple[int, ...], list[Array]]:
-        """Values that follow from the weights alone, made once."""
+    def _prelude(self, source: Source) -> tuple[Prelude, list[Array]]:
+        """What follows from the weights alone, and its values, made once."""
         if self._made is None:
-            values = prelude(source.graph)
+            before = prelude(source.graph)
             made: list[Array] = []
-            if values:
-                g, isa = prelude_graph(source.graph, values), settings.isa()
+            if before.values:
+                g, isa = prelude_graph(source.graph, before.values), settings.isa()
                 e = Executable(g, plan(g, panel=_core.panel(isa)), isa, source.weights, {})
                 made = e.run((), settings.pool())[0]
-            self._made = values, made
+            self._made = before, made
         return self._made
 
 

@@ -112,10 +112,7 @@ class Executable:
         keys = [(self.isa, p, *([weight(p.source.index).ctypes.data] if p.source.index >= self._given else ()))
                 for p in packings]  # fmt: skip
         made = [cache.get(k) for k in keys]
-        sizes = [
-            -(-p.n // panel) * panel * p.k * 4 if m is None else 0
-            for p, m in zip(packings, made, strict=True)
-        ]
+        sizes = [p.bytes(panel) if m is None else 0 for p, m in zip(packings, made, strict=True)]
         rest = aligned(sum(-(-n // ALIGN) * ALIGN for n in sizes))
         for i, (p, n) in enumerate(zip(packings, sizes, strict=True)):
             if made[i] is not None:
@@ -124,7 +121,8 @@ class Executable:
             w = weight(p.source.index)
             plan = _core.Plan(self.isa)
             plan.add(*kernel_call("pack", b=0, packed=1, k=p.k, n=p.n, stride_k=p.stride_k,
-                                  stride_n=p.stride_n, batch=1, b_batch=0))  # fmt: skip
+                                  stride_n=p.stride_n, batch=1, b_batch=0,
+                                  element_bytes=p.element_bytes))  # fmt: skip
             plan.run(pool(), [w.ctypes.data, out.ctypes.data])
             cache[keys[i]] = made[i] = out
         return [m for m in made if m is not None]

@@ -122,10 +122,10 @@ class GpuExecutable:
     def _pack(self, p: Any, cache: MutableMapping[Any, Any]) -> Any:
         key = (str(self.device), p)
         if key not in cache:
-            out = self._bytes((p.n + PANEL - 1) // PANEL * PANEL * p.k * 4)
+            out = self._bytes(p.bytes(PANEL))
             out.zero_()
             call = kernel_call("pack", b=0, packed=1, k=p.k, n=p.n, stride_k=p.stride_k,
-                               stride_n=p.stride_n, batch=1, b_batch=0)  # fmt: skip
+                               stride_n=p.stride_n, batch=1, b_batch=0, element_bytes=4)  # fmt: skip
             table()["pack"](call)
             pair = (self._buffers["weight"][p.source.index], out)
             for x in call.launches:

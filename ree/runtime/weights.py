@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
@@ -16,7 +17,7 @@ class Weights(Sequence[Array]):
     whenever it is asked for, and belongs to who asked."""
 
     def __init__(self, arrays: Sequence[Array]) -> None:
-        self._held: list[Array | tuple[Packing, Array, int]] = list(arrays)
+        self._held: list[Array | Panels] = list(arrays)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -29,7 +30,7 @@ class Weights(Sequence[Array]):
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         held = self._held[i]
-        return _plain(*held) if isinstance(held, tuple) else held
+        return held.plain() if isinstance(held, Panels) else held
 
     def detach(self, indices: Iterable[int]) -> None:
         """Give these memory of their own where they are parts of a file's, which they would keep whole."""
@@ -44,16 +45,26 @@ class Weights(Sequence[Array]):
             i = p.source.index
             x = self._held[i] if i < len(self) else None
             if isinstance(x, np.ndarray) and _whole(p, x):
-                self._held[i] = p, packed, panel
+                self._held[i] = Panels(p, packed, panel, x.dtype, x.shape)
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A weight in panels, and the array that it was."""
+
+    packing: Packing
+    packed: Array
+    panel: int
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+
+    def plain(self) -> Array:
+        panels = self.packed.view(self.dtype).reshape(-1, self.packing.k, self.panel)
+        rows = panels.swapaxes(1, 2).reshape(-1, self.packing.k)[: self.packing.n]
+        return np.ascontiguousarray(rows).reshape(self.shape)
 
 
 def _whole(p: Packing, x: Array) -> bool:
-    """Whether panels hold a weight of rank 2 row by row."""
-    by_row = (p.n, p.k) == x.shape and (p.stride_k, p.stride_n) == (1, p.k)
-    return by_row and x.dtype == np.float32 and x.flags.c_contiguous
-
-
-def _plain(p: Packing, packed: Array, panel: int) -> Array:
-    """What was packed, [n, k]."""
-    panels = packed.view(np.float32).reshape(-1, p.k, panel)
-    return np.ascontiguousarray(panels.swapaxes(1, 2).reshape(-1, p.k)[: p.n])
+    """Whether panels hold a weight row by row."""
+    by_row = p.n * p.k == x.size and (p.stride_k, p.stride_n) == (1, p.k)
+    return by_row and x.dtype.itemsize == p.element_bytes and x.flags.c_contiguous

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ree import _core
+from ree.kernels.abi import FLOAT32
 from ree.kernels.numerics import CANONICAL_NAN, contract
 
 from .calling import run_kernel
@@ -68,7 +69,7 @@ def packed(isa: str, pool: Any, b: np.ndarray) -> np.ndarray:
     stride_n, stride_k = b.strides[-2] // 4, b.strides[-1] // 4
     count, step = (batch[0], b.strides[0] // 4) if batch else (1, 0)
     run_kernel(isa, pool, "pack", b=b, packed=out, k=k, n=n, stride_k=stride_k, stride_n=stride_n,
-               batch=count, b_batch=step)  # fmt: skip
+               batch=count, b_batch=step, element_bytes=4)  # fmt: skip
     return out
 
 
@@ -82,7 +83,7 @@ def gemm(isa: str, pool: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def call_gemm(isa: str, pool: Any, a: np.ndarray, p: np.ndarray, c: np.ndarray, m: int, n: int, k: int,
               a_row: int) -> None:  # fmt: skip
     run_kernel(isa, pool, "gemm", a=a, packed=p, c=c, batch=1, m=m, n=n, k=k, a_batch=0, a_row=a_row,
-               b_batch=0, c_batch=0, c_row=n)  # fmt: skip
+               b_batch=0, c_batch=0, c_row=n, **FLOAT32)  # fmt: skip
 
 
 def same(x: np.ndarray, y: np.ndarray) -> None:
@@ -185,7 +186,7 @@ def test_batched_gemm(isa: str, k: int, pool: Any) -> None:
         c = np.full((4, m, n + 2), np.nan, np.float32)
         run_kernel(isa, pool, "gemm", a=a, packed=p, c=c, batch=4, m=m, n=n, k=k, a_batch=m * (k + 3),
                    a_row=k + 3, b_batch=0 if share else p[0].size, c_batch=m * (n + 2),
-                   c_row=n + 2)  # fmt: skip
+                   c_row=n + 2, **FLOAT32)  # fmt: skip
         want = contract(a[:, :, None, :], (b[:1] if share else b)[:, None])
         same(np.ascontiguousarray(c[..., :n]), want)
         assert np.isnan(c[..., n:]).all()
@@ -235,7 +236,7 @@ def test_epilogue_sees_every_block_once(isa: str, m: int, n: int, k: int, pool: 
         common = {"a": a, "c": c, "m": m, "n": n, "k": k, "a_row": k, "c_row": n, "tile": tile}
         if kernel == "gemm":
             run_kernel(isa, pool, "gemm", packed=p, batch=2, a_batch=m * k, b_batch=p[0].size,
-                       c_batch=m * n, **common)  # fmt: skip
+                       c_batch=m * n, **common, **FLOAT32)  # fmt: skip
         else:
             run_kernel(isa, pool, "bmm", b=b, batch0=1, batch1=2, a_batch0=0, a_batch1=m * k, a_k=1,
                        b_batch0=0, b_batch1=n * k, b_k=1, b_n=k, c_batch0=0, c_batch1=m * n,

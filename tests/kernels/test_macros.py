@@ -166,7 +166,7 @@ def test_what_surrounds_an_expansion():
     z = b.add("add", b.add("sum", y, dim=1, keepdim=False), flat)
     unused = b.const(np.ones(3, np.float32))
     g = b.finish((z, product, Ref(Kind.VALUE, fixed.first + 1)))
-    assert prelude(g) == (product.index,)
+    assert prelude(g).values == (product.index,)
     program = Program(g, Names(("x",), ("z", "p", "h"), ("a", "b", "c", "d", "e")), weights)
     given = rng.standard_normal((3, 2, 8)).astype(np.float32)
     want = interp.outputs(expand(g), [given], weights)

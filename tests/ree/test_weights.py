@@ -13,7 +13,7 @@ from ree import _core
 from ree.compiler.ir import Kind, Ref
 from ree.compiler.plan.recipe import Packing
 from ree.errors import InputError
-from ree.runtime.weights import Weights
+from ree.runtime.weights import Panels, Weights
 
 
 class Tied(torch.nn.Module):
@@ -60,7 +60,7 @@ def test_siblings_hold_weights_once_and_give_them_back(tied):
     sibling = program.sibling(program.graph, program.names)
     for isa in reversed(_core.isa_names()):  # panels of one width, read by all
         assert sibling.run(tokens, isa=isa).outputs[0].tobytes() == want.tobytes()
-    held = [isinstance(h, tuple) for h in program.weights._held]
+    held = [isinstance(h, Panels) for h in program.weights._held]
     assert held == [w.ndim == 2 for w in before]
     for w, b in zip(program.weights, before, strict=True):
         assert (w.shape, w.dtype, w.tobytes()) == (b.shape, b.dtype, b.tobytes())
@@ -68,7 +68,7 @@ def test_siblings_hold_weights_once_and_give_them_back(tied):
     program.__dict__.pop("weight_hashes")
     program.__dict__.pop("weights_root")
     assert program.weights_root == root
-    packed = {id(h[1]) for h in program.weights._held if isinstance(h, tuple)}
+    packed = {id(h.packed) for h in program.weights._held if isinstance(h, Panels)}
     sibling.cpu.executables.clear()
     gc.collect()
     sibling.run(tokens, isa=_core.isa_names()[-1])  # finds the panels that are held
@@ -83,7 +83,7 @@ def test_weights_that_are_not_packed_do_not_keep_the_file(tied, tmp_path):
     assert any(w.base is not None for w in loaded.weights)  # views of the file's bytes
     sibling = loaded.sibling(loaded.graph, loaded.names)
     assert sibling.run(tokens).outputs[0].tobytes() == program.run(tokens).outputs[0].tobytes()
-    assert all(isinstance(h, tuple) or h.base is None for h in loaded.weights._held)
+    assert all(isinstance(h, Panels) or h.base is None for h in loaded.weights._held)
 
 
 def test_panels_of_a_part_or_another_order_do_not_stand_for_a_weight():
