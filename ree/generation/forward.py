@@ -16,16 +16,13 @@ from ree.errors import CaptureError, UnsupportedError
 from ree.generation.layers import NotAlike, layers_of, only_first, repeated
 from ree.generation.layout import CACHES, INPUTS, cache_names
 from ree.generation.programs import Forward
+from ree.generation.source import BY_LAYER, FULL, SLIDING, WINDOWED
 from ree.kernels.opdef import Array
 from ree.program import Names, Program
 
 ATTENTION = "ree"
 CHECKED = 9  # tokens whose logits are compared with the model's
 TOLERANCE = 1e-3  # of the greatest
-# model types that take a mask for each kind of layer
-BY_LAYER = frozenset({"gemma2", "gemma3_text", "qwen2", "qwen2_moe", "qwen3"})
-# those of which all layers have a window, if there is one; of others the configuration's word has no effect
-WINDOWED = frozenset({"mistral", "mixtral", "phi3"})
 # the axes that stay open, with the greatest size of each
 SLOTS, QUERIES, CAPACITY = 256, 4096, 1 << 20
 
@@ -137,10 +134,10 @@ class CausalForward(torch.nn.Module):  # type: ignore[misc]
         key = torch.arange(caches[0].shape[1])[None, None, None, :]
         at = positions[:, None, :, None]
         seen = key <= at
-        masks = {"full_attention": seen}
+        masks = {FULL: seen}
         window = getattr(config, "sliding_window", None)
         if window is not None:
-            masks["sliding_attention"] = seen & (key > at - window)
+            masks[SLIDING] = seen & (key > at - window)
         self._rows = rows
         out = self.model(
             input_ids=tokens,
@@ -158,7 +155,7 @@ class CausalForward(torch.nn.Module):  # type: ignore[misc]
         seen = torch.ones(1, 1, 1, 1, dtype=torch.bool)
         token = torch.zeros(1, 1, dtype=torch.int64)
         self._rows = token
-        masks = {"full_attention": seen, "sliding_attention": seen}
+        masks = {FULL: seen, SLIDING: seen}
         with torch.no_grad():
             self.model(input_ids=token, position_ids=token, attention_mask=_mask_of(self.model.config, masks),
                        past_key_values=found, use_cache=True)  # fmt: skip
@@ -169,8 +166,8 @@ def _mask_of(config: Any, masks: dict[str, torch.Tensor]) -> Any:
     """What the model takes as its mask: one, or one for each kind of its layers."""
     if config.model_type in BY_LAYER:
         return masks
-    whole = masks["full_attention"]
-    return masks.get("sliding_attention", whole) if config.model_type in WINDOWED else whole
+    whole = masks[FULL]
+    return masks.get(SLIDING, whole) if config.model_type in WINDOWED else whole
 
 
 class _Recorded(Cache):  # type: ignore[misc]

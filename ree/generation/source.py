@@ -39,6 +39,13 @@ FAMILIES = {
 }
 EAGER = ("gemma2", "mpnet")  # cap or shift attention scores, which torch's own attention does not
 ROTATIONS = ("default", "linear", "llama3", "yarn")  # others change with the length of the text
+# families with fewer of them: one adds positions and rotates nothing, the other's own changes with the length
+FEWER_ROTATIONS = {"gpt2": ("default",), "phi3": ("default",)}
+FULL, SLIDING = "full_attention", "sliding_attention"  # kinds of layers
+# model types that take a mask for each kind of layer
+BY_LAYER = frozenset({"gemma2", "gemma3_text", "qwen2", "qwen2_moe", "qwen3"})
+# those of which all layers have a window, if there is one; of others the configuration's word has no effect
+WINDOWED = frozenset({"mistral", "mixtral", "phi3"})
 MAX_TEXT_FILE = 64 << 20
 MAX_SIZE = 1 << 24  # of any dimension in a configuration
 MAX_LAYERS = 1024
@@ -292,17 +299,41 @@ def check_sizes(
 
 def _check_rotations(config: Mapping[str, Any], name: str) -> None:
     """How positions rotate is the same at every length: a position's bits must not depend on later ones."""
+    family = config.get("model_type")
+    supported = FEWER_ROTATIONS.get(str(family), ROTATIONS)
     told = [config.get(k) for k in ("rope_scaling", "rope_parameters")]
+    if (
+        family == "gemma3_text"
+        and isinstance(told[1], dict)
+        and not told[1].keys() <= {FULL, SLIDING}
+    ):
+        raise ReeError(f"{name}: rope_parameters of gemma3_text, expected by {FULL} and {SLIDING}, "
+                       f"got {', '.join(map(repr, told[1]))[:80]}")  # fmt: skip
     told += [x for t in told if isinstance(t, dict) for x in t.values()]  # by kind of layer
     for t in told:
         if not isinstance(t, dict):
             continue
         kind = t.get("rope_type", t.get("type", "default"))
-        if kind not in ROTATIONS:
-            raise ReeError(
-                f"{name}: rotation of positions by {str(kind)[:40]} is not supported",
-                f"supported: {', '.join(ROTATIONS)}",
-            )
+        if kind not in supported:
+            raise ReeError(f"{name}: rotation of positions by {str(kind)[:40]} is not supported in {family}",
+                           f"supported: {', '.join(supported)}")  # fmt: skip
+
+
+def _check_layers(config: Any, name: str) -> None:
+    """Layers are of kinds that the family has: transformers ignores others, or fails in the middle."""
+    kinds, family = getattr(config, "layer_types", None), config.model_type
+    if kinds is None:
+        return
+    window = getattr(config, "sliding_window", None)
+    if family in BY_LAYER:
+        known = (FULL, SLIDING) if window else (FULL,)
+    else:
+        known = (SLIDING,) if family in WINDOWED and window else (FULL,)
+    if wrong := next((k for k in kinds if k not in known), None):
+        windowed = wrong == SLIDING and not window
+        raise ReeError(f"{name}: a layer of type {wrong} "
+                       + ("needs a sliding_window" if windowed else f"is not supported in {family}"),
+                       f"supported: {', '.join(known)}")  # fmt: skip
 
 
 def context_of(config: Mapping[str, Any]) -> int:
@@ -332,6 +363,7 @@ def load_module(
     try:
         with _quiet():
             settings = kind.config_class.from_dict(given)
+            _check_layers(settings, name)
             module, info = kind.from_pretrained(
                 None,
                 config=settings,

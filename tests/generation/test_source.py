@@ -234,6 +234,28 @@ WRONG = {
         lambda p: altered(p, rope_scaling={"rope_type": ["default"]}),
         "is not supported",
     ),
+    "rotations of a layer, not by its kind": (
+        lambda p: altered(
+            p, model_type="gemma3_text", rope_parameters={"rope_type": "linear", "factor": 2.0}
+        ),
+        "expected by full_attention and sliding_attention, got 'rope_type', 'factor'",
+    ),
+    "rotations in a family without": (
+        lambda p: altered(p, model_type="gpt2", rope_scaling={"rope_type": "yarn", "factor": 2.0}),
+        "by yarn is not supported in gpt2",
+    ),
+    "rotations in a family with one of its own": (
+        lambda p: altered(p, model_type="phi3", rope_scaling={"rope_type": "yarn", "factor": 2.0}),
+        "by yarn is not supported in phi3",
+    ),
+    "layers of a kind that the family ignores": (
+        lambda p: altered(p, layer_types=["chunked_attention"] * 2),
+        "a layer of type chunked_attention is not supported in llama",
+    ),
+    "layers of a kind that there is not": (
+        lambda p: altered(p, layer_types=["x"] * 2),
+        "transformers does not take it",
+    ),
     "no context": (
         lambda p: altered(p, max_position_embeddings=None),
         "transformers does not take it",
@@ -284,6 +306,24 @@ def test_what_is_wrong_is_one_line(saved, what):
     _, path = saved("llama")
     change, expected = WRONG[what]
     change(path)
+    with pytest.raises(ReeError, match=expected) as e:
+        load_source(path)
+    assert "\n" not in e.value.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "expected"),
+    [
+        ("qwen2", ["full_attention", "chunked_attention"], "type chunked_attention is not supported in qwen2"),
+        ("qwen3", ["linear_attention", "full_attention"], "type linear_attention is not supported in qwen3"),
+        ("qwen2", ["sliding_attention"] * 2, "type sliding_attention needs a sliding_window"),
+        ("gemma3_text", ["full_attention", "chunked_attention"], "type chunked_attention is not supported"),
+        ("mistral", ["full_attention"] * 2, "type full_attention is not supported in mistral"),
+    ],
+)  # fmt: skip
+def test_layers_of_a_kind_that_the_family_does_not_have(saved, kind, layers, expected):
+    _, path = saved(kind)
+    altered(path, layer_types=layers)
     with pytest.raises(ReeError, match=expected) as e:
         load_source(path)
     assert "\n" not in e.value.message
