@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from reprlib import Repr
+
+SHORT = 60
+# of a list of millions no more is looked at than is shown
+_SHORT = Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 20, 20
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 3 * SHORT
+
 
 def printable(text: str) -> str:
     """`text` on one line, what does not print (controls, line ends, marks of direction) as an escape.
@@ -13,3 +21,8 @@ def printable(text: str) -> str:
 
 def _shown(c: str) -> str:
     return c if c.isprintable() else ascii(c)[1:-1]
+
+
+def short(value: object) -> str:
+    """The beginning of a value's repr, at most SHORT characters: at once also of a large one."""
+    return _SHORT.repr(value)[:SHORT]

@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any
 
 from ree.errors import ReeError
+from ree.printable import short
 from ree.traces.strict_json import strict_json
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -58,7 +59,7 @@ def check_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any
         or not isinstance(tools, Sequence)
         or len(tools) > MAX_TOOLS
     ):
-        raise ReeError(f"tools are {_short(tools)}, expected a list of at most {MAX_TOOLS}")
+        raise ReeError(f"tools are {short(tools)}, expected a list of at most {MAX_TOOLS}")
     out = [_tool(t, f"tools[{i}]") for i, t in enumerate(tools)]
     _check_size(out, "tools")
     return out
@@ -71,19 +72,19 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
         or not tool.keys() <= {"type", "function"}
     ):
         raise ReeError(
-            f"{where} is {_short(tool)}, expected an object with type 'function' and function"
+            f"{where} is {short(tool)}, expected an object with type 'function' and function"
         )
     function = tool.get("function")
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ReeError(
-            f"{where}.function.name is {_short(name)}",
+            f"{where}.function.name is {short(name)}",
             "expected 1 to 64 letters, digits, dots, hyphens and underscores",
         )
     for name, value in function.items():
         wanted = {"name": str, "description": str, "parameters": Mapping, "strict": bool}.get(name)
         if wanted is None or not isinstance(value, wanted | type(None)):
-            raise ReeError(f"{where}.function.{name} is {_short(value)}, which is not supported")
+            raise ReeError(f"{where}.function.{name} is {short(value)}, which is not supported")
     out = ordered(tool, where)
     assert isinstance(out, dict)
     return out
@@ -101,7 +102,7 @@ def ordered(value: Any, where: str, depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         for k in value:
             if not isinstance(k, str):
-                raise ReeError(f"{where} has the key {_short(k)}, expected texts")
+                raise ReeError(f"{where} has the key {short(k)}, expected texts")
             _text(k, where)
         keys = sorted(value, key=lambda k: (_FIRST.index(k) if k in _FIRST else len(_FIRST), k))
         return {k: ordered(value[k], where, depth + 1) for k in keys}
@@ -112,7 +113,7 @@ def ordered(value: Any, where: str, depth: int = 0) -> Any:
     if not isinstance(value, int | float | None) or (
         isinstance(value, float) and not isfinite(value)
     ):
-        raise ReeError(f"{where} has {_short(value)}, which is not JSON")
+        raise ReeError(f"{where} has {short(value)}, which is not JSON")
     return value
 
 
@@ -131,7 +132,7 @@ def _message(message: Any, where: str) -> dict[str, Any]:
     role = "system" if role == "developer" else role
     if role not in ROLES:
         raise ReeError(
-            f"{where}.role is {_short(role)}", f"expected one of {', '.join(ROLES)}, developer"
+            f"{where}.role is {short(role)}", f"expected one of {', '.join(ROLES)}, developer"
         )
     fields = _FIELDS[role]
     out: dict[str, Any] = {"role": role}
@@ -141,7 +142,7 @@ def _message(message: Any, where: str) -> dict[str, Any]:
         if name not in fields:
             raise ReeError(f"{where}.{name} is not supported in a message of role {role}")
         if not isinstance(value, fields[name]):
-            raise ReeError(f"{where}.{name} is {_short(value)}, expected {fields[name].__name__}")
+            raise ReeError(f"{where}.{name} is {short(value)}, expected {fields[name].__name__}")
         out[name] = _text(value, f"{where}.{name}") if isinstance(value, str) else value
     if "tool_calls" in out:
         out["tool_calls"] = [
@@ -162,7 +163,7 @@ def _content(content: Any, where: str) -> str:
     if isinstance(content, str):
         return _text(content, where)
     if not isinstance(content, list) or not content:
-        raise ReeError(f"{where} is {_short(content)}, expected a text or a list of text parts")
+        raise ReeError(f"{where} is {short(content)}, expected a text or a list of text parts")
     for i, part in enumerate(content):
         if (
             not isinstance(part, Mapping)
@@ -170,7 +171,7 @@ def _content(content: Any, where: str) -> str:
             or not isinstance(part.get("text"), str)
         ):
             kind = part.get("type") if isinstance(part, Mapping) else part
-            raise ReeError(f"{where}[{i}] is of type {_short(kind)}, expected a part of type text")
+            raise ReeError(f"{where}[{i}] is of type {short(kind)}, expected a part of type text")
     return "\n".join(_text(p["text"], f"{where}[{i}].text") for i, p in enumerate(content))
 
 
@@ -179,16 +180,19 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise ReeError(
-            f"{where} is {_short(call)}, expected an object with function.name and function.arguments"
+            f"{where} is {short(call)}, expected an object with function.name and function.arguments"
         )
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
+        if len(arguments) > MAX_OBJECTS:
+            raise ReeError(f"{where}.function.arguments have {len(arguments)} characters, "
+                           f"expected at most {MAX_OBJECTS}")  # fmt: skip
         try:
             arguments = strict_json((arguments or "{}").encode(), MAX_DEPTH)
         except (ValueError, RecursionError) as e:
             raise ReeError(f"{where}.function.arguments is not JSON: {e}") from e
     if not isinstance(arguments, Mapping):
-        raise ReeError(f"{where}.function.arguments is {_short(arguments)}, expected an object")
+        raise ReeError(f"{where}.function.arguments is {short(arguments)}, expected an object")
     whole = {**call, "type": "function", "function": {**function, "arguments": arguments}}
     out = ordered(whole, where)
     assert isinstance(out, dict)
@@ -201,7 +205,3 @@ def _text(text: str, where: str) -> str:
     except UnicodeEncodeError as e:
         raise ReeError(f"{where} is not valid Unicode: half a surrogate pair at {e.start}") from e
     return text
-
-
-def _short(value: object) -> str:
-    return repr(value)[:60]

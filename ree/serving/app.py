@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -27,10 +28,11 @@ from ree.generation.model import LanguageModel
 from ree.generation.request import Sampling
 from ree.generation.template import render
 from ree.serving.answers import Reply, TextSoFar
+from ree.serving.bodies import Bodies
 from ree.serving.embeddings import EmbeddingRequest, EncoderService
 from ree.serving.errors import ApiError
 from ree.serving.fields import Fields, is_token, read_object
-from ree.serving.http import HANDLERS, EventStream, Json, Keys, OwnPages, body_of, while_there
+from ree.serving.http import HANDLERS, EventStream, Json, Keys, OwnPages, while_there
 from ree.serving.metrics import ServerMetrics
 from ree.serving.page import page_routes
 from ree.serving.receipts import Receipts
@@ -56,6 +58,7 @@ class Server:
     verifier: Verifier = field(default_factory=Verifier)
     encoders: Mapping[str, EncoderService] = field(default_factory=dict)
     local: bool = False
+    bodies: Bodies = field(default_factory=Bodies)
 
     def app(self) -> Starlette:
         """The ASGI app; its life begins with loading the models and ends with closing them."""
@@ -125,14 +128,14 @@ class Server:
                         hint=f"expected one of {known}")  # fmt: skip
 
     async def chat(self, request: HttpRequest) -> Response:
-        wanted = ChatRequest.of(await body_of(request), strict=self.strict)
+        wanted = await self.bodies.read(request, partial(ChatRequest.of, strict=self.strict))
         service = self.service(wanted.model)
         date = wanted.date or datetime.now(UTC).date().isoformat()
         asked = [Request(messages=wanted.messages, tools=wanted.tools, date=date)]
         return await self._answer(request, service, wanted, asked, "messages")
 
     async def complete(self, request: HttpRequest) -> Response:
-        wanted = CompletionRequest.of(await body_of(request), strict=self.strict)
+        wanted = await self.bodies.read(request, partial(CompletionRequest.of, strict=self.strict))
         service = self.service(wanted.model)
         asked = [
             Request(prompt=p) if isinstance(p, str) else Request(tokens=p) for p in wanted.prompts
@@ -140,7 +143,7 @@ class Server:
         return await self._answer(request, service, wanted, asked, "prompt")
 
     async def embed(self, request: HttpRequest) -> Response:
-        wanted = EmbeddingRequest.of(await body_of(request), strict=self.strict)
+        wanted = await self.bodies.read(request, partial(EmbeddingRequest.of, strict=self.strict))
         if wanted.model in self.services:
             raise ApiError(f"model '{wanted.model}' gives text and no vectors", "model")
         if wanted.model not in self.encoders:
@@ -164,7 +167,8 @@ class Server:
         self.metrics.prompt_tokens += sum(
             len(a.generation.prompt) for a in answers[:: wanted.choices]
         )
-        echoed, tools = _echoed(wanted, answers, model), _callable(wanted, model)
+        echoed = await run_in_threadpool(_echoed, wanted, answers, model)
+        tools = _callable(wanted, model)
         reply = Reply(wanted, answers, fingerprint(model), seed, echoed, tools)
         headers = {"X-Request-Id": reply.id, **_warning(wanted.unknown)}
         running = service.begin(answers)
@@ -178,7 +182,7 @@ class Server:
         return Json(reply.whole(), headers=headers)
 
     async def tokenize(self, request: HttpRequest) -> Response:
-        f = Fields(read_object(await body_of(request)))
+        f = Fields(await self.bodies.read(request, read_object))
         service = self._named(f)
         model, pieces = service.model, f.flag("return_token_strs")
         messages, special = f.raw("messages"), f.flag("add_special_tokens", True)
@@ -200,13 +204,14 @@ class Server:
         )
 
     async def detokenize(self, request: HttpRequest) -> Response:
-        f = Fields(read_object(await body_of(request)))
+        f = Fields(await self.bodies.read(request, read_object))
         model = self._named(f).model
         tokens = f.list_of("tokens", MAX_TOKENS, is_token, "token ids")
-        return Json({"prompt": model.tokenizer.decode(tokens, skip_special=False)})
+        text = await run_in_threadpool(model.tokenizer.decode, tokens, skip_special=False)
+        return Json({"prompt": text})
 
     async def apply_template(self, request: HttpRequest) -> Response:
-        f = Fields(read_object(await body_of(request)))
+        f = Fields(await self.bodies.read(request, read_object))
         model = self._named(f).model
         if model.template is None:
             raise ApiError("the model has no chat template", "messages")

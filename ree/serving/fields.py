@@ -6,17 +6,22 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from ree.printable import short
 from ree.serving.errors import ApiError
-from ree.traces.strict_json import strict_json
+from ree.traces.strict_json import TooMany, strict_json
 
 MAX_DEPTH = 64
+MAX_VALUES = 1 << 20  # of a body, of any kind
+MAX_PARTS = 1 << 16  # lists and objects of a body
 T = TypeVar("T")
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
     """The JSON object of a request's body; ApiError for anything else, NaN and duplicate keys too."""
     try:
-        value = strict_json(raw, MAX_DEPTH)
+        value = strict_json(raw, MAX_DEPTH, MAX_VALUES, MAX_PARTS)
+    except TooMany as e:
+        raise ApiError(f"the body has {e}", status=413) from e
     except (ValueError, RecursionError) as e:
         raise ApiError(f"the body is not JSON: {str(e)[:200]}", code="invalid_json") from e
     if not isinstance(value, dict):
@@ -26,7 +31,7 @@ def read_object(raw: bytes) -> dict[str, Any]:
 
 def shown(value: object) -> str:
     """A value for a message, not too long."""
-    return repr(value)[:60]
+    return short(value)
 
 
 class Fields:

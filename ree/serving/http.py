@@ -1,4 +1,4 @@
-"""What every endpoint does alike: bodies of bounded size, keys, errors as JSON, clients that go away."""
+"""What every endpoint does alike: keys, errors as JSON, clients that go away."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ree.errors import InternalError, ReeError
-from ree.serving import connections
 from ree.serving.errors import ApiError
 from ree.serving.page import FILES
 from ree.serving.service import RETRY_SECONDS
 
-MAX_BODY = 8 << 20
 OPEN_PATHS = ("/health", *FILES)  # which need no key
 T = TypeVar("T")
 
@@ -42,26 +40,6 @@ def json_line(value: Any) -> bytes:
     """JSON without line ends; half a surrogate pair, as names of unknown fields may have, is escaped."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode(errors="backslashreplace")
-
-
-async def body_of(request: Request) -> bytes:
-    """The body; ApiError 413 over MAX_BODY, before more than that is read, 408 where it takes too long."""
-    told = request.headers.get("content-length", "0")
-    size = int(told) if told.isascii() and told.isdecimal() and len(told) < 20 else 0
-    out = bytearray()
-    if size <= MAX_BODY:
-        try:
-            async with asyncio.timeout(connections.BODY_SECONDS):
-                async for part in request.stream():
-                    out += part
-                    if len(out) > MAX_BODY:
-                        break
-                else:
-                    return bytes(out)
-        except TimeoutError as e:
-            seconds = connections.BODY_SECONDS
-            raise ApiError(f"the body took over {seconds:g} seconds", status=408) from e
-    raise ApiError(f"the body has over {MAX_BODY} bytes", status=413)
 
 
 def refusal(e: ApiError) -> Json:

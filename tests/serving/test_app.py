@@ -10,7 +10,7 @@ from ree.generation.generator import Completion, Generator, Request
 from ree.generation.receipt import Receipt
 from ree.generation.request import Sampling
 from ree.generation.verification import check_receipt
-from ree.serving.http import MAX_BODY
+from ree.serving.bodies import MAX_BODY
 from ree.serving.receipts import Receipts
 from ree.signing import SigningKey
 
