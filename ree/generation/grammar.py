@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ree.errors import InputError, PlatformError
+from ree.printable import printable
 
 if TYPE_CHECKING:
     from ree.kernels.opdef import Array
@@ -180,7 +181,11 @@ class Matcher:
 
 
 def _line(text: str) -> str:
-    lines = [x.strip() for x in text.strip().splitlines() if x.strip()] or ["no reason given"]
-    # of a regular expression the reason stands last, behind a picture of the place
-    said = lines[-1] if lines[-1].startswith("error:") else lines[0]
-    return said[:200]
+    """The reason in what the library says, on one line, bounded, of signs that print."""
+    lines = [x for x in text.splitlines() if x.strip()] or ["no reason given"]
+    # of a regular expression the reason stands behind a picture of the place, which is indented
+    said = next((x for x in reversed(lines) if x.startswith("error: ")), lines[0])
+    said = said.strip().removeprefix("error: ")
+    if said == "NoExtensionBias":
+        said = "no text has its form"
+    return printable(said[:200])

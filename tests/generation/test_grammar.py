@@ -154,6 +154,23 @@ def test_grammars_without_a_text_are_refused_in_a_line(kind, text):
 
 
 @pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        ("regex", "(a", "unclosed group"),
+        ("regex", "x" * 9000 + "(?<=a)b", "look-around, including look-ahead and look-behind, is not supported"),
+        ("lark", "start: /[z-a]/", "invalid character class range, the start must be <= the end"),
+        ("json_schema", '{"pattern": "a\\nerror: b\\n("}', "unclosed group"),
+        ("json_schema", '{"type": "strin\\u001b[31m\\u202e"}', r"Invalid type: strin\x1b[31m\u202e"),
+        ("regex", r"[^\x00-\U0010FFFF]", "no text has its form"),
+    ],
+)  # fmt: skip
+def test_the_library_s_reason_is_handed_on(kind, text, expected):
+    with pytest.raises(ReeError) as e:
+        Completion(model_of(), Request(prompt="a", grammar=Grammar(kind, text)))
+    assert e.value.message == f"grammar: {expected}"
+
+
+@pytest.mark.parametrize(
     ("kind", "text"), [("ebnf", "x"), ("lark", ""), ("lark", "x" * (MAX_GRAMMAR + 1))]
 )
 def test_what_is_no_grammar(kind, text):
