@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -134,3 +136,43 @@ def slow(monkeypatch):
 
     monkeypatch.setattr(Engine, "step", slowly)
     monkeypatch.setattr(Scheduler, "_guess", lambda self, g: [])  # which takes in several at once
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny.ree"
+    model_of().program.save(path)
+    return str(path)
+
+
+def start(*args):
+    """A server of its own process, and what it said once it listens."""
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "ree",
+        "serve",
+        *args,
+        "--port",
+        "0",
+        "--json",
+        "--threads",
+        "1",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines = [process.stdout.readline()]
+    while lines[-1] not in ("}\n", ""):
+        lines.append(process.stdout.readline())
+    return process, json.loads("".join(lines))
+
+
+def wait_until_ready(host):
+    status = 503
+    while status == 503:
+        connection = http.client.HTTPConnection(host, timeout=60)
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+        connection.close()
+        time.sleep(0.05)
+    assert status == 200

@@ -15,8 +15,7 @@ from ree.errors import ArtifactError
 from ree.serving.embeddings import MAX_INPUTS, EncoderService
 
 from ..embedding.tiny import WORDS, directory  # noqa: TID252
-from .conftest import HI, serving
-from .test_serve_command import start, wait_until_ready
+from .conftest import HI, serving, start, wait_until_ready
 
 TEXTS = ["the cat sat", "a dog.", "", "cats , dogs"]
 

@@ -10,8 +10,7 @@ from ree.generation.model import LanguageModel
 from ree.generation.programs import Forward
 from ree.serving.service import ModelService
 
-from .conftest import CONTEXT, HI, model_of, serving
-from .test_serve_command import artifact, start, wait_until_ready  # noqa: F401
+from .conftest import CONTEXT, HI, model_of, serving, start, wait_until_ready
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def test_any_number_of_slots_and_positions(slots, positions, prepared):
         assert prepared == []
 
 
-def test_two_models_at_once_with_slots_and_a_context(artifact):  # noqa: F811
+def test_two_models_at_once_with_slots_and_a_context(artifact):
     process, said = start(f"one={artifact}", f"two={artifact}", "--slots", "2", "--context", "40")
     try:
         host = said["url"].removeprefix("http://")
