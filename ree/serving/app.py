@@ -395,39 +395,35 @@ def _callable(wanted: Wanted, model: LanguageModel) -> frozenset[str]:
 
 async def _all(running: Running, reply: Reply) -> None:
     """Wait for every answer of a reply; ApiError if one fails."""
-    async for place in running.places():
-        assert place is not None
-        index, event = place
-        if isinstance(event, Failed):
-            raise _failure(event)
-        if not isinstance(event, TextPiece):
-            reply.receipts[index] = event.receipt.digest.hex()
+    async for places in running.places():
+        for index, event in places:
+            if isinstance(event, Failed):
+                raise _failure(event)
+            if not isinstance(event, TextPiece):
+                reply.receipts[index] = event.receipt.digest.hex()
 
 
-async def _chunks(running: Running, reply: Reply) -> AsyncGenerator[Any, None]:
-    """The events of a stream; an error in the middle is the last of them."""
-    for chunk in reply.opening():
-        yield chunk
+async def _chunks(running: Running, reply: Reply) -> AsyncGenerator[list[Any], None]:
+    """The events of a stream, those that come together in one list; an error in the middle is the last."""
+    yield reply.opening()
     held = [TextSoFar(bool(reply.tools)) for _ in reply.answers]
     every = reply.wanted.return_tokens or reply.wanted.logprobs is not None
-    async for place in running.places(PATIENCE):
-        if place is None:
-            yield None
-            continue
-        index, event = place
-        if isinstance(event, Failed):
-            yield _failure(event).body()
-            return
-        if isinstance(event, TextPiece):
-            told = held[index].take(event, every)
-            if told is not None:
-                yield reply.piece(index, *told)
-        else:
-            reply.receipts[index] = event.receipt.digest.hex()
-            for chunk in reply.ending(index, held[index].told):
-                yield chunk
+    async for places in running.places(PATIENCE):
+        out = [] if places else [None]
+        for index, event in places:
+            if isinstance(event, Failed):
+                yield [*out, _failure(event).body()]
+                return
+            if isinstance(event, TextPiece):
+                told = held[index].take(event, every)
+                if told is not None:
+                    out.append(reply.piece(index, *told))
+            else:
+                reply.receipts[index] = event.receipt.digest.hex()
+                out += reply.ending(index, held[index].told)
+        yield out
     if reply.wanted.include_usage:
-        yield reply.usage_chunk()
+        yield [reply.usage_chunk()]
 
 
 def _failure(event: Failed) -> ApiError:

@@ -36,10 +36,12 @@ class Json(Response):
         return json_line(content)
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def json_line(value: Any) -> bytes:
     """JSON without line ends; half a surrogate pair, as names of unknown fields may have, is escaped."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode(errors="backslashreplace")
+    return _ENCODER.encode(value).encode(errors="backslashreplace")
 
 
 def refusal(e: ApiError) -> Json:
@@ -158,7 +160,8 @@ async def _gone(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Server-sent events: each of `events` is a value, or a comment that keeps the connection open (None).
+    """Server-sent events: `events` come in lists, each a value or a comment that keeps the connection open
+    (None).
 
     After the last one comes [DONE]. `on_end` is called in the end, also when the client went away before.
     """
@@ -166,7 +169,10 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncGenerator[Any, None], headers: dict[str, str], on_end: Callable[[], None]
+        self,
+        events: AsyncGenerator[list[Any], None],
+        headers: dict[str, str],
+        on_end: Callable[[], None],
     ) -> None:
         super().__init__(
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers}
@@ -183,9 +189,10 @@ class EventStream(Response):
             }
             await send(start)
             async with aclosing(self._events) as events:
-                async for e in events:
-                    line = b": wait\n\n" if e is None else b"data: " + json_line(e) + b"\n\n"
-                    await send({"type": "http.response.body", "body": line, "more_body": True})
+                async for together in events:
+                    lines = b"".join(map(_event, together))
+                    if lines:
+                        await send({"type": "http.response.body", "body": lines, "more_body": True})
             await send(
                 {"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False}
             )
@@ -195,3 +202,7 @@ class EventStream(Response):
                 await while_there(receive, pump())
         finally:
             self._on_end()
+
+
+def _event(value: Any) -> bytes:
+    return b": wait\n\n" if value is None else b"data: " + json_line(value) + b"\n\n"

@@ -49,39 +49,70 @@ Event = TextPiece | Ended | Failed
 Place = tuple[int, Event]  # which answer of a request, and what came
 
 
-class Job:
-    """An answer under way, and the queue of the event loop that its events go to."""
+class Mailbox:
+    """What threads hand to one reader in an event loop: it is woken once for all that has come."""
 
-    def __init__(self, answer: Completion, index: int, queue: asyncio.Queue[Place]) -> None:
-        self.answer, self.index, self.queue = answer, index, queue
-        self.open = True
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._come: list[Place] = []
+        self._wanted: asyncio.Future[None] | None = None
+
+    def put(self, place: Place) -> None:
+        """From any thread; once the loop is closed nobody waits for it."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._take_in, place)
+
+    def _take_in(self, place: Place) -> None:
+        self._come.append(place)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
+
+    async def take(self, patience: float | None = None) -> list[Place]:
+        """All that has come since the last time; [] where nothing comes for `patience` seconds."""
+        timer = None
+        if not self._come:
+            self._wanted = self._loop.create_future()
+            timer = None if patience is None else self._loop.call_later(patience, self._wake)
+            try:
+                await self._wanted
+            finally:
+                self._wanted = None
+                if timer is not None:
+                    timer.cancel()
+        come, self._come = self._come, []
+        return come
+
+
+class Job:
+    """An answer under way, and where its events go."""
+
+    def __init__(self, answer: Completion, index: int, mailbox: Mailbox) -> None:
+        self.answer, self.index, self._mailbox = answer, index, mailbox
+        self.open = True
 
     def put(self, event: Event) -> None:
-        """Hand an event on, from any thread; once the loop is closed nobody waits for it."""
+        """Hand an event on, from any thread."""
         self.open = self.open and isinstance(event, TextPiece)
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.queue.put_nowait, (self.index, event))
+        self._mailbox.put((self.index, event))
 
 
 class Running:
     """The answers of one request under way. Whoever began them closes them, which aborts what has not ended."""
 
-    def __init__(self, service: ModelService, jobs: list[Job], queue: asyncio.Queue[Place]) -> None:
-        self._service, self._jobs, self._queue = service, jobs, queue
+    def __init__(self, service: ModelService, jobs: list[Job], mailbox: Mailbox) -> None:
+        self._service, self._jobs, self._mailbox = service, jobs, mailbox
 
-    async def places(self, patience: float | None = None) -> AsyncIterator[Place | None]:
-        """Events as they come, until each answer has ended or failed; None where nothing came for `patience`
-        seconds."""
+    async def places(self, patience: float | None = None) -> AsyncIterator[list[Place]]:
+        """Events as they come, all that are there together, until each answer has ended or failed; [] where
+        nothing came for `patience` seconds."""
         left = len(self._jobs)
         while left:
-            try:
-                place = await asyncio.wait_for(self._queue.get(), patience)
-            except TimeoutError:
-                yield None
-                continue
-            left -= not isinstance(place[1], TextPiece)
-            yield place
+            come = await self._mailbox.take(patience)
+            left -= sum(not isinstance(event, TextPiece) for _, event in come)
+            yield come
 
     def close(self) -> None:
         self._service.abort(self._jobs)
@@ -157,8 +188,8 @@ class ModelService:
 
     def begin(self, answers: Sequence[Completion]) -> Running:
         """Take in the answers of one request, all or, with ApiError 429, none."""
-        queue: asyncio.Queue[Place] = asyncio.Queue()
-        jobs = [Job(a, i, queue) for i, a in enumerate(answers)]
+        mailbox = Mailbox()
+        jobs = [Job(a, i, mailbox) for i, a in enumerate(answers)]
         with self._wake:
             if self.state is not Readiness.READY:
                 raise ApiError(f"model '{self.name}' is {self.state}", "model", status=503)
@@ -167,7 +198,7 @@ class ModelService:
                 raise ApiError(f"{n} answers are under way or wait already", status=429)
             self._arrived += jobs
             self._wake.notify()
-        return Running(self, jobs, queue)
+        return Running(self, jobs, mailbox)
 
     def abort(self, jobs: Iterable[Job]) -> None:
         """Nobody waits for these any more; for those that have ended it is of no effect."""
