@@ -103,6 +103,14 @@ int isa_names(std::string_view* out, int capacity) {
   return used;
 }
 
+int byte_group([[maybe_unused]] std::string_view isa) {
+#if defined(__x86_64__)
+  static const bool quads = (__builtin_cpu_init(), __builtin_cpu_supports("avx512vnni"));
+  if (quads && isa == "avx512") return 4;
+#endif
+  return 2;
+}
+
 std::string_view best_isa() {
   std::string_view name;
   isa_names(&name, 1);

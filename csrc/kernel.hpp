@@ -34,6 +34,8 @@ struct KernelTable {
 // dispatch.cpp: the only place that asks the CPU what it can do.
 const KernelTable* find_isa(std::string_view name);  // nullptr: not built, or this CPU lacks it
 std::string_view best_isa();
+// How many 8-bit products an instruction of the set adds at once here: 4, or 2 of 16 bits.
+int byte_group(std::string_view isa);
 int isa_names(std::string_view* out, int capacity);  // usable here, best first
 const KernelEntry* find_kernel(const KernelTable& table, std::string_view name);
 

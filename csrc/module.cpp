@@ -67,6 +67,7 @@ NB_MODULE(_core, m) {
     if (!t) throw std::invalid_argument("instruction set '" + isa + "' is not available here");
     return t->panel;
   });
+  m.def("byte_group", [](const std::string& isa) { return ree::byte_group(isa); });
   m.def("address",
         [](nb::handle array) { return reinterpret_cast<uintptr_t>(Bytes(array).data()); });
   m.attr("SCAN_ALONE") = ree::kScanAlone;

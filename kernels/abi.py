@@ -26,7 +26,7 @@ Value = object
 class BufferArg:
     """A buffer, or as many as the parameter `count` says.
 
-    element: f32, i64, u32, u64, or bytes where the kernel takes any. nullable: a call may leave it out.
+    element: f32, i64, u32, u64, i32, i8; bytes where the kernel takes any. nullable: a call may leave it out.
     """
 
     name: str
@@ -249,7 +249,7 @@ def call(kernel: str, /, **arguments: Value) -> tuple[str, tuple[int, ...], tupl
 
 
 ANY = "bytes"
-F32, I64, U32, U64 = "f32", "i64", "u32", "u64"
+F32, I64, U32, U64, I32, I8 = "f32", "i64", "u32", "u64", "i32", "i8"
 _AXIS = "outer n inner"  # the middle axis of [outer, n, inner]
 
 # contractions: c = a b, then the tile function on rows batch * m + row
@@ -258,6 +258,11 @@ _kernel("pack", reads(ANY, "b"), writes(ANY, "packed"),
 # storage: how elements of `packed` are kept (constants.py); block: consecutive k of one scale and offset
 _kernel("gemm", reads(F32, "a"), reads(ANY, "packed"), reads(F32, "scale", "offset", nullable=True),
         writes(F32, "c"), ints("batch m n k a_batch a_row b_batch c_batch c_row storage block"),
+        tile=True)  # fmt: skip
+# of 8-bit integers. packed: panels of columns, `group` consecutive k of a column in 4 bytes: 2 as i16, or 4 as
+# u8, 128 more than they are; a: dense
+_kernel("pack_i8", reads(I8, "b"), writes(U32, "packed"), ints("k n stride_k stride_n group"))
+_kernel("gemm_i8", reads(I8, "a"), reads(U32, "packed"), writes(I32, "c"), ints("m n k group"),
         tile=True)  # fmt: skip
 _kernel("bmm", reads(F32, "a", "b"), writes(F32, "c"), ints("batch0 batch1 m n k"),
         ints("a_batch0 a_batch1 a_row a_k b_batch0 b_batch1 b_k b_n c_batch0 c_batch1 c_row"),

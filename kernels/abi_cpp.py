@@ -5,7 +5,7 @@ from __future__ import annotations
 from ree.kernels.abi import SIGNATURES, BufferArg, Param, Signature, version
 
 ELEMENTS = {"f32": "float", "i64": "int64_t", "u32": "uint32_t", "u64": "uint64_t",
-            "bytes": "void"}  # fmt: skip
+            "i32": "int32_t", "i8": "int8_t", "bytes": "void"}  # fmt: skip
 
 
 def struct_name(kernel: str) -> str:

@@ -85,6 +85,13 @@ class Form(enum.Enum):
     CREATE = (12, "create", Needs(attributes=True))
     SCATTER = (13, "scatter", _reduced(1, attributes=True))
     COMPOSITE = (14, "composite", Needs())
+    # one multiply-add of integers an operation; the total wraps nowhere, so all orders give the same
+    INTEGER_CONTRACTION = (
+        16,
+        "contraction of integers",
+        _reduced(1),
+        Chain(DType.I8, DType.I32, 1),
+    )
     OUTPUT = (15, "output", Needs())  # of no operator: an output of a program, a copy of its value
 
     def __init__(self, number: int, text: str, needs: Needs, chain: Chain | None = None) -> None:

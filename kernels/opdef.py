@@ -121,6 +121,10 @@ class Lowering(Protocol):
     def stored_operand(self, i: int, k: int, n: int) -> StoredOperand | None:
         """Source i, a matrix [n, k], in the panel layout of `gemm` as it is kept, if that is not float32."""
 
+    def packed_i8(self, i: int, k: int, n: int, stride_k: int, stride_n: int) -> tuple[int, int]:
+        """(slot, group) of source i in the layout of `gemm_i8`, and how many k lie together in it; weights are
+        packed once, at load."""
+
     def table(self, i: int) -> tuple[int, int]:
         """(slot, panel) of source i, a table of rows; above 1, so many lie in a panel, as in `packed`."""
 

@@ -8,6 +8,7 @@ from ree.kernels.ops import (  # noqa: F401
     bitcasts,
     casts,
     contraction,
+    contraction_i8,
     convolution,
     gather,
     movement,

@@ -28,6 +28,17 @@ def contraction(a: Row, b: Row, n: int) -> Array:
     return out
 
 
+def integer_contraction(a: Row, b: Row, n: int) -> Array:
+    """The total after each product of 8-bit integers, as bits of an i32."""
+    out, total = np.empty(n, np.uint32), np.uint32(0)
+    for start, at in _blocks(n):
+        products = np.multiply(a(start, at), b(start, at), dtype=np.int32).view(np.uint32)
+        np.cumsum(products, dtype=np.uint32, out=out[start:at])
+        out[start:at] += total
+        total = out[at - 1]
+    return out
+
+
 def lane_sums(x: Row, n: int) -> Array:
     """Blocks of 1,024: additions to 64 lanes, then 63 folds; block results by the same rule."""
     levels = [n]

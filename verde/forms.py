@@ -10,7 +10,7 @@ import numpy as np
 from ree.kernels import opdef
 from ree.kernels.numerics import SEGMENT, SUM_BLOCK, SUM_LANES
 from ree.kernels.opdef import Array, Bound, Form
-from ree.kernels.scalar.language import F32, I64, Function
+from ree.kernels.scalar.language import F32, I32, I64, Function, param
 from ree.kernels.scalar.microcode import Microcode, MicroStep, assemble
 from ree.kernels.types import DType
 from ree.verde.derivation import (
@@ -19,16 +19,20 @@ from ree.verde.derivation import (
     Derivation,
     EarlierEntry,
     ElementRead,
+    FunctionCall,
     Operand,
     Operation,
     Scalar,
     Undecidable,
     load_bits,
 )
-from ree.verde.fast_entries import contraction, lane_sums, running_sum
+from ree.verde.fast_entries import contraction, integer_contraction, lane_sums, running_sum
 from ree.verde.ruled import ZERO, Ruled
 from ree.verde.selections import ArgExtreme, Extreme, Scatter, Sort
 
+_MULTIPLY_ADD = assemble(
+    Function("multiply_add", (I32, I32, I32), param(0, I32) * param(1, I32) + param(2, I32))
+)
 FMA = {DType.F32: MicroStep("fma", F32, F32, ())}
 ADD = {DType.F32: MicroStep("add", F32, F32, ()), DType.I64: MicroStep("add", I64, I64, ())}
 
@@ -128,7 +132,7 @@ class Contraction(Ruled):
         super().__init__(node, element, result)
         chain = opdef.get(node.op).form.chain
         assert chain is not None  # of a contraction
-        self.segment, self.steps = chain.segment, (FMA[chain.accumulator], ADD[chain.accumulator])
+        self.segment = chain.segment
         self.k = int(np.prod(self.rule.red_digits, dtype=np.int64))
 
     @property
@@ -142,9 +146,9 @@ class Contraction(Ruled):
         k = segment * self.segment + r
         if r < self.segment and k < self.k:
             total = EarlierEntry(i - 1) if r else ZERO
-            return Scalar(self.steps[0], (self.read(0, k), self.read(1, k), total))
+            return Scalar(FMA[DType.F32], (self.read(0, k), self.read(1, k), total))
         before = EarlierEntry(segment * (self.segment + 1) - 1) if segment else ZERO
-        return Scalar(self.steps[1], (before, EarlierEntry(i - 1)))
+        return Scalar(ADD[DType.F32], (before, EarlierEntry(i - 1)))
 
     def entries(self, sources: Sequence[Array]) -> Array:
         if self.k == 0:
@@ -156,6 +160,28 @@ class Contraction(Ruled):
         k = segment * self.segment + r
         added = r < self.segment and k < self.k
         return f"multiply-add k={k}" if added else f"total of segment {segment}"
+
+
+class IntegerContraction(Contraction):
+    """Multiply-adds of integers, each to the total of those before."""
+
+    @property
+    def count(self) -> int:
+        return max(self.k, 1)
+
+    def operation(self, i: int) -> Operation:
+        if self.k == 0:
+            return Copy(ZERO)
+        total = EarlierEntry(i - 1) if i else ZERO
+        return FunctionCall(_MULTIPLY_ADD, (self.read(0, i), self.read(1, i), total))
+
+    def entries(self, sources: Sequence[Array]) -> Array:
+        if self.k == 0:
+            return super().entries(sources)
+        return integer_contraction(self.row(0, sources[0]), self.row(1, sources[1]), self.k)
+
+    def where(self, i: int) -> str:
+        return f"multiply-add k={i}"
 
 
 class Sum(Ruled):
@@ -253,6 +279,7 @@ class Cumsum(Derivation):
 DERIVATIONS: dict[Form, type[Derivation]] = {
     Form.POINTWISE: Pointwise,
     Form.CONTRACTION: Contraction,
+    Form.INTEGER_CONTRACTION: IntegerContraction,
     Form.SUM: Sum,
     Form.EXTREME: Extreme,
     Form.ARGUMENT: ArgExtreme,

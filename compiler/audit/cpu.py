@@ -42,6 +42,7 @@ _ALLOWED = {
         r"vu?comiss|vcmp\w*[ps]s",
         r"vcvtu?(dq|qq)2ps|vcvtu?si2ss[lq]?|vcvttps2[dq]q|vcvttss2si[lq]?",
         r"vcvtph2ps",  # a widening, exact in every float mode
+        r"vpdpbusd",  # bytes, modulo 2^32; behind a test of the processor (csrc/dispatch.cpp)
         r"vrange[ps]s|vrndscale[ps]s",  # one of two operands; rint, immediate checked below
         # x[0] + x[1], the last step of a sum over lanes: every lane of the result is one addition
         r"vhaddps",
@@ -61,7 +62,8 @@ _ALLOWED = {
 }  # fmt: skip
 # Instructions that compute no float; 3DNow!, the one float extension spelled p.., is left out.
 _MOVES = (
-    r"v?p(?!f|i2f)\w+|k\w+",  # integers, permutations and masks
+    # integers, permutations and masks; products of bytes are not known to every processor, or saturate
+    r"v?p(?!f|i2f|dp|maddubs|4dp)\w+|k\w+",
     r"v?mov\w+|v?lddqu|vmaskmovp[sd]",
     r"v?(and|andn|or|xor|shuf|unpck[hl])p[sd]|v?blendv?p[sd]|vblendmp[sd]|vtestp[sd]",
     r"v?insertps|v?extractps|vbroadcast\w+|v(insert|extract)[fi]\d+(x\d)?|vshuf[fi]\d+x\d",
@@ -72,6 +74,8 @@ _REASONS = (
     (r"v?rcp\w+|v?rsqrt\w+|pf\w+|vexp2\w+", "an approximation: its bits depend on the processor"),
     (r"v?ldmxcsr", "changes the float mode inside a kernel"),
     (r"f\w+", "x87: rounds to a precision of its own"),
+    (r"vpdp\w+s|vp4dp\w+|v?pmaddubsw", "saturates: its total depends on the order"),
+    (r"vpdp\w+", "assumes a processor feature that the target may lack"),
     (r"v?dpp[sd]|v\d\w+", "adds several products in an order of its own"),
     (r"v?h(add|sub)p[sd]", "adds neighbouring lanes: not the order of the source"),
     (r"v?fn?m(add|sub)\w*", "fuses a product and a sum where the target states no such rounding"),

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 F32 = npt.NDArray[np.float32]
+I32 = npt.NDArray[np.int32]
 
 # acc[n] = fma(a[n], b[n], acc[n])
 _TEXT = """
@@ -88,6 +89,14 @@ def dot(a: F32, b: F32, c: F32) -> F32:
     return out
 
 
+def integer_dot(a: npt.NDArray[np.int8], b: npt.NDArray[np.int8], c: I32) -> I32:
+    """[.., M, K] x [.., K, N] + c of 8-bit integers, in 32 bits."""
+    if a.dtype != np.int8 or b.dtype != np.int8:
+        raise TypeError(f"expected int8, got {a.dtype} and {b.dtype}")
+    out: I32 = c + np.matmul(a.astype(np.int32), b.astype(np.int32))
+    return out
+
+
 def install() -> None:
     """Make Triton's interpreter exact in this process; a second call does nothing."""
     from triton.runtime import interpreter
@@ -101,6 +110,8 @@ def install() -> None:
         return interpreter.TensorHandle(fma(x.data, y.data, z.data), z.dtype.scalar)
 
     def create_dot(self: Any, a: Any, b: Any, d: Any, precision: Any, imprecise: Any) -> Any:
+        if d.data.dtype == np.int32:
+            return interpreter.TensorHandle(integer_dot(a.data, b.data, d.data), d.dtype.scalar)
         _want_f32(a, b, d)
         if "IEEE" not in str(precision).upper():
             raise TypeError(f"dot: expected ieee precision, got {precision}")

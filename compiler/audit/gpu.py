@@ -27,7 +27,13 @@ EXACT = (
     r"cvt\.rn\.f32\.[us](?:8|16|32|64)|cvt\.rzi\.[us](?:32|64)\.f32|"
     r"(?:ld|st)\.[a-z0-9_.:]*f32|testp\.[a-z]+\.f32"
 )
-PTX_ALLOWED = re.compile(f"(?:{ROUNDED}|{EXACT})$")
+# products of bytes added in 32 bits: exact below the saturation that some of them have, and no total gets there
+BYTES = (
+    r"(?:mma\.sync|wgmma\.mma_async\.sync)\.aligned\.m\d+n\d+k\d+(?:\.row\.col)?(?:\.satfinite)?"
+    r"\.s32\.s8\.s8(?:\.s32)?"
+)
+WAITS = r"wgmma\.(?:fence|commit_group|wait_group)\.sync\.aligned"
+PTX_ALLOWED = re.compile(f"(?:{ROUNDED}|{EXACT}|{BYTES}|{WAITS})$")
 # anything that computes on floats, or names a float type
 PTX_FLOAT = re.compile(
     r"\.(?:f16|bf16|f16x2|bf16x2|tf32|f32|f32x2|f64|e4m3|e5m2)\w*|mma|\.approx|\.ftz|\.full"
@@ -36,6 +42,7 @@ PTX_LINE = re.compile(r"^\s*(?:@!?%p\d+\s+)?([a-z][a-z0-9_.:]*[a-z0-9])\s+[^;]*;
 
 SASS_LINE = re.compile(r"/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);")
 SASS_MMA = re.compile(r"(?:H|I|B|D|Q|O)MMA|\w*GMMA|UTC\w*MMA")
+BYTE_MMA = re.compile(r"(?:IMMA|IGMMA)\.[\dx]+\.S8\.S8(?:\.SAT)?\s")
 SASS_HALF = re.compile(r"(?:HADD2|HMUL2|HFMA2|HMNMX2|HSET2|HSETP2)")
 SASS_FLOAT = re.compile(
     r"(?:F(?:ADD|MUL|FMA|MNMX|SEL|SET|SETP|SWZADD|CHK|RND)\d?|MUFU|I2F\w*|F2I\w*|F2F\w*)"
@@ -195,7 +202,10 @@ def audit_sass(listing: str, divides: tuple[bool, bool]) -> tuple[Counter[str], 
             if not re.match(r"\s+\w+, -?RZ, RZ, ", operands):
                 found(op, operands, "width")
         elif SASS_MMA.match(base):
-            found(op, operands, "tensor")
+            if BYTE_MMA.match(op + operands):
+                counts[op] += 1
+            else:
+                found(op, operands, "tensor")
         elif base in ("DADD", "DMUL", "DFMA", "DSETP"):
             found(op, operands, "width")
         elif base in ("RED", "ATOM", "ATOMG", "ATOMS", "REDG") and any(
@@ -266,7 +276,9 @@ def audit_amd(c: CompiledKernel) -> KernelReport:
         r"^\s+([vs]_[a-z0-9_]+|(?:ds|buffer|global|flat|scratch)_[a-z0-9_]+)", c.text, re.M
     ):
         base = re.sub(r"_(?:e32|e64|dpp|sdwa)$", "", op)
-        if base.startswith("v_mfma") or "atomic_add_f" in base:
+        if re.fullmatch(r"v_mfma_i32_\w+_?i8", base):
+            counts[base] += 1
+        elif base.startswith("v_mfma") or "atomic_add_f" in base:
             findings.append(Finding(op, "", REASONS["tensor" if "mfma" in base else "atomic"]))
         elif base.startswith("scratch_"):
             findings.append(Finding(op, "", REASONS["spill"]))

@@ -71,7 +71,9 @@ def group(g: Graph, fuse: bool = True) -> list[Group]:
 def _joins(n: Node, target: Group, base: Callable[[Ref], Ref]) -> bool:
     first = target.nodes[0]
     form = opdef.form_of(first.op)
-    if form not in (Form.POINTWISE, Form.CONTRACTION) or len(target.nodes) >= MAX_GROUP:
+    if (form is not Form.POINTWISE and (form is None or form.chain is None)) or len(
+        target.nodes
+    ) >= MAX_GROUP:
         return False
     if n.results[0].dims != target.shape or n.results[0].numel == 0:
         return False

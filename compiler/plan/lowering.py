@@ -140,6 +140,17 @@ class GroupPlanner:
         """Rows of k of a weight, whatever its shape, in panels."""
         return self.p.slot(self.p.packing(Packing(ref, k, n, 1, k, element_bytes)))
 
+    def packed_i8(self, i: int, k: int, n: int, stride_k: int, stride_n: int) -> tuple[int, int]:
+        place, group = self.p.place(self.sources[i]), self.p.byte_group
+        base = Ref(Kind.WEIGHT, place.buffer.index)
+        p = Packing(base, k, n, stride_k, stride_n, group=group)
+        if self.is_weight(i):
+            return self.p.slot(self.p.packing(p)), group
+        out = self.scratch(p.bytes(self.p.panel))
+        self.emit("pack_i8", b=self.p.slot(place.buffer, place.offset), packed=out, k=k, n=n,
+                  stride_k=stride_k, stride_n=stride_n, group=group)  # fmt: skip
+        return out, group
+
     def table(self, i: int) -> tuple[int, int]:
         """(slot, panel) of a dense table of rows: panel 1; or a weight's panels, where the plan has them."""
         place = self.p.place(self.sources[i])

@@ -39,6 +39,7 @@ def plan(
     commit_after: int | None = None,
     tables_in_panels: bool = False,
     stored: Mapping[int, Stored] | None = None,
+    byte_group: int = 2,
 ) -> Recipe:
     """The recipe of a bound graph.
 
@@ -47,10 +48,11 @@ def plan(
     not reused, so that values can be read after the run. commit_after: an output that is final before
     any state is overwritten, so that whoever runs it may look at it and stop. tables_in_panels: a weight
     that is both multiplied by and a table of rows is read in panels alone. stored: weights, by index, that
-    are there in a narrow form alone.
+    are there in a narrow form alone. byte_group: how many 8-bit integers the kernels take at once (`gemm_i8`).
     """
     p = Planner(g, panel, hash_values, keep_values, fuse, commit_after)
     p.stored = stored or {}
+    p.byte_group = byte_group
     if tables_in_panels:
         p.in_panels = multiplied_by(g) | {r for s in p.stored.values() for r in s.weights}
     return p.run()
@@ -69,6 +71,7 @@ class Planner:
     ) -> None:
         self.g, self.panel, self.fuse = g, panel, fuse
         self.hash_values, self.keep, self.commit = hash_values, keep, commit
+        self.byte_group = 2
         self.over_state: dict[Ref, int] = {}  # values that lie in the memory of a state
         self.recipe = Recipe()
         self.typer = g.typer()

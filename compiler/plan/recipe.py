@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ree.compiler.ir import Ref
+from ree.kernels import abi
 from ree.kernels.index import contiguous_strides
 from ree.kernels.tilespec import TileSpec
 from ree.kernels.types import TensorType
@@ -47,7 +48,8 @@ class PlannedCall:
 
 @dataclass(frozen=True)
 class Packing:
-    """A weight in panel layout: [ceil(n/panel)][k][panel], made once at load."""
+    """A weight in panel layout, made once at load: [ceil(n/panel)][k][panel] of float32, or if it is of 8-bit
+    integers [ceil(n/panel)][ceil(k/group)][panel] of `group` of them in 4 bytes (kernels/abi.py)."""
 
     source: Ref
     k: int
@@ -55,9 +57,19 @@ class Packing:
     stride_k: int
     stride_n: int
     element_bytes: int = 4
+    group: int = 0  # 0: not of 8-bit integers
 
     def bytes(self, panel: int) -> int:
-        return -(-self.n // panel) * panel * self.k * self.element_bytes
+        """Bytes in panels of so many columns."""
+        return -(-self.n // panel) * panel * -(-self.k // max(self.group, 1)) * self.element_bytes
+
+    def call(self, b: int, packed: int) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        """The kernel call that makes it in slot `packed` of what lies in slot `b`."""
+        where = {"b": b, "packed": packed, "k": self.k, "n": self.n, "stride_k": self.stride_k,
+                 "stride_n": self.stride_n}  # fmt: skip
+        if self.group:
+            return abi.call("pack_i8", **where, group=self.group)
+        return abi.call("pack", **where, batch=1, b_batch=0, element_bytes=self.element_bytes)
 
 
 @dataclass

@@ -49,6 +49,8 @@ inline F neg(F a) { return from_bits(_mm256_xor_si256(bits(a), set1i(0x80000000u
 inline F abs(F a) { return from_bits(_mm256_and_si256(bits(a), set1i(0x7fffffffu))); }
 inline F sqrt(F a) { return _mm256_sqrt_ps(a); }
 inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+// Dot products of a lane's halves, signed, added to the lane modulo 2^32.
+inline I dot_pairs(I sum, I a, I b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
 inline I addi(I a, I b) { return _mm256_add_epi32(a, b); }
 inline I subi(I a, I b) { return _mm256_sub_epi32(a, b); }
 inline I andi(I a, I b) { return _mm256_and_si256(a, b); }

@@ -202,6 +202,11 @@ inline constexpr int kTileRows = 14;
 inline constexpr int kTileVectors = 2;
 // x is in a register here; without it GCC trades accumulators for early loads, and spills
 inline void keep(F& x) { asm("" : "+v"(x)); }
+// Dot products of a lane's parts, added to the lane modulo 2^32: two of 16 bits, signed; four of 8
+// bits, unsigned by signed, where the processor has them (ree::byte_group). Neither saturates.
+inline I dot_pairs(I sum, I a, I b) { return addi(sum, _mm512_madd_epi16(a, b)); }
+#define REE_QUADS __attribute__((target("avx512vnni")))
+REE_QUADS inline I dot_quads(I sum, I a, I b) { return _mm512_dpbusd_epi32(sum, a, b); }
 // r[i] lane j = r[j] lane i
 inline void transpose(F* r) {
   F u[16];

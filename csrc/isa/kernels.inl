@@ -6,6 +6,7 @@
 #include "ops/conv.inl"
 #include "ops/derive.inl"
 #include "ops/gemm.inl"
+#include "ops/gemm_i8.inl"
 #include "ops/movement.inl"
 #include "ops/rows.inl"
 #include "ops/sample.inl"

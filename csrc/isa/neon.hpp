@@ -65,6 +65,12 @@ inline F abs(F a) { return vabsq_f32(a); }
 inline F sqrt(F a) { return vsqrtq_f32(a); }
 inline F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
 inline I addi(I a, I b) { return vaddq_u32(a, b); }
+// Dot products of a lane's halves, signed, added to the lane modulo 2^32.
+inline I dot_pairs(I sum, I a, I b) {
+  const int16x8_t x = vreinterpretq_s16_u32(a), y = vreinterpretq_s16_u32(b);
+  const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y));
+  return addi(sum, as_unsigned(vpaddq_s32(low, vmull_high_s16(x, y))));
+}
 inline I subi(I a, I b) { return vsubq_u32(a, b); }
 inline I andi(I a, I b) { return vandq_u32(a, b); }
 inline I ori(I a, I b) { return vorrq_u32(a, b); }

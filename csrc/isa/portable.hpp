@@ -90,6 +90,11 @@ inline F fma(F a, F b, F c) {
   if (__builtin_expect((risky[0] | risky[1]) != 0, 0)) return fma_to_odd(a, b, c);
   return __builtin_convertvector(s, F);
 }
+// Dot products of a lane's halves, signed, added to the lane modulo 2^32.
+inline I dot_pairs(I sum, I a, I b) {
+  const S x = (S)a, y = (S)b;
+  return sum + (I)((x << 16 >> 16) * (y << 16 >> 16)) + (I)((x >> 16) * (y >> 16));
+}
 inline I addi(I a, I b) { return a + b; }
 inline I subi(I a, I b) { return a - b; }
 inline I andi(I a, I b) { return a & b; }

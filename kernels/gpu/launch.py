@@ -154,6 +154,7 @@ def table() -> dict[str, Schedule]:
     from ree.kernels.gpu import (  # noqa: F401
         attention,
         contraction,
+        contraction_i8,
         convolution,
         hash,
         movement,

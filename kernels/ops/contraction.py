@@ -60,7 +60,7 @@ def _linear_reference(inputs: Sequence[Array], node: Bound) -> tuple[Array, ...]
     return (contract(x[..., None, :], w),)
 
 
-def _linear_rule(node: Bound) -> IndexRule:
+def linear_rule(node: Bound) -> IndexRule:
     x, w, out = node.inputs[0].dims, node.inputs[1].dims, node.out.dims
     n, k = len(out), len(out)  # digit of the reduction
     xs: list[tuple[int | None, int, int]] = [*((i, 1, 0) for i in range(n - 1)), (k, 1, 0)]
@@ -120,7 +120,7 @@ def _linear_samples() -> Iterator[Sample]:
 
 register(
     OpDef("linear", 200, Form.CONTRACTION, RULE, _linear_infer, _cost, _linear_samples, BOUND,
-          _linear_reference, _linear_rule, lower=_linear_lower, schema=NONE)
+          _linear_reference, linear_rule, lower=_linear_lower, schema=NONE)
 )  # fmt: skip
 
 

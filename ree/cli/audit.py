@@ -140,6 +140,6 @@ def cpu_reports(program: Program) -> list[KernelReport]:
     graph = example_graph(program)
     reports: list[KernelReport] = []
     for isa in _core.isa_names():
-        recipe = plan(graph, panel=_core.panel(isa))
+        recipe = plan(graph, panel=_core.panel(isa), byte_group=_core.byte_group(isa))
         reports += audit_tiles(recipe.tiles, isa)
     return [*reports, *audit_core()]

@@ -69,7 +69,8 @@ class Cpu:
             graph = source.bound(env, before)
             stored = stored_weights(before, len(source.graph.weights)) if before else {}
             recipe = plan(graph, panel=_core.panel(isa), hash_values=hash_values, keep_values=keep, fuse=fuse,
-                          commit_after=commit_after, tables_in_panels=True, stored=stored)  # fmt: skip
+                          commit_after=commit_after, tables_in_panels=True, stored=stored,
+                          byte_group=_core.byte_group(isa))  # fmt: skip
             e = Executable(graph, recipe, isa, source.weights, self.packed, made)
             if self.holding is not None:
                 self.holding.hold_panels(e.panels(), _core.panel(isa))
@@ -84,7 +85,8 @@ class Cpu:
             made: list[Array] = []
             if before.values:
                 g, isa = prelude_graph(source.graph, before.values), settings.isa()
-                e = Executable(g, plan(g, panel=_core.panel(isa)), isa, source.weights, {})
+                recipe = plan(g, panel=_core.panel(isa), byte_group=_core.byte_group(isa))
+                e = Executable(g, recipe, isa, source.weights, {})
                 made = e.run((), settings.pool())[0]
             self._made = before, made
         return self._made

@@ -15,7 +15,6 @@ from ree.compiler.frontend.aten.division import said
 from ree.compiler.ir import Graph
 from ree.compiler.plan.recipe import Packing, PlannedCall, Recipe
 from ree.errors import InputError
-from ree.kernels.abi import call as kernel_call
 from ree.kernels.abi import signature
 from ree.kernels.constants import ALIGN, DIGEST_BYTES
 from ree.kernels.opdef import Array
@@ -120,9 +119,7 @@ class Executable:
             out, rest = rest[:n], rest[-(-n // ALIGN) * ALIGN :]
             w = weight(p.source.index)
             plan = _core.Plan(self.isa)
-            plan.add(*kernel_call("pack", b=0, packed=1, k=p.k, n=p.n, stride_k=p.stride_k,
-                                  stride_n=p.stride_n, batch=1, b_batch=0,
-                                  element_bytes=p.element_bytes))  # fmt: skip
+            plan.add(*p.call(0, 1))
             plan.run(pool(), [w.ctypes.data, out.ctypes.data])
             cache[keys[i]] = made[i] = out
         return [m for m in made if m is not None]

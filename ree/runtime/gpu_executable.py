@@ -124,9 +124,8 @@ class GpuExecutable:
         if key not in cache:
             out = self._bytes(p.bytes(PANEL))
             out.zero_()
-            call = kernel_call("pack", b=0, packed=1, k=p.k, n=p.n, stride_k=p.stride_k,
-                               stride_n=p.stride_n, batch=1, b_batch=0, element_bytes=4)  # fmt: skip
-            table()["pack"](call)
+            call = KernelCall(*p.call(0, 1))
+            table()[call.kernel](call)
             pair = (self._buffers["weight"][p.source.index], out)
             for x in call.launches:
                 args = [typed(pair[a.slot], a) if isinstance(a, Ptr) else a for a in x.args]

@@ -23,12 +23,14 @@ PTX = """
 \t@%p1 div.rn.f32 \t%r5, %r6, %r7;
 \tsetp.lt.f32 \t%p2, %r1, %r2;
 \tcvt.rn.f32.s32 \t%r8, %r9;
+\tmma.sync.aligned.m16n8k32.row.col.satfinite.s32.s8.s8.s32 {%r1}, {%r2}, {%r3}, {%r4};
+\twgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {%r1}, %rd1, %rd2, 1;
 """
 
 
 def test_allowed_ptx_passes():
     counts, findings = audit_ptx(PTX)
-    assert sum(counts.values()) == 5
+    assert sum(counts.values()) == 7
     assert not findings
 
 
@@ -43,6 +45,11 @@ def test_allowed_ptx_passes():
         ("sqrt.approx.ftz.f32 %r1, %r2;", "flushed"),
         (
             "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%r1}, {%r2}, {%r3}, {%r4};",
+            "tensor",
+        ),
+        ("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%r1}, {%r2}, {%r3}, {%r4};", "tensor"),
+        (
+            "mma.sync.aligned.m16n8k32.row.col.f16.e4m3.e4m3.f16 {%r1}, {%r2}, {%r3}, {%r4};",
             "tensor",
         ),
         ("atom.global.add.f32 %r1, [%rd1], %r2;", "atomic"),
@@ -64,12 +71,14 @@ SASS = """
         /*0020*/              @!P0 FADD R1, R2, -R3 ;
         /*0030*/                   HFMA2 R7, -RZ, RZ, 0, 0 ;
         /*0040*/                   LDG.E R2, desc[UR4][R2.64] ;
+        /*0050*/                   IMMA.16832.S8.S8.SAT R4, R8.ROW, R2.COL, R4 ;
+        /*0060*/                   IGMMA.64x64x32.S8.S8 R24, gdesc[UR8], R24, gsb0 ;
 """
 
 
 def test_allowed_sass_passes():
     counts, findings = audit_sass(SASS, (False, False))
-    assert counts == {"FFMA": 1, "FADD": 1}
+    assert counts == {"FFMA": 1, "FADD": 1, "IMMA.16832.S8.S8.SAT": 1, "IGMMA.64": 1}
     assert not findings
 
 
@@ -82,6 +91,8 @@ def test_allowed_sass_passes():
         ("FADD.RZ R1, R2, R3", (False, False), "not correctly rounded"),
         ("HMMA.1688.F32.TF32 R4, R8, R2, R4", (True, True), "tensor"),
         ("HGMMA.64x64x8.F32.TF32 R24, gdesc[UR4], R24", (True, True), "tensor"),
+        ("IMMA.16832.U8.S8.SAT R4, R8.ROW, R2.COL, R4", (True, True), "tensor"),
+        ("IGMMA.64x64x32.U8.U8 R24, gdesc[UR8], R24", (True, True), "tensor"),
         ("HFMA2 R1, R2, R3, R4", (True, True), "float32"),
         ("DFMA R2, R4, R6, R8", (True, True), "float32"),
         ("RED.E.ADD.F32.FTZ.RN.STRONG.GPU desc[UR4][R2.64], R5", (True, True), "atomic"),
@@ -137,6 +148,32 @@ def test_a_programs_kernels_pass(artifact):
     assert any("linear" in op and "test_audit.py" in op for k in gpu for op in k["operators"])
     assert all(k["registers"] > 0 and k["spills"] == 0 for k in gpu)
     assert any("ptx fma.rn.f32" in k["floats"] for k in gpu)
+
+
+def test_a_contraction_of_bytes_passes(tmp_path):
+    """On tensor cores: its totals are exact, whatever their order."""
+    script = tmp_path / "bytes.py"
+    script.write_text(BYTES)
+    out = subprocess.run(
+        [sys.executable, "-P", str(script)], env=ENV, text=True, capture_output=True
+    )
+    assert out.returncode == 0, out.stderr
+    lines = out.stdout.splitlines()
+    assert len(lines) == 6
+    assert all("[]" in x and "s32.s8.s8" in x for x in lines), out.stdout
+
+
+BYTES = """
+from ree.compiler.audit import gpu
+from ree.kernels.abi import NO_TILE
+from ree.kernels.gpu.launch import kernel_call, table
+for target in ("sm_80", "sm_90", "sm_120"):
+    for m, n, k in ((1024, 1024, 1024), (30, 20, 100)):
+        call = kernel_call("gemm_i8", a=0, packed=1, c=2, m=m, n=n, k=k, group=2, tile=NO_TILE)
+        table()["gemm_i8"](call)
+        (report,) = gpu.audit(call.launches, target)
+        print(list(report.findings), report.spills * "spills", sorted(report.floats))
+"""
 
 
 def test_unknown_target(artifact):

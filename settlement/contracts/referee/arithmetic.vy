@@ -30,6 +30,8 @@ def execute(what: uint256, step: uint256, x: uint256[5], out: uint256, source: u
         return fp32.fma(x[0], x[1], x[2])
     if what == operations.ADD:
         return fp32.add(x[0], x[1])
+    if what == operations.MULTIPLY_ADD:
+        return unsafe_add(unsafe_mul(x[0], x[1]), x[2]) & protocol.MASK32
     if what == operations.ADD64:
         return unsafe_add(x[0], x[1]) & protocol.MASK64
     if what == operations.EXTREME:

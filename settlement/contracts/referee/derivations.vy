@@ -51,7 +51,9 @@ def width(form: uint256, dtype: uint256, code: uint256, sources: uint256) -> uin
     """
     @notice Bytes of an entry: 8 if any register holds 64 bits.
     """
-    if form == forms.CONTRACTION or form == forms.SUM or form == forms.EXTREME:
+    if form == forms.CONTRACTION or form == forms.INTEGER_CONTRACTION:
+        return 4
+    if form == forms.SUM or form == forms.EXTREME:
         return 4
     if form == forms.SCAN or form == forms.OUTPUT:
         return 8 if dtype == numbers.DTYPE_I64 else 4

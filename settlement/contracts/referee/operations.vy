@@ -28,6 +28,7 @@ PRECEDES: constant(uint256) = 7
 EQUAL: constant(uint256) = 8
 UPDATE: constant(uint256) = 9
 WITNESS: constant(uint256) = 10
+MULTIPLY_ADD: constant(uint256) = 11  # of integers
 
 # operands
 BITS: constant(uint256) = 0
@@ -94,6 +95,16 @@ def operation(
         return self._segments(s, r, attrs)
     if s.form == forms.SUM:
         return self._sum(r, i)
+    if s.form == forms.INTEGER_CONTRACTION:
+        p.count = 1  # a copy of 0
+        if rules.reduction(r) > 0:
+            p.what = MULTIPLY_ADD
+            p.count = 3
+            p.operands[0] = self._read(0, i)
+            p.operands[1] = self._read(1, i)
+            if i > 0:
+                p.operands[2] = self._entry(i - 1)
+        return p
     if s.form == forms.EXTREME:
         p.what = EXTREME
         p.count = 3
