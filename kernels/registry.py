@@ -15,6 +15,7 @@ from ree.kernels.ops import (  # noqa: F401
     norms,
     pointwise,
     pooling,
+    quantising,
     random,
     recurrent,
     reductions,

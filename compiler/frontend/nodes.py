@@ -141,7 +141,7 @@ def _refuse_unsupported(module: torch.fx.GraphModule) -> None:
 def _call(imp: Importer, node: torch.fx.Node, symbols: TorchSymbols, problems: list[str]) -> None:
     val = node.meta.get("val")
     name = _target(node)
-    widen = name not in MOVES
+    widen = name not in MOVES and name not in OF_BYTES
     if name in CHECKS:
         return
     if isinstance(val, SIZES) and name not in IMPORTERS:
@@ -251,6 +251,7 @@ MOVES = {
     "getitem", "<built-in function getitem>", "repeat", "clone", "alias", "detach", "contiguous",
     "lift_fresh_copy", "embedding", "index.Tensor", "gather", "view.dtype",
 }  # fmt: skip
+OF_BYTES = {"_int_mm"}  # computes on 8-bit integers as they are
 
 
 # results that are no tensors

@@ -15,7 +15,8 @@ from ree.compiler.passes.rewrite import copy_node, rebuild, start, translate
 from ree.compiler.text import print_attrs
 from ree.kernels import opdef
 from ree.kernels.opdef import Bound, Form
-from ree.kernels.types import Sym, TensorType
+from ree.kernels.ops.casts import WIDE
+from ree.kernels.types import DType, Sym, TensorType
 
 FOLD_ELEMENTS = 1 << 16  # larger results are computed at run time
 
@@ -45,6 +46,10 @@ def simplify(g: Graph) -> Graph:
                 sources = inner.sources
                 if b.type_of(sources[0]) == n.results[0]:
                     return (sources[0],)
+        if n.op == "cast" and sources[0].kind is Kind.VALUE:
+            sources = _unwidened(b, sources[0])
+            if b.type_of(sources[0]) == n.results[0]:
+                return sources
         key = (n.op, sources, print_attrs(n))
         if key not in seen:
             folded = _fold(b, n, sources)
@@ -52,6 +57,16 @@ def simplify(g: Graph) -> Graph:
         return seen[key]
 
     return rebuild(g, visit)
+
+
+def _unwidened(b: Builder, source: Ref) -> tuple[Ref]:
+    """What a narrow integer was widened from, which a cast takes to any type as well."""
+    n = b.nodes[_producer(b, source)]
+    if n.op == "cast" and n.results[0].dtype is DType.I64:
+        narrow = b.type_of(n.sources[0]).dtype
+        if WIDE.get(narrow) is DType.I64:
+            return (n.sources[0],)
+    return (source,)
 
 
 def _producer(b: Builder, ref: Ref) -> int:

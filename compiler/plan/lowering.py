@@ -53,7 +53,7 @@ class GroupPlanner:
         self.p.call("tile", rows=rows, columns=cols, tile=tile)
 
     def _place_anchor(self, anchor: Node) -> None:
-        """Results of the anchor. When only the group reads a contraction's total, it shares the
+        """Results of the anchor. When only the group reads a contraction's total, f32 or i32, it shares the
         buffer of the last stored f32 result: the tile function overwrites it in place. A state's old
         value is still to be read, so its buffer is not shared."""
         for i, t in enumerate(anchor.results):
@@ -62,7 +62,8 @@ class GroupPlanner:
                 same = [n for n in self.stored if n.results[0].dtype is DType.F32
                         and self.p.places[n.value].buffer.kind != "state"]  # fmt: skip
                 if same:
-                    self.p.places[ref] = self.p.places[same[-1].value]
+                    shared = self.p.places[same[-1].value]
+                    self.p.places[ref] = BufferPlace(shared.buffer, shared.offset, t, shared.strides)
                     continue
             buffer = self.p.result_buffer(ref) or self.p.arena(t.nbytes)
             self.p.places[ref] = BufferPlace(buffer, 0, t, contiguous_strides(t.dims))

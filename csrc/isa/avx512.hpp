@@ -127,6 +127,9 @@ inline I f2i(F x) {
                               set1i(0x7fffffffu));
   return _mm512_maskz_mov_epi32(_mm512_cmp_ps_mask(x, x, _CMP_EQ_OQ), r);
 }
+inline void store_bytes(int8_t* p, I x) {  // the lowest byte of every lane
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(x));
+}
 inline I lookup16(const uint32_t* table, I index) {  // index modulo 16
   return _mm512_permutexvar_epi32(index, _mm512_loadu_si512(table));
 }

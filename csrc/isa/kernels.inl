@@ -8,6 +8,7 @@
 #include "ops/gemm.inl"
 #include "ops/gemm_i8.inl"
 #include "ops/movement.inl"
+#include "ops/quantise.inl"
 #include "ops/rows.inl"
 #include "ops/sample.inl"
 #include "ops/scan.inl"

@@ -65,6 +65,11 @@ inline F abs(F a) { return vabsq_f32(a); }
 inline F sqrt(F a) { return vsqrtq_f32(a); }
 inline F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
 inline I addi(I a, I b) { return vaddq_u32(a, b); }
+inline void store_bytes(int8_t* p, I x) {  // the lowest byte of every lane
+  const uint16x4_t halves = vmovn_u32(x);
+  const uint8x8_t bytes = vmovn_u16(vcombine_u16(halves, halves));
+  vst1_lane_u32((uint32_t*)p, vreinterpret_u32_u8(bytes), 0);
+}
 // Dot products of a lane's halves, signed, added to the lane modulo 2^32.
 inline I dot_pairs(I sum, I a, I b) {
   const int16x8_t x = vreinterpretq_s16_u32(a), y = vreinterpretq_s16_u32(b);

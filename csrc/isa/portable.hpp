@@ -90,6 +90,9 @@ inline F fma(F a, F b, F c) {
   if (__builtin_expect((risky[0] | risky[1]) != 0, 0)) return fma_to_odd(a, b, c);
   return __builtin_convertvector(s, F);
 }
+inline void store_bytes(int8_t* p, I x) {  // the lowest byte of every lane
+  for (int i = 0; i < W; ++i) p[i] = (int8_t)x[i];
+}
 // Dot products of a lane's halves, signed, added to the lane modulo 2^32.
 inline I dot_pairs(I sum, I a, I b) {
   const S x = (S)a, y = (S)b;

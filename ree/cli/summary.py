@@ -54,6 +54,7 @@ def forged_line(what: str) -> str:
 def describe_program(program: Program) -> dict[str, Any]:
     """Facts about a program, on its examples' shapes."""
     from ree.compiler.passes.canonical import bound_nodes
+    from ree.compiler.passes.quantise import quantised_layers
     from ree.compiler.plan.fusion import group
     from ree.kernels import opdef
 
@@ -72,6 +73,11 @@ def describe_program(program: Program) -> dict[str, Any]:
         "states": dict(zip(program.names.states, map(str, g.states), strict=True)),
         "outputs": dict(zip(program.names.outputs, map(str, map(g.typer(), g.outputs)), strict=True)),
     }  # fmt: skip
+    in_bytes, others = quantised_layers(g)
+    if in_bytes:
+        data["precision"] = (
+            f"8-bit integers in {in_bytes} of {in_bytes + others} linear layers: not the results of float32"
+        )
     if program.examples or not g.inputs:
         arrays = [program.examples[n] for n in program.names.inputs]
         instance = program.instance(program.bind_symbols(arrays))

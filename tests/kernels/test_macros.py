@@ -32,7 +32,7 @@ def samples(name):
 
 
 def test_there_are_some_and_none_is_an_operator():
-    assert MACROS == ("gru", "lstm", "rnn", "sample")
+    assert MACROS == ("gru", "lstm", "quantise_rows", "rnn", "sample")
     assert not set(MACROS) & set(registry.names())
     with pytest.raises(TypeError, match="registered twice"):
         macro.register(macro.get("lstm"))

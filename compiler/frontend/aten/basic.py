@@ -242,6 +242,11 @@ def _matmul(m: Importer, a: Ref, b: Ref) -> Ref:
     return m.view(y, tuple(shape)) if 1 in (ra, rb) else y
 
 
+@aten("_int_mm")
+def _int_mm(m: Importer, a: Ref, b: Ref) -> Ref:
+    return m.add("linear_i8", a, m.transpose(b, 0, 1))
+
+
 @aten("scaled_dot_product_attention")
 def _sdpa(
     m: Importer,

@@ -1,0 +1,183 @@
+"""Linear layers in 8-bit integers: weights rounded once per row, activations per row in every run.
+
+    q, step = quantise_rows(x, factor)      kernels/ops/quantising.py
+    y = f32(sum of q * qw, exact) * step * scale
+
+qw and scale are of w / factor, by the same rule. A row of x with an infinity or a NaN is NaN throughout. Factors are
+powers of two, one a column of x, that even out what x and w have in a column (Xiao et al., "SmoothQuant", 2022).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ree.compiler.ir import Builder, Graph, Kind, Node, Ref
+from ree.compiler.passes.canonical import canonicalise, drop_dead
+from ree.compiler.passes.rewrite import copy_node, start, translate
+from ree.kernels.numerics import F32
+from ree.kernels.opdef import Array
+from ree.kernels.ops.contraction_i8 import LONGEST
+from ree.kernels.ops.quantising import GREATEST, LEAST
+from ree.kernels.types import DType, TensorType, product
+
+FLOATS = (DType.F32, DType.F16, DType.BF16)
+SHARE = 0.6  # of the evening out that falls to the weights, by logarithm; measured on MiniLM
+FARTHEST = 20  # exponent of a factor
+
+
+class What(enum.Enum):
+    """What a weight of a quantised graph is made of."""
+
+    GIVEN = "as it is"
+    BYTES = "bytes"
+    SCALES = "scales"
+    FACTORS = "factors"
+
+
+@dataclass(frozen=True)
+class Made:
+    """One weight of a quantised graph: of which given weight, and for which source of the given graph; -1 and None
+    where there is none."""
+
+    what: What
+    weight: int = -1
+    source: Ref | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of the given graph that is quantised: its node, its source, its weight."""
+
+    node: Node
+    source: Ref
+    weight: Ref
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Those to be quantised, and why the others stay as they are."""
+
+    chosen: tuple[Layer, ...]
+    kept: tuple[tuple[Node, str], ...]
+
+    @property
+    def sources(self) -> tuple[Ref, ...]:
+        """What they read, each once."""
+        return tuple(dict.fromkeys(x.source for x in self.chosen))
+
+
+def linear_layers(g: Graph, finite: Sequence[bool]) -> Layers:
+    """Every `linear` by a weight, as it is or widened from half precision. finite: whether a weight is."""
+    producers, typer = g.producers(), g.typer()
+    chosen, kept = [], []
+    for n in g.nodes:
+        if n.op != "linear":
+            continue
+        w = n.sources[1]
+        if w.kind is Kind.VALUE and producers[w.index].op == "cast":
+            w = producers[w.index].sources[0]
+        if w.kind is not Kind.WEIGHT or typer(w).dtype not in FLOATS:
+            kept.append((n, "its second source is not a weight"))
+        elif typer(w).dims[1] > LONGEST:
+            kept.append((n, f"{typer(w).dims[1]} products to a sum, at most {LONGEST}"))
+        elif not finite[w.index]:
+            kept.append((n, "its weight is not finite"))
+        else:
+            chosen.append(Layer(n, n.sources[0], w))
+    return Layers(tuple(chosen), tuple(kept))
+
+
+def column_maxima(g: Graph, sources: Sequence[Ref]) -> Graph:
+    """The program that gives the greatest magnitude in each column of values of g, f32 [K] each."""
+    b = start(g)
+    b.consts = list(g.consts)
+    for n in g.nodes:
+        b.add_again(n, {})
+    outputs = []
+    for s in sources:
+        shape = b.type_of(s).shape
+        rows = b.add("view", b.add("abs", s), shape=(product(shape[:-1]), shape[-1]))
+        outputs.append(b.add("amax", rows, dim=0, keepdim=False))
+    return drop_dead(b.finish(tuple(outputs)))
+
+
+def quantise_rows(w: Array) -> tuple[Array, F32]:
+    """(i8 [N, K], f32 [N]) of a finite matrix of float32: as the operator of that name does."""
+    top = np.maximum(np.abs(w).max(axis=1, initial=0.0), np.float32(LEAST))
+    with np.errstate(under="ignore"):
+        q = np.rint(w * (np.float32(GREATEST) / top)[:, None])
+        return q.astype(np.int8), top / np.float32(GREATEST)
+
+
+def factors(x: F32, weights: Sequence[F32]) -> F32:
+    """Powers of two [K] for activations whose greatest magnitudes in a column are x, and the weights [N, K] that
+    they meet."""
+    w = np.max([np.abs(v).max(axis=0, initial=0.0) for v in weights], axis=0)
+    known = (x > 0) & (w > 0) & np.isfinite(x)
+    ratio = np.log2(np.where(known, w, 1)) * (1 - SHARE) - np.log2(np.where(known, x, 1)) * SHARE
+    middle = np.median(ratio[known]) if known.any() else 0.0
+    exponent = np.clip(np.rint(np.where(known, ratio - middle, 0)), -FARTHEST, FARTHEST)
+    return np.exp2(exponent).astype(np.float32)
+
+
+def quantised(g: Graph, layers: Layers, smoothed: bool) -> tuple[Graph, tuple[Made, ...]]:
+    """The graph with these layers in bytes, and what its weights are made of. smoothed: with factors."""
+    b = start(g)
+    made = [Made(What.GIVEN, i) for i in range(len(g.weights))]
+
+    def weight(t: TensorType, m: Made) -> Ref:
+        made.append(m)
+        return b.weight(t)
+
+    factor: Mapping[Ref, tuple[Ref, ...]] = {
+        s: (weight(TensorType(DType.F32, g.type_of(s).shape[-1:]), Made(What.FACTORS, -1, s)),) if smoothed else ()
+        for s in layers.sources
+    }  # fmt: skip
+    held: dict[tuple[Ref, Ref | None], tuple[Ref, Ref]] = {}
+    rows: dict[Ref, Node] = {}
+    by_node = {x.node.first: x for x in layers.chosen}
+    new: dict[Ref, Ref] = {}
+    for n in g.nodes:
+        b.origin = n.origin
+        sources = tuple(translate(b, g, new, s) for s in n.sources)
+        x = by_node.get(n.first)
+        if x is None:
+            for i, ref in enumerate(copy_node(b, n, sources)):
+                new[Ref(Kind.VALUE, n.first + i)] = ref
+            continue
+        key = (x.weight, x.source if smoothed else None)
+        if key not in held:
+            n_rows, k = g.type_of(x.weight).dims
+            of = (x.weight.index, key[1])
+            held[key] = (weight(TensorType(DType.I8, (n_rows, k)), Made(What.BYTES, *of)),
+                         weight(TensorType(DType.F32, (n_rows,)), Made(What.SCALES, *of)))  # fmt: skip
+        if x.source not in rows:
+            rows[x.source] = b.add_node("quantise_rows", (sources[0], *factor[x.source]), {})
+        q, w = rows[x.source], held[key]
+        total = b.add("cast", b.add("linear_i8", q.value, w[0]), dtype=DType.F32)
+        step = Ref(Kind.VALUE, q.first + 1)
+        new[n.value] = b.add("mul", b.add("mul", total, step), w[1])
+    graph = canonicalise(b.finish(tuple(translate(b, g, new, r) for r in g.outputs)))
+    used = {s.index for n in graph.nodes for s in n.sources if s.kind is Kind.WEIGHT}
+    order = sorted(used | {r.index for r in graph.outputs if r.kind is Kind.WEIGHT})
+    return with_weights(graph, order), tuple(made[i] for i in order)
+
+
+def with_weights(g: Graph, order: Sequence[int]) -> Graph:
+    """The graph with these of its weights, in this order; nothing reads another."""
+    place = {Ref(Kind.WEIGHT, i): Ref(Kind.WEIGHT, j) for j, i in enumerate(order)}
+    b = start(g)
+    b.weights, b.consts = [g.weights[i] for i in order], list(g.consts)
+    for n in g.nodes:
+        b.add_again(n, place)
+    return b.finish(tuple(place.get(r, r) for r in g.outputs))
+
+
+def quantised_layers(g: Graph) -> tuple[int, int]:
+    """How many linear layers are in bytes, and how many are not."""
+    ops = [n.op for n in g.nodes]
+    return ops.count("linear_i8"), ops.count("linear")

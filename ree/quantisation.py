@@ -1,0 +1,156 @@
+"""A program with its linear layers in 8-bit integers, and how far its results are from the given one's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ree.compiler.passes.quantise import (
+    Made,
+    What,
+    column_maxima,
+    factors,
+    linear_layers,
+    quantise_rows,
+    quantised,
+    with_weights,
+)
+from ree.errors import InputError
+from ree.kernels.numerics import F32
+from ree.kernels.opdef import Array
+from ree.program import Program
+from ree.result import Names
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """How far one output is from the given program's, over its elements that are finite in both.
+
+    greatest: of the differences; relative: that over the greatest magnitude; cosine: least of the rows along the last
+    axis; None without such elements.
+    """
+
+    greatest: float | None
+    relative: float | None
+    cosine: float | None
+    not_finite: int  # elements that are finite in one of the two alone
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """A quantised program, and what was done. layers: in bytes; kept: those that are not, and why; smoothed:
+    whether columns were evened out; errors: by output, none without inputs."""
+
+    program: Program
+    layers: int
+    kept: tuple[str, ...]
+    smoothed: bool
+    errors: Mapping[str, OutputError]
+
+    def data(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"layers": self.layers, "kept": list(self.kept), "smoothed": self.smoothed,
+                "errors": {k: asdict(e) for k, e in self.errors.items()}}  # fmt: skip
+
+
+def quantise(program: Program, inputs: Mapping[str, Any] | None = None) -> Quantisation:
+    """Every linear layer of a program in 8-bit integers, its weights by row and its activations by row in every run.
+
+    inputs: by name, those on which columns are evened out and errors are measured; by default the program's examples. Without
+    any, and in a program with states, neither is done. InputError if there is no such layer.
+    """
+    g = program.graph
+    layers = linear_layers(g, [_is_finite(w) for w in program.weights])
+    if not layers.chosen:
+        why = "; ".join(dict.fromkeys(reason for _, reason in layers.kept))
+        raise InputError(f"no linear layer to quantise{': ' + why if why else ''}",
+                         "a layer is one whose weight is a float32 or half-precision weight of rank 2")  # fmt: skip
+    given = dict(program.examples if inputs is None else inputs)
+    runs = not g.states and (bool(given) or not g.inputs)
+    maxima: dict[Any, F32] = {}
+    if runs:
+        names = Names(program.names.inputs, tuple(f"x{i}" for i in range(len(layers.sources))),
+                      program.names.weights)  # fmt: skip
+        probe = program.sibling(column_maxima(g, layers.sources), names)
+        found = probe.run_named(given).outputs
+        maxima = dict(zip(layers.sources, map(np.asarray, found), strict=True))
+    graph, made = quantised(g, layers, runs)
+    by_source: dict[Any, list[F32]] = {}
+    if runs:
+        for x in layers.chosen:
+            by_source.setdefault(x.source, []).append(_f32(program.weights[x.weight.index]))
+    factor = {s: factors(maxima[s], w) for s, w in by_source.items()}
+    arrays, named = _weights(program, made, factor)
+    order = sorted(range(len(named)), key=named.__getitem__)  # as artifacts have them
+    graph, arrays = with_weights(graph, order), [arrays[i] for i in order]
+    p = program.names
+    names = Names(p.inputs, p.outputs, tuple(named[i] for i in order), p.states, p.structure)
+    out = Program(graph, names, arrays, program.examples, program.initial, program.files)
+    errors = {}
+    if runs:
+        want, got = program.run_named(given).outputs, out.run_named(given).outputs
+        errors = {n: output_error(np.asarray(a), np.asarray(b)) for n, a, b in zip(p.outputs, want, got, strict=True)
+                  if np.asarray(a).dtype.kind == "f"}  # fmt: skip
+    kept = tuple(f"{n.origin.location or n.origin.name or 'unknown line'}: {why}" for n, why in layers.kept)
+    return Quantisation(out, len(layers.chosen), kept, runs, errors)
+
+
+def _weights(
+    program: Program, made: tuple[Made, ...], factor: Mapping[Any, F32]
+) -> tuple[list[Array], tuple[str, ...]]:
+    """The quantised program's weights and their names."""
+    arrays: list[Array] = []
+    names: list[str] = []
+    done: dict[Made, tuple[Array, F32]] = {}
+    for m in made:
+        name = "factors" if m.weight < 0 else program.names.weights[m.weight]
+        if m.what is What.GIVEN:
+            arrays.append(program.weights[m.weight])
+        elif m.what is What.FACTORS:
+            arrays.append(factor[m.source])
+        else:
+            key = Made(What.BYTES, m.weight, m.source)
+            if key not in done:
+                w = _f32(program.weights[m.weight])
+                done[key] = quantise_rows(w / factor[m.source] if m.source in factor else w)
+            arrays.append(done[key][m.what is What.SCALES])
+            name += f".{m.what.value}"
+        at, n = name, 1
+        while at in names:
+            at, n = f"{name}.{n}", n + 1
+        names.append(at)
+    return arrays, tuple(names)
+
+
+def output_error(want: Array, got: Array) -> OutputError:
+    """The error of one output."""
+    a, b = _f32(want).astype(np.float64), _f32(got).astype(np.float64)
+    both = np.isfinite(a) & np.isfinite(b)
+    alone = int((np.isfinite(a) != np.isfinite(b)).sum())
+    if not both.any():
+        return OutputError(None, None, None, alone)
+    a, b = np.where(both, a, 0), np.where(both, b, 0)
+    greatest, size = float(np.abs(a - b).max()), float(np.abs(a).max())
+    rows = (x.reshape(-1, x.shape[-1] if x.ndim else 1) for x in (a, b))
+    x, y = rows
+    lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    some = lengths > 0
+    cosine = float(((x * y).sum(1)[some] / lengths[some]).min()) if some.any() else None
+    return OutputError(greatest, greatest / size if size else None, cosine, alone)
+
+
+def _f32(x: Array) -> F32:
+    """A float array as float32, exactly."""
+    if x.dtype == np.uint16:  # bfloat16
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(x, np.float32)
+
+
+def _is_finite(x: Array) -> bool:
+    return x.dtype.kind not in "fu" or x.dtype.itemsize == 1 or bool(np.isfinite(_f32(x)).all())
+
+
+__all__ = ["OutputError", "Quantisation", "output_error", "quantise"]
