@@ -29,8 +29,8 @@ from ree.result import Names
 class OutputError:
     """How far one output is from the given program's, over its elements that are finite in both.
 
-    greatest: of the differences; relative: that over the greatest magnitude; cosine: least of the rows along the last
-    axis; None without such elements.
+    greatest: of the differences; relative: that over the greatest magnitude; cosine: least of the rows along
+    the last axis; None without such elements.
     """
 
     greatest: float | None
@@ -57,17 +57,17 @@ class Quantisation:
 
 
 def quantise(program: Program, inputs: Mapping[str, Any] | None = None) -> Quantisation:
-    """Every linear layer of a program in 8-bit integers, its weights by row and its activations by row in every run.
+    """Every linear layer of a program in 8-bit integers: weights by row, activations by row in every run.
 
-    inputs: by name, those on which columns are evened out and errors are measured; by default the program's examples. Without
-    any, and in a program with states, neither is done. InputError if there is no such layer.
+    inputs: by name, those on which columns are evened out and errors are measured; by default the program's
+    examples. Without any, and in a program with states, neither is done. InputError if there is no such layer.
     """
     g = program.graph
     layers = linear_layers(g, [_is_finite(w) for w in program.weights])
     if not layers.chosen:
         why = "; ".join(dict.fromkeys(reason for _, reason in layers.kept))
         raise InputError(f"no linear layer to quantise{': ' + why if why else ''}",
-                         "a layer is one whose weight is a float32 or half-precision weight of rank 2")  # fmt: skip
+                         "one whose weight is a matrix of float32 or half precision")  # fmt: skip
     given = dict(program.examples if inputs is None else inputs)
     runs = not g.states and (bool(given) or not g.inputs)
     maxima: dict[Any, F32] = {}
@@ -92,9 +92,12 @@ def quantise(program: Program, inputs: Mapping[str, Any] | None = None) -> Quant
     errors = {}
     if runs:
         want, got = program.run_named(given).outputs, out.run_named(given).outputs
-        errors = {n: output_error(np.asarray(a), np.asarray(b)) for n, a, b in zip(p.outputs, want, got, strict=True)
-                  if np.asarray(a).dtype.kind == "f"}  # fmt: skip
-    kept = tuple(f"{n.origin.location or n.origin.name or 'unknown line'}: {why}" for n, why in layers.kept)
+        for name, a, b in zip(p.outputs, map(np.asarray, want), map(np.asarray, got), strict=True):
+            if a.dtype.kind == "f":
+                errors[name] = output_error(a, b)
+    kept = tuple(
+        f"{n.origin.location or n.origin.name or 'unknown line'}: {why}" for n, why in layers.kept
+    )
     return Quantisation(out, len(layers.chosen), kept, runs, errors)
 
 

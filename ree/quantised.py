@@ -32,7 +32,7 @@ def quantised_linear(
     return y if bias is None else y + bias
 
 
-class QuantisedLinear(torch.nn.Module):
+class QuantisedLinear(torch.nn.Module):  # type: ignore[misc]
     """A `torch.nn.Linear` whose weights are bytes with a scale a row.
 
     Buffers: weight int8 [N, K], scale float32 [N], bias float32 [N] or None.

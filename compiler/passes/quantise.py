@@ -3,19 +3,20 @@
     q, step = quantise_rows(x, factor)      kernels/ops/quantising.py
     y = f32(sum of q * qw, exact) * step * scale
 
-qw and scale are of w / factor, by the same rule. A row of x with an infinity or a NaN is NaN throughout. Factors are
-powers of two, one a column of x, that even out what x and w have in a column (Xiao et al., "SmoothQuant", 2022).
+qw and scale are of w / factor, by the same rule. A row of x with an infinity or a NaN is NaN throughout.
+Factors are powers of two, one a column of x, that even out what x and w have in a column (Xiao et al.,
+"SmoothQuant", 2022).
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ree.compiler.ir import Builder, Graph, Kind, Node, Ref
+from ree.compiler.ir import Graph, Kind, Node, Ref
 from ree.compiler.passes.canonical import canonicalise, drop_dead
 from ree.compiler.passes.rewrite import copy_node, start, translate
 from ree.kernels.numerics import F32
@@ -40,8 +41,8 @@ class What(enum.Enum):
 
 @dataclass(frozen=True)
 class Made:
-    """One weight of a quantised graph: of which given weight, and for which source of the given graph; -1 and None
-    where there is none."""
+    """One weight of a quantised graph: of which given weight, and for which source of the given graph; -1
+    and None where there is none."""
 
     what: What
     weight: int = -1
@@ -49,7 +50,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LinearLayer:
     """A linear layer of the given graph that is quantised: its node, its source, its weight."""
 
     node: Node
@@ -58,10 +59,10 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Layers:
+class LinearLayers:
     """Those to be quantised, and why the others stay as they are."""
 
-    chosen: tuple[Layer, ...]
+    chosen: tuple[LinearLayer, ...]
     kept: tuple[tuple[Node, str], ...]
 
     @property
@@ -70,7 +71,7 @@ class Layers:
         return tuple(dict.fromkeys(x.source for x in self.chosen))
 
 
-def linear_layers(g: Graph, finite: Sequence[bool]) -> Layers:
+def linear_layers(g: Graph, finite: Sequence[bool]) -> LinearLayers:
     """Every `linear` by a weight, as it is or widened from half precision. finite: whether a weight is."""
     producers, typer = g.producers(), g.typer()
     chosen, kept = [], []
@@ -87,8 +88,8 @@ def linear_layers(g: Graph, finite: Sequence[bool]) -> Layers:
         elif not finite[w.index]:
             kept.append((n, "its weight is not finite"))
         else:
-            chosen.append(Layer(n, n.sources[0], w))
-    return Layers(tuple(chosen), tuple(kept))
+            chosen.append(LinearLayer(n, n.sources[0], w))
+    return LinearLayers(tuple(chosen), tuple(kept))
 
 
 def column_maxima(g: Graph, sources: Sequence[Ref]) -> Graph:
@@ -114,17 +115,18 @@ def quantise_rows(w: Array) -> tuple[Array, F32]:
 
 
 def factors(x: F32, weights: Sequence[F32]) -> F32:
-    """Powers of two [K] for activations whose greatest magnitudes in a column are x, and the weights [N, K] that
-    they meet."""
+    """Powers of two [K] for activations whose greatest magnitudes in a column are x, and the weights [N, K]
+    that they meet."""
     w = np.max([np.abs(v).max(axis=0, initial=0.0) for v in weights], axis=0)
-    known = (x > 0) & (w > 0) & np.isfinite(x)
+    known = (x > 0) & (w > 0) & np.isfinite(x) & (w < 2.0**100)  # w / factor stays finite
     ratio = np.log2(np.where(known, w, 1)) * (1 - SHARE) - np.log2(np.where(known, x, 1)) * SHARE
     middle = np.median(ratio[known]) if known.any() else 0.0
     exponent = np.clip(np.rint(np.where(known, ratio - middle, 0)), -FARTHEST, FARTHEST)
-    return np.exp2(exponent).astype(np.float32)
+    out: F32 = np.exp2(exponent).astype(np.float32)
+    return out
 
 
-def quantised(g: Graph, layers: Layers, smoothed: bool) -> tuple[Graph, tuple[Made, ...]]:
+def quantised(g: Graph, layers: LinearLayers, smoothed: bool) -> tuple[Graph, tuple[Made, ...]]:
     """The graph with these layers in bytes, and what its weights are made of. smoothed: with factors."""
     b = start(g)
     made = [Made(What.GIVEN, i) for i in range(len(g.weights))]
@@ -133,10 +135,10 @@ def quantised(g: Graph, layers: Layers, smoothed: bool) -> tuple[Graph, tuple[Ma
         made.append(m)
         return b.weight(t)
 
-    factor: Mapping[Ref, tuple[Ref, ...]] = {
-        s: (weight(TensorType(DType.F32, g.type_of(s).shape[-1:]), Made(What.FACTORS, -1, s)),) if smoothed else ()
-        for s in layers.sources
-    }  # fmt: skip
+    factor: dict[Ref, tuple[Ref, ...]] = {}
+    for s in layers.sources:
+        t = TensorType(DType.F32, g.type_of(s).shape[-1:])
+        factor[s] = (weight(t, Made(What.FACTORS, -1, s)),) if smoothed else ()
     held: dict[tuple[Ref, Ref | None], tuple[Ref, Ref]] = {}
     rows: dict[Ref, Node] = {}
     by_node = {x.node.first: x for x in layers.chosen}

@@ -63,7 +63,9 @@ class GroupPlanner:
                         and self.p.places[n.value].buffer.kind != "state"]  # fmt: skip
                 if same:
                     shared = self.p.places[same[-1].value]
-                    self.p.places[ref] = BufferPlace(shared.buffer, shared.offset, t, shared.strides)
+                    self.p.places[ref] = BufferPlace(
+                        shared.buffer, shared.offset, t, shared.strides
+                    )
                     continue
             buffer = self.p.result_buffer(ref) or self.p.arena(t.nbytes)
             self.p.places[ref] = BufferPlace(buffer, 0, t, contiguous_strides(t.dims))

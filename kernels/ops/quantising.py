@@ -1,8 +1,8 @@
 """Rows of float32 as 8-bit integers with a step each, as a macro: what goes before a contraction of bytes.
 
-Sources: x f32 [..., K], and factor f32 [K] if there is one. Results: q i8 [..., K] and step f32 [..., 1]; q * step
-is about x * factor. A row of zeros gives zeros, and so does one whose elements are all below about 2^-108. A row with an
-infinity or a NaN has a step that is not finite; where it is infinite or NaN itself, q is 0.
+Sources: x f32 [..., K], and factor f32 [K] if there is one. Results: q i8 [..., K] and step f32 [..., 1];
+q * step is about x * factor. A row of zeros gives zeros, and so does one whose elements are all below about
+2^-108. A row with an infinity or a NaN has a step that is not finite, and q = 0 throughout.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ def _infer(types: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
         raise ValueError(f"quantise_rows: expected 1 or 2 sources, got {len(types)}")
     x = types[0]
     if x.rank < 1 or any(t.dtype is not DType.F32 for t in types):
-        raise ValueError(
-            f"quantise_rows: expected f32 [..., K], got {', '.join(map(str, types))}"
-        )
+        raise ValueError(f"quantise_rows: expected f32 [..., K], got {', '.join(map(str, types))}")
     if len(types) == 2 and types[1].shape != x.shape[-1:]:
         raise ValueError(f"quantise_rows: expected a factor for each of {x}, got {types[1]}")
     return TensorType(DType.I8, x.shape), TensorType(DType.F32, (*x.shape[:-1], 1))

@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
         *(f"kept     {k}" for k in done.kept),
     ]
     for name, e in done.errors.items():
-        parts = [f"{k} {v:.6g}" for k, v in (("greatest", e.greatest), ("relative", e.relative), ("cosine", e.cosine))
-                 if v is not None]  # fmt: skip
+        found = {"greatest": e.greatest, "relative": e.relative, "cosine": e.cosine}
+        parts = [f"{k} {v:.6g}" for k, v in found.items() if v is not None]
         parts += [f"{e.not_finite} finite in one alone"] * (e.not_finite > 0)
         lines.append(f"error    {name}: {', '.join(parts) or 'nothing to compare'}")
     if not done.errors:
