@@ -50,8 +50,8 @@ inline F abs(F a) { return from_bits(_mm256_and_si256(bits(a), set1i(0x7fffffffu
 inline F sqrt(F a) { return _mm256_sqrt_ps(a); }
 inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 inline void store_bytes(int8_t* p, I x) {  // the lowest byte of every lane
-  const __m256i low = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0,
-                                       4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m256i low = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                       0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
   const __m256i y = _mm256_shuffle_epi8(x, low);
   _mm_storel_epi64((__m128i*)p,
                    _mm_unpacklo_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1)));

@@ -1,5 +1,5 @@
-// Rows of float32 as bytes with a step each (kernels/ops/quantising.py), in one pass over memory: the
-// greatest magnitude has no order, and a row is still in cache when it is rounded.
+// Rows of float32 as bytes with a step each (kernels/ops/quantising.py), in one pass over memory:
+// the greatest magnitude has no order, and a row is still in cache when it is rounded.
 #pragma once
 #include <algorithm>
 

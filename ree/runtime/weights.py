@@ -59,6 +59,13 @@ class Panels:
     shape: tuple[int, ...]
 
     def plain(self) -> Array:
+        p = self.packing
+        if p.group:  # two as 16 bits, or four, 128 too high
+            raw = self.packed.view("<i2" if p.group == 2 else "u1")
+            words = raw.reshape(-1, -(-p.k // p.group), self.panel, p.group).swapaxes(1, 2)
+            rows = words.reshape(words.shape[0] * self.panel, -1)[: p.n, : p.k]
+            narrow = (rows if p.group == 2 else rows ^ np.uint8(128)).astype(np.int8)
+            return np.ascontiguousarray(narrow).reshape(self.shape)
         panels = self.packed.view(self.dtype).reshape(-1, self.packing.k, self.panel)
         rows = panels.swapaxes(1, 2).reshape(-1, self.packing.k)[: self.packing.n]
         return np.ascontiguousarray(rows).reshape(self.shape)
@@ -67,4 +74,5 @@ class Panels:
 def _whole(p: Packing, x: Array) -> bool:
     """Whether panels hold a weight row by row."""
     by_row = p.n * p.k == x.size and (p.stride_k, p.stride_n) == (1, p.k)
-    return by_row and x.dtype.itemsize == p.element_bytes and x.flags.c_contiguous
+    size = 1 if p.group else p.element_bytes
+    return by_row and x.dtype.itemsize == size and p.k > 0 and x.flags.c_contiguous

@@ -106,3 +106,22 @@ def test_panels_of_a_part_or_another_order_do_not_stand_for_a_weight():
     assert weights[0].tobytes() == x.tobytes()
     assert weights[0].flags.c_contiguous  # also of one panel, whose axes numpy could merge
     assert weights[:1][0].tobytes() == x.tobytes()
+
+
+@pytest.mark.parametrize("isa", _core.isa_names())
+@pytest.mark.parametrize(("n", "k"), [(70, 33), (5, 1), (64, 128)])
+def test_bytes_are_given_back_from_either_layout(isa, n, k):
+    x = np.random.default_rng(n).integers(-128, 128, (n, k)).astype(np.int8)
+    panel, other = _core.panel(isa), np.zeros(3, np.float32)
+    for group in {2, _core.byte_group(isa)}:
+        p = Packing(Ref(Kind.WEIGHT, 1), k, n, 1, k, group=group)
+        packed = np.zeros(p.bytes(panel), np.uint8)
+        plan = _core.Plan(isa)
+        plan.add(*p.call(0, 1))
+        plan.run(_core.Pool(2), [x.ctypes.data, packed.ctypes.data])
+        weights = Weights([other, x.copy()])
+        weights.hold_panels({p: packed}, panel)
+        assert isinstance(weights._held[1], Panels)
+        packed_again = weights[1]
+        assert packed_again.dtype == np.int8
+        assert packed_again.tobytes() == x.tobytes()
