@@ -83,6 +83,18 @@ def test_a_body_that_comes_slowly(impatient):
         assert client.chat(max_tokens=1)["choices"]
 
 
+def test_a_request_that_comes_a_byte_at_a_time_in_time_is_answered():
+    with serving() as client, connect(client) as s:
+        for _ in range(2):  # on one connection
+            for b in HEAD + BODY:
+                s.sendall(bytes([b]))
+                time.sleep(0.001)
+            s.settimeout(30)
+            said = s.recv(1 << 16)
+            assert said.startswith(b"HTTP/1.1 200")
+            assert b'"finish_reason"' in said
+
+
 def test_a_request_that_takes_long_is_not_cut(impatient, slow):
     with serving() as client:
         start = time.monotonic()

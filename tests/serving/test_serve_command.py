@@ -40,30 +40,35 @@ def test_serve_answer_and_stop(artifact, tmp_path):
     assert "Traceback" not in err
 
 
-def test_told_to_stop_it_lets_answers_under_way_end(artifact):
-    process, said = start(artifact)
+def test_told_to_stop_it_lets_answers_under_way_end_of_every_model(artifact):
+    process, said = start(f"one={artifact}", f"two={artifact}")
     host = said["url"].removeprefix("http://")
     try:
         wait_until_ready(host)
-        body = {
-            "model": "tiny",
-            "prompt": "a",
-            "max_tokens": 400,
-            "ignore_eos": True,
-            "stream": True,
-        }
-        connection = http.client.HTTPConnection(host, timeout=60)
-        connection.request("POST", "/v1/completions", json.dumps(body))
-        response = connection.getresponse()
-        first = response.read1(200)
+        under_way = []
+        for model in ("one", "two", "one"):
+            body = {
+                "model": model,
+                "prompt": "a",
+                "max_tokens": 400,
+                "ignore_eos": True,
+                "stream": True,
+            }
+            connection = http.client.HTTPConnection(host, timeout=60)
+            connection.request("POST", "/v1/completions", json.dumps(body))
+            response = connection.getresponse()
+            under_way.append((connection, response, response.read1(200)))
         process.send_signal(signal.SIGTERM)
-        rest = response.read()
-        assert first.startswith(b"data: ")
-        assert rest.endswith(b"data: [DONE]\n\n")
-        assert b'"finish_reason":"length"' in rest
+        for connection, response, first in under_way:
+            rest = response.read()
+            assert first.startswith(b"data: ")
+            assert rest.endswith(b"data: [DONE]\n\n")
+            assert b'"finish_reason":"length"' in rest
+            connection.close()
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
+    assert err == ""
     with pytest.raises(ConnectionRefusedError):
         http.client.HTTPConnection(host, timeout=5).request("GET", "/health")
 
