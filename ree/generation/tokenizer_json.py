@@ -17,8 +17,10 @@ MAX_BYTES = 64 << 20
 MAX_IDS = 1 << 22
 MAX_ADDED = 1 << 17
 MAX_TOKEN = 1 << 12
+MAX_PIECE = 64  # characters of a token of Unigram, which are all tried at every place of a text
 MAX_WORD = 256  # characters of a word that WordPiece cuts, in time that grows as their square
 MAX_PARTS = 16
+MAX_SCORE = 1e6
 MAX_GROWTH = 64  # how much longer, in characters, normalising may make a text
 
 Json = Mapping[str, Any]
@@ -113,6 +115,7 @@ _MODELS = {
         "vocab": "vocab",
         "merges": "merges",
     },
+    "Unigram": {"vocab": "scored", "unk_id": "int?", "byte_fallback": "bool"},
     "WordLevel": {"vocab": "vocab", "unk_token": "str"},
     "WordPiece": {
         "unk_token": "str",
@@ -131,6 +134,7 @@ _LEFT_OUT = {
     "end_of_word_suffix",
     "fuse_unk",
     "byte_fallback",
+    "unk_id",
     "ignore_merges",
     "add_prefix_space",
     "str_rep",
@@ -304,6 +308,21 @@ def _specials(x: Any) -> bool:
     )
 
 
+def _scored(x: Any) -> bool:
+    """Tokens with the logarithm of how likely each is, in the order of their ids."""
+    if not isinstance(x, list) or not 0 < len(x) <= MAX_IDS:
+        return False
+    if not all(isinstance(p, list) and len(p) == 2 for p in x):
+        return False
+    tokens, scores = zip(*x, strict=True)
+    return (
+        _texts(tokens)
+        and max(map(len, tokens)) <= MAX_PIECE
+        and len(set(tokens)) == len(tokens)
+        and all(type(y) in (int, float) and abs(y) < MAX_SCORE for y in scores)
+    )
+
+
 def _merges(x: Any) -> bool:
     if not isinstance(x, list) or len(x) > MAX_IDS:
         return False
@@ -335,6 +354,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
         and all(map(_id, x.values()))
         and len(set(x.values())) == len(x)
     ),
+    "scored": _scored,
     "merges": _merges,
 }
 

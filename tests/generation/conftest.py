@@ -124,6 +124,23 @@ def fallback():
 
 
 @pytest.fixture(scope="session")
+def unigram(fallback):
+    """The same with a model of likely pieces in the place of merges, as SentencePiece's default is."""
+    words = list(fallback["model"]["vocab"])[:-1]
+    pieces = [[w, -20.0] for w in words] + [
+        ["ab", -2.5],
+        ["▁ab", -3.0],
+        ["bc", -2.0],
+        ["abc", -4.75],
+    ]
+    scored = {"▁": -2.0, "a": -1.5, "b": -1.75, "c": -3.0, "h": -3.5, "▁a": -2.25}
+    vocab = [[w, scored.get(w, x)] for w, x in pieces]
+    return fallback | {
+        "model": {"type": "Unigram", "vocab": vocab, "unk_id": 0, "byte_fallback": True}
+    }
+
+
+@pytest.fixture(scope="session")
 def metaspace():
     """A tokenizer.json with the sign for spaces in decoder and cut alike."""
     space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}

@@ -1,12 +1,19 @@
 """GGUF as the model that it was made of, by architecture; what it says beside is refused."""
 
+import random
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from ree.errors import ReeError
-from ree.generation.source import load_source
+from ree.generation.gguf_file import GgufFile
+from ree.generation.gguf_model import GgufModel
+from ree.generation.gguf_tokenizer import tokenizer_json
+from ree.generation.source import check_sizes, load_source
 from ree.generation.testing import gguf
+from ree.generation.tokenizer import Tokenizer
 
 from .test_source import logits, made
 
@@ -133,3 +140,55 @@ def test_a_gguf_that_says_something_else_is_one_line(what, byte_level, tmp_path)
     with pytest.raises(ReeError, match=expected) as e:
         load_source(path)
     assert "\n" not in e.value.message
+
+
+NUMBERS = (0, 1, 2, 8, 9, 255, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1)
+
+
+def mutated(rng, whole, most):
+    """A file with some bits, numbers or stretches of its first bytes changed, left out, put in or moved."""
+    raw = bytearray(whole)
+    for _ in range(rng.choice((1, 1, 1, 2, 5))):
+        at, n = rng.randrange(most), rng.randrange(1, 40)
+        kind, other = rng.randrange(6), rng.randrange(most)
+        if kind == 0:
+            raw[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            raw[at : at + 8] = rng.choice(NUMBERS).to_bytes(8, "little")
+        elif kind == 2:
+            raw[at : at + 4] = (rng.choice(NUMBERS) & 0xFFFFFFFF).to_bytes(4, "little")
+        elif kind == 3:
+            del raw[at : at + n]
+        elif kind == 4:
+            raw[at:at] = rng.randbytes(n)
+        else:
+            raw[at : at + n] = raw[other : other + n]
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_any_change_of_a_file_gives_a_model_or_one_line_soon(kind, byte_level, tmp_path):
+    """As far as what is heavy: the weights in float32, configuration and tokenizer."""
+    scores = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.scores": [float(-i) for i in range(260)],
+    }
+    whole = gguf(*converted(made(kind), byte_level, **(scores if kind == "llama" else {})))
+    rng, path, read, lines = random.Random(0), tmp_path / "m.gguf", 0, []
+    for _ in range(1500):
+        path.write_bytes(mutated(rng, whole, 9000))
+        start = time.process_time()
+        try:
+            with GgufFile(path) as file:
+                model = GgufModel(file)
+                check_sizes(model.config, "m")
+                model.weights(lambda *tensor: None)
+                model.chat_template()
+                Tokenizer(tokenizer_json(model)).encode("a th €")
+            read += 1
+        except ReeError as e:
+            lines.append(e.message.replace(str(path), ""))
+        assert time.process_time() - start < 5
+    assert 50 < read < 1450
+    assert len({line[:20] for line in lines}) > 20
+    assert all("\n" not in line and len(line) < 1500 for line in lines)

@@ -46,13 +46,17 @@ def test_bytes_that_are_not_utf8(byte_level, tokenizer_of, raw):
 @settings(deadline=None, max_examples=300)
 @given(
     data=st.data(),
-    which=st.sampled_from(["byte_level", "fallback", "metaspace"]),
+    which=st.sampled_from(["byte_level", "fallback", "unigram", "metaspace"]),
     skip=st.booleans(),
 )
-def test_other_decoders(byte_level, fallback, metaspace, tokenizer_of, data, which, skip):
-    t = tokenizer_of(
-        {"byte_level": byte_level, "fallback": fallback, "metaspace": metaspace}[which]
-    )
+def test_other_decoders(byte_level, fallback, unigram, metaspace, tokenizer_of, data, which, skip):
+    all_of_them = {
+        "byte_level": byte_level,
+        "fallback": fallback,
+        "unigram": unigram,
+        "metaspace": metaspace,
+    }
+    t = tokenizer_of(all_of_them[which])
     ids = data.draw(st.lists(st.integers(0, t.size - 1), max_size=12))
     assert streamed(t, ids, skip) == t.decode(ids, skip)
 

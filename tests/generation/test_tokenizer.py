@@ -2,7 +2,9 @@
 
 import copy
 import hashlib
+import itertools
 import json
+import math
 import time
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from ree.errors import ReeError
 from ree.generation import patterns
 from ree.generation.tokenizer import MAX_TEXT, Tokenizer
-from ree.generation.tokenizer_json import read_tokenizer
+from ree.generation.tokenizer_json import MAX_PIECE, read_tokenizer
 
 
 def test_smollm2_reads_digits_singly_and_special_tokens_whole(smollm2):
@@ -122,7 +124,7 @@ EVIL = {
     ),
     "no decoder": ("decoder", None),
     "no model": ("model", None),
-    "a model": ("model", {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": None}),
+    "a model": ("model", {"type": "Likely", "vocab": [["a", 0.0]], "unk_id": None}),
     "a part": ("evil", {}),
     "added twice": ("added_tokens", [{"id": 0, "content": "x"}, {"id": 1, "content": "x"}]),
     "added, empty": ("added_tokens", [{"id": 0, "content": ""}]),
@@ -158,6 +160,60 @@ def test_a_malformed_model_is_one_line(byte_level, tokenizer_of, field, value):
     with pytest.raises(ReeError) as e:
         tokenizer_of(byte_level | {"model": byte_level["model"] | {field: value}})
     assert "\n" not in e.value.message
+
+
+def likeliest(text, scores):
+    """The cut of a text into pieces whose scores have the greatest sum, by trying all; bytes cost the least."""
+    if not text:
+        return 0.0, []
+    best = -float("inf"), []
+    for n in range(1, len(text) + 1):
+        if text[:n] in scores:
+            rest, cut = likeliest(text[n:], scores)
+            best = max(best, (scores[text[:n]] + rest, [text[:n], *cut]), key=lambda x: x[0])
+    return best
+
+
+@pytest.mark.parametrize("length", range(1, 7))
+def test_unigram_takes_the_likeliest_pieces(unigram, tokenizer_of, length):
+    t, scores = tokenizer_of(unigram), dict(unigram["model"]["vocab"])
+    for text in map("".join, itertools.product("abc", repeat=length)):
+        got = [t.piece(i) for i in t.encode(text)]
+        score, _ = likeliest("▁" + text, scores)
+        assert "".join(got) == "▁" + text
+        assert math.isclose(sum(map(scores.__getitem__, got)), score), text
+        assert t.decode(t.encode(text)) == text
+
+
+def test_unigram_writes_the_rest_in_bytes(unigram, tokenizer_of):
+    t = tokenizer_of(unigram)
+    assert [t.piece(i) for i in t.encode("€ab")] == ["▁", "<0xE2>", "<0x82>", "<0xAC>", "ab"]
+    for text in ("€", "a😀b", " a  h", "z"):
+        assert t.decode(t.encode(text)) == text
+    assert t.decode(t.encode("€")[:-1]) == "\ufffd" * 2  # a character cut short
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("vocab", []), ("vocab", {"a": 0}), ("vocab", [["a", 0.0], ["a", 1.0]]), ("vocab", [["a"]]),
+     ("vocab", ["ab"]), ("vocab", [["a", "0"]]), ("vocab", [["a", True]]), ("vocab", [["a", 1e300]]),
+     ("vocab", [["a" * 65, 0.0]]), ("vocab", [["\ud800", 0.0]]), ("vocab", [[3, 0.0]]), ("unk_id", 1 << 20),
+     ("unk_id", -1), ("unk_id", "a"), ("byte_fallback", 1), ("alpha", 0.5)],
+)  # fmt: skip
+def test_a_malformed_unigram_is_one_line(unigram, tokenizer_of, field, value):
+    with pytest.raises(ReeError) as e:
+        tokenizer_of(unigram | {"model": unigram["model"] | {field: value}, "added_tokens": []})
+    assert "\n" not in e.value.message
+
+
+def test_the_longest_pieces_of_unigram_take_seconds_at_most(unigram, tokenizer_of):
+    """Every piece is tried at every place, so that their length is bounded."""
+    vocab = [["a" * n, -float(n)] for n in range(1, MAX_PIECE + 1)]
+    model = {"type": "Unigram", "vocab": vocab, "unk_id": 0}
+    t = tokenizer_of(unigram | {"model": model, "normalizer": None, "added_tokens": []})
+    start = time.process_time()
+    assert len(t.encode("a" * 100_000)) == -(-100_000 // MAX_PIECE)
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(
