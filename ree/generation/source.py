@@ -50,6 +50,7 @@ MAX_TEXT_FILE = 64 << 20
 MAX_SIZE = 1 << 24  # of any dimension in a configuration
 MAX_LAYERS = 1024
 MAX_ELEMENTS = 1 << 40
+MAX_MISSING = 1 << 25  # elements that a model is made with, though its files do not have them
 _FLOATS = ("F32", "F16", "BF16", "F64")
 
 
@@ -364,6 +365,7 @@ def load_module(
         with _quiet():
             settings = kind.config_class.from_dict(given)
             _check_layers(settings, name)
+            _check_count(kind, settings, weights, name)
             module, info = kind.from_pretrained(
                 None,
                 config=settings,
@@ -389,6 +391,20 @@ def load_module(
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise ReeError(f"{name}: tensor {wrong[0]} {what}{more}")
     return module.eval().requires_grad_(False)
+
+
+def _check_count(kind: Any, settings: Any, weights: Mapping[str, Any], name: str) -> None:
+    """No memory is taken for a model that is far larger than its weights: which of them has another shape is
+    said once it is made."""
+    import torch
+
+    with torch.device("meta"):
+        wanted = sum(p.numel() for p in kind(settings).parameters())
+    given = sum(x.numel() for x in weights.values())
+    if wanted > given + MAX_MISSING:
+        raise ReeError(
+            f"{name}: the configuration is of a model with {wanted} weights, there are {given}"
+        )
 
 
 @contextmanager

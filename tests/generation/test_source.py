@@ -215,6 +215,10 @@ WRONG = {
         lambda p: altered(p, num_attention_heads=0),
         "transformers does not take it",
     ),
+    "a width of gigabytes": (
+        lambda p: altered(p, intermediate_size=1 << 23),
+        "the configuration is of a model with 16[0-9]{8} weights, there are",
+    ),
     "another width": (lambda p: altered(p, hidden_size=64), "has another shape"),
     "rotations that grow": (
         lambda p: altered(p, rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
