@@ -63,6 +63,7 @@ exhaustive: $(VENV)/.built build/formal/bin/halmos sanitize-all
 	$(BIN)/python benchmarks/training_bits.py
 	$(BIN)/python benchmarks/training_programs.py
 	$(BIN)/python benchmarks/neon.py
+	$(BIN)/python benchmarks/json_schemas.py
 	$(BIN)/python benchmarks/gpu_space.py -o benchmarks/results/gpu_space.json
 	$(BIN)/python benchmarks/settlement_fp32.py
 	$(BIN)/python benchmarks/bench_disputes.py > build/disputes.json

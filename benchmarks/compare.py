@@ -56,7 +56,7 @@ KINDS: tuple[tuple[str, Kind], ...] = (
         r"passed|refused|failed|skipped|random|moves|most moves|values|revealed|results|disputes|cases|kernels"
         r"|compiled|nodes|registers|spills|shared|findings|steps|max_ulp|\w*mismatches|compared_in_ulps|different"
         r"|finite|paths|compile_failures|lies .*|error|loss|sm_\d+|test_\w+|simulated moves"
-        r"|questions|choices|accuracy|log_likelihoods",
+        r"|questions|choices|accuracy|log_likelihoods|schemas",
         COUNT,
     ),
 )
