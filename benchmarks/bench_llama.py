@@ -1,12 +1,12 @@
-"""Generation against llama.cpp with float32 weights: interleaved in one run.
+"""Generation against llama.cpp with the same weights: interleaved in one run.
 
-    python benchmarks/bench_llama.py LIBRARIES MODEL.gguf [--artifact ART.ree] [--work DIR] [--threads 2]
+    python benchmarks/bench_llama.py LIBRARIES MODEL.gguf [--weights f32|f16|bf16|q8_0] [--work DIR] [--threads 2]
 
-LIBRARIES: the folder of llama.cpp's shared libraries. Its quantiser writes the GGUF file as float32 (into
-DIR, where it is found again), `ree compile` the artifact. First llama.cpp's best settings are looked for,
+LIBRARIES: the folder of llama.cpp's shared libraries. Its quantiser writes the GGUF file with weights of one type
+(into DIR, where it is found again), `ree compile` the artifact of that. First llama.cpp's best settings are looked for,
 then the sides take turns: decoding one text behind 256 and 2,048 positions; reading 256 tokens, ours with
 the logits of all, theirs with those of the last. The last logits must agree. Writes
-benchmarks/results/llama.json (--quick: prints alone). Exit 2 where something is missing.
+benchmarks/results/llama.json, or llama_TYPE.json (--quick: prints alone). Exit 2 where something is missing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from llama_cpp import Missing, Setting, Side, write_f32
+from llama_cpp import WEIGHT_TYPES, Missing, Setting, Side, write_gguf
 from run import cpu_name
 
 import ree
@@ -35,12 +35,17 @@ from ree.generation.engine import Engine
 from ree.generation.layout import CHUNK
 from ree.generation.model import LanguageModel, compile_model
 
-RESULTS = Path(__file__).parent / "results" / "llama.json"
+RESULTS = Path(__file__).parent / "results"
 CONTEXTS = (256, 2048)
 PROMPT = 256
 TOKENS = 16  # of a turn
 PAUSE = 0.2  # seconds between turns: the threads of either side come to rest
-AGREE = 2e-2  # of the greatest logit: their keys and values may be float16
+AGREE = {
+    "f32": 2e-2,
+    "f16": 3e-2,
+    "bf16": 3e-2,
+    "q8_0": 0.15,
+}  # of the greatest logit: theirs round activations
 VARIANTS = ("skylakex", "haswell")  # beside the one that llama.cpp takes
 
 
@@ -135,33 +140,33 @@ def figures(times: dict[str, list[float]], tokens: int) -> dict[str, Any]:
     return out
 
 
-def agreement(ours: Any, theirs: Any) -> float:
+def agreement(ours: Any, theirs: Any, most: float) -> float:
     """The greatest difference of two rows of logits, by the greatest logit; Missing for another model's."""
     difference = float(np.abs(ours - theirs).max() / np.abs(ours).max())
-    if not difference <= AGREE:
+    if not difference <= most:
         raise Missing(f"the logits differ by {difference:.3g}: not the same model")
     return difference
 
 
 def compare(args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    f32 = work / f"{args.gguf.stem}.f32.gguf"
-    if not f32.exists():
-        write_f32(args.libraries, args.gguf, f32)
-    artifact = args.artifact or work / f"{args.gguf.stem}.ree"
+    file = work / f"{args.gguf.stem}.{args.weights}.gguf"
+    if not file.exists():
+        write_gguf(args.libraries, args.gguf, file, args.weights)
+    artifact = work / f"{args.gguf.stem}.{args.weights}.ree"
     if not artifact.exists():
-        compile_model(args.gguf).save(artifact)
+        compile_model(file).save(artifact)
     ours = Ours(artifact, args.threads)
     rng = np.random.default_rng(0)
     texts = {n: rng.integers(0, ours.vocabulary, n).tolist() for n in CONTEXTS}
     settings = []
     for s in candidates(args.threads, args.quick):
-        settings.append((s, tried(args.libraries, f32, s, texts)))
+        settings.append((s, tried(args.libraries, file, s, texts)))
         say(f"{s}: {', '.join(f'{k} {1e3 * t:.1f} ms' for k, t in settings[-1][1].items())}")
     with args.gguf.open("rb") as f:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
     ours.fill(texts[CONTEXTS[-1]])
     out: dict[str, Any] = {
-        "model": args.gguf.name, "sha256": digest, "cpu": cpu_name(), "cores": os.cpu_count(),
+        "model": args.gguf.name, "sha256": digest, "weights": args.weights, "cpu": cpu_name(), "cores": os.cpu_count(),
         "isa": _core.isa_names()[0], "threads": args.threads, "ree": ree.__version__,
         "ours_memory_mb": ours.memory(),
         "settings": [{"setting": str(s), **{f"{k}_ms": round(1e3 * t, 2) for k, t in ts.items()}}
@@ -169,11 +174,11 @@ def compare(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     }  # fmt: skip
     for figure in ("read", *(f"decode_{n}" for n in CONTEXTS)):
         best = min(settings, key=lambda st: st[1][figure])[0]
-        side = Side(args.libraries, f32, best)
+        side = Side(args.libraries, file, best)
         out["llama_cpp"], out["llama_cpp_system"] = side.version, side.system
         n = PROMPT if figure == "read" else int(figure.removeprefix("decode_"))
         text, more = texts[n], texts[n][:TOKENS]
-        apart = agreement(ours.fill(text), side.ask("fill", text))
+        apart = agreement(ours.fill(text), side.ask("fill", text), AGREE[args.weights])
         mine = partial(ours.read_all, text) if figure == "read" else partial(ours.decode, n, more)
         asked = ("read", text) if figure == "read" else ("decode", n, more)
         sides = {"ours": mine, "theirs": partial(side.ask, *asked)}
@@ -192,7 +197,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("libraries", type=Path)
     parser.add_argument("gguf", type=Path)
-    parser.add_argument("--artifact", type=Path)
+    parser.add_argument("--weights", choices=WEIGHT_TYPES, default="f32")
     parser.add_argument("--work", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=9)
@@ -211,7 +216,8 @@ def main() -> int:
         say(f"error: {e}")
         return 2
     if not args.quick:
-        RESULTS.write_text(json.dumps(out, indent=1) + "\n")
+        name = "llama" if args.weights == "f32" else f"llama_{args.weights}"
+        (RESULTS / f"{name}.json").write_text(json.dumps(out, indent=1) + "\n")
     print(json.dumps(out, indent=1))
     return 0
 

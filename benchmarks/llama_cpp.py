@@ -17,7 +17,12 @@ from typing import Any
 import numpy as np
 
 F32, F16 = 0, 1  # ggml_type
-ALL_F32 = 0  # llama_ftype
+WEIGHT_TYPES = {
+    "f32": (0, F32),
+    "f16": (1, F16),
+    "bf16": (32, 30),
+    "q8_0": (7, 8),
+}  # llama_ftype, ggml_type
 POSITIONS = 2304  # of a context
 
 
@@ -94,16 +99,17 @@ class Libraries:
         out: _Raw = f()
         return out
 
-    def to_f32(self, source: Path, target: Path) -> None:
-        """Write the model with all its tensors as float32."""
+    def write(self, source: Path, target: Path, weights: str) -> None:
+        """Write the model with all its matrices as one of WEIGHT_TYPES."""
+        file, tensor = WEIGHT_TYPES[weights]
         p = self.defaults("llama_model_quantize_default_params")
         p.expect("quantize", output=(8, 43), embedding=(12, 43), flags=(16, 256))
         for offset in (4, 8, 12):  # file type, output tensor, embedding
-            p.put(offset, ALL_F32 if offset == 4 else F32)
+            p.put(offset, file if offset == 4 else tensor)
         p.put(16, 1, c.c_uint8)  # from types that are quantised already
         p.put(19, 1, c.c_uint8)  # all tensors alike
         if self.llama.llama_model_quantize(str(source).encode(), str(target).encode(), c.byref(p)):
-            raise Missing(f"llama.cpp cannot write '{source}' as float32")
+            raise Missing(f"llama.cpp cannot write '{source}' as {weights}")
 
 
 def _open(folder: Path, *names: str) -> list[Any]:
@@ -227,11 +233,13 @@ class Side:
         self.process.join()
 
 
-def write_f32(folder: Path, source: Path, target: Path) -> None:
-    """Write a GGUF file as float32, in a process of its own; Missing."""
+def write_gguf(folder: Path, source: Path, target: Path, weights: str) -> None:
+    """Write a GGUF file with its matrices as one of WEIGHT_TYPES, in a process of its own; Missing."""
     spawn = multiprocessing.get_context("spawn")
     link, other = spawn.Pipe()
-    process = spawn.Process(target=_write, args=(other, folder, source, target), daemon=True)
+    process = spawn.Process(
+        target=_write, args=(other, folder, source, target, weights), daemon=True
+    )
     process.start()
     other.close()
     try:
@@ -243,9 +251,9 @@ def write_f32(folder: Path, source: Path, target: Path) -> None:
         raise problem
 
 
-def _write(link: Connection, folder: Path, source: Path, target: Path) -> None:
+def _write(link: Connection, folder: Path, source: Path, target: Path, weights: str) -> None:
     try:
-        Libraries(folder).to_f32(source, target)
+        Libraries(folder).write(source, target, weights)
         link.send(None)
     except Missing as e:
         link.send(e)
