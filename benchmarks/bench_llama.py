@@ -1,10 +1,11 @@
 """Generation against llama.cpp with the same weights: interleaved in one run.
 
-    python benchmarks/bench_llama.py LIBRARIES MODEL.gguf [--weights f32|f16|bf16|q8_0] [--work DIR] [--threads 2]
+    python benchmarks/bench_llama.py LIBRARIES MODEL.gguf [--weights f16|bf16|q8_0] [--work DIR] [--threads 2]
 
-LIBRARIES: the folder of llama.cpp's shared libraries. Its quantiser writes the GGUF file with weights of one type
-(into DIR, where it is found again), `ree compile` the artifact of that. First llama.cpp's best settings are looked for,
-then the sides take turns: decoding one text behind 256 and 2,048 positions; reading 256 tokens, ours with
+LIBRARIES: the folder of llama.cpp's shared libraries. Its quantiser writes the GGUF file with weights of one
+type, by default float32 (into DIR, where it is found again), `ree compile` the artifact of that. First
+llama.cpp's best settings are looked for, then the sides take turns:
+decoding one text behind 256 and 2,048 positions; reading 256 tokens, ours with
 the logits of all, theirs with those of the last. The last logits must agree. Writes
 benchmarks/results/llama.json, or llama_TYPE.json (--quick: prints alone). Exit 2 where something is missing.
 """
@@ -166,7 +167,8 @@ def compare(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
     ours.fill(texts[CONTEXTS[-1]])
     out: dict[str, Any] = {
-        "model": args.gguf.name, "sha256": digest, "weights": args.weights, "cpu": cpu_name(), "cores": os.cpu_count(),
+        "model": args.gguf.name, "sha256": digest, "weights": args.weights, "cpu": cpu_name(),
+        "cores": os.cpu_count(),
         "isa": _core.isa_names()[0], "threads": args.threads, "ree": ree.__version__,
         "ours_memory_mb": ours.memory(),
         "settings": [{"setting": str(s), **{f"{k}_ms": round(1e3 * t, 2) for k, t in ts.items()}}
