@@ -71,16 +71,18 @@ def numeric_id() -> bytes:
     return sha256(b"ree.numeric\0", *parts)
 
 
-def bind_all(g: Graph, env: Mapping[str, int], made: Prelude | None = None) -> Graph:
+def bind_all(
+    g: Graph, env: Mapping[str, int], made: Prelude | None = None, macros: bool = False
+) -> Graph:
     """Program g with its symbols bound to env and its macros written out; ValueError if a shape rule refuses
-    or a symbol is unbound. made, of a graph that only runs: its prelude, whose values are further weights
-    then; and macros that have a kernel stay.
+    or a symbol is unbound. Of a graph that only runs: made is its prelude, whose values are further weights
+    then; with `macros` those that have a kernel stay.
     """
     missing = [s.name for s in g.symbols if s.name not in env]
     if missing:
         raise ValueError(f"symbol {missing[0]} is not bound")
     bound = bind_graph(g, env)
-    return expand(without_prelude(bound, made) if made else bound, made is not None)
+    return expand(without_prelude(bound, made) if made else bound, macros)
 
 
 def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:

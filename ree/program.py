@@ -247,17 +247,19 @@ class Program:
     # execution
 
     @clean_floats
-    def bound(self, env: Mapping[str, int], made: Prelude | None = None) -> Graph:
-        """The graph with its symbols bound, and `made` as in `bind_all`; InputError for shapes that a rule
-        refuses."""
+    def bound(
+        self, env: Mapping[str, int], made: Prelude | None = None, macros: bool = False
+    ) -> Graph:
+        """The graph with its symbols bound, `made` and `macros` as in `bind_all`; InputError for shapes that a
+        rule refuses."""
 
         def bind() -> Graph:
             try:
-                return bind_all(self.graph, env, made)
+                return bind_all(self.graph, env, made, macros)
             except ValueError as e:
                 raise InputError(f"the program does not accept these shapes: {e}") from e
 
-        alone = made is not None and (made or has_kernels(self.graph))
+        alone = made or (macros and has_kernels(self.graph))
         return bind() if alone else self._bound.get_or_make(self.sizes(env), bind)
 
     @clean_floats

@@ -18,6 +18,7 @@ from ree.compiler.ir import Graph, Kind, Node, Ref, users
 from ree.kernels.constants import SEGMENT, STORED_BF16, STORED_F16, STORED_I8
 from ree.kernels.types import DType
 
+LEAST = 16  # elements of a block: those that a kernel takes at once
 _HALF = {DType.BF16: STORED_BF16, DType.F16: STORED_F16}
 
 
@@ -97,7 +98,7 @@ def _blocks(g: Graph, view: Node, made_by: Callable[[Ref, str], Node | None]) ->
         return None
     rows, blocks, block = t.dims
     term = (rows, blocks, 1)
-    fits = (rows, blocks * block) == (n, k) and block and SEGMENT % block == 0
+    fits = (rows, blocks * block) == (n, k) and block >= LEAST and SEGMENT % block == 0
     if not fits or any(
         g.type_of(r).shape != term or g.type_of(r).dtype is not DType.F32 for r in terms
     ):

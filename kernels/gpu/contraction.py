@@ -9,6 +9,7 @@ and not stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import triton
@@ -26,6 +27,11 @@ FEW_ROWS = 8  # up to which each lane keeps chains of its own columns
 FILL = 120  # programs that fill a GPU well enough
 PANEL = number(launch.PANEL)
 BK = 16  # k of one dot: a longer float32 dot spills
+STORED_BF16, STORED_F16, STORED_I8 = map(
+    number, (constants.STORED_BF16, constants.STORED_F16, constants.STORED_I8)
+)
+ELEMENTS = {constants.STORED_F32: "fp32", constants.STORED_BF16: "i16", constants.STORED_F16: "i16",
+            constants.STORED_I8: "i8"}  # fmt: skip
 
 
 @triton.jit
@@ -37,6 +43,53 @@ def operand_pointers(a, b, r, c, a_row, a_k, b_k, b_n, k, PANELS: tl.constexpr):
     else:
         pb = b + c.to(tl.int64) * b_n
     return pa, pb
+
+
+@triton.jit
+def term_pointers(scale, offset, c, k, STORED: tl.constexpr, BLOCK: tl.constexpr):
+    """Pointers to the scale and offset of column c's first block, where elements of B have them."""
+    at = c * 0
+    if STORED == STORED_I8:
+        at = (c // PANEL).to(tl.int64) * (k // BLOCK) * PANEL + c % PANEL
+    return scale + at, offset + at
+
+
+@triton.jit
+def widened(y, ps, po, at, STORED: tl.constexpr, BLOCK: tl.constexpr, OFFSET: tl.constexpr):
+    """Elements of B at 16 k from `at` on as float32, with the terms of their columns at ps and po."""
+    if STORED == STORED_BF16:
+        x = (y.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    elif STORED == STORED_F16:
+        # the exponent's bias is another; what then lies above all numbers is infinite or NaN
+        h = y.to(tl.int32)
+        shifted = (h & 0x7FFF) << 13
+        number = (shifted.to(tl.float32, bitcast=True) * 5192296858534827628530496329220096.0).to(
+            tl.int32, bitcast=True
+        )
+        magnitude = tl.where(shifted < 0x0F800000, number, shifted | 0x7F800000)
+        x = (magnitude | ((h & 0x8000) << 16)).to(tl.float32, bitcast=True)
+    elif STORED == STORED_I8:
+        row = (at // BLOCK) * PANEL
+        x = y.to(tl.float32) * tl.load(ps + row)
+        if OFFSET:
+            x = x + tl.load(po + row)
+    else:
+        x = y
+    return x
+
+
+@triton.jit
+def widen(
+    b, out, scale, offset, k,
+    STORED: tl.constexpr, BLOCK: tl.constexpr, OFFSET: tl.constexpr,
+):  # fmt: skip
+    """Panels of B as float32, 16 k a program; more of a panel than there is of B is widened too."""
+    panel, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * 16
+    i, c = at + tl.arange(0, 16)[:, None], tl.arange(0, PANEL)[None, :]
+    ps, po = term_pointers(scale, offset, panel * PANEL + c, k, STORED, BLOCK)
+    place = (panel * k + i) * PANEL + c
+    y = tl.load(b + place, mask=(i < k) & (c >= 0), other=0)
+    tl.store(out + place, widened(y, ps, po, at, STORED, BLOCK, OFFSET), mask=(i < k) & (c >= 0))
 
 
 @triton.jit
@@ -107,15 +160,18 @@ def gemm_segments(
 
 @triton.jit
 def gemv_segments(
-    a, b, out, m, n, k, a_row, a_k, b_k, b_n,
-    PANELS: tl.constexpr, EVEN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    a, b, out, m, n, k, a_row, a_k, b_k, b_n, scale, offset,
+    PANELS: tl.constexpr, EVEN: tl.constexpr, STORED: tl.constexpr, BLOCK: tl.constexpr,
+    OFFSET: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """As `gemm_segments`, for a few rows: every lane carries the chains of its own columns."""
+    """As `gemm_segments`, for a few rows: every lane carries the chains of its own columns. STORED, BLOCK,
+    OFFSET: how B is kept (constants.py)."""
     segment = tl.program_id(1)
     r, c = tl.arange(0, BM), tl.program_id(0) * BN + tl.arange(0, BN)
     pa, pb = operand_pointers(
         a, b, tl.minimum(r, m - 1), tl.minimum(c, n - 1), a_row, a_k, b_k, b_n, k, PANELS
     )
+    ps, po = term_pointers(scale, offset, tl.minimum(c, n - 1), k, STORED, BLOCK)
     acc = tl.zeros((BM, BN), tl.float32)
     for at in range(segment * SEGMENT, tl.minimum(segment * SEGMENT + SEGMENT, k), 16):
         for i in tl.static_range(16):
@@ -125,7 +181,8 @@ def gemv_segments(
                 y = tl.load(pb + step * b_k)
             else:
                 x = tl.load(pa + step * a_k, mask=(r * 0 + at + i) < k, other=0.0)
-                y = tl.load(pb + step * b_k, mask=(c * 0 + at + i) < k, other=0.0)
+                y = tl.load(pb + step * b_k, mask=(c * 0 + at + i) < k, other=0)
+            y = widened(y, ps, po, at, STORED, BLOCK, OFFSET)
             acc = tl.fma(tl.broadcast_to(x[:, None], (BM, BN)), y[None, :], acc)
     at = (segment.to(tl.int64) * m + r[:, None]) * n + c[None, :]
     tl.store(out + at, acc, mask=(r < m)[:, None] & (c < n)[None, :])
@@ -138,7 +195,7 @@ def pack(b, out, k, n, b_k, b_n, BK: tl.constexpr):
     i = tl.program_id(1) * BK + tl.arange(0, BK)[:, None]
     j = tl.arange(0, PANEL)[None, :]
     c = panel * PANEL + j
-    x = tl.load(b + i.to(tl.int64) * b_k + c * b_n, mask=(i < k) & (c < n), other=0.0)
+    x = tl.load(b + i.to(tl.int64) * b_k + c * b_n, mask=(i < k) & (c < n), other=0)
     tl.store(out + (panel * k + i) * PANEL + j, x, mask=(i < k) & (j >= 0))
 
 
@@ -200,6 +257,22 @@ def _kernel(template: str, name: str, code: TritonCode) -> Any:
     return jit_source(template.format(name=name, names=names, text=code.text), name, scope)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """How B is kept, as the arguments of `gemm` say it; scale and offset are any pointers where there are
+    none."""
+
+    scale: Ptr
+    offset: Ptr
+    storage: int = constants.STORED_F32
+    block: int = 0
+    has_offset: bool = False
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        return {"STORED": self.storage, "BLOCK": self.block, "OFFSET": int(self.has_offset)}
+
+
 def contract(
     call: KernelCall,
     batch: tuple[int, int],
@@ -207,9 +280,10 @@ def contract(
     strides: Sequence[int],
     operands: tuple[Ptr, Ptr, int],
     panels: bool,
+    kept: Kept | None = None,
 ) -> None:
     """operands: A, B, and the slot of C. strides: a_b0, a_b1, a_row, a_k, b_b0, b_b1, b_k, b_n. panels: B
-    lies as `pack` leaves it."""
+    lies as `pack` leaves it, and may be kept narrow."""
     m, n, k = mnk
     count, own = batch[0] * batch[1], call.args.tile
     a, b, y = operands
@@ -225,6 +299,13 @@ def contract(
     out = Ptr(y, "fp32")
     sources = [a, b]
     segments = ceil_div(k, constants.SEGMENT)
+    kept = kept or Kept(a, a)
+    if kept.storage != constants.STORED_F32 and not (segments > 1 and m <= FEW_ROWS):
+        # many rows read a panel many times: it is widened once
+        panel = call.take_scratch(ceil_div(n, launch.PANEL) * launch.PANEL * k * 4)
+        call.launch(widen, (ceil_div(n, launch.PANEL), ceil_div(k, 16)), [b, panel, kept.scale, kept.offset, k],
+                    warps=8, **kept.constants)  # fmt: skip
+        sources, kept = [a, panel], Kept(a, a)
     bm, bn, warps = tile_size(m, n, count)
     tiles = ceil_div(m, bm) * ceil_div(n, bn)
     even = k % BK == 0
@@ -234,11 +315,12 @@ def contract(
         if few:
             bm, bn, warps = power_of_two(m), min(128, max(32, power_of_two(n))), 1
             tiles = ceil_div(n, bn)
+        terms, constexpr = ([kept.scale, kept.offset], kept.constants) if few else ([], {})
         call.launch(
             gemv_segments if few else gemm_segments,
             (tiles, segments),
-            [*sources, partials, m, n, k, *strides[2:4], *strides[6:]],
-            PANELS=panels, EVEN=even, BM=bm, BN=bn, warps=warps, stages=3,
+            [*sources, partials, m, n, k, *strides[2:4], *strides[6:], *terms],
+            PANELS=panels, EVEN=even, **constexpr, BM=bm, BN=bn, warps=warps, stages=3,
         )  # fmt: skip
         bn = min(power_of_two(n), 128)
         bm = min(power_of_two(m), 512 // bn)
@@ -270,10 +352,9 @@ def tile_size(m: int, n: int, count: int) -> tuple[int, int, int]:
 @gpu_kernel("gemm")
 def _gemm(call: KernelCall) -> None:
     a = call.args
-    if a.storage != constants.STORED_F32:
-        raise ValueError("gemm: a GPU is given weights in float32")
+    kept = Kept(call.f32(a.scale), call.f32(a.offset), a.storage, a.block, a.offset >= 0)
     contract(call, (1, a.batch), (a.m, a.n, a.k), [0, a.a_batch, a.a_row, 1, 0, a.b_batch, launch.PANEL, 1],
-             (call.f32(a.a), call.f32(a.packed), a.c), True)  # fmt: skip
+             (call.f32(a.a), Ptr(a.packed, ELEMENTS[a.storage]), a.c), True, kept)  # fmt: skip
 
 
 @gpu_kernel("bmm")
@@ -289,10 +370,11 @@ def _pack(call: KernelCall) -> None:
     a = call.args
     if a.batch != 1:
         raise ValueError(f"pack: expected one matrix, got {a.batch}")
+    element = {4: "fp32", 2: "i16", 1: "i8"}[a.element_bytes]
     call.launch(
         pack,
         (ceil_div(a.n, launch.PANEL), ceil_div(a.k, 32)),
-        [call.f32(a.b), call.f32(a.packed), a.k, a.n, a.stride_k, a.stride_n],
+        [Ptr(a.b, element), Ptr(a.packed, element), a.k, a.n, a.stride_k, a.stride_n],
         BK=32,
     )
 

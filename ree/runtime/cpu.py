@@ -66,7 +66,7 @@ class Cpu:
 
         def make() -> Executable:
             before, made = (None, []) if hash_values or keep else self._prelude(source)
-            graph = source.bound(env, before)
+            graph = source.bound(env, before, before is not None)
             stored = stored_weights(before, len(source.graph.weights)) if before else {}
             recipe = plan(graph, panel=_core.panel(isa), hash_values=hash_values, keep_values=keep, fuse=fuse,
                           commit_after=commit_after, tables_in_panels=True, stored=stored,

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from ree.compiler.frontend.torch_types import dtype_of, to_numpy, to_torch
+from ree.compiler.passes.load_time import Prelude, stored_weights
 from ree.compiler.plan.planner import plan
+from ree.compiler.plan.stored import stored_matrices
 from ree.errors import InputError
 from ree.kernels.gpu.launch import PANEL
 from ree.kernels.opdef import Array
@@ -57,10 +59,12 @@ class Gpu:
         trace, keep, fuse = options.trace, options.keep, options.fuse
 
         def make() -> GpuExecutable:
-            graph = source.bound(env)
-            recipe = plan(
-                graph, panel=PANEL, hash_values=trace == "ops", keep_values=keep, fuse=fuse
-            )
+            # matrices that are kept narrow are read so; what else follows from the weights, runs make
+            stored = {} if trace == "ops" else stored_matrices(source.graph)
+            before = Prelude((), stored)
+            graph = source.bound(env, before)
+            recipe = plan(graph, panel=PANEL, hash_values=trace == "ops", keep_values=keep, fuse=fuse,
+                          stored=stored_weights(before, len(self.weights)))  # fmt: skip
             return GpuExecutable(
                 graph, recipe, self.device, self.weights, self.packed, trace is not None
             )

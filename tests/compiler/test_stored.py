@@ -145,3 +145,37 @@ def test_a_table_that_is_multiplied_by_is_kept_once():
     executable = next(iter(sibling.cpu.executables.values()))
     assert not executable._weights  # every weight that is read lies in panels
     assert program.weights_root == ree.compile(Tied().eval(), (tokens,)).weights_root
+
+
+@pytest.mark.parametrize("rows", [1, 3, 12])
+@pytest.mark.parametrize("form", ["i8", "offset", "bf16", "f16"])
+def test_a_gpu_reads_what_is_kept(rows, form):
+    pytest.importorskip("triton")
+
+    class Half(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            w = torch.randn(40, 272, generator=torch.Generator().manual_seed(0))
+            self.w = torch.nn.Parameter(
+                w.to({"bf16": torch.bfloat16, "f16": torch.float16}[form]), False
+            )
+
+        def forward(self, x):
+            return torch.nn.functional.linear(x, self.w.float())
+
+    if form in ("i8", "offset"):
+        module, width = (
+            Product(lambda m: m.q.float() * m.scale + (m.offset if form == "offset" else 0), 128),
+            384,
+        )
+        if form == "i8":
+            module.write = lambda m: m.q.float() * m.scale
+    else:
+        module, width = Half(), 272
+    program, x = compiled(module, width, rows)
+    want = program.run(x, isa="portable").outputs[0].numpy()
+    got = program.run(x, device="interpret").outputs[0].numpy()
+    assert got.tobytes() == want.tobytes()
+    (executable,) = program._devices["interpret"].executables.values()
+    assert {p.element_bytes for p in executable.recipe.packings} <= {1, 2, 4}
+    assert {c.kernel for c in executable.recipe.calls} == {"gemm"}  # nothing was widened before

@@ -234,3 +234,20 @@ def test_the_proof_sees_planted_faults(proofs):
     planted = {p["fault"]: p["wrong"] for p in proofs if p["fault"]}
     assert all(planted[f] > 0 for f in ("order", "unfused", "segment")), planted
     assert all("before it is written" in planted[f] for f in ("barrier", "wait")), planted
+
+
+def test_contractions_with_narrow_weights_are_clean():
+    script = Path(__file__).with_name("stored_kernels.py")
+    out = subprocess.run(
+        [sys.executable, "-P", str(script)], env=ENV, text=True, capture_output=True
+    )
+    assert out.returncode == 0, out.stderr
+    reports = [json.loads(line) for line in out.stdout.splitlines()]
+    assert {(r["storage"], r["m"] <= 8, r["target"]) for r in reports} == {
+        (storage, few, target)
+        for storage in (1, 2, 3)
+        for few in (True, False)
+        for target in ("sm_80", "sm_90", "sm_120")
+    }
+    assert {r["kernel"].split("[")[0] for r in reports} >= {"gemv_segments", "widen", "gemm"}
+    assert not [r for r in reports if r["spills"] or r["findings"]]
