@@ -54,6 +54,22 @@ _NORMS_OF_GEMMA = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+_EXPERTS = {"ffn_gate_inp": "mlp.gate", "ffn_gate_exps": "mlp.experts.{}.gate_proj",
+            "ffn_up_exps": "mlp.experts.{}.up_proj", "ffn_down_exps": "mlp.experts.{}.down_proj"}  # fmt: skip
+_EXPERTS_OF_QWEN2 = _EXPERTS | {
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate", "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj", "ffn_down_shexp": "mlp.shared_expert.down_proj",
+}  # fmt: skip
+_EXPERTS_OF_MIXTRAL = {
+    "ffn_gate_inp": "block_sparse_moe.gate", "ffn_gate_exps": "block_sparse_moe.experts.{}.w1",
+    "ffn_up_exps": "block_sparse_moe.experts.{}.w3", "ffn_down_exps": "block_sparse_moe.experts.{}.w2",
+}  # fmt: skip
+_SIZES_OF_GPT2 = {
+    "block_count": "n_layer", "context_length": "n_positions", "embedding_length": "n_embd",
+    "feed_forward_length": "n_inner", "attention.head_count": "n_head", "vocab_size": "vocab_size",
+    "attention.layer_norm_epsilon": "layer_norm_epsilon",
+}  # fmt: skip
+_WINDOW = {"attention.sliding_window": "sliding_window"}
 _HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 
 
@@ -65,20 +81,41 @@ class _Architecture:
         False  # q and k lie as (real, imaginary) pairs, as ggml's rotation reads them
     )
     norms_plus_one: bool = False  # weights of norms are stored with the 1 that transformers adds
-    sizes: Mapping[str, str] = field(default_factory=dict)  # beside _SIZES
+    sizes: Mapping[str, str] = field(default_factory=lambda: _SIZES)
+    tensors: Mapping[str, str] = field(default_factory=lambda: _TENSORS)  # outside of layers
+    layers: str = "model.layers"
+    # of a layer: matrices that transformers keeps by columns
+    transposed: frozenset[str] = frozenset()
+    # layers of the model whose scores are scaled by the width over the heads, others' by a head's own
+    largest: int | None = None
 
 
 ARCHITECTURES = {
     "llama": _Architecture("llama", _BLOCK, rotary_pairs=True),
+    "mixtral": _Architecture("mixtral", _BLOCK | _EXPERTS_OF_MIXTRAL, rotary_pairs=True, sizes={
+        **_SIZES, "expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"}),
     "qwen2": _Architecture("qwen2", _BLOCK),
-    "qwen3": _Architecture("qwen3", {**_BLOCK, **_HEAD_NORMS}),
-    "gemma3": _Architecture(
-        "gemma3_text",
-        {**_BLOCK, **_HEAD_NORMS, **_NORMS_OF_GEMMA},
-        norms_plus_one=True,
-        sizes={"attention.sliding_window": "sliding_window"},
-    ),
-}
+    "qwen2moe": _Architecture("qwen2_moe", _BLOCK | _EXPERTS_OF_QWEN2, sizes={
+        **_SIZES, "expert_count": "num_experts", "expert_used_count": "num_experts_per_tok",
+        "expert_feed_forward_length": "moe_intermediate_size",
+        "expert_shared_feed_forward_length": "shared_expert_intermediate_size"}),
+    "qwen3": _Architecture("qwen3", _BLOCK | _HEAD_NORMS),
+    "gemma2": _Architecture("gemma2", _BLOCK | _NORMS_OF_GEMMA, norms_plus_one=True, largest=46, sizes={
+        **_SIZES, **_WINDOW, "attn_logit_softcapping": "attn_logit_softcapping",
+        "final_logit_softcapping": "final_logit_softcapping"}),
+    "gemma3": _Architecture("gemma3_text", _BLOCK | _HEAD_NORMS | _NORMS_OF_GEMMA, norms_plus_one=True,
+                            largest=62, sizes=_SIZES | _WINDOW),
+    "phi3": _Architecture("phi3", _BLOCK | {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"},
+                          sizes={
+        **_SIZES, **_WINDOW, "rope.scaling.original_context_length": "original_max_position_embeddings"}),
+    "gpt2": _Architecture(
+        "gpt2", {"attn_norm": "ln_1", "attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj",
+                 "ffn_norm": "ln_2", "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
+        sizes=_SIZES_OF_GPT2, layers="transformer.h",
+        tensors={"token_embd": "transformer.wte", "position_embd": "transformer.wpe",
+                 "output_norm": "transformer.ln_f", "output": "lm_head"},
+        transposed=frozenset({"attn_qkv", "attn_output", "ffn_up", "ffn_down"})),
+}  # fmt: skip
 
 
 class GgufModel:
@@ -92,12 +129,13 @@ class GgufModel:
         self.file = file
         self.name = str(file.path)
         arch = self.get("general.architecture", str)
-        if arch not in ARCHITECTURES:
+        kind = "mixtral" if arch == "llama" and "llama.expert_count" in file.metadata else arch
+        if arch not in ARCHITECTURES or arch == "mixtral":
             raise ReeError(
                 f"{self.name}: architecture {arch} is not supported in GGUF",
-                f"supported: {', '.join(ARCHITECTURES)}",
+                f"supported: {', '.join(k for k in ARCHITECTURES if k != 'mixtral')}",
             )
-        self.arch, self.prefix = ARCHITECTURES[arch], arch
+        self.arch, self.prefix = ARCHITECTURES[kind], arch
         self.tokens: list[str] = self.get("tokenizer.ggml.tokens", list)
         self.config = self._config()
 
@@ -113,21 +151,25 @@ class GgufModel:
         config: dict[str, Any] = {
             "model_type": self.arch.model_type,
             "vocab_size": len(self.tokens),
+            "pad_token_id": self.token_id("padding"),
         }
         for key, value in self.file.metadata.items():
             if key.startswith(_IGNORED):
                 continue
-            short, sizes = key.removeprefix(own), {**_SIZES, **self.arch.sizes}
+            short, sizes = key.removeprefix(own), self.arch.sizes
             if short in sizes and key.startswith(own) and isinstance(value, int | float):
                 config[sizes[short]] = value
             elif short not in _CHECKED or not key.startswith(own):
                 raise ReeError(f"{self.name}: key {key} is not supported")
-        width, heads = config.get("hidden_size"), config.get("num_attention_heads")
+        sizes = self.arch.sizes
+        width, heads = (config.get(sizes[k]) for k in ("embedding_length", "attention.head_count"))
         if not isinstance(width, int) or not isinstance(heads, int) or heads < 1:
             raise ReeError(
                 f"{self.name}: keys {own}embedding_length and {own}attention.head_count are needed"
             )
-        head = config.setdefault("head_dim", width // heads)
+        head = config.get("head_dim", width // heads)
+        if "attention.key_length" in sizes:
+            config["head_dim"] = head
         for key, want in zip(_CHECKED, (head, head, "none"), strict=True):
             if (have := self.file.metadata.get(own + key, want)) != want:
                 raise ReeError(f"{self.name}: key {own}{key} is {have}, expected {want}")
@@ -135,11 +177,11 @@ class GgufModel:
             raise ReeError(
                 f"{self.name}: {len(self.tokens)} tokens, but a vocabulary of {config['vocab_size']}"
             )
-        if self.arch.model_type == "gemma3_text":
-            # the largest scales scores by the width of the model's heads, the others by the heads' own
-            config["query_pre_attn_scalar"] = (
-                width // heads if config.get("num_hidden_layers") == 62 else head
-            )
+        if self.arch.largest is not None:
+            most = config.get("num_hidden_layers") == self.arch.largest
+            config["query_pre_attn_scalar"] = width // heads if most else head
+        if config.get("sliding_window") == 0:  # written where there is none
+            config["sliding_window"] = None
         config["tie_word_embeddings"] = "output.weight" not in self.file.tensors
         return config
 
@@ -148,7 +190,7 @@ class GgufModel:
     ) -> None:
         for name in self.file.tensors:
             m = re.fullmatch(r"(?:blk\.(\d{1,4})\.)?(\w+)\.(weight|bias)", name)
-            stem = m and (_TENSORS if m[1] is None else self.arch.block).get(m[2])
+            stem = m and (self.arch.tensors if m[1] is None else self.arch.block).get(m[2])
             if not m or not stem:
                 raise ReeError(f"{self.name}: tensor {name} is not known in {self.prefix}")
             matrix = self.file.narrow(name)
@@ -158,8 +200,23 @@ class GgufModel:
                 matrix = matrix and matrix.rows(partial(self._halves, name, which=m[2]))
             if self.arch.norms_plus_one and stem.endswith("norm"):
                 value = value - np.float32(1)
-            layer = "" if m[1] is None else f"model.layers.{int(m[1])}."
-            take(f"{layer}{stem}.{m[3]}", value, matrix)
+            layer = "" if m[1] is None else f"{self.arch.layers}.{int(m[1])}."
+            if m[3] == "weight" and m[1] is not None and m[2] in self.arch.transposed:
+                value, matrix = np.ascontiguousarray(value.T), None
+            if "{}" not in stem:
+                row = m[2] == "ffn_gate_inp_shexp"  # kept without its length of 1
+                take(
+                    f"{layer}{stem}.{m[3]}",
+                    value.reshape(1, -1) if row else value,
+                    None if row else matrix,
+                )
+                continue
+            if (count := self.config.get(self.arch.sizes["expert_count"])) != len(value):
+                raise ReeError(
+                    f"{self.name}: tensor {name} has {len(value)} experts, expected {count}"
+                )
+            for expert, part in enumerate(value):
+                take(f"{layer}{stem.format(expert)}.{m[3]}", np.ascontiguousarray(part), None)
 
     def _halves(self, name: str, value: NDArray[Any], which: str) -> NDArray[Any]:
         """Rows of a head from pairs to halves, the order in which transformers rotates."""

@@ -23,7 +23,8 @@ from ree.generation.testing import gguf
 from ree.kernels.types import DType
 
 from .test_gguf import block
-from .test_source import converted, made
+from .test_gguf_model import converted
+from .test_source import made
 from .tiny import CONTEXT, module_of
 
 TOKENS = np.random.default_rng(0).integers(0, 250, 150).tolist()

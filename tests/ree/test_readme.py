@@ -13,7 +13,8 @@ from ree.cli.grammar import make_parser
 from ree.generation.testing import gguf
 
 from ..generation.conftest import byte_level_json  # noqa: TID252 (tests have no name of their own)
-from ..generation.test_source import converted, made  # noqa: TID252 (tests have no name of their own)
+from ..generation.test_gguf_model import converted  # noqa: TID252 (tests have no name of their own)
+from ..generation.test_source import made  # noqa: TID252
 from ..generation.tiny import TEMPLATE  # noqa: TID252 (tests have no name of their own)
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
