@@ -109,7 +109,7 @@ class CausalForward(torch.nn.Module):  # type: ignore[misc]
         self._attention = model.config._attn_implementation
         model.set_attn_implementation(ATTENTION)
         self.model = model
-        self._rows: torch.Tensor | None = None
+        self._rows: list[torch.Tensor] = []  # of the call under way, for the hook
         head = model.get_output_embeddings()
         self._hook = head.register_forward_pre_hook(lambda m, args: (self._chosen(args[0]),))
 
@@ -119,8 +119,7 @@ class CausalForward(torch.nn.Module):  # type: ignore[misc]
         self.model.set_attn_implementation(self._attention)
 
     def _chosen(self, hidden: torch.Tensor) -> torch.Tensor:
-        assert self._rows is not None
-        return hidden[torch.arange(hidden.shape[0])[:, None], self._rows]
+        return hidden[torch.arange(hidden.shape[0])[:, None], self._rows[-1]]
 
     def forward(
         self,
@@ -138,7 +137,8 @@ class CausalForward(torch.nn.Module):  # type: ignore[misc]
         window = getattr(config, "sliding_window", None)
         if window is not None:
             masks[SLIDING] = seen & (key > at - window)
-        self._rows = rows
+        # in a list: an attribute that a call sets anew has the model captured twice, to see whether it matters
+        self._rows.append(rows)
         out = self.model(
             input_ids=tokens,
             position_ids=positions,
@@ -146,7 +146,7 @@ class CausalForward(torch.nn.Module):  # type: ignore[misc]
             past_key_values=cache,
             use_cache=True,
         )
-        self._rows = None
+        self._rows.pop()
         return (*cache.tensors, out.logits)
 
     def cache_shapes(self) -> list[tuple[int, int]]:
@@ -154,11 +154,12 @@ class CausalForward(torch.nn.Module):  # type: ignore[misc]
         found = _Recorded()
         seen = torch.ones(1, 1, 1, 1, dtype=torch.bool)
         token = torch.zeros(1, 1, dtype=torch.int64)
-        self._rows = token
+        self._rows.append(token)
         masks = {FULL: seen, SLIDING: seen}
         with torch.no_grad():
             self.model(input_ids=token, position_ids=token, attention_mask=_mask_of(self.model.config, masks),
                        past_key_values=found, use_cache=True)  # fmt: skip
+        self._rows.pop()
         return found.shapes
 
 

@@ -46,7 +46,11 @@ def test_a_family_has_the_logits_of_transformers_and_one_set_of_bits(family):
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])
 def test_a_window_that_the_model_does_not_know_has_no_effect(family):
     """Longer than the tokens that compilation compares."""
-    module = module_of(family, sliding_window=40)
+    module = module_of(
+        family,
+        sliding_window=40,
+        **({"n_layer": 1} if family == "gpt2" else {"num_hidden_layers": 1}),
+    )
     want = module(torch.tensor([tokens()])).logits[0].detach().numpy()
     engine = Engine(Forward(compile_forward(module, 512, {})))
     got = engine.read(0, tokens(), 0, first=0)
@@ -161,7 +165,7 @@ def test_other_programs_are_refused():
         Forward(ree.compile(Other(), (torch.zeros(2),)))
 
 
-def deep(family="llama", n=5):
+def deep(family="llama", n=4):
     model = module_of(family, num_hidden_layers=n)
     assert layers_of(model) is not None
     return model
@@ -179,19 +183,19 @@ def test_layers_that_are_alike_are_captured_once(monkeypatch):
 
 def test_layers_that_are_not_alike_are_all_captured():
     model = deep()
-    model.model.layers[4].input_layernorm.variance_epsilon = 0.5
+    model.model.layers[3].input_layernorm.variance_epsilon = 0.5
     assert layers_of(model) is None
     program = compile_forward(model, CONTEXT, {})
     epsilons = [n.attr_map["eps"] for n in program.graph.nodes if n.op == "rms_norm"]
     assert epsilons.count(0.5) == 1
     assert (
-        layers_of(module_of("gemma2", num_hidden_layers=5)) is None
+        layers_of(module_of("gemma2", num_hidden_layers=4)) is None
     )  # windows in every second layer
 
 
 def test_layers_of_kinds_that_the_configuration_alone_tells_are_all_captured():
     model = deep("qwen3")
-    model.config.layer_types = ["full_attention"] * 4 + ["sliding_attention"]
+    model.config.layer_types = ["full_attention"] * 3 + ["sliding_attention"]
     assert layers_of(model) is None
 
 
@@ -199,7 +203,7 @@ def test_a_program_with_other_logits_is_not_made(monkeypatch):
     """A layer of which the weights stand in the place of another's is seen when logits are compared."""
     wrong = _Repeat._renamed
     monkeypatch.setattr(
-        _Repeat, "_renamed", lambda self, name, i: wrong(self, name, 3 if i == 4 else i)
+        _Repeat, "_renamed", lambda self, name, i: wrong(self, name, 2 if i == 3 else i)
     )
     with pytest.raises(CaptureError, match="logits are not the model's"):
         compile_forward(deep(), CONTEXT, {})

@@ -24,7 +24,8 @@ SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "
          "pad_token_id": 0, "bos_token_id": 257, "eos_token_id": STOP}  # fmt: skip
 MORE = {
     "gemma2": {"sliding_window": WINDOW, "query_pre_attn_scalar": 8},
-    "gemma3_text": {"sliding_window": WINDOW, "query_pre_attn_scalar": 8, "num_hidden_layers": 6},
+    "gemma3_text": {"sliding_window": WINDOW, "query_pre_attn_scalar": 8,
+                    "layer_types": ["sliding_attention", "full_attention"]},
     "gpt2": {"num_key_value_heads": None, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT,
              "n_inner": 48},
     "mistral": {"sliding_window": WINDOW},
