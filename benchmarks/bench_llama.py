@@ -6,7 +6,7 @@ LIBRARIES: the folder of llama.cpp's shared libraries. Its quantiser writes the 
 type, by default float32 (into DIR, where it is found again), `ree compile` the artifact of that. First
 llama.cpp's best settings are looked for, then the sides take turns:
 decoding one text behind 256 and 2,048 positions; reading 256 tokens, ours with
-the logits of all, theirs with those of the last. The last logits must agree. Writes
+the logits of all (read) or of a chunk's last one (read_last), theirs with those of the last. The last logits must agree. Writes
 benchmarks/results/llama.json, or llama_TYPE.json (--quick: prints alone). Exit 2 where something is missing.
 """
 
@@ -81,13 +81,14 @@ class Ours:
             for k, x in (("resident", resident), ("weights", weights), ("caches", caches))
         }
 
-    def read_all(self, tokens: list[int]) -> float:
-        """Seconds to take in tokens, with the logits of every one."""
+    def read(self, tokens: list[int], all_logits: bool) -> float:
+        """Seconds to take in tokens, with the logits of every one or of the last of a chunk."""
         begin = time.perf_counter()
         for start in range(0, len(tokens), CHUNK):
             at = np.arange(start, start + CHUNK, dtype=np.int64)[None]
             given = np.array([tokens[start : start + CHUNK]], np.int64)
-            self.short.call(0, given, at, at - start, np.array([start + CHUNK], np.int64))
+            rows = (at if all_logits else at[:, -1:]) - start
+            self.short.call(0, given, at, rows, np.array([start + CHUNK], np.int64))
         return time.perf_counter() - begin
 
 
@@ -174,17 +175,20 @@ def compare(args: argparse.Namespace, work: Path) -> dict[str, Any]:
         "settings": [{"setting": str(s), **{f"{k}_ms": round(1e3 * t, 2) for k, t in ts.items()}}
                      for s, ts in settings],
     }  # fmt: skip
-    for figure in ("read", *(f"decode_{n}" for n in CONTEXTS)):
-        best = min(settings, key=lambda st: st[1][figure])[0]
+    for figure in ("read", "read_last", *(f"decode_{n}" for n in CONTEXTS)):
+        theirs = figure.removesuffix("_last")
+        best = min(settings, key=lambda st: st[1][theirs])[0]
         side = Side(args.libraries, file, best)
         out["llama_cpp"], out["llama_cpp_system"] = side.version, side.system
-        n = PROMPT if figure == "read" else int(figure.removeprefix("decode_"))
+        n = PROMPT if theirs == "read" else int(figure.removeprefix("decode_"))
         text, more = texts[n], texts[n][:TOKENS]
         apart = agreement(ours.fill(text), side.ask("fill", text), AGREE[args.weights])
-        mine = partial(ours.read_all, text) if figure == "read" else partial(ours.decode, n, more)
-        asked = ("read", text) if figure == "read" else ("decode", n, more)
+        mine = partial(ours.decode, n, more)
+        if theirs == "read":
+            mine = partial(ours.read, text, figure == "read")
+        asked = ("read", text) if theirs == "read" else ("decode", n, more)
         sides = {"ours": mine, "theirs": partial(side.ask, *asked)}
-        found = figures(in_turns(args.turns, sides), PROMPT if figure == "read" else 1)
+        found = figures(in_turns(args.turns, sides), PROMPT if theirs == "read" else 1)
         out[figure] = found | {"their_setting": str(best), "logits_differ": float(f"{apart:.2g}")}
         say(f"{figure}: {out[figure]}")
         side.close()
