@@ -4,9 +4,9 @@
 
 LIBRARIES: the folder of llama.cpp's shared libraries. Its quantiser writes the GGUF file with weights of one
 type, by default float32 (into DIR, where it is found again), `ree compile` the artifact of that. First
-llama.cpp's best settings are looked for, then the sides take turns:
-decoding one text behind 256 and 2,048 positions; reading 256 tokens, ours with
-the logits of all (read) or of a chunk's last one (read_last), theirs with those of the last. The last logits must agree. Writes
+llama.cpp's best settings are looked for, then the sides take turns: decoding one text behind 256 and 2,048
+positions; reading 256 tokens, ours with the logits of all (read) or of a chunk's last one (read_last), theirs
+with those of the last. The last logits must agree. Writes
 benchmarks/results/llama.json, or llama_TYPE.json (--quick: prints alone). Exit 2 where something is missing.
 """
 
