@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
 def _language_model(args: argparse.Namespace) -> int:
     try:
         from ree.generation.model import LanguageModel, compile_model
+        from ree.generation.narrow import parameters
 
         with progress("compile"):
             program = compile_model(args.model, args.weights or "stored")
@@ -76,15 +77,15 @@ def _language_model(args: argparse.Namespace) -> int:
     with progress("write"):
         program.save(args.output)
     s = model.settings
-    parameters = sum(w.size for w in program.weights)
+    count = parameters(program)
     data = {
         "program": program.program_hash.hex(), "weights_root": program.weights_root.hex(),
-        "parameters": parameters, "name": s.name, "context": s.context, "layers": model.forward.layers,
+        "parameters": count, "name": s.name, "context": s.context, "layers": model.forward.layers,
         "vocabulary": model.forward.vocabulary, "tokenizer": model.tokenizer.id, "template": model.template_id,
     }  # fmt: skip
     print_result(args, data, [
         f"wrote {args.output}",
-        f"model    {s.name}, {parameters:,} parameters, context of {s.context:,}",
+        f"model    {s.name}, {count:,} parameters, context of {s.context:,}",
         f"program  {data['program']}",
         f"weights  {data['weights_root']}",
         f"template {'none' if model.template is None else model.template_id}",

@@ -73,6 +73,19 @@ def by_name(
     return {prefix + n: of[id(p)] for n, p in named.items() if id(p) in of}
 
 
+def parameters(program: Program) -> int:
+    """How many numbers a model has; what they are multiplied by and moved by does not count."""
+    names = set(program.names.weights)
+    terms = {
+        n.removesuffix(".q") + t for n in names if n.endswith(".q") for t in (".scale", ".offset")
+    }
+    return sum(
+        w.size
+        for n, w in zip(program.names.weights, program.weights, strict=True)
+        if n not in terms
+    )
+
+
 def narrowed(program: Program, matrices: Mapping[str, NarrowMatrix]) -> Program:
     """The program with its float32 weights of these names, and of these values, in their narrow form.
 

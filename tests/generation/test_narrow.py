@@ -16,7 +16,7 @@ from ree.generation.forward import compile_forward
 from ree.generation.gguf_blocks import PARTS
 from ree.generation.gguf_file import TYPES, GgufFile
 from ree.generation.model import compile_model
-from ree.generation.narrow import NarrowMatrix, narrowed
+from ree.generation.narrow import NarrowMatrix, narrowed, parameters
 from ree.generation.programs import Forward
 from ree.generation.request import Sampling
 from ree.generation.testing import gguf
@@ -126,6 +126,7 @@ def programs(offset=False):
 @pytest.mark.parametrize("offset", [False, True])
 def test_a_table_and_a_head_that_are_one(offset):
     program, wide = programs(offset)
+    assert parameters(program) == parameters(wide) == sum(w.size for w in wide.weights)
     assert not any(w.ndim == 2 for w in program.weights)
     same_bits(program, wide)
 
