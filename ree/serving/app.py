@@ -409,7 +409,7 @@ async def _chunks(running: Running, reply: Reply) -> AsyncGenerator[list[Any], N
     held = [TextSoFar(bool(reply.tools)) for _ in reply.answers]
     every = reply.wanted.return_tokens or reply.wanted.logprobs is not None
     async for places in running.places(PATIENCE):
-        out = [] if places else [None]
+        out: list[Any] = [] if places else [None]
         for index, event in places:
             if isinstance(event, Failed):
                 yield [*out, _failure(event).body()]
