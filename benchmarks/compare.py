@@ -32,6 +32,7 @@ RATIO = Kind("our time over theirs", LESS, 0.05)
 INVERSE = Kind("their time over ours", MORE, 0.05)
 RATE = Kind("rate", MORE, 0.10)
 MEMORY = Kind("memory", LESS, 0.05)
+LIKENESS = Kind("cosine", MORE, 0.0005)
 SIZE = Kind("size", LESS, 0.0)  # of a message, or gas: exact
 COUNT = Kind("count", SAME, 0.0)
 DIGEST = Kind("digest", SAME, 0.0)
@@ -47,6 +48,8 @@ KINDS: tuple[tuple[str, Kind], ...] = (
         SETTING,
     ),
     (r"ratio_mkl\w*", INVERSE),
+    (r"cosine_\w+", LIKENESS),
+    (r"byte_group", SETTING),
     (r"time_ratio|\w+_over_\w+|run|io|ops|step|history|memory|\w+ share", RATIO),
     (r"g?flops(_ree)?|tree_hash|sha256|bandwidth|(.*_)?tokens_per_s", RATE),
     (r"(.*_)?(s|ms|us|ns|seconds|milliseconds)|.* (s|seconds)", TIME),

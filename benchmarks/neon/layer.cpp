@@ -74,6 +74,7 @@ void layer(const std::vector<uint32_t>& a, const std::vector<uint32_t>& b,
   REE_LAYER_EACH(sarv(i, andi(j, set1i(31))))
   REE_LAYER_EACH(mullo(i, j))
   REE_LAYER_EACH(mulhi(i, j))
+  REE_LAYER_EACH(dot_pairs(k, i, j))
   REE_LAYER_EACH(lt(x, y))
   REE_LAYER_EACH(le(x, y))
   REE_LAYER_EACH(eq(x, y))

@@ -170,8 +170,9 @@ void run_contractions() {
       const int64_t m = s[0], n = s[1], k = s[2], panel = g_isa->panel;
       const Floats a = floats(m * k + 1, kind, 1), b = floats(k * n + 1, kind, 2);
       Floats packed((size_t)((n + panel - 1) / panel * panel * k + 16)), c((size_t)(m * n), 7.0f);
-      call("pack", {b.data(), packed.data()}, {k, n, n, 1, 1, 0});
-      call("gemm", {a.data(), packed.data(), c.data()}, {1, m, n, k, 0, k, 0, 0, n, 0});
+      call("pack", {b.data(), packed.data()}, {k, n, n, 1, 1, 0, 4});
+      call("gemm", {a.data(), packed.data(), nullptr, nullptr, c.data()},
+           {1, m, n, k, 0, k, 0, 0, n, 0, 1, 0});
       report(label("gemm", {m, n, k}, kind), c);
       Floats d((size_t)(2 * m * n), 7.0f);
       const Floats a2 = floats(2 * m * k + 1, kind, 3), b2 = floats(2 * k * n + 1, kind, 4);
@@ -181,6 +182,55 @@ void run_contractions() {
       call("bmm", {a2.data(), b2.data(), d.data()},  // both sides transposed
            {1, 2, m, n, k, 0, m * k, 1, m, 0, k * n, 1, k, 0, m * n, n, 0});
       report(label("bmm_transposed", {m, n, k}, kind), d);
+    }
+}
+
+// In 16-bit pairs, which every processor has, and in fours where this one multiplies bytes.
+void run_bytes() {
+  using Bytes = std::vector<int8_t>;
+  auto bytes = [](int64_t n, uint64_t seed) {
+    Random r{seed + 99};
+    Bytes x((size_t)n);
+    for (int64_t i = 0; i < n; ++i) {
+      const uint64_t u = r.next();
+      x[(size_t)i] = (int8_t)(i % 5 ? u : u % 2 ? -128 : 127);
+    }
+    return x;
+  };
+  const int64_t shapes[][3] = {{1, 70, 261}, {4, 100, 300}, {5, 17, 127},   {33, 65, 300},
+                               {16, 32, 0},  {7, 13, 1},    {97, 200, 1030}};
+  for (const auto& s : shapes) {
+    const int64_t m = s[0], n = s[1], k = s[2], panel = g_isa->panel;
+    const Bytes a = bytes(m * k + 1, 1), b = bytes(k * n + 1, 2);
+    for (int64_t group : {(int64_t)2, (int64_t)byte_group(g_isa->isa)}) {
+      Words packed((size_t)((n + panel - 1) / panel * panel * (k + 1) + 16)), c((size_t)(m * n), 7);
+      call("pack_i8", {b.data(), packed.data()}, {k, n, 1, k, group});
+      call("gemm_i8", {a.data(), packed.data(), c.data()}, {m, n, k, group, 0});
+      if (group != 2) {
+        Words pairs((size_t)(m * n), 7);
+        call("pack_i8", {b.data(), packed.data()}, {k, n, 1, k, 2});
+        call("gemm_i8", {a.data(), packed.data(), pairs.data()}, {m, n, k, 2, 0});
+        if (pairs != c) std::exit(3);
+      } else {
+        report(label("gemm_i8", {m, n, k}, 0), c);
+      }
+    }
+  }
+  for (int64_t n : {1, 5, 63, 384, 1025})
+    for (int kind = 0; kind < 4; ++kind) {
+      const int64_t rows = 7;
+      const Floats x = floats(rows * n, kind, (uint64_t)n), factor = floats(n, 0, 3);
+      Bytes q((size_t)(rows * n));
+      Floats step((size_t)rows);
+      for (const void* f : {(const void*)nullptr, (const void*)factor.data()}) {
+        call("quantise_rows", {x.data(), f, q.data(), step.data()}, {rows, n});
+        Words all(q.begin(), q.end());
+        for (float v : step) {
+          all.push_back(0);
+          std::memcpy(&all.back(), &v, 4);
+        }
+        report(label(f ? "quantise_rows_by" : "quantise_rows", {n}, kind), all);
+      }
     }
 }
 
@@ -390,6 +440,7 @@ int main(int argc, char** argv) {
   }
   run_layer(full);
   run_contractions();
+  run_bytes();
   run_rows();
   run_attention();
   run_movement();
