@@ -301,7 +301,7 @@ _kernel("sample", reads(F32, "logits", "temperature", "top_p", "min_p"),
         reads(I64, "top_k", "seed", "position", "choice"), writes(I64, "tokens"),
         ints("rows vocabulary"))  # fmt: skip
 _kernel("quantise_rows", reads(F32, "x"), reads(F32, "factor", nullable=True), writes(I8, "q"),
-        writes(F32, "step"), ints("rows n"))  # fmt: skip
+        writes(F32, "step", "middle"), ints("rows n"))  # fmt: skip
 # movement; element_bytes: 1, 2, 4 or 8
 _kernel("strided_copy", reads(ANY, "x"), writes(ANY, "y"), ints("element_bytes rank"),
         ints("extents", "rank"), strides("x y", "rank"))  # fmt: skip

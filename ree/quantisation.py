@@ -14,7 +14,7 @@ from ree.compiler.passes.quantise import (
     column_maxima,
     factors,
     linear_layers,
-    quantise_rows,
+    quantise_weight,
     quantised,
     with_weights,
 )
@@ -107,7 +107,7 @@ def _weights(
     """The quantised program's weights and their names."""
     arrays: list[Array] = []
     names: list[str] = []
-    done: dict[Made, tuple[Array, F32]] = {}
+    done: dict[Made, dict[What, Array]] = {}
     for m in made:
         name = "factors" if m.weight < 0 else program.names.weights[m.weight]
         if m.what is What.GIVEN:
@@ -118,8 +118,10 @@ def _weights(
             key = Made(What.BYTES, m.weight, m.source)
             if key not in done:
                 w = _f32(program.weights[m.weight])
-                done[key] = quantise_rows(w / factor[m.source] if m.source in factor else w)
-            arrays.append(done[key][m.what is What.SCALES])
+                w = w / factor[m.source] if m.source in factor else w
+                made_of = zip((What.BYTES, What.SCALES, What.SUMS), quantise_weight(w), strict=True)
+                done[key] = dict(made_of)
+            arrays.append(done[key][m.what])
             name += f".{m.what.value}"
         at, n = name, 1
         while at in names:

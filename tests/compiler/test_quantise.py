@@ -16,7 +16,7 @@ from ree.compiler.passes.quantise import (
     What,
     factors,
     linear_layers,
-    quantise_rows,
+    quantise_weight,
     quantised,
     quantised_layers,
 )
@@ -86,7 +86,8 @@ def test_a_module_and_the_pass_have_the_same_bits(two):
     weights = []
     for m in made:
         w = plain.weights[m.weight]
-        weights.append(w if m.what is What.GIVEN else quantise_rows(w)[m.what is What.SCALES])
+        place = (What.BYTES, What.SCALES, What.SUMS)
+        weights.append(w if m.what is What.GIVEN else quantise_weight(w)[place.index(m.what)])
     names = Names(("x",), ("y",), tuple(f"w{i}" for i in range(len(weights))))
     (got,) = everywhere(Program(graph, names, weights), x)
     same(got, want)
@@ -272,8 +273,8 @@ def test_factors_are_powers_of_two_that_help(seed):
     want = x.astype(np.float64) @ w.T.astype(np.float64)
 
     def error(f):
-        q, step = quantise_rows(x * f)
-        v, scale = quantise_rows(w / f)
+        q, step, _ = quantise_weight(x * f)
+        v, scale, _ = quantise_weight(w / f)
         got = q.astype(np.int64) @ v.T.astype(np.int64) * step[:, None].astype(np.float64) * scale
         return np.abs(got - want).max()
 
@@ -285,7 +286,8 @@ def test_rows_of_weights_are_rounded_to_the_nearest():
         [[127, -127, 0.5, 1.5, -2.5, 126.4], [0, 0, 0, 0, 0, 0], [1e-3, -2e-3, 0, 0, 0, 0]],
         np.float32,
     )
-    q, scale = quantise_rows(w)
+    q, scale, sums = quantise_weight(w)
+    assert sums.tolist() == q.astype(int).sum(1).tolist()
     assert q[0].tolist() == [127, -127, 0, 2, -2, 126]
     assert not q[1].any()
     assert q[2].tolist() == [64, -127, 0, 0, 0, 0]  # 63.5, to even

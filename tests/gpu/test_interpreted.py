@@ -94,6 +94,33 @@ def test_tile_sizes_do_not_change_bits(size, monkeypatch):
     same(got, want, size)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 300, 150), (40, 130, 33), (65, 72, 129)])
+def test_a_contraction_of_bytes_with_epilogue(m, k, n, packed):
+    """Scales and a bias on totals that only the group reads, or that are an output as well."""
+    rng = np.random.default_rng(m)
+    for kept in (True, False):
+        b = Builder()
+        x, step, scale = (
+            b.input(t) for t in (TensorType(DType.I8, (m, k)), TensorType(DType.F32, (m, 1)),
+                                 TensorType(DType.F32, (n,)))
+        )  # fmt: skip
+        w = (b.weight if packed else b.input)(TensorType(DType.I8, (n, k)))
+        total = b.add("linear_i8", x, w)
+        y = b.add("mul", b.add("mul", b.add("cast", total, dtype=DType.F32), step), scale)
+        arrays = [rng.integers(-128, 128, s).astype(np.int8) for s in ((m, k), (n, k))]
+        rest = [rng.standard_normal(s, np.float32) for s in ((m, 1), (n,))]
+        graph, names = b.finish((y, total) if kept else (y,)), ("x", "step", "scale", "w")
+        program = Program(graph, Names(names[: 4 - packed], ("y", "t")[: 1 + kept], names[3:] * packed),
+                          arrays[1:] * packed)  # fmt: skip
+        inputs = [arrays[0], *rest, *arrays[1:]][: 4 - packed]
+        for fuse in (True, False):
+            want = program.run(*inputs, fuse=fuse).outputs
+            got = program.run(*inputs, fuse=fuse, device="interpret").outputs
+            for a, c in zip(got, want, strict=True):
+                same(a, c, (m, k, n, kept, fuse))
+
+
 class Block(torch.nn.Module):
     """Embedding, norm, attention, MLP, softmax head."""
 
