@@ -36,7 +36,7 @@ PATTERNS = ("gaussian", "wide", "subnormal", "signed-zero", "infinity", "special
 
 def chosen(names):
     """Which samples are interpreted: all of the first shape, of the others two patterns of values, one of which
-    has every special value. What becomes of a value does not depend on the shape, nor where is read on values."""
+    has every special value. What becomes of a value hangs on no shape, nor where is read on values."""
     first = next((n.rpartition("/")[0] for n in names if n.endswith(PATTERNS)), "")
     whole = ("gaussian", "special")
 
