@@ -258,7 +258,7 @@ def _kernel(template: str, name: str, code: TritonCode) -> Any:
 
 
 @dataclass(frozen=True)
-class Kept:
+class PanelStorage:
     """How B is kept, as the arguments of `gemm` say it; scale and offset are any pointers where there are
     none."""
 
@@ -280,7 +280,7 @@ def contract(
     strides: Sequence[int],
     operands: tuple[Ptr, Ptr, int],
     panels: bool,
-    kept: Kept | None = None,
+    kept: PanelStorage | None = None,
 ) -> None:
     """operands: A, B, and the slot of C. strides: a_b0, a_b1, a_row, a_k, b_b0, b_b1, b_k, b_n. panels: B
     lies as `pack` leaves it, and may be kept narrow."""
@@ -299,13 +299,13 @@ def contract(
     out = Ptr(y, "fp32")
     sources = [a, b]
     segments = ceil_div(k, constants.SEGMENT)
-    kept = kept or Kept(a, a)
+    kept = kept or PanelStorage(a, a)
     if kept.storage != constants.STORED_F32 and not (segments > 1 and m <= FEW_ROWS):
         # many rows read a panel many times: it is widened once
         panel = call.take_scratch(ceil_div(n, launch.PANEL) * launch.PANEL * k * 4)
         call.launch(widen, (ceil_div(n, launch.PANEL), ceil_div(k, 16)), [b, panel, kept.scale, kept.offset, k],
                     warps=8, **kept.constants)  # fmt: skip
-        sources, kept = [a, panel], Kept(a, a)
+        sources, kept = [a, panel], PanelStorage(a, a)
     bm, bn, warps = tile_size(m, n, count)
     tiles = ceil_div(m, bm) * ceil_div(n, bn)
     even = k % BK == 0
@@ -352,7 +352,7 @@ def tile_size(m: int, n: int, count: int) -> tuple[int, int, int]:
 @gpu_kernel("gemm")
 def _gemm(call: KernelCall) -> None:
     a = call.args
-    kept = Kept(call.f32(a.scale), call.f32(a.offset), a.storage, a.block, a.offset >= 0)
+    kept = PanelStorage(call.f32(a.scale), call.f32(a.offset), a.storage, a.block, a.offset >= 0)
     contract(call, (1, a.batch), (a.m, a.n, a.k), [0, a.a_batch, a.a_row, 1, 0, a.b_batch, launch.PANEL, 1],
              (call.f32(a.a), Ptr(a.packed, ELEMENTS[a.storage]), a.c), True, kept)  # fmt: skip
 

@@ -11,7 +11,7 @@ FORMS = ((STORED_BF16, False), (STORED_F16, False), (STORED_I8, False), (STORED_
 
 
 def calls():
-    for m in (1, 12, 1024):
+    for m in (1, 1024):
         for storage, offset in FORMS:
             terms = {"scale": 2 if storage == STORED_I8 else None, "offset": 3 if offset else None}
             yield kernel_call("gemm", a=0, packed=1, c=4, batch=1, m=m, n=2048, k=640, a_batch=0, a_row=640,
@@ -23,7 +23,8 @@ def main():
     for call in calls():
         table()["gemm"](call)
         for target in ("sm_80", "sm_90", "sm_120"):
-            for report in gpu.audit(call.launches, target):
+            narrow = [x for x in call.launches if "STORED" in dict(x.constants)]
+            for report in gpu.audit(narrow, target):
                 print(json.dumps({
                     "m": call.args.m, "storage": call.args.storage, "target": target, "kernel": report.kernel,
                     "spills": report.spills,
