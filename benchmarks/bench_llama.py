@@ -1,12 +1,12 @@
 """Generation against llama.cpp with the same weights: interleaved in one run.
 
-    python benchmarks/bench_llama.py LIBRARIES MODEL.gguf [--weights f16|bf16|q8_0] [--work DIR] [--threads 2]
+    python benchmarks/bench_llama.py LIBRARIES MODEL.gguf [--weights TYPE] [--work DIR] [--threads 2]
 
 LIBRARIES: the folder of llama.cpp's shared libraries. Its quantiser writes the GGUF file with weights of one
-type, by default float32 (into DIR, where it is found again), `ree compile` the artifact of that. First
-llama.cpp's best settings are looked for, then the sides take turns: decoding one text behind 256 and 2,048
-positions; reading 256 tokens, ours with the logits of all (read) or of a chunk's last one (read_last), theirs
-with those of the last. The last logits must agree. Writes
+type (f32, f16, bf16, q8_0; into DIR, where it is found again), `ree compile` the artifact of that; w8a8 is ours
+by `ree quantise` beside theirs as q8_0. First llama.cpp's best settings are looked for, then the sides take
+turns: decoding one text behind 256 and 2,048 positions; reading 256 tokens, ours with the logits of all (read)
+or of a chunk's last one (read_last), theirs with those of the last. The last logits must agree. Writes
 benchmarks/results/llama.json, or llama_TYPE.json (--quick: prints alone). Exit 2 where something is missing.
 """
 
@@ -35,6 +35,7 @@ from ree import _core
 from ree.generation.engine import Engine
 from ree.generation.layout import CHUNK
 from ree.generation.model import LanguageModel, compile_model
+from ree.quantisation import quantise
 
 RESULTS = Path(__file__).parent / "results"
 CONTEXTS = (256, 2048)
@@ -46,7 +47,9 @@ AGREE = {
     "f16": 3e-2,
     "bf16": 3e-2,
     "q8_0": 0.15,
+    "w8a8": 0.3,
 }  # of the greatest logit: theirs round activations
+W8A8 = "w8a8"  # ours with activations in bytes too, beside theirs as q8_0, which rounds them by 32
 VARIANTS = ("skylakex", "haswell")  # beside the one that llama.cpp takes
 
 
@@ -151,12 +154,14 @@ def agreement(ours: Any, theirs: Any, most: float) -> float:
 
 
 def compare(args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    file = work / f"{args.gguf.stem}.{args.weights}.gguf"
+    theirs = "q8_0" if args.weights == W8A8 else args.weights
+    file = work / f"{args.gguf.stem}.{theirs}.gguf"
     if not file.exists():
-        write_gguf(args.libraries, args.gguf, file, args.weights)
+        write_gguf(args.libraries, args.gguf, file, theirs)
     artifact = work / f"{args.gguf.stem}.{args.weights}.ree"
     if not artifact.exists():
-        compile_model(file).save(artifact)
+        program = compile_model(file)
+        (quantise(program).program if args.weights == W8A8 else program).save(artifact)
     ours = Ours(artifact, args.threads)
     rng = np.random.default_rng(0)
     texts = {n: rng.integers(0, ours.vocabulary, n).tolist() for n in CONTEXTS}
@@ -203,7 +208,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("libraries", type=Path)
     parser.add_argument("gguf", type=Path)
-    parser.add_argument("--weights", choices=WEIGHT_TYPES, default="f32")
+    parser.add_argument("--weights", choices=(*WEIGHT_TYPES, W8A8), default="f32")
     parser.add_argument("--work", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=9)

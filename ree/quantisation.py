@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ree.compiler.ir import Kind
+from ree.compiler.passes.load_time import Prelude, further, prelude_graph, without_prelude
 from ree.compiler.passes.quantise import (
     Made,
     What,
@@ -18,6 +20,7 @@ from ree.compiler.passes.quantise import (
     quantised,
     with_weights,
 )
+from ree.compiler.plan.stored import stored_matrices
 from ree.errors import InputError
 from ree.kernels.numerics import F32
 from ree.kernels.opdef import Array
@@ -62,6 +65,7 @@ def quantise(program: Program, inputs: Mapping[str, Any] | None = None) -> Quant
     inputs: by name, those on which columns are evened out and errors are measured; by default the program's
     examples. Without any, and in a program with states, neither is done. InputError if there is no such layer.
     """
+    program = _with_matrices(program)
     g = program.graph
     layers = linear_layers(g, [_is_finite(w) for w in program.weights])
     if not layers.chosen:
@@ -99,6 +103,25 @@ def quantise(program: Program, inputs: Mapping[str, Any] | None = None) -> Quant
         f"{n.origin.location or n.origin.name or 'unknown line'}: {why}" for n, why in layers.kept
     )
     return Quantisation(out, len(layers.chosen), kept, runs, errors)
+
+
+def _with_matrices(program: Program) -> Program:
+    """The program with matrices that it keeps in blocks as float32: their values are rounded anew."""
+    g, p = program.graph, program.names
+    stored = {r: s for r, s in stored_matrices(g).items() if s.scale is not None}
+    if not stored:
+        return program
+    made = Prelude((), stored)
+    names = Names((), tuple(f"w{i}" for i in range(len(stored))), p.weights)
+    values = program.sibling(prelude_graph(g, further(made)), names).run_named({}).outputs
+    wide, arrays = without_prelude(g, made), [*program.weights, *map(np.asarray, values)]
+    named = [*p.weights, *(p.weights[s.elements.index].removesuffix(".q") for s in stored.values())]
+    read = {s.index for n in wide.nodes for s in n.sources if s.kind is Kind.WEIGHT}
+    read |= {r.index for r in wide.outputs if r.kind is Kind.WEIGHT}
+    order = sorted(read, key=named.__getitem__)
+    names = Names(p.inputs, p.outputs, tuple(named[i] for i in order), p.states, p.structure)
+    return Program(with_weights(wide, order), names, [arrays[i] for i in order], program.examples,
+                   program.initial, program.files)  # fmt: skip
 
 
 def _weights(

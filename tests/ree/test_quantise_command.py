@@ -120,3 +120,48 @@ def test_a_lie_about_any_value_of_it_loses(made):
             assert dispute(run, instance, v, rng, lambda *a: play(Game(run.scope), *a))
             ops.add(n.op)
     assert len(ops) == 5
+
+
+def test_a_language_model_is_quantised_and_says_how_well_it_foretells(tmp_path, capsys):
+    pytest.importorskip("transformers")
+    from ree.generation.engine import Engine
+    from ree.generation.model import LanguageModel
+    from tests.generation.test_narrow import programs
+    from tests.generation.tiny import model_of
+
+    narrow, wide = programs(offset=True)
+    files = model_of().program.files
+    for name, p in (("narrow", narrow), ("wide", wide)):
+        p.files = files
+        p.save(tmp_path / f"{name}.ree")
+    (tmp_path / "text").write_text("a text that is foretold, " * 9)
+    said = {}
+    for name in ("narrow", "wide"):
+        out = tmp_path / f"{name}8.ree"
+        command = ["quantise", str(tmp_path / f"{name}.ree"), "-o", str(out)]
+        assert main([*command, "--text", str(tmp_path / "text"), "--json"]) == 0
+        said[name] = json.loads(capsys.readouterr().out)
+        said[name]["model"] = LanguageModel.load(out)
+    # matrices in blocks are rounded from their value: both become the same layers
+    layers = [x["layers"] for x in said.values()]
+    assert layers == [15, 15]
+    assert said["narrow"]["perplexity"] == said["wide"]["perplexity"]
+    told = said["wide"]["perplexity"]
+    assert told["before"] != told["after"]
+    model = LanguageModel.load(tmp_path / "wide.ree")
+    tokens = model.text_prompt((tmp_path / "text").read_text())
+    assert told["tokens"] == len(tokens)
+    x = Engine(model.forward, positions=256).read(0, tokens, 0, first=0).astype(np.float64)[:-1]
+    p = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    mean = -np.log(p[np.arange(len(x)), tokens[1:]]).mean()
+    assert told["before"] == pytest.approx(np.exp(mean))
+    answers = [x["model"].forward.program.weights_root for x in said.values()]
+    assert answers[0] != answers[1]  # the table of rows stays as it was kept
+
+
+def test_a_text_for_another_model_and_a_wrong_text_are_one_line(made, tmp_path, capsys):
+    art, out = str(made / "model.ree"), tmp_path / "t.ree"
+    (tmp_path / "text").write_text("x")
+    assert main(["quantise", art, "-o", str(out), "--text", str(tmp_path / "text")]) == 2
+    assert "--text is for language models" in capsys.readouterr().err
+    assert not out.exists()
