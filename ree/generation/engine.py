@@ -97,14 +97,16 @@ class Engine:
         """How many slots a step takes in that has to take in the first so many."""
         return min(next(b for b in BATCHES if b >= slots), self.slots)
 
-    def step(self, tokens: Sequence[int], positions: Sequence[int], live: Sequence[bool]) -> Array:
-        """Take in one token in each of the first slots, at a position; f32 [slots, vocabulary]. A slot that is
-        not live gets a zero at its position, which has to be one that holds nothing."""
+    def step(
+        self, tokens: Sequence[int], positions: Sequence[int], live: Sequence[bool], first: int = 0
+    ) -> Array:
+        """Take in one token in each slot from `first` on, at a position; f32 [slots, vocabulary]. A slot that
+        is not live gets a zero at its position, which has to be one that holds nothing."""
         self.reserve(max(positions) + 1)
         n = len(tokens)
         given, at = np.array(tokens, np.int64), np.array(positions, np.int64)
         limit = np.where(np.array(live), at + 1, 0)
-        logits = self.call(0, given[:, None], at[:, None], np.zeros((n, 1), np.int64), limit)
+        logits = self.call(first, given[:, None], at[:, None], np.zeros((n, 1), np.int64), limit)
         return logits[:, 0]
 
     def copy(self, source: int, slot: int, positions: int) -> None:

@@ -233,16 +233,19 @@ class Scheduler:
         by_slot = {g.slot: g for g in ready}
         # a zero is written where each of the others goes on, so that there must be room for it
         ends = [len(self._left[i][1]) if h is None else h.read for i, h in enumerate(self._slots)]
-        n = self.engine.width(1 + max(g.slot for g in ready if g.slot is not None))
-        self.engine.reserve(max(ends[:n]) + 1)
-        tokens, positions, live = [0] * n, ends[:n], [False] * n
+        used = [g.slot for g in ready if g.slot is not None]
+        n = self.engine.width(1 + max(used) - min(used))
+        first = min(min(used), self.engine.slots - n)
+        self.engine.reserve(max(ends[first : first + n]) + 1)
+        tokens, positions, live = [0] * n, ends[first : first + n], [False] * n
         for slot, g in by_slot.items():
             assert slot is not None
-            tokens[slot], positions[slot], live[slot] = g.tokens[-1], len(g.tokens) - 1, True
-        out = self.engine.step(tokens, positions, live)
+            i = slot - first
+            tokens[i], positions[i], live[i] = g.tokens[-1], len(g.tokens) - 1, True
+        out = self.engine.step(tokens, positions, live, first)
         for g in ready:
             g.read = len(g.tokens)
-        return [out[g.slot] for g in ready if g.slot is not None]
+        return [out[slot - first] for slot in used]
 
     def _draw(
         self, rows: list[tuple[Generation, Array]]

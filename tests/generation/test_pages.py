@@ -134,3 +134,43 @@ def test_many_texts_that_share_beginnings():
     assert sum(g.reused for g in made) > 500
     for g in made:
         assert claims[g] == alone(g.prompt, drawn=g.max_tokens, sampling=g.sampling)
+
+
+def test_texts_are_computed_beside_no_empty_slots():
+    """One text after the other takes another slot, and each step still has one row; two texts apart have the
+    rows between them."""
+    s, widths = scheduler_of(0, slots=4), []
+    step = s.engine.step
+    s.engine.step = lambda tokens, *rest: widths.append(len(tokens)) or step(tokens, *rest)
+    places = set()
+    for seed in range(4):
+        g = Generation(text(20, seed), SAMPLING, (), 6)
+        s.submit(g)
+        while g.finish is None:
+            list(s.step())
+            places.add(g.slot)
+        s.release(g)
+        assert g.tokens[20:] == s_alone(text(20, seed))
+    assert len(places) == 4
+    assert set(widths) == {1}
+    several = [Generation(text(20, seed), SAMPLING, (), 6) for seed in range(4)]
+    for g in several:
+        s.submit(g)
+    list(s.step())
+    for g in several[1:3]:  # those in the middle go
+        s.release(g)
+    widths.clear()
+    ends = several[0], several[3]
+    while any(g.finish is None for g in ends):
+        list(s.step())
+    assert set(widths) == {4}
+    assert [g.tokens[20:] for g in ends] == [s_alone(text(20, seed)) for seed in (0, 3)]
+
+
+def s_alone(prompt):
+    g = Generation(prompt, SAMPLING, (), 6)
+    s = Scheduler(Engine(model_of().forward, most=512), reuse=False)
+    s.submit(g)
+    while g.finish is None:
+        list(s.step())
+    return g.tokens[20:]
