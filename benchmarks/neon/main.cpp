@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../../csrc/kernel.hpp"
+#include "constants.hpp"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -182,6 +183,38 @@ void run_contractions() {
       call("bmm", {a2.data(), b2.data(), d.data()},  // both sides transposed
            {1, 2, m, n, k, 0, m * k, 1, m, 0, k * n, 1, k, 0, m * n, n, 0});
       report(label("bmm_transposed", {m, n, k}, kind), d);
+    }
+}
+
+// Weights kept narrow: bf16 and f16 of every bit pattern, i8 in blocks with scales, and with
+// offsets too.
+void run_narrow() {
+  const int64_t shapes[][3] = {{1, 70, 272}, {2, 33, 128},  {4, 100, 304},  {5, 17, 16},
+                               {8, 65, 144}, {33, 65, 304}, {97, 200, 1040}};
+  for (const auto& s : shapes)
+    for (int64_t form = 0; form < 4; ++form) {
+      const int64_t m = s[0], n = s[1], k = s[2], panel = g_isa->panel, block = 16;
+      const int64_t columns = (n + panel - 1) / panel * panel, bytes = form < 2 ? 2 : 1;
+      const int64_t storage = form == 0   ? ree::kStoredBf16
+                              : form == 1 ? ree::kStoredF16
+                                          : ree::kStoredI8;
+      const Floats a = floats(m * k + 1, 0, 1), scale = floats(n * k / block + 1, 0, 2),
+                   offset = floats(n * k / block + 1, 0, 3);
+      Random r{(uint64_t)(7 * form + m)};
+      std::vector<uint16_t> b((size_t)(n * k + 1)), packed((size_t)(columns * k + 16));
+      for (auto& x : b) x = (uint16_t)r.next();
+      Floats terms[2], c((size_t)(m * n), 7.0f);
+      call("pack", {b.data(), packed.data()}, {k, n, 1, k, 1, 0, bytes});
+      for (int t = 0; t < 2; ++t) {
+        terms[t].resize((size_t)(columns * k / block + 16));
+        call("pack", {(t ? offset : scale).data(), terms[t].data()},
+             {k / block, n, 1, k / block, 1, 0, 4});
+      }
+      call("gemm",
+           {a.data(), packed.data(), form > 1 ? terms[0].data() : nullptr,
+            form > 2 ? terms[1].data() : nullptr, c.data()},
+           {1, m, n, k, 0, k, 0, 0, n, storage, form > 1 ? block : 0, 0});
+      report(label("gemm_narrow", {m, n, k}, (int)form), c);
     }
 }
 
@@ -437,6 +470,7 @@ int main(int argc, char** argv) {
   run_layer(full);
   run_contractions();
   run_bytes();
+  run_narrow();
   run_rows();
   run_attention();
   run_movement();
