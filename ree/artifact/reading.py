@@ -67,10 +67,11 @@ def read_directory(path: str | PathLike[str]) -> ArtifactContents:
     d = Path(path)
     if not d.is_dir():
         raise ArtifactError(f"no artifact at '{d}'", "expected a directory written by ree compile")
-    if not os.path.lexists(d / MANIFEST):
-        raise ArtifactError(f"'{d}' is not an artifact: it has no {MANIFEST}",
-                            "expected a directory written by ree compile")  # fmt: skip
     with opened_together(d, (MANIFEST, *FILES, *OPTIONAL), _has_all) as files:
+        # asked of the directory that was opened: its name may lead to another one by now
+        if MANIFEST not in files and not os.path.lexists(d / MANIFEST):
+            raise ArtifactError(f"'{d}' is not an artifact: it has no {MANIFEST}",
+                                "expected a directory written by ree compile")  # fmt: skip
 
         def read(name: str, limit: int) -> bytes:
             if name not in files:

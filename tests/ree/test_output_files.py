@@ -185,6 +185,23 @@ def test_readers_and_writers_never_see_half_an_artifact(here, monkeypatch, excha
     assert names() == ["m.ree"]
 
 
+def test_a_name_that_is_free_for_a_moment_is_not_said_to_be_something_else(
+    here, monkeypatch, program
+):
+    program.save("m.ree")
+    answer = Path.is_dir
+
+    def taken_away_after(path):
+        found = answer(path)
+        if path == Path("m.ree"):
+            path.rename("taken.ree")
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", taken_away_after)
+    with pytest.raises(ReeError, match="No such file"):
+        ree.load("m.ree")
+
+
 def test_an_artifact_that_could_not_be_read_again_is_not_written(here):
     def holder(name, module=None):
         m = torch.nn.Module()
