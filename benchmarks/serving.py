@@ -33,7 +33,7 @@ SHORT = 8  # tokens of an answer of the many
 class Server:
     """`ree serve` on a port of this machine."""
 
-    def __init__(self, path):
+    def __init__(self, path, *options):
         command = [
             sys.executable,
             "-P",
@@ -46,6 +46,7 @@ class Server:
             "--slots",
             "8",
             "--json",
+            *options,
         ]
         start = time.perf_counter()
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,15 +72,26 @@ class Grammar:
         return cls(LARK, f"start: {' | '.join(map(_literal, texts))}")
 
     @classmethod
-    def calls(cls, before: str, after: str, tools: Iterable[Mapping[str, Any]]) -> Grammar:
-        """One call of one of some tools, between two texts; tools as messages.py has them."""
+    def calls(
+        cls,
+        before: str,
+        after: str,
+        tools: Iterable[Mapping[str, Any]],
+        encode: Callable[[str], Sequence[int]],
+    ) -> Grammar:
+        """One call of one of some tools between two texts, on lines of their own; tools as messages.py has them.
+
+        encode: a text's tokens. A text that the vocabulary holds as one token is that token: models were
+        trained on it, and the library takes its letters for other tokens.
+        """
         each = [
             _object(name={"const": f["name"]}, arguments=f.get("parameters") or {"type": "object"})
             for f in (t["function"] for t in tools)
         ]
         schema = each[0] if len(each) == 1 else {"anyOf": each}
         options = {"x-guidance": JSON_OPTIONS}
-        text = f"start: {_literal(before)} call {_literal(after)}\ncall: %json {json.dumps(options | schema)}"
+        first, last = (_of_tokens(t, encode(t)) for t in (before, after))
+        text = f'start: {first} "\\n" call "\\n" {last}\ncall: %json {json.dumps(options | schema)}'
         return cls(LARK, text)
 
     def kept(self) -> dict[str, str]:
@@ -108,6 +119,11 @@ def _object(**properties: Any) -> dict[str, Any]:
 def _literal(text: str) -> str:
     """A text as a literal of Lark."""
     return json.dumps(text)
+
+
+def _of_tokens(text: str, tokens: Sequence[int]) -> str:
+    """A text in Lark, by its token if it is one."""
+    return f"<[{tokens[0]}]>" if len(tokens) == 1 else _literal(text)
 
 
 def _llguidance() -> Any:

@@ -354,7 +354,7 @@ def _one_call(wanted: ChatRequest, model: LanguageModel) -> Grammar:
         raise ApiError("the model's template has no form of calls that is known here: none can be forced",
                        "tool_choice", code="unsupported_value")  # fmt: skip
     tools = [t for t in wanted.tools or () if t["function"]["name"] in wanted.forced]
-    return Grammar.calls(f"{OPEN}\n", f"\n{CLOSE}", tools)
+    return Grammar.calls(OPEN, CLOSE, tools, model.tokenizer.encode)
 
 
 def _room(answer: Completion, service: ModelService, param: str) -> int:

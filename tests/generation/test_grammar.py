@@ -69,13 +69,18 @@ def test_without_the_grammar_the_answer_is_another():
         json.loads(receipt.text)
 
 
-def test_a_call_of_a_tool():
+@pytest.mark.parametrize(
+    ("before", "after"), [("<tool_call>", "</tool_call>"), ("<tool>", "<tool>")]
+)
+def test_a_call_of_a_tool(before, after):
+    """<tool> is one token of the vocabulary."""
     tools = [
         {"type": "function", "function": {"name": n, "parameters": SCHEMA}} for n in ("f", "g")
     ]
-    receipt = made(Grammar.calls("<tool_call>\n", "\n</tool_call>", tools), max_tokens=150)
+    grammar = Grammar.calls(before, after, tools, model_of().tokenizer.encode)
+    receipt = made(grammar, max_tokens=150)
     assert receipt.finish == "stop"
-    call = json.loads(receipt.text.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>"))
+    call = json.loads(receipt.text.removeprefix(f"{before}\n").removesuffix(f"\n{after}"))
     assert call["name"] in ("f", "g")
     assert call["arguments"].keys() == {"a", "b"}
     assert check_receipt(receipt, model_of()) is None
