@@ -79,7 +79,7 @@ class Grammar:
         tools: Iterable[Mapping[str, Any]],
         encode: Callable[[str], Sequence[int]],
     ) -> Grammar:
-        """One call of one of some tools between two texts, on lines of their own; tools as messages.py has them.
+        """One call of one of some tools between two texts, on lines of their own; tools: messages.py.
 
         encode: a text's tokens. A text that the vocabulary holds as one token is that token: models were
         trained on it, and the library takes its letters for other tokens.
