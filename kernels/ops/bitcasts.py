@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from ree.kernels.canonical import FLOATS, canonical
+from ree.kernels.numerics import CANONICAL_NAN
 from ree.kernels.opdef import (
     Array,
     Attrs,
@@ -47,10 +48,13 @@ def _function(source: DType, to: DType) -> Function:
 
 
 def _pattern(x: Expr, d: DType) -> Expr:
-    """A loaded element's bits, zero-extended to u32."""
+    """A loaded element's bits, zero-extended to u32; of a NaN, which within a fused group may be any, the
+    canonical ones."""
     if d is DType.BOOL:
         x = convert(x, I32)
     u = bitcast(x, U32)
+    if d is DType.F32:
+        return select((u & 0x7FFFFFFF) <= 0x7F800000, u, CANONICAL_NAN)
     return u if d.size == 4 else u & ((1 << 8 * d.size) - 1)
 
 

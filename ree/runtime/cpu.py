@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from ree import _core
 from ree.compiler.frontend.torch_types import to_torch
-from ree.compiler.ir import Graph, Kind, Ref, users
+from ree.compiler.ir import Graph, Kind, Ref
 from ree.compiler.passes.load_time import Prelude, prelude, prelude_graph, stored_weights
 from ree.compiler.plan.planner import plan
 from ree.kernels import opdef
@@ -93,8 +93,13 @@ class Cpu:
 
 
 def scanned(g: Graph) -> frozenset[int]:
-    """Inputs whose NaNs must be canonical: all but those that only contractions read. Their results are
-    canonical whatever the payload of a NaN they meet."""
-    read = {r for r, n in users(g) if opdef.form_of(n.op) is not opdef.Form.CONTRACTION}
-    read |= set(g.outputs)
+    """Inputs whose NaNs must be canonical: all but those that only contractions and pointwise operators read,
+    as they are or through moves. Of both the results are canonical whatever the payload of a NaN they meet."""
+    read = set(g.outputs)
+    for n in reversed(g.nodes):
+        form = opdef.form_of(n.op)
+        if form in (opdef.Form.CONTRACTION, opdef.Form.POINTWISE):
+            continue
+        if form is not opdef.Form.MOVEMENT or n.value in read:
+            read |= set(n.sources)
     return frozenset(i for i in range(len(g.inputs)) if Ref(Kind.INPUT, i) in read)

@@ -5,15 +5,19 @@ import json
 import numpy as np
 import pytest
 
+from ree import _core
 from ree.artifact import load, save
 from ree.compiler import legal
 from ree.compiler.interp import outputs
 from ree.compiler.ir import Builder, Const
+from ree.conformance import cases
 from ree.errors import ArtifactError, RunError
 from ree.files.safetensors import read_tensors, write_tensors
+from ree.kernels import opdef, registry
 from ree.kernels.canonical import canonical, is_canonical
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
+from ree.runtime.cpu import scanned
 from ree.verde.party import run_of
 from ree.verde.scope import INPUTS
 from ree.verde.service import make_service
@@ -112,3 +116,67 @@ def test_weights_and_files_of_other_bits(d, tmp_path):
     assert json.loads((tmp_path / "a.ree" / "manifest.json").read_text())["weights"] == ["w"]
     with pytest.raises(ArtifactError, match="weight 'w': its bits are not canonical"):
         load(tmp_path / "a.ree")
+
+
+def _payloads(x):
+    """x with NaNs of every kind in the place of some elements of float32."""
+    if x.dtype != np.float32 or not x.size:
+        return x
+    bits, odd, _ = ODD[DType.F32]
+    y = x.copy()
+    places = np.arange(0, x.size, max(1, x.size // 40))
+    y.reshape(-1)[places] = np.resize(np.array(odd, bits), places.size).view(np.float32)
+    return y
+
+
+POINTWISE = [op for op in registry.names() if opdef.form_of(op) is opdef.Form.POINTWISE]
+
+
+@pytest.mark.parametrize("op", POINTWISE)
+def test_payloads_of_nans_do_not_pass_a_pointwise_operator(op):
+    """Inputs that only these read are not scanned: no result may depend on what a NaN carries."""
+    seen = set()
+    for case in cases(op):
+        assert not scanned(case.program.graph)
+        kind = (*(x.dtype for x in case.sample.inputs), str(case.sample.attrs))
+        if np.float32 not in kind or kind in seen or not case.expected[0].size:
+            continue
+        seen.add(kind)
+        odd = [_payloads(np.ascontiguousarray(x).reshape(x.shape)) for x in case.sample.inputs]
+        for isa in _core.isa_names():
+            got = case.program.run(*odd, isa=isa).outputs[0]
+            want = case.program.run(*map(canonical, odd), isa=isa).outputs[0]
+            assert got.tobytes() == want.tobytes(), (case.sample.name, isa)
+
+
+def test_inputs_that_something_else_reads_are_scanned():
+    def asked(*ops, more=()):
+        b = Builder()
+        x = y = b.input(TensorType(DType.F32, (4, 4)))
+        for op, attrs in ops:
+            y = b.add(op, y, **attrs)
+        return scanned(b.finish((y, *(x for _ in more))))
+
+    exp, turn, total = (
+        ("exp", {}),
+        ("permute", {"dims": (1, 0)}),
+        ("sum", {"dim": 1, "keepdim": False}),
+    )
+    assert not asked(exp)
+    assert not asked(turn, exp)
+    assert not asked(turn, exp, total)
+    assert asked(turn)  # an output is its own bits
+    assert asked(total)
+    assert asked(turn, total)
+    assert asked(exp, more="x")
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_the_bits_of_a_nan_that_was_computed(fuse):
+    b = Builder()
+    x = b.input(TensorType(DType.F32, (40,)))
+    y = b.add("bitcast", b.add("sub", x, x), dtype=DType.I32)
+    p = Program(b.finish((y,)), Names(("x",), ("y",), ()), ())
+    for isa in _core.isa_names():
+        got = p.run(np.full(40, np.inf, np.float32), isa=isa, fuse=fuse).outputs[0]
+        assert (got == 0x7FC00000).all(), isa
