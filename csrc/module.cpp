@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "abi.hpp"
+#include "bindings.hpp"
 #include "plan.hpp"
 
 namespace nb = nanobind;
@@ -79,6 +80,7 @@ NB_MODULE(_core, m) {
         return ree::has_nan(static_cast<const uint32_t*>(bytes.data()), bytes.size() / 4, pool);
       },
       "array"_a, "pool"_a.none());
+  ree::bind_call(m);
   m.def("float_mode_is_clean", &ree::FloatMode::is_clean);
   nb::class_<CleanFloatMode>(m, "CleanFloatMode")
       .def(nb::init<>())

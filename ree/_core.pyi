@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 from ree.kernels.opdef import Array
 
@@ -14,6 +15,22 @@ class Plan:
     def add(self, kernel: str, slots: Sequence[int], params: Sequence[int]) -> None: ...
     def __len__(self) -> int: ...
     def run(self, pool: Pool, table: list[int], interruptible: bool = False) -> None: ...
+
+# (DLPack's type code, bits, whether a NaN is looked for, extents, [(slot, offset in bytes)])
+End = tuple[int, int, bool, Sequence[int], Sequence[tuple[int, int]]]
+
+class Call:
+    """A plan over torch tensors, for inputs of the same types and shapes in contiguous memory, while the
+    variables `said` of the environment are as they are said to be, and the cores as many if `counted`. `keep`
+    lives as long."""
+
+    def __init__(
+        self, plan: Plan, pool: Pool, type: type, inputs: Sequence[End], outputs: Sequence[End],
+        table: Sequence[int], said: Sequence[tuple[str, str | None]],
+        counted: bool, keep: object,
+    ) -> None: ...  # fmt: skip
+    def __call__(self, values: list[Any]) -> tuple[Any, ...] | None:
+        """The outputs as tensors; None for values that it is not for."""
 
 SCAN_ALONE: int  # elements from which has_nan is quicker with threads
 

@@ -20,7 +20,7 @@ from ree.kernels import registry  # noqa: F401  (operators)
 from ree.kernels.opdef import Array
 from ree.kernels.types import TensorType
 from ree.program_text import program_line, program_text
-from ree.result import Names, Result
+from ree.result import Names, Result, value_of
 from ree.runtime import settings
 from ree.runtime.backend import SHAPES, Backend, Options
 from ree.runtime.body_tree import BodyTree
@@ -90,7 +90,12 @@ class Program:
 
     @public
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._run(self.flat(args, kwargs)).value
+        values = self.flat(args, kwargs)
+        quick = self.cpu.quick
+        outputs = None if quick is None else quick(values)
+        return (
+            self._run(values).value if outputs is None else value_of(outputs, self.names.structure)
+        )
 
     @property
     def inputs(self) -> dict[str, TensorType]:
@@ -181,7 +186,8 @@ class Program:
         if device is not None or home is not None:
             named = device_name(device)
             backend = self._backend(home or "cpu" if named is None else named)
-        options = Options(trace, keep_values, fuse, threads, isa)
+        default = trace is None and fuse and threads is None and isa is None
+        options = Options(trace, keep_values, fuse, threads, isa, as_torch and default)
         inputs = backend.take(self, values, options)
         env = self.bind_symbols(inputs)
         done = backend.run(self, inputs, env, options)

@@ -12,6 +12,13 @@ from ree.traces.trace import Trace
 SHOWN = 4  # inputs and outputs in a repr
 
 
+def value_of(outputs: tuple[Any, ...], structure: Structure | None) -> Any:
+    """Outputs as the module's forward returns them."""
+    if structure is not None:
+        return structure.build(outputs)
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
 @dataclass(repr=False)
 class Result:
     """Outputs of a run, in the program's order, and its trace if one was asked for."""
@@ -24,9 +31,7 @@ class Result:
     @property
     def value(self) -> Any:
         """The outputs as the module's forward returns them."""
-        if self.structure is not None:
-            return self.structure.build(self.outputs)
-        return self.outputs[0] if len(self.outputs) == 1 else self.outputs
+        return value_of(self.outputs, self.structure)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{x.dtype}{list(x.shape)}" for x in self.outputs[:SHOWN])

@@ -13,6 +13,9 @@ from ree.kernels.types import DType
 TORCH_NAMES = {DType.F32: "float32", DType.F16: "float16", DType.BF16: "bfloat16", DType.I64: "int64",
                DType.I32: "int32", DType.I16: "int16", DType.I8: "int8", DType.U8: "uint8",
                DType.BOOL: "bool"}  # fmt: skip
+# codes of DLPack, and bits
+DLPACK = {DType.F32: (2, 32), DType.F16: (2, 16), DType.BF16: (4, 16), DType.I64: (0, 64), DType.I32: (0, 32),
+          DType.I16: (0, 16), DType.I8: (0, 8), DType.U8: (1, 8), DType.BOOL: (6, 8)}  # fmt: skip
 _OURS = {f"torch.{name}": d for d, name in TORCH_NAMES.items()}
 
 

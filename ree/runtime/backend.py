@@ -21,6 +21,7 @@ class Options(NamedTuple):
     fuse: bool = True
     threads: int | None = None
     isa: str | None = None
+    quick: bool = False  # of torch tensors, by default settings: there may be more of its kind
 
 
 class BackendResult(NamedTuple):

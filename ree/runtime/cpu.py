@@ -32,25 +32,32 @@ class Cpu:
         self.packed: WeakValueDictionary[object, Array] = WeakValueDictionary()
         # weights to be held in these panels alone, once there are some
         self.holding: Weights | None = None
+        # the last run by default settings, of torch tensors
+        self.quick: _core.Call | None = None
         self._made: tuple[Prelude, list[Array]] | None = None
         self._scanned: frozenset[int] | None = None
 
     def take(self, source: Source, values: Sequence[Any], options: Options) -> list[Array]:
-        scan = self._scanned
-        if scan is None:
-            scan = self._scanned = scanned(source.graph)
-        traced, threads = options.trace is not None, options.threads
+        scan, traced, threads = self._scan(source), options.trace is not None, options.threads
         return [array_of(n, v, t, threads, traced or i in scan) for i, (n, v, t) in enumerate(
                 zip(source.names.inputs, values, source.graph.inputs, strict=True))]  # fmt: skip
+
+    def _scan(self, source: Source) -> frozenset[int]:
+        if self._scanned is None:
+            self._scanned = scanned(source.graph)
+        return self._scanned
 
     def run(
         self, source: Source, inputs: Sequence[Array], env: Mapping[str, int], options: Options
     ) -> BackendResult:
-        trace, keep, fuse, threads, isa = options
+        trace, keep, fuse, threads, isa, _ = options
         executable = self.executable(
             source, env, settings.isa(isa), hash_values=trace == "ops", keep=keep, fuse=fuse
         )
-        outputs, digests, kept = executable.run(inputs, settings.pool(threads))
+        pool = settings.pool(threads)
+        outputs, digests, kept = executable.run(inputs, pool)
+        if options.quick:
+            self.quick = executable.call(pool, self._scan(source))
         ends = [hash_array(x) for x in (*inputs, *outputs)] if trace is not None else ()
         return BackendResult(outputs, ends, digests, kept)
 

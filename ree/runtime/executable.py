@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any
 
@@ -12,15 +14,26 @@ import numpy as np
 from ree import _core
 from ree.compiler.emit.tile import compiled
 from ree.compiler.frontend.aten.division import said
+from ree.compiler.frontend.torch_types import DLPACK
 from ree.compiler.ir import Graph
 from ree.compiler.plan.recipe import Packing, PlannedCall, Recipe
 from ree.errors import InputError
 from ree.kernels.abi import signature
 from ree.kernels.constants import ALIGN, DIGEST_BYTES
 from ree.kernels.opdef import Array
+from ree.kernels.types import DType, TensorType
+from ree.runtime import settings
 
 PAGES = 1 << 16  # bytes from which memory is mapped
 HUGE = 1 << 21  # bytes of a large page, and where it starts
+PLAIN = (
+    DType.F32,
+    DType.I64,
+    DType.I32,
+    DType.I16,
+    DType.I8,
+    DType.U8,
+)  # inputs that are taken as they are
 SPARE = 2  # frames that an executable keeps for the runs to come
 
 
@@ -74,6 +87,7 @@ class Executable:
             elif kind not in fixed:
                 self.moving.setdefault(kind, []).append((i, s.buffer.index, s.offset))
         self._spare: list[Frame] = []
+        self._call: tuple[_core.Pool, _core.Call | None] | None = None
 
     def run(
         self, inputs: Sequence[Array], pool: _core.Pool
@@ -92,6 +106,39 @@ class Executable:
             self._spare.append(frame)
         return outputs, digests, kept
 
+    def call(self, pool: _core.Pool, scan: AbstractSet[int]) -> _core.Call | None:
+        """A run by the settings as they are, of torch tensors; scan: the inputs in which a NaN is looked for.
+        None for what needs more: parts, digests, kept values, types of which bits are made canonical."""
+        before = self._call
+        # of pools with one thread each thread has its own: one of them is served
+        if before is None or (before[0] is not pool and pool.threads + before[0].threads > 2):
+            before = self._call = pool, self._make_call(pool, scan)
+        return before[1]
+
+    def _make_call(self, pool: _core.Pool, scan: AbstractSet[int]) -> _core.Call | None:
+        torch, recipe = sys.modules.get("torch"), self.recipe
+        given, got = self.graph.inputs, [*map(self.graph.typer(), self.graph.outputs)]
+        if torch is None or len(self.plans) > 1 or recipe.digests or recipe.values:
+            return None
+        if not all(t.dtype in PLAIN for t in given) or not all(t.numel for t in (*given, *got)):
+            return None
+        frame = self._spare.pop() if self._spare else Frame(self)
+
+        def ends(kind: str, types: Sequence[TensorType], scan: AbstractSet[int]) -> list[_core.End]:
+            places: list[list[tuple[int, int]]] = [[] for _ in types]
+            for slot, index, offset in self.moving.get(kind, ()):
+                places[index].append((slot, offset))
+            return [(*DLPACK[t.dtype], t.dtype is DType.F32 and i in scan, t.dims, places[i])
+                    for i, t in enumerate(types)]  # fmt: skip
+
+        keep = (frame.memory, self._code, self._weights, self._consts, self._packed)
+        try:
+            return _core.Call(self.plans[0], pool, torch.Tensor, ends("input", given, scan),
+                              ends("output", got, set()), frame.table, *settings.said(), keep)  # fmt: skip
+        except (AttributeError, ValueError):  # a torch without DLPack's interface, or with another
+            self._spare.append(frame)
+            return None
+
     def panels(self) -> dict[Packing, Array]:
         """The packed ones of the weights that programs may share."""
         return {p: x for p, x in zip(self.recipe.packings, self._packed, strict=True)
@@ -104,8 +151,6 @@ class Executable:
         cache: MutableMapping[Any, Array],
     ) -> list[Array]:
         """The weights in panels, those that are not in the cache in one piece of memory."""
-        from ree.runtime.settings import pool
-
         panel = _core.panel(self.isa)
         # what is made of the weights differs between programs that share them
         keys = [(self.isa, p, *([weight(p.source.index).ctypes.data] if p.source.index >= self._given else ()))
@@ -120,7 +165,7 @@ class Executable:
             w = weight(p.source.index)
             plan = _core.Plan(self.isa)
             plan.add(*p.call(0, 1))
-            plan.run(pool(), [w.ctypes.data, out.ctypes.data])
+            plan.run(settings.pool(), [w.ctypes.data, out.ctypes.data])
             cache[keys[i]] = made[i] = out
         return [m for m in made if m is not None]
 
@@ -132,19 +177,20 @@ class Frame:
         self.executable, recipe = executable, executable.recipe
         self._arena = aligned(recipe.arena_bytes) if arena is None else arena
         self._digests = np.zeros(max(DIGEST_BYTES * len(recipe.digests), 1), np.uint8)
-        self._table = list(executable.table)
+        self.table = list(executable.table)
         for place, array in (
             (executable.in_arena, self._arena),
             (executable.in_digests, self._digests),
         ):
             start = array.ctypes.data
             for i, offset in place:
-                self._table[i] = start + offset
+                self.table[i] = start + offset
+        self.memory = (self._arena, self._digests)
 
     def bind(self, kind: str, arrays: Sequence[Array]) -> None:
         """Say where inputs, outputs or states lie, which change from run to run. The arrays stay with the
         caller, who keeps them until the run is over."""
-        table = self._table
+        table = self.table
         for i, index, offset in self.executable.moving.get(kind, ()):
             table[i] = _core.address(arrays[index]) + offset
 
@@ -154,7 +200,7 @@ class Frame:
         try:
             # a signal must not leave states half new: the last part may write them in place
             whole = bool(e.recipe.in_place) and part == len(e.plans) - 1
-            e.plans[part].run(pool, self._table, not whole)
+            e.plans[part].run(pool, self.table, not whole)
         except IndexError as error:
             raise InputError(said(str(error))) from error
 

@@ -46,6 +46,12 @@ def threads() -> int:
     return int(text)
 
 
+def said() -> tuple[list[tuple[str, str | None]], bool]:
+    """What the environment says of the settings, and whether the number of cores counts beside it."""
+    told = [(name, os.environ.get(name)) for name in ("REE_FORCE_ISA", "REE_NUM_THREADS")]
+    return told, not told[1][1]
+
+
 class ForkLock:
     """A lock that a child of fork finds free: the thread that held it is not there."""
 
