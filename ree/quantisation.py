@@ -18,6 +18,7 @@ from ree.compiler.passes.quantise import (
     linear_layers,
     quantise_weight,
     quantised,
+    quantised_layers,
     with_weights,
 )
 from ree.compiler.plan.stored import stored_matrices
@@ -69,7 +70,9 @@ def quantise(program: Program, inputs: Mapping[str, Any] | None = None) -> Quant
     g = program.graph
     layers = linear_layers(g, [_is_finite(w) for w in program.weights])
     if not layers.chosen:
-        why = "; ".join(dict.fromkeys(reason for _, reason in layers.kept))
+        reasons = list(dict.fromkeys(reason for _, reason in layers.kept))
+        in_bytes, _ = quantised_layers(g)
+        why = "; ".join([*[f"{in_bytes} are in 8-bit integers already"] * (in_bytes > 0), *reasons])
         raise InputError(f"no linear layer to quantise{': ' + why if why else ''}",
                          "one whose weight is a matrix of float32 or half precision")  # fmt: skip
     given = dict(program.examples if inputs is None else inputs)

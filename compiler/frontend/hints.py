@@ -16,6 +16,8 @@ TRANSFORMS = os.path.join(os.path.dirname(torch.__file__), "_functorch", "eager_
 TRACED = {
     "found a fake tensor in the exported": "a value is computed where torch.export does not see it, in another "
     "thread or by torch.func.linearize: compute it in the forward pass itself",
+    "classes.quantized.": "a layer that torch.ao quantised keeps its weights where no graph shows them: "
+    "compile the float model, then ree quantise, or use ree.quantised.QuantisedLinear",
     "does not require grad and does not have a grad_fn": "parameters have no gradients in inference: "
     "ree.train takes them, or write the derivative out",
 }

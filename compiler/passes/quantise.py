@@ -85,6 +85,8 @@ def linear_layers(g: Graph, finite: Sequence[bool]) -> LinearLayers:
             w = producers[w.index].sources[0]
         if w.kind is not Kind.WEIGHT or typer(w).dtype not in FLOATS:
             kept.append((n, "its second source is not a weight"))
+        elif not typer(w).dims[1]:
+            kept.append((n, "no products to a sum"))
         elif typer(w).dims[1] > LONGEST:
             kept.append((n, f"{typer(w).dims[1]} products to a sum, at most {LONGEST}"))
         elif not finite[w.index]:
@@ -104,7 +106,10 @@ def column_maxima(g: Graph, sources: Sequence[Ref]) -> Graph:
     for s in sources:
         shape = b.type_of(s).shape
         rows = b.add("view", b.add("abs", s), shape=(product(shape[:-1]), shape[-1]))
-        outputs.append(b.add("amax", rows, dim=0, keepdim=False))
+        none = b.add(
+            "full", shape=(1, shape[-1]), value=0.0, dtype=DType.F32
+        )  # there may be no rows
+        outputs.append(b.add("amax", b.add("cat", none, rows, dim=0), dim=0, keepdim=False))
     return drop_dead(b.finish(tuple(outputs)))
 
 

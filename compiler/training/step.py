@@ -176,6 +176,10 @@ class _Step:
                 raise UnsupportedError(f"'{name}' is complex and changes in training", (name,),
                                        "hold torch.view_as_real of it")  # fmt: skip
             if id(tensor) in trainable:
+                if tensor.dtype in (torch.bfloat16, torch.float16):
+                    raise UnsupportedError(f"parameter '{name}' is trained, and {tensor.dtype}", (name,),
+                                           "what is trained is float32: model.float(), or freeze it with "
+                                           "requires_grad_(False)")  # fmt: skip
                 if target in self.mutated:
                     raise CaptureError(f"parameter '{name}' is changed in the forward pass"
                                        f"{at(exported.changed.get(name, ''))}",

@@ -34,6 +34,10 @@ def run(args: argparse.Namespace) -> int:
     check_place(args.output)
     path = Path(args.model)
     if (path / "modules.json").is_file():
+        if args.weights is not None:
+            raise InputError(
+                f"--weights is for language models, '{args.model}' is a sentence encoder"
+            )
         return _encoder(args)
     if path.is_dir() or path.suffix.lower() == ".gguf":
         return _language_model(args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING, Any
 
 from ree.cli.exit_codes import OK
@@ -16,6 +17,8 @@ HELP = (
     "write an artifact whose linear layers compute in 8-bit integers, and say how far its results are from "
     "the given one's"
 )
+
+BYTES = 64  # of a text that are read for each of its tokens
 
 
 def add_arguments(parser: Parser) -> None:
@@ -86,10 +89,12 @@ class _Text:
         try:
             model = LanguageModel(program)
         except ArtifactError as e:
-            raise InputError("--text is for language models", str(e)) from e
+            raise InputError("--text is for language models", e.message) from e
         try:
             with open(path, "rb") as f:
-                text = f.read(MOST * 64).decode(errors="strict")
+                raw = f.read(MOST * BYTES)
+                # a character may be cut where reading ends, not where the file does
+                text = getincrementaldecoder("utf-8")().decode(raw, final=not f.read(1))
         except OSError as e:
             raise InputError(f"--text '{path}': {e.strerror or e}") from e
         except UnicodeDecodeError as e:

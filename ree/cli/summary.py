@@ -56,6 +56,7 @@ def describe_program(program: Program) -> dict[str, Any]:
     from ree.compiler.passes.canonical import bound_nodes
     from ree.compiler.passes.quantise import quantised_layers
     from ree.compiler.plan.fusion import group
+    from ree.generation.narrow import parameters
     from ree.kernels import opdef
 
     g = program.graph
@@ -64,7 +65,7 @@ def describe_program(program: Program) -> dict[str, Any]:
         "program": program.program_hash.hex(),
         "weights_root": program.weights_root.hex(),
         "contract": g.contract,
-        "parameters": sum(w.size for w in program.weights),
+        "parameters": parameters(program),
         "nodes": len(g.nodes),
         "values": g.n_values,
         "operators": dict(counts.most_common()),

@@ -236,6 +236,35 @@ def test_a_weight_that_is_not_finite_stays():
         quantise(Program(g, names, (bad, bad)), {"x": bad})
 
 
+def test_a_layer_of_no_products_stays():
+    class Empty(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Parameter(torch.zeros(4, 0)), torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.b(torch.nn.functional.linear(x, self.a) + 1)
+
+    program = ree.compile(Empty().eval(), {"x": torch.zeros(2, 0)})
+    done = quantise(program)
+    assert done.layers == 1
+    assert "no products to a sum" in done.kept[0]
+    (y,) = everywhere(done.program, np.zeros((2, 0), np.float32))
+    assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize("least", [0, None])
+def test_inputs_without_rows_even_nothing_out(least, two):
+    open_size = None if least is None else {"x": {0: torch.export.Dim("rows", min=0, max=9)}}
+    examples = {"x": torch.zeros(0 if least is None else 3, 48)}
+    program = ree.compile(two, examples, dynamic_shapes=open_size)
+    done = quantise(program, {"x": np.zeros((0, 48), np.float32)})
+    assert (done.layers, done.smoothed) == (2, True)
+    assert done.errors["output0"].greatest is None
+    for name, w in zip(done.program.names.weights, done.program.weights, strict=True):
+        assert "factors" not in name or (w == 1).all()
+
+
 def test_a_program_without_layers_or_with_states():
     b = Builder()
     with pytest.raises(InputError, match="no linear layer to quantise"):

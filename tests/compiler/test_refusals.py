@@ -75,6 +75,20 @@ def test_the_line_and_what_to_do(f, message):
     refused(Apply(f), (X,), line_of(f), message)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_layers_that_torch_quantised():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    module = torch.ao.quantization.quantize_dynamic(Net().eval())
+    refused(module, (X,), line_of(Net.forward), "float model, then ree quantise")
+
+
 class InThread(nn.Module):
     def forward(self, x):
         found = []

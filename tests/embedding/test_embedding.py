@@ -168,6 +168,15 @@ def test_what_a_directory_asks_for_is_honoured_or_refused(change, message, good,
     assert not (tmp_path / "m.ree").exists()
 
 
+def test_how_weights_are_kept_is_for_language_models(good, tmp_path, capsys):
+    args = ["compile", str(good), "-o", str(tmp_path / "m.ree"), "--weights", "f32"]
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--weights is for language models" in err
+    assert not (tmp_path / "m.ree").exists()
+
+
 def test_compile_says_what_it_wrote(good, tmp_path, capsys):
     assert main(["compile", str(good), "-o", str(tmp_path / "m.ree"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

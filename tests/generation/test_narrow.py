@@ -8,6 +8,7 @@ import pytest
 from gguf import GGMLQuantizationType, quantize
 from safetensors.torch import load_file, save_file
 
+from ree.cli.summary import describe_program
 from ree.compiler.plan.stored import stored_matrices
 from ree.errors import InputError
 from ree.generation.claim import Text, claim_step
@@ -127,6 +128,7 @@ def programs(offset=False):
 def test_a_table_and_a_head_that_are_one(offset):
     program, wide = programs(offset)
     assert parameters(program) == parameters(wide) == sum(w.size for w in wide.weights)
+    assert describe_program(program)["parameters"] == parameters(program)
     assert not any(w.ndim == 2 for w in program.weights)
     same_bits(program, wide)
 

@@ -7,6 +7,8 @@ import pytest
 
 import ree
 from ree.cli import main
+from ree.cli.quantise import BYTES, _Text
+from ree.errors import InputError
 from ree.verde.game import Game
 from ree.verde.party import play, run_of
 from ree.verde.testing import dispute
@@ -88,7 +90,7 @@ def test_an_artifact_that_is_not_float32_any_more_says_so(made, capsys):
     ("args", "message"),
     [
         (("none.ree", "x.ree"), "no linear layer to quantise"),
-        (("small.ree", "x.ree"), "no linear layer to quantise"),
+        (("small.ree", "x.ree"), "no linear layer to quantise: 2 are in 8-bit integers already"),
         (("missing.ree", "x.ree"), "missing.ree"),
         (("model.ree", "model.ree"), "another artifact than the one to quantise"),
         (("model.ree", "model.py"), "model.py"),
@@ -126,8 +128,9 @@ def test_a_language_model_is_quantised_and_says_how_well_it_foretells(tmp_path, 
     pytest.importorskip("transformers")
     from ree.generation.engine import Engine
     from ree.generation.model import LanguageModel
+    from ree.generation.perplexity import MOST
     from tests.generation.test_narrow import programs
-    from tests.generation.tiny import model_of
+    from tests.generation.tiny import CONTEXT, model_of
 
     narrow, wide = programs(offset=True)
     files = model_of().program.files
@@ -136,6 +139,14 @@ def test_a_language_model_is_quantised_and_says_how_well_it_foretells(tmp_path, 
         p.save(tmp_path / f"{name}.ree")
     (tmp_path / "text").write_text("a text that is foretold, " * 9)
     said = {}
+    # as long as is read, but for one byte, which is half a character
+    long, most = "x" * (BYTES * MOST - 1) + "\u00e9", tmp_path / "long"
+    for text, tokens in ((long, MOST), (long[:-1] + "x\u00e9", MOST), (long[:9] + "\u00e9", 11)):
+        most.write_text(text, encoding="utf-8")
+        assert len(_Text(str(most), wide).tokens) == min(tokens, CONTEXT)
+    most.write_bytes(long.encode()[:-1])
+    with pytest.raises(InputError, match="not UTF-8"):
+        _Text(str(most), wide)
     for name in ("narrow", "wide"):
         out = tmp_path / f"{name}8.ree"
         command = ["quantise", str(tmp_path / f"{name}.ree"), "-o", str(out)]
@@ -163,5 +174,8 @@ def test_a_text_for_another_model_and_a_wrong_text_are_one_line(made, tmp_path, 
     art, out = str(made / "model.ree"), tmp_path / "t.ree"
     (tmp_path / "text").write_text("x")
     assert main(["quantise", art, "-o", str(out), "--text", str(tmp_path / "text")]) == 2
-    assert "--text is for language models" in capsys.readouterr().err
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == "error: --text is for language models"
+    assert "it has no generation.json" in hint
+    assert hint.count("hint") == 1
     assert not out.exists()

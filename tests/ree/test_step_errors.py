@@ -45,6 +45,12 @@ BAD = {
     "no parameter is trainable": (lambda: linear().requires_grad_(False), summed, (X,), CaptureError),
     "not supported: _linalg_det": (linear, lambda m, b: torch.linalg.det(m(b[0])[:3]), (X,), UnsupportedError),
     "float64": (lambda: linear().double(), summed, (X.double(),), UnsupportedError),
+    r"parameter 'weight' is trained, and torch.bfloat16": (
+        lambda: linear().bfloat16(), lambda m, b: m(b[0].bfloat16()).float().sum(), (X,), UnsupportedError,
+    ),
+    r"parameter 'weight' is trained, and torch.float16": (
+        lambda: linear().half(), lambda m, b: (b[0] @ m.weight.float().T).sum(), (X,), UnsupportedError,
+    ),
     r"weight 'weight' has dtype|batch has dtype": (
         lambda: linear().double(), lambda m, b: m(b[0].double()).sum(),
                                                   (X,), UnsupportedError),
