@@ -88,7 +88,7 @@ def quantise(program: Program, inputs: Mapping[str, Any] | None = None) -> Quant
     by_source: dict[Any, list[F32]] = {}
     if runs:
         for x in layers.chosen:
-            by_source.setdefault(x.source, []).append(_f32(program.weights[x.weight.index]))
+            by_source.setdefault(x.source, []).append(_rows(program, x.weight.index, x.turned))
     factor = {s: factors(maxima[s], w) for s, w in by_source.items()}
     arrays, named = _weights(program, made, factor)
     order = sorted(range(len(named)), key=named.__getitem__)  # as artifacts have them
@@ -141,9 +141,9 @@ def _weights(
         elif m.what is What.FACTORS:
             arrays.append(factor[m.source])
         else:
-            key = Made(What.BYTES, m.weight, m.source)
+            key = Made(What.BYTES, m.weight, m.source, m.turned)
             if key not in done:
-                w = _f32(program.weights[m.weight])
+                w = _rows(program, m.weight, m.turned)
                 w = w / factor[m.source] if m.source in factor else w
                 made_of = zip((What.BYTES, What.SCALES, What.SUMS), quantise_weight(w), strict=True)
                 done[key] = dict(made_of)
@@ -154,6 +154,12 @@ def _weights(
             at, n = f"{name}.{n}", n + 1
         names.append(at)
     return arrays, tuple(names)
+
+
+def _rows(program: Program, weight: int, turned: bool) -> F32:
+    """A matrix of a program as float32 [N, K]."""
+    w = _f32(program.weights[weight])
+    return w.T if turned else w
 
 
 def output_error(want: Array, got: Array) -> OutputError:

@@ -12,7 +12,7 @@ Factors are powers of two, one a column of x, that even out what x and w have in
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,20 +44,23 @@ class What(enum.Enum):
 @dataclass(frozen=True)
 class Made:
     """One weight of a quantised graph: of which given weight, and for which source of the given graph; -1
-    and None where there is none."""
+    and None where there is none. turned: the given weight lies [K, N]."""
 
     what: What
     weight: int = -1
     source: Ref | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True)
 class LinearLayer:
-    """A linear layer of the given graph that is quantised: its node, its source, its weight."""
+    """A linear layer of the given graph that is quantised: its node, its source, its weight; turned: which
+    lies [K, N]."""
 
     node: Node
     source: Ref
     weight: Ref
+    turned: bool
 
 
 @dataclass(frozen=True)
@@ -74,26 +77,37 @@ class LinearLayers:
 
 
 def linear_layers(g: Graph, finite: Sequence[bool]) -> LinearLayers:
-    """Every `linear` by a weight, as it is or widened from half precision. finite: whether a weight is."""
-    producers, typer = g.producers(), g.typer()
-    chosen, kept = [], []
-    for n in g.nodes:
-        if n.op != "linear":
-            continue
-        w = n.sources[1]
-        if w.kind is Kind.VALUE and producers[w.index].op == "cast":
-            w = producers[w.index].sources[0]
+    """Every `linear` or `matmul` by a weight, as it is or widened from half precision. finite: whether a
+    weight is."""
+    typer, chosen, kept = g.typer(), [], []
+    for n, w in _products(g):
         if w.kind is not Kind.WEIGHT or typer(w).dtype not in FLOATS:
             kept.append((n, "its second source is not a weight"))
-        elif not typer(w).dims[1]:
+            continue
+        turned = n.op == "matmul"
+        k = typer(w).dims[0 if turned else 1]
+        if not k:
             kept.append((n, "no products to a sum"))
-        elif typer(w).dims[1] > LONGEST:
-            kept.append((n, f"{typer(w).dims[1]} products to a sum, at most {LONGEST}"))
+        elif k > LONGEST:
+            kept.append((n, f"{k} products to a sum, at most {LONGEST}"))
         elif not finite[w.index]:
             kept.append((n, "its weight is not finite"))
         else:
-            chosen.append(LinearLayer(n, n.sources[0], w))
+            chosen.append(LinearLayer(n, n.sources[0], w, turned))
     return LinearLayers(tuple(chosen), tuple(kept))
+
+
+def _products(g: Graph) -> Iterator[tuple[Node, Ref]]:
+    """Every linear layer, and the weight that it multiplies by or what else that is: each `linear`, and each
+    `matmul` by a weight that is a matrix."""
+    producers, typer = g.producers(), g.typer()
+    for n in g.nodes:
+        if n.op in ("linear", "matmul"):
+            w = n.sources[1]
+            if w.kind is Kind.VALUE and producers[w.index].op == "cast":
+                w = producers[w.index].sources[0]
+            if n.op == "linear" or (w.kind is Kind.WEIGHT and typer(w).rank == 2):
+                yield n, w
 
 
 def column_maxima(g: Graph, sources: Sequence[Ref]) -> Graph:
@@ -147,7 +161,7 @@ def quantised(g: Graph, layers: LinearLayers, smoothed: bool) -> tuple[Graph, tu
     for s in layers.sources:
         t = TensorType(DType.F32, g.type_of(s).shape[-1:])
         factor[s] = (weight(t, Made(What.FACTORS, -1, s)),) if smoothed else ()
-    held: dict[tuple[Ref, Ref | None], tuple[Ref, ...]] = {}
+    held: dict[tuple[Ref, Ref | None, bool], tuple[Ref, ...]] = {}
     rows: dict[Ref, Node] = {}
     by_node = {x.node.first: x for x in layers.chosen}
     new: dict[Ref, Ref] = {}
@@ -159,10 +173,10 @@ def quantised(g: Graph, layers: LinearLayers, smoothed: bool) -> tuple[Graph, tu
             for i, ref in enumerate(copy_node(b, n, sources)):
                 new[Ref(Kind.VALUE, n.first + i)] = ref
             continue
-        key = (x.weight, x.source if smoothed else None)
+        key = (x.weight, x.source if smoothed else None, x.turned)
         if key not in held:
-            n_rows, k = g.type_of(x.weight).dims
-            of = (x.weight.index, key[1])
+            n_rows, k = g.type_of(x.weight).dims[:: -1 if x.turned else 1]
+            of = (x.weight.index, *key[1:])
             row = TensorType(DType.F32, (n_rows,))
             held[key] = (weight(TensorType(DType.I8, (n_rows, k)), Made(What.BYTES, *of)),
                          weight(row, Made(What.SCALES, *of)), weight(row, Made(What.SUMS, *of)))  # fmt: skip
@@ -191,5 +205,4 @@ def with_weights(g: Graph, order: Sequence[int]) -> Graph:
 
 def quantised_layers(g: Graph) -> tuple[int, int]:
     """How many linear layers are in bytes, and how many are not."""
-    ops = [n.op for n in g.nodes]
-    return ops.count("linear_i8"), ops.count("linear")
+    return sum(n.op == "linear_i8" for n in g.nodes), sum(1 for _ in _products(g))

@@ -219,6 +219,45 @@ def test_which_layers_are_quantised_and_which_are_not(tied):
     assert 0 < e.relative < 0.05
 
 
+class Turned(torch.nn.Module):
+    """Matrices that lie [K, N], one of them read both ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.randn(48, 20, dtype=torch.float16) / 7)
+        self.square, self.bias = (
+            torch.nn.Parameter(torch.randn(20, 20) / 4),
+            torch.nn.Parameter(torch.randn(20)),
+        )
+
+    def forward(self, x):
+        y = torch.addmm(self.bias, x, self.a.float())
+        return (
+            y @ self.square,
+            torch.nn.functional.linear(y, self.square),
+            (y @ y.T).softmax(-1) @ y,
+        )
+
+
+@pytest.mark.parametrize("smoothed", [True, False])
+def test_matrices_that_lie_the_other_way_round(smoothed):
+    torch.manual_seed(6)
+    module, x = Turned(), torch.randn(7, 48)
+    program = ree.compile(module, {"x": x})
+    done = quantise(program, None if smoothed else {})
+    assert (done.layers, done.smoothed) == (3, smoothed)
+    assert [n.op for n in program.graph.nodes].count("matmul") == 4
+    assert quantised_layers(program.graph) == (0, 3)
+    assert quantised_layers(done.program.graph) == (3, 0)
+    types = dict(zip(done.program.names.weights, map(str, done.program.graph.weights), strict=True))
+    assert sorted(t for t in types.values() if t.startswith("i8")) == ["i8[20,20]"] * 2 + [
+        "i8[20,48]"
+    ]
+    got = everywhere(done.program, x.numpy())
+    for a, b in zip(got, module(x), strict=True):
+        assert output_error(b.detach().numpy(), a).relative < 0.03
+
+
 def test_a_weight_that_is_not_finite_stays():
     b = Builder()
     x, w, v = (b.input if i == 0 else b.weight for i in range(3))
