@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -72,17 +72,17 @@ def numeric_id() -> bytes:
 
 
 def bind_all(
-    g: Graph, env: Mapping[str, int], made: Prelude | None = None, macros: bool = False
+    g: Graph, env: Mapping[str, int], made: Prelude | None = None, kept: Collection[str] = ()
 ) -> Graph:
     """Program g with its symbols bound to env and its macros written out; ValueError if a shape rule refuses
     or a symbol is unbound. Of a graph that only runs: made is its prelude, whose values are further weights
-    then; with `macros` those that have a kernel stay.
+    then; the macros in `kept`, which have a kernel, stay.
     """
     missing = [s.name for s in g.symbols if s.name not in env]
     if missing:
         raise ValueError(f"symbol {missing[0]} is not bound")
     bound = bind_graph(g, env)
-    return expand(without_prelude(bound, made) if made else bound, macros)
+    return expand(without_prelude(bound, made) if made else bound, kept)
 
 
 def make_instance(g: Graph, env: Mapping[str, int]) -> Instance:

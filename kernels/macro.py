@@ -102,6 +102,11 @@ def get(name: str) -> Macro | None:
     return _BY_NAME.get(name)
 
 
+def with_kernels() -> frozenset[str]:
+    """Names of the macros that kernels run as they are."""
+    return frozenset(name for name, m in _BY_NAME.items() if m.lower is not None)
+
+
 def lowering_of(name: str) -> Callable[[Lowering], None] | None:
     """What emits the kernel calls of an operator or macro, if it has kernels of its own."""
     m = get(name)

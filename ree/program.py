@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from ree.compiler.instance import Instance, bind_all, commit
 from ree.compiler.ir import Graph, Node, Origin
-from ree.compiler.passes.expansion import has_kernels
+from ree.compiler.passes.expansion import has_any
 from ree.compiler.passes.load_time import Prelude
 from ree.compiler.plan.planner import multiplied_by
 from ree.errors import InputError, public
@@ -254,18 +254,18 @@ class Program:
 
     @clean_floats
     def bound(
-        self, env: Mapping[str, int], made: Prelude | None = None, macros: bool = False
+        self, env: Mapping[str, int], made: Prelude | None = None, kept: Collection[str] = ()
     ) -> Graph:
-        """The graph with its symbols bound, `made` and `macros` as in `bind_all`; InputError for shapes that a
+        """The graph with its symbols bound, `made` and `kept` as in `bind_all`; InputError for shapes that a
         rule refuses."""
 
         def bind() -> Graph:
             try:
-                return bind_all(self.graph, env, made, macros)
+                return bind_all(self.graph, env, made, kept)
             except ValueError as e:
                 raise InputError(f"the program does not accept these shapes: {e}") from e
 
-        alone = made or (macros and has_kernels(self.graph))
+        alone = made or has_any(self.graph, kept)
         return bind() if alone else self._bound.get_or_make(self.sizes(env), bind)
 
     @clean_floats

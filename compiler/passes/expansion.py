@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ree.compiler.ir import Builder, Graph, Kind, Node, Ref, bound_node
@@ -13,23 +13,21 @@ from ree.kernels.types import TensorType
 MOST_NODES = 1 << 18  # of a graph with expansions
 
 
-def has_kernels(g: Graph) -> bool:
-    """Whether a graph has macros that need not be written out to run."""
-    return any(m is not None and m.lower is not None for m in (macro.get(n.op) for n in g.nodes))
+def has_any(g: Graph, names: Collection[str]) -> bool:
+    """Whether a graph has nodes of these operators."""
+    return any(n.op in names for n in g.nodes)
 
 
-def expand(g: Graph, to_run: bool = False) -> Graph:
-    """A bound graph with every macro written out, the rest as it was; ValueError for too many nodes.
-
-    to_run: those that have a kernel stay.
+def expand(g: Graph, kept: Collection[str] = ()) -> Graph:
+    """A bound graph with every macro written out but those in `kept`, the rest as it was; ValueError for too
+    many nodes.
 
     Values are numbered anew; constants, weights, inputs and states keep their places. A node of an expansion
     has its macro's origin, with the step behind the module.
     """
 
     def macro_of(op: str) -> macro.Macro | None:
-        m = macro.get(op)
-        return None if m is None or (to_run and m.lower is not None) else m
+        return None if op in kept else macro.get(op)
 
     if not any(macro_of(n.op) for n in g.nodes):
         return g

@@ -160,6 +160,7 @@ def table() -> dict[str, Schedule]:
         movement,
         pointwise,
         rows,
+        sampling,
         scan,
         scatter,
         sort,

@@ -266,12 +266,12 @@ def _sum(call: KernelCall) -> None:
 def _select(call: KernelCall, least: bool) -> None:
     a = call.args
     rows = a.outer * a.inner
-    r, c = _select_shape(a.n, a.inner)
+    r, c = select_shape(a.n, a.inner)
     call.launch(select_rows, (ceil_div(rows, r),),
                 [call.f32(a.x), call.f32(a.y), rows, a.n, a.inner], LEAST=least, C=c, R=r)  # fmt: skip
 
 
-def _select_shape(n: int, inner: int) -> tuple[int, int]:
+def select_shape(n: int, inner: int) -> tuple[int, int]:
     """(rows, elements of each) that a program of a selection reads at once."""
     if inner > 1 or n <= 32:
         return 32, 32
@@ -291,7 +291,7 @@ def _amin(call: KernelCall) -> None:
 def _arg(call: KernelCall, least: bool) -> None:
     a = call.args
     rows = a.outer * a.inner
-    r, c = _select_shape(a.n, a.inner)
+    r, c = select_shape(a.n, a.inner)
     call.launch(argmax_rows, (ceil_div(rows, r),),
                 [call.f32(a.x), Ptr(a.y, "i64"), rows, a.n, a.inner], LEAST=least, C=c, R=r)  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ree.compiler.ir import Graph
@@ -43,7 +43,7 @@ class Source(Protocol):
     @property
     def weights(self) -> Sequence[Array]: ...
     def bound(
-        self, env: Mapping[str, int], made: Prelude | None = None, macros: bool = False
+        self, env: Mapping[str, int], made: Prelude | None = None, kept: Collection[str] = ()
     ) -> Graph: ...
     def sizes(self, env: Mapping[str, int]) -> tuple[int, ...]: ...
 

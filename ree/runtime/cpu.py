@@ -11,7 +11,7 @@ from ree.compiler.frontend.torch_types import to_torch
 from ree.compiler.ir import Graph, Kind, Ref
 from ree.compiler.passes.load_time import Prelude, prelude, prelude_graph, stored_weights
 from ree.compiler.plan.planner import plan
-from ree.kernels import opdef
+from ree.kernels import macro, opdef
 from ree.kernels.opdef import Array
 from ree.runtime import settings
 from ree.runtime.backend import SHAPES, BackendResult, Options, Source
@@ -73,7 +73,7 @@ class Cpu:
 
         def make() -> Executable:
             before, made = (None, []) if hash_values or keep else self._prelude(source)
-            graph = source.bound(env, before, before is not None)
+            graph = source.bound(env, before, () if before is None else macro.with_kernels())
             stored = stored_weights(before, len(source.graph.weights)) if before else {}
             recipe = plan(graph, panel=_core.panel(isa), hash_values=hash_values, keep_values=keep, fuse=fuse,
                           commit_after=commit_after, tables_in_panels=True, stored=stored,

@@ -12,7 +12,8 @@ from ree.compiler.passes.load_time import Prelude, stored_weights
 from ree.compiler.plan.planner import plan
 from ree.compiler.plan.stored import stored_matrices
 from ree.errors import InputError
-from ree.kernels.gpu.launch import PANEL
+from ree.kernels import macro
+from ree.kernels.gpu.launch import PANEL, table
 from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
 from ree.runtime import settings
@@ -62,7 +63,10 @@ class Gpu:
             # matrices that are kept narrow are read so; what else follows from the weights, runs make
             stored = {} if trace == "ops" else stored_matrices(source.graph)
             before = Prelude((), stored)
-            graph = source.bound(env, before)
+            whole = trace == "ops" or keep  # each value that a macro stands for is wanted
+            graph = source.bound(
+                env, before, () if whole else macro.with_kernels() & table().keys()
+            )
             recipe = plan(graph, panel=PANEL, hash_values=trace == "ops", keep_values=keep, fuse=fuse,
                           stored=stored_weights(before, len(self.weights)))  # fmt: skip
             return GpuExecutable(

@@ -150,8 +150,8 @@ def test_a_programs_kernels_pass(artifact):
     assert any("ptx fma.rn.f32" in k["floats"] for k in gpu)
 
 
-def test_a_contraction_of_bytes_passes(tmp_path):
-    """On tensor cores: its totals are exact, whatever their order."""
+def test_a_contraction_of_bytes_and_a_draw_pass(tmp_path):
+    """Contractions on tensor cores: their totals are exact, whatever their order."""
     script = tmp_path / "bytes.py"
     script.write_text(BYTES)
     out = subprocess.run(
@@ -159,8 +159,10 @@ def test_a_contraction_of_bytes_passes(tmp_path):
     )
     assert out.returncode == 0, out.stderr
     lines = out.stdout.splitlines()
-    assert len(lines) == 6
-    assert all("[]" in x and "s32.s8.s8" in x for x in lines), out.stdout
+    assert len(lines) == 15
+    assert all("[]" in x for x in lines), out.stdout
+    assert all("s32.s8.s8" in x for x in lines if x.startswith("gemm_i8")), out.stdout
+    assert sum(x.startswith("draw_tokens") for x in lines) == 3
 
 
 BYTES = """
@@ -168,11 +170,14 @@ from ree.compiler.audit import gpu
 from ree.kernels.abi import NO_TILE
 from ree.kernels.gpu.launch import kernel_call, table
 for target in ("sm_80", "sm_90", "sm_120"):
-    for m, n, k in ((1024, 1024, 1024), (30, 20, 100)):
-        call = kernel_call("gemm_i8", a=0, packed=1, c=2, m=m, n=n, k=k, group=2, tile=NO_TILE)
-        table()["gemm_i8"](call)
-        (report,) = gpu.audit(call.launches, target)
-        print(list(report.findings), report.spills * "spills", sorted(report.floats))
+    calls = [kernel_call("gemm_i8", a=0, packed=1, c=2, m=m, n=n, k=k, group=2, tile=NO_TILE)
+             for m, n, k in ((1024, 1024, 1024), (30, 20, 100))]
+    calls.append(kernel_call("sample", logits=0, temperature=1, top_p=2, min_p=3, top_k=4, seed=5, position=6,
+                             choice=7, tokens=8, rows=2, vocabulary=262144))
+    for call in calls:
+        table()[call.kernel](call)
+        for report in gpu.audit(call.launches, target):
+            print(report.kernel, list(report.findings), report.spills * "spills", sorted(report.floats))
 """
 
 

@@ -15,6 +15,7 @@ from ree.errors import InputError, PlatformError
 from ree.kernels import macro, opdef, registry
 from ree.kernels.gpu import contraction as contraction_triton
 from ree.kernels.gpu.launch import PANEL, SCRATCH, Ptr, kernel_call, table
+from ree.kernels.opdef import Sample
 from ree.kernels.types import DType, TensorType
 from ree.program import Names, Program
 from ree.runtime.gpu_device import find_device
@@ -63,12 +64,30 @@ def test_operators(op):
                 same(x, want, (op, sample.name))
 
 
-@pytest.mark.parametrize("name", ["18x1", "18x129", "masked", "NaN", "no rows"])
-def test_a_drawn_token(name):
-    sample = next(s for s in macro.get("sample").samples() if s.name == name)
+def drawn(sample):
     program = program_of(graph_of("sample", sample))
     got = program.run(*sample.inputs, device="interpret").outputs
-    same(got[0], program.run(*sample.inputs).outputs[0], name)
+    same(got[0], program.run(*sample.inputs).outputs[0], sample.name)
+    return program
+
+
+@pytest.mark.parametrize(
+    "name", ["18x1", "18x129", "ties", "masked", "NaN", "+inf", "subnormal", "no rows"]
+)
+def test_a_drawn_token(name):
+    drawn(next(s for s in macro.get("sample").samples() if s.name == name))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_token_drawn_of_several_blocks(seed):
+    rng = np.random.default_rng(seed)
+    logits = [rng.standard_normal((2, 2500)) * 3, rng.integers(-3, 3, (2, 1025))][seed % 2]
+    few, share = rng.integers(2, 1000, 2), rng.random(2, np.float32)
+    given = (np.full(2, 0.8, np.float32), share, np.zeros(2, np.float32), few)
+    numbers = rng.integers(0, 2**40, (3, 2))
+    program = drawn(Sample("blocks", (logits.astype(np.float32), *given, *numbers)))
+    (executable,) = program._devices["interpret"].executables.values()
+    assert [c.kernel for c in executable.recipe.calls] == ["sample"]
 
 
 def test_every_kernel_name_has_a_gpu_form():
