@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import llvmlite.ir as ll
 
+from ree.compiler.emit.unseen import without_unseen
 from ree.kernels.scalar.language import BOOL, F32, I32, I64, U32, Expr, Function, walk
 
 _TYPES = {
@@ -34,7 +35,7 @@ def emit(
     baseline of the architecture is assumed: fma and rint are spelled out. A `cache` kept by the
     caller for one block of code makes a function of the same arguments be emitted once.
     """
-    root = root_of(body)
+    root = without_unseen(root_of(body))
     cache = {} if cache is None else cache
     key = (root, lanes, tuple(args))
     if key not in cache:

@@ -153,9 +153,39 @@ class _Emitter:
                 emit_scalar(b, step.function, args, lanes, self.target.hardware_fma, cache)
             )
         first = len(self.spec.sources)
-        for k, (index, o) in enumerate(self.spec.stores):
-            p = self._at(o, rows[first + k], c)
-            self._store_lanes(o, p, values[first + index], lanes)
+        results = [(o, self._at(o, rows[first + k], c), values[first + index])
+                   for k, (index, o) in enumerate(self.spec.stores)]  # fmt: skip
+        floats = [x for o, _, x in results if o.dtype is DType.F32]
+        if (
+            lanes <= self.target.lanes or not floats
+        ):  # a branch pays where it serves several vectors
+            self._store_all(results, lanes, True)
+            return
+        with b.if_else(self._any_nan(floats, lanes), likely=False) as (some, none):
+            with some:
+                self._store_all(results, lanes, True)
+            with none:
+                self._store_all(results, lanes, False)
+
+    def _any_nan(self, values: list[ll.Value], lanes: int) -> ll.Value:
+        """Whether one of these vectors has a NaN. A comparison looks at two elements, so half of each is
+        compared with the other half."""
+        b, half, found = self.b, lanes // 2, None
+        halves = [
+            ll.Constant(ll.VectorType(I32, half), [*range(at, at + half)]) for at in (0, half)
+        ]
+        for x in values:
+            low, high = (b.shuffle_vector(x, x, places) for places in halves)
+            unordered = b.fcmp_unordered("uno", low, high)
+            found = unordered if found is None else b.or_(found, unordered)
+        bits = ll.IntType(half)
+        return b.icmp_unsigned("!=", b.bitcast(found, bits), bits(0))
+
+    def _store_all(
+        self, results: list[tuple[Operand, ll.Value, ll.Value]], lanes: int, nans: bool
+    ) -> None:
+        for o, p, x in results:
+            self._store_lanes(o, p, x, lanes, nans)
 
     def _at(self, o: Operand, row: ll.Value, c: ll.Value) -> ll.Value:
         return self.b.gep(row, [c], source_etype=STORAGE[o.dtype])
@@ -180,9 +210,12 @@ class _Emitter:
             out = self.b.insert_element(out, x, I32(j))
         return out
 
-    def _store_lanes(self, o: Operand, p: ll.Value, x: ll.Value, lanes: int) -> None:
+    def _store_lanes(self, o: Operand, p: ll.Value, x: ll.Value, lanes: int, nans: bool) -> None:
         b = self.b
         if o.dtype is DType.F32:
+            if not nans:
+                b.store(x, p, align=o.dtype.size)
+                return
             x = self._canonical(x, lanes)
         elif o.dtype is DType.BOOL:
             x = b.zext(x, I8 if lanes == 1 else ll.VectorType(I8, lanes))

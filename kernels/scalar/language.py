@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -329,6 +329,18 @@ def walk(body: Expr) -> Iterator[Expr]:
         else:
             stack.append((e, True))
             stack.extend((a, False) for a in reversed(e.args))
+
+
+def replaced(body: Expr, by: Mapping[Expr, Expr]) -> Expr:
+    """body with others, which are under them, in the place of some expressions."""
+    new: dict[Expr, Expr] = {}
+    for e in walk(body):
+        if e in by:
+            new[e] = new[by[e]]
+        else:
+            args = tuple(new[a] for a in e.args)
+            new[e] = e if args == e.args else _intern(e.op, args, e.type, e.value)
+    return new[body]
 
 
 def function(name: str, *params: T) -> _Definer:
