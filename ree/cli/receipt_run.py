@@ -58,6 +58,9 @@ def opened(receipt: str, artifact: str) -> tuple[Receipt, LanguageModel, Text]:
     found = read_receipt(receipt)
     with progress("load"):
         model = LanguageModel.load(artifact)
+    if found.program != model.forward.program.program_hash.hex():
+        raise InputError(f"the receipt is of program {found.program}, the artifact has "
+                         f"{model.forward.program.program_hash.hex()}")  # fmt: skip
     found.claimed.check(model.forward.vocabulary, model.settings.context)
     return found, model, whole_claim(found, model)
 

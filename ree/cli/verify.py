@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from ree.cli import receipt_checked
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     for option in ("model", "signature", "text"):
         if getattr(args, option):
             name = "artifact" if option == "model" else option
+            if not os.path.exists(args.artifact):
+                raise InputError(f"no receipt '{args.artifact}'")
             raise InputError(f"--{name} is for a receipt, and '{args.artifact}' is none")
     from ree.training.directory import is_run
 

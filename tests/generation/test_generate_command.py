@@ -141,6 +141,9 @@ WRONG = [
     (("verify", "RECEIPT", "--artifact", "ART", "--trace", "t"), "no meaning for a receipt"),
     (("verify", "ART", "--text", "--trace", "t"), "is for a receipt"),
     (("verify", "JUNK", "--signature"), "not a receipt"),
+    (("verify", "nowhere.json", "--signature"), "no receipt 'nowhere.json'"),
+    (("verify", "nowhere.json", "--artifact", "ART"), "no receipt 'nowhere.json'"),
+    (("claim", "RECEIPT", "--artifact", "OTHER", "-o", "r"), "the receipt is of program "),
     (("claim", "JUNK", "--artifact", "ART", "-o", "r"), "not a receipt"),
     (("key", "show", "--key", "nowhere"), "nowhere"),
     (("compile", "JUNK.gguf", "-o", "x.ree"), ""),
@@ -155,10 +158,13 @@ def test_what_is_wrong_is_said_in_a_line(command, artifact, tmp_path, monkeypatc
     receipt = tmp_path / "r.json"
     if "RECEIPT" in args:
         command("generate", artifact, "--chat", "hello", "--max-tokens", 2, "--receipt", receipt)
+    if "OTHER" in args:
+        model_of("gemma3_text").program.save(tmp_path / "other.ree")
     names = {
         "ART": artifact,
         "RECEIPT": receipt,
         "JUNK": tmp_path / "junk",
+        "OTHER": tmp_path / "other.ree",
         "JUNK.gguf": tmp_path / "junk.gguf",
     }
     before = sorted(p.name for p in tmp_path.iterdir())
