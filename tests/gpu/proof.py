@@ -5,6 +5,7 @@ Prints one JSON line a case: what was compiled, with which fault planted, and ho
 
 import dataclasses
 import json
+import os
 import re
 import sys
 
@@ -78,7 +79,9 @@ for target in ("sm_90", "sm_80", "sm_120"):
     for m, fill in ((20, 0), (4, 120), (20, 120)):
         if target == "sm_90" or fill == 0:
             kernels = compiled(m, fill, target)
-            for late in (False, True):
+            # copies as early as they may be, too, for one; for all with REE_EVERY_SAMPLE
+            early = "REE_EVERY_SAMPLE" in os.environ or (target == "sm_90" and fill == 0)
+            for late in (False, True)[not early :]:
                 case("+".join(k.launch.name for k in kernels), kernels, m, late)
 
 (kernel,) = compiled(20, 0, "sm_90")
