@@ -1,5 +1,6 @@
 // Python bindings, without logic.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -8,6 +9,7 @@
 #include "abi.hpp"
 #include "bindings.hpp"
 #include "plan.hpp"
+#include "ptx/machine.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -71,6 +73,35 @@ NB_MODULE(_core, m) {
   m.def("byte_group", [](const std::string& isa) { return ree::byte_group(isa); });
   m.def("address",
         [](nb::handle array) { return reinterpret_cast<uintptr_t>(Bytes(array).data()); });
+  m.def("ptx_functions", &ree::ptx::functions);
+  m.def("ptx_layout", &ree::ptx::layout);
+  m.def(
+      "ptx_run",
+      [](ree::Pool& pool, uint64_t code, uint32_t threads, uint32_t frame_bytes,
+         uint32_t shared_bytes, uint32_t granule, std::vector<uint32_t> grid, nb::bytes params,
+         std::vector<std::pair<uint64_t, uint64_t>> extents, uint32_t order, bool late) {
+        ree::ptx::Launch l{reinterpret_cast<ree::ptx::Code>(code),
+                           threads,
+                           frame_bytes,
+                           shared_bytes,
+                           granule,
+                           {grid.at(0), grid.at(1), grid.at(2)},
+                           {},
+                           std::move(extents),
+                           order,
+                           late};
+        const auto* p = static_cast<const uint8_t*>(params.data());
+        l.params.assign(p, p + params.size());
+        ree::ptx::FaultReport r;
+        {
+          nb::gil_scoped_release release;
+          r = ree::ptx::run(pool, l);
+        }
+        return nb::make_tuple(static_cast<uint32_t>(r.kind), r.line, r.other, r.address,
+                              nb::make_tuple(r.cta[0], r.cta[1], r.cta[2]), r.thread);
+      },
+      "pool"_a, "code"_a, "threads"_a, "frame_bytes"_a, "shared_bytes"_a, "granule"_a, "grid"_a,
+      "params"_a, "extents"_a, "order"_a, "late"_a);
   m.attr("SCAN_ALONE") = ree::kScanAlone;
   m.def(
       "has_nan",

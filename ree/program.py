@@ -150,7 +150,7 @@ class Program:
         **kwargs: Any,
     ) -> Result:
         """Run on inputs; trace is None, "io" or "ops". keep_values, of an "ops" trace, also returns
-        every value that it hashes. device: cpu, cuda, cuda:N or interpret; by default where the inputs
+        every value that it hashes. device: cpu, cuda, cuda:N, interpret, ptx:sm_90; by default where the inputs
         are. InputError for inputs that do not fit. An input that has the name of one of these options
         goes by position, or with run_named."""
         return self._run(self.flat(args, kwargs), trace, threads, isa, device, fuse, keep_values)

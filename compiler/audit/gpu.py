@@ -8,6 +8,7 @@ square root, and inside integer division, and nowhere else.
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 import tempfile
 from collections import Counter
@@ -70,13 +71,16 @@ class CompiledKernel:
     shared: int
 
 
-def compile_launch(x: Launch, name: str, registers: int = 0) -> CompiledKernel:
-    """Compile one launch for the target `name` of TARGETS, as the runtime would on that GPU."""
+def compile_launch(
+    x: Launch, name: str, registers: int = 0, tensors: Sequence[Any] | None = None
+) -> CompiledKernel:
+    """Compile one launch for the target `name` of TARGETS, as the runtime would on that GPU. tensors: its
+    arguments, if there are any; by default pointers are taken to be aligned."""
     import torch
 
     types = {"fp32": torch.float32, "i8": torch.int8, "i16": torch.int16, "i32": torch.int32,
              "i64": torch.int64, "u32": torch.uint32}  # fmt: skip
-    args = [types[a.dtype] if isinstance(a, Ptr) else a for a in x.args]
+    args = tensors or [types[a.dtype] if isinstance(a, Ptr) else a for a in x.args]
     options = x.options(registers)
     if TARGETS[name][0] == "hip":
         options.pop("maxnreg", None)
@@ -292,3 +296,25 @@ def audit_amd(c: CompiledKernel) -> KernelReport:
     registers = re.search(r"\.vgpr_count:\s+(\d+)", c.text)
     return KernelReport(kernel_name(c.launch), c.target, dict(counts), tuple(findings),
                         int(registers[1]) if registers else 0, 0, c.shared)  # fmt: skip
+
+
+def stack_bytes(cubin: bytes) -> int:
+    """Bytes of stack that a thread takes, by the attributes of a cubin (ELF64, section .nv.info): not 0 where
+    registers spill. Quicker than to ask cuobjdump."""
+    start, size, count, names_at = struct.unpack_from("<Q10xHHH", cubin, 0x28)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, start + size * i) for i in range(count)]
+    names = sections[names_at][4]
+    for name, _, _, _, at, length in sections:
+        label = cubin[names + name : cubin.index(b"\0", names + name)]
+        if label != b".nv.info":
+            continue
+        end, most = at + length, 0
+        while at < end:
+            kind, attribute, value = struct.unpack_from("<BBH", cubin, at)
+            at += 4
+            if kind == 4:  # `value` bytes follow
+                if attribute == 0x11:  # frame size: symbol, bytes
+                    most = max(most, struct.unpack_from("<II", cubin, at)[1])
+                at += value
+        return most
+    raise PlatformError("cubin: no attributes in it", "report the version of Triton")

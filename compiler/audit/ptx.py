@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ree.compiler.audit.gpu import CompiledKernel
-from ree.errors import ReeError
+from ree.compiler.ptx.source import PtxError
 from ree.kernels.gpu.launch import Ptr
 from ree.kernels.numerics import SEGMENT
 
@@ -24,10 +24,6 @@ Value = int | bool | Expr
 POINTER = 1 << 40  # distance between the parameters' memories
 SHARED = 1 << 30
 LIMIT = 20_000_000  # instructions of one program
-
-
-class PtxError(ReeError):
-    """The PTX does something that the symbolic execution does not know."""
 
 
 @dataclass

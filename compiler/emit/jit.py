@@ -61,8 +61,8 @@ class MachineCode:
     engine: llvm.ExecutionEngine
 
 
-def machine(target: Target) -> llvm.TargetMachine:
-    """A target machine for `target`."""
+def machine(target: Target, level: int = 3) -> llvm.TargetMachine:
+    """A target machine for `target`. level: of code generation, 0 to 3."""
     global _ready
     if not _ready:
         llvm.initialize_native_target()
@@ -70,7 +70,7 @@ def machine(target: Target) -> llvm.TargetMachine:
         _ready = True
     triple = llvm.Target.from_default_triple()
     return triple.create_target_machine(
-        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="jitdefault"
+        cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="jitdefault"
     )
 
 

@@ -126,8 +126,8 @@ def add_threads(parser: Parser) -> None:
 
 def add_device(parser: Parser) -> None:
     parser.add_argument("--device", default="cpu", metavar="DEVICE",
-                        help="cpu (default), cuda, cuda:N, or interpret: GPU kernels without a GPU, "
-                        "slowly")  # fmt: skip
+                        help="cpu (default), cuda, cuda:N; without a GPU interpret: its kernels, slowly, "
+                        "and ptx:sm_80, ptx:sm_90, ptx:sm_120: the PTX of its kernels")  # fmt: skip
 
 
 def add_batches(parser: Parser) -> None:

@@ -19,7 +19,7 @@ def compare_bits(
     """Fail unless `model` gives the same bytes on all `devices`.
 
     model: a torch module, or a compiled Program. inputs: by name or position. A device is cpu, an
-    instruction set after a colon (cpu:portable), cuda, cuda:N, or interpret. The failure names the
+    instruction set after a colon (cpu:portable), cuda, cuda:N, interpret, or ptx:sm_90. The failure names the
     first value that differs, with its operator and source line. A device that is missing is an error,
     never a skip.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,12 +24,16 @@ from ree.runtime.gpu_executable import GpuExecutable
 from ree.runtime.hashing import tensor_hash_of
 from ree.runtime.inputs import array_of, check_tensor
 
+if TYPE_CHECKING:
+    from ree.runtime.ptx_device import PtxDevice
+
 
 class Gpu:
     """One device, for one program. PlatformError as `find_device`, and where the weights do not fit."""
 
     def __init__(self, name: str, weights: Sequence[Array]) -> None:
-        self.name, self.device = name, find_device(name)
+        self.name, self.ptx = name, _ptx(name)
+        self.device = find_device("ptx" if self.ptx else name)
         self.weights = [_upload(w, self.device) for w in weights]
         self.packed: dict[Any, Any] = {}
         self.executables: LeastRecent[tuple[object, ...], GpuExecutable] = LeastRecent(SHAPES)
@@ -70,10 +74,19 @@ class Gpu:
             recipe = plan(graph, panel=PANEL, hash_values=trace == "ops", keep_values=keep, fuse=fuse,
                           stored=stored_weights(before, len(self.weights)))  # fmt: skip
             return GpuExecutable(
-                graph, recipe, self.device, self.weights, self.packed, trace is not None
+                graph, recipe, self.device, self.weights, self.packed, trace is not None, self.ptx
             )
 
         return self.executables.get_or_make((source.sizes(env), trace, keep, fuse), make)
+
+
+def _ptx(name: str) -> PtxDevice | None:
+    """Where a device's name says that PTX is executed, what does."""
+    if not name.startswith("ptx:"):
+        return None
+    from ree.runtime.ptx_device import PtxDevice
+
+    return PtxDevice(name)
 
 
 def _upload(w: Array, device: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from ree.errors import PlatformError
 
 INTERPRET = "interpret"
+PTX = "ptx"  # what is before the target in the name of a device that executes PTX
 LEAST_TRITON = (3, 6)
 
 
@@ -30,18 +31,23 @@ def check_triton() -> None:
 
 
 def find_device(name: str) -> Any:
-    """The torch device called `name`: cuda, cuda:N, or interpret (Triton's interpreter, slow).
+    """The torch device called `name`: cuda, cuda:N, or interpret (Triton's interpreter, slow); for ptx, whose
+    code runs on the CPU, that.
 
     PlatformError when there is no such device, no driver, or no usable Triton.
     """
     import torch
 
+    if name == PTX:
+        return torch.device("cpu")
     if name == INTERPRET:
         check_triton()
         _interpret()
         return torch.device("cpu")
     if not re.fullmatch(r"cuda(:\d{1,3})?", name):
-        raise PlatformError(f"device: expected cpu, cuda, cuda:N or interpret, got '{name[:20]}'")
+        raise PlatformError(
+            f"device: expected cpu, cuda, cuda:N, interpret or ptx:TARGET, got '{name[:20]}'"
+        )
     check_triton()
     if not torch.cuda.is_available():
         built = (

@@ -7,8 +7,9 @@ CUDA graph.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,7 +32,11 @@ from ree.kernels.opdef import Array
 from ree.kernels.types import DType, TensorType
 from ree.runtime.gpu_device import out_of_memory
 
+if TYPE_CHECKING:
+    from ree.runtime.ptx_device import PtxDevice
+
 ALIGN = 256
+POISON = 0xB5  # bytes that nobody wrote, where PTX is executed
 
 
 class GpuExecutable:
@@ -48,8 +53,11 @@ class GpuExecutable:
         weights: Sequence[Any],
         packed: MutableMapping[Any, Any],
         traced: bool,
+        ptx: PtxDevice | None = None,
     ) -> None:
         import torch
+
+        self.ptx = ptx  # where PTX is executed, in place of a GPU
 
         self.graph, self.recipe, self.device = graph, recipe, device
         self._torch = torch
@@ -92,9 +100,17 @@ class GpuExecutable:
         self._checks = checks
         self._bound = []
         for x in (*_all(first), *self._launches, *_all(last)):
-            args = [self._argument(a) for a in x.args]
-            y, options = self._choice(x, args)
-            self._bound.append((y.kernel[y.grid], args, options))
+            self._bound.append(self._bind(x))
+
+    def _bind(self, x: Launch) -> Callable[[], object]:
+        """What runs a launch."""
+        args = [self._argument(a) for a in x.args]
+        if self.ptx is not None:
+            return self.ptx.bind(
+                x, args, [self._memory(a)[0] for a in x.args if isinstance(a, Ptr)]
+            )
+        y, options = self._choice(x, args)
+        return partial(y.kernel[y.grid], *args, **options)
 
     def _choice(self, x: Launch, args: Sequence[Any]) -> tuple[Launch, dict[str, Any]]:
         """The first schedule of a launch that does not spill, with its options. What spills is not run:
@@ -113,6 +129,8 @@ class GpuExecutable:
 
     def _bytes(self, nbytes: int) -> Any:
         self._wanted = max(nbytes, ALIGN)
+        if self.ptx is not None:  # nothing behind it, so that an access there is seen
+            return self._torch.full((max(nbytes, 1),), POISON, dtype=self._torch.uint8)
         return self._torch.empty(self._wanted, dtype=self._torch.uint8, device=self.device)
 
     def _upload(self, x: Array) -> Any:
@@ -129,7 +147,10 @@ class GpuExecutable:
             pair = (self._buffers["weight"][p.source.index], out)
             for x in call.launches:
                 args = [typed(pair[a.slot], a) if isinstance(a, Ptr) else a for a in x.args]
-                x.kernel[x.grid](*args, **x.options())
+                if self.ptx is not None:
+                    self.ptx.bind(x, args, pair)()
+                else:
+                    x.kernel[x.grid](*args, **x.options())
             cache[key] = out
         return cache[key]
 
@@ -156,14 +177,19 @@ class GpuExecutable:
     def _argument(self, a: Ptr | int) -> Any:
         if not isinstance(a, Ptr):
             return a
+        buffer, offset = self._memory(a)
+        return typed(buffer[offset:], a)
+
+    def _memory(self, a: Ptr) -> tuple[Any, int]:
+        """The bytes that a pointer is into, and where in them its slot begins."""
         if a.slot == SCRATCH:
-            return typed(self._scratch, a)
+            return self._scratch, 0
         if a.slot == ERROR:
-            return typed(self._error, a)
+            return self._error, 0
         if a.slot >= len(self.recipe.slots):
-            return typed(self._extra[a.slot - len(self.recipe.slots)], a)
+            return self._extra[a.slot - len(self.recipe.slots)], 0
         s = self.recipe.slots[a.slot]
-        return typed(self._buffers[s.buffer.kind][s.buffer.index][s.offset :], a)
+        return self._buffers[s.buffer.kind][s.buffer.index], s.offset
 
     def run(
         self, inputs: Sequence[Any]
@@ -217,8 +243,8 @@ class GpuExecutable:
                 self._graph.replay()
 
     def _launch_all(self) -> None:
-        for kernel, args, options in self._bound:
-            kernel(*args, **options)
+        for run in self._bound:
+            run()
 
     def _kept(self, outputs: Sequence[Any]) -> dict[int, Array]:
         types = self.graph.value_types()
