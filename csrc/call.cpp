@@ -172,7 +172,8 @@ class Call {
       PyErr_Clear();
       return false;
     }
-    if (t.device.type != dlpack::kCpu || t.dtype.code != e.dtype.code ||
+    // zeros that torch does not write, and a tensor that stands for another, have no memory
+    if (!t.data || t.device.type != dlpack::kCpu || t.dtype.code != e.dtype.code ||
         t.dtype.bits != e.dtype.bits || t.dtype.lanes != 1 ||
         static_cast<size_t>(t.ndim) != e.dims.size())
       return false;

@@ -111,10 +111,6 @@ def _to_tensor(name: str, value: Any, t: TensorType, device: Any) -> Any:
     check_tensor("input", name, value, t)
     if dtype_of(value.dtype) is not t.dtype:
         raise InputError(f"input '{name}': expected {t}, got {value.dtype}")
-    try:
-        value.data_ptr()
-    except RuntimeError as e:  # of a transform, or of shapes alone
-        raise InputError(f"input '{name}': expected {t}, got a tensor without data") from e
     value = value.detach().to(device).contiguous()
     if t.dtype in (DType.F16, DType.BF16) and bool(value.isnan().any()):
         value = value.masked_fill(

@@ -52,6 +52,12 @@ def check_tensor(kind: str, name: str, value: Any, t: TensorType) -> None:
         raise InputError(
             f"{kind} '{name}': expected {t}, got a tensor on the meta device, without data"
         )
+    try:
+        has_data = value.data_ptr() or not value.numel() or value._is_zerotensor()
+    except RuntimeError as e:  # of a transform, or of shapes alone
+        raise InputError(f"{kind} '{name}': expected {t}, got a tensor without data") from e
+    if not has_data:  # its array would be memory of somebody else
+        raise InputError(f"{kind} '{name}': expected {t}, got a tensor without data of its own")
 
 
 def plain_array(kind: str, name: str, value: Any, t: TensorType) -> Array:

@@ -121,6 +121,21 @@ def test_a_negative_view_of_contiguous_memory():
     assert program(negated).item() == 2.0 * negated.item() == 2.0
 
 
+def test_tensors_that_have_no_memory():
+    x, program = torch.ones(2, 3), ree.compile(torch.nn.ReLU(), (torch.ones(2, 3),))
+    program(x)
+    assert taken(program, x)
+    zeros = torch._efficientzerotensor(2, 3)
+    assert not taken(program, zeros)
+    assert raw([program(zeros)]) == raw([torch.zeros(2, 3)])
+    for transformed in (torch.func.functionalize(program), torch.func.functionalize(program.run),
+                        torch.vmap(program), torch.func.grad(lambda x: program(x).sum())):  # fmt: skip
+        program(x)
+        with pytest.raises(InputError, match="a tensor without data"):
+            transformed(x)
+    assert raw([program(x)]) == raw([x])
+
+
 def test_nans_of_a_scanned_input_are_canonical():
     class Turned(torch.nn.Module):
         def forward(self, x):
