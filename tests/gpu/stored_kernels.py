@@ -1,12 +1,14 @@
 """Contractions with narrow weights, compiled and audited for every target: a line of JSON each."""
 
 import json
+import os
 
 from ree.compiler.audit import gpu
 from ree.kernels.abi import NO_TILE
 from ree.kernels.constants import STORED_BF16, STORED_F16, STORED_I8
 from ree.kernels.gpu.launch import kernel_call, table
 
+TARGETS = ("sm_80", "sm_90", "sm_120")
 FORMS = ((STORED_BF16, False), (STORED_F16, False), (STORED_I8, False), (STORED_I8, True))
 
 
@@ -22,7 +24,9 @@ def calls():
 def main():
     for call in calls():
         table()["gemm"](call)
-        for target in ("sm_80", "sm_90", "sm_120"):
+        # the form with most to it for every target, the others for one; all of them with REE_EVERY_SAMPLE
+        every = "REE_EVERY_SAMPLE" in os.environ or call.args.offset is not None
+        for target in TARGETS if every else ("sm_90",):
             narrow = [x for x in call.launches if "STORED" in dict(x.constants)]
             for report in gpu.audit(narrow, target):
                 print(json.dumps({
