@@ -1,6 +1,7 @@
 """Tokenizers: the library's results, and what of a hostile tokenizer.json is refused."""
 
 import copy
+import gc
 import hashlib
 import itertools
 import json
@@ -29,6 +30,14 @@ def test_smollm2_reads_digits_singly_and_special_tokens_whole(smollm2):
 def test_the_id_is_that_of_the_bytes(byte_level):
     raw = json.dumps(byte_level).encode()
     assert Tokenizer(raw).id == hashlib.sha256(raw).hexdigest()
+
+
+def test_garbage_is_collected_again_after_a_tokenizer_was_made_or_refused(byte_level):
+    Tokenizer(json.dumps(byte_level).encode())
+    assert gc.isenabled()
+    with pytest.raises(ReeError):
+        Tokenizer(b"{}")
+    assert gc.isenabled()
 
 
 def test_special_tokens_are_added_on_request(byte_level, tokenizer_of):
