@@ -147,18 +147,20 @@ def _shift(t: Translator, i: PtxInstruction, m: re.Match[str]) -> None:
     result(t, i, near if sign else t.select(far, number(0, bits), near))
 
 
-@rule(r"bfe\.([su])32")
+@rule(r"bfe\.([su])(32|64)")
 def _bit_field(t: Translator, i: PtxInstruction, m: re.Match[str]) -> None:
     """Bits from a position on, as many as asked for, filled with zeros or the field's highest bit."""
-    a = t.width(t.read(i.args[1], 32), 64, m[1] == "s")
+    bits, shift, zero = int(m[2]), "ashr" if m[1] == "s" else "lshr", number(0, 64)
+    a = t.width(t.read(i.args[1], bits), 64, m[1] == "s")
     at, n = (t.op("and", t.width(t.read(x, 32), 64), number(255, 64)) for x in i.args[2:])
-    at = t.apply("umin", at, number(63, 64))
     n = t.apply("umin", n, number(64, 64))
-    v = t.op("ashr" if m[1] == "s" else "lshr", a, at)
+    v = t.op(shift, a, t.apply("umin", at, number(63, 64)))
+    if m[1] == "u":
+        v = t.select(t.compare("ugt", at, number(63, 64)), zero, v)
     out = t.op("sub", number(64, 64), t.apply("umax", n, number(1, 64)))
-    v = t.op("ashr" if m[1] == "s" else "lshr", t.op("shl", v, out), out)
-    v = t.select(t.compare("eq", n, number(0, 64)), number(0, 64), v)
-    result(t, i, t.width(v, 32))
+    v = t.op(shift, t.op("shl", v, out), out)
+    v = t.select(t.compare("eq", n, zero), zero, v)
+    result(t, i, t.width(v, bits))
 
 
 @rule(r"bfi\.b32")

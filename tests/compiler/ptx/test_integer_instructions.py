@@ -1,5 +1,6 @@
 """Each instruction on integers and bits, on hand-written PTX, against the manual's definition."""
 
+import functools
 import itertools
 import random
 
@@ -16,7 +17,23 @@ def numbers(bits, count=12, seed=0):
     """Values at the ends, around zero, and at random."""
     top = 1 << bits
     r = random.Random(seed + bits)
-    ends = [0, 1, 2, 7, 31, 32, 33, top // 2 - 1, top // 2, top // 2 + 1, top - 2, top - 1]
+    ends = [
+        0,
+        1,
+        2,
+        7,
+        31,
+        32,
+        33,
+        63,
+        64,
+        65,
+        top // 2 - 1,
+        top // 2,
+        top // 2 + 1,
+        top - 2,
+        top - 1,
+    ]
     return sorted({x % top for x in ends} | {r.randrange(top) for _ in range(count)})
 
 
@@ -124,8 +141,9 @@ case("shf.l.wrap.b32", (32, 32, 32), 32, lambda x, y, n: (y << 32 | x) << (n & 3
 case("shf.r.wrap.b32", (32, 32, 32), 32, lambda x, y, n: (y << 32 | x) >> (n & 31))
 case("shf.l.clamp.b32", (32, 32, 32), 32, lambda x, y, n: (y << 32 | x) << min(n, 32) >> 32)
 case("shf.r.clamp.b32", (32, 32, 32), 32, lambda x, y, n: (y << 32 | x) >> min(n, 32))
-case("bfe.u32", (32, 32, 32), 32, lambda x, y, n: manual.bit_field(x, y, n, 32, False))
-case("bfe.s32", (32, 32, 32), 32, lambda x, y, n: manual.bit_field(x, y, n, 32, True))
+for b, k in itertools.product((32, 64), "su"):
+    field = functools.partial(manual.bit_field, bits=b, is_signed=k == "s")
+    case(f"bfe.{k}{b}", (b, 32, 32), b, field)
 case("bfi.b32", (32, 32, 32, 32), 32, lambda x, y, at, n: manual.bit_insert(x, y, at, n, 32))
 # between integers: cut, or filled by the source's sign
 for to, source in itertools.product((8, 16, 32, 64), repeat=2):
