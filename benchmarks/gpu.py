@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "build" / "gpu"
@@ -30,6 +31,17 @@ def run(title: str, *command: str) -> bool:
         flush=True,
     )
     return code == 0
+
+
+def unlike_ptx(report: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """Operators of a card's conformance report whose digest is not that of their executed PTX on any target in
+    ptx.json, and those that only one of the two has."""
+    found = {op: part["digest"] for op, part in report["operators"].items()}
+    return sorted(
+        op
+        for op in found.keys() | {op for row in rows for op in row["operators"]}
+        if any(row["operators"].get(op, {}).get("digest") != found.get(op) for row in rows)
+    )
 
 
 def main() -> int:
@@ -50,6 +62,7 @@ def main() -> int:
     ok = [
         run("conformance", py, "-P", "-m", "ree.cli", "conformance", "--device", "cuda",
             "-o", str(conformance)),
+        run("programs", py, "-P", str(ROOT / "benchmarks" / "ptx.py"), "--devices", "cuda", "--programs"),
         run("tests", py, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "cuda")),
         run("benchmarks", py, "-P", str(ROOT / "benchmarks" / "bench_gpu.py"), "-o",
             str(RESULTS / f"gpu_{name}.json")),
@@ -59,6 +72,12 @@ def main() -> int:
         print(
             f"conformance: {'same' if report['same'] else 'DIFFERENT'} on {report['device'].get('name')}"
         )
+        rows = json.loads((ROOT / "benchmarks" / "results" / "ptx.json").read_text())
+        unlike = unlike_ptx(report, rows)
+        print(
+            f"executed PTX: {'DIFFERENT: ' + ', '.join(unlike) if unlike else 'the same digests'}"
+        )
+        ok.append(not unlike)
     return 0 if all(ok) else 1
 
 

@@ -126,7 +126,7 @@ def run_suite(
     operators: dict[str, Any] = {}
     for op in opdef.names():
         step(op)
-        operators[op] = _operator(op, device, golden["operators"].get(op))
+        operators[op] = run_operator(op, device, golden["operators"].get(op))
     step(MODEL)
     program = model_program()
     inputs = [program.examples[n] for n in program.names.inputs]
@@ -146,7 +146,9 @@ def run_suite(
 
 
 @clean_floats
-def _operator(op: str, device: str, expected: str | None) -> dict[str, Any]:
+def run_operator(op: str, device: str, expected: str | None) -> dict[str, Any]:
+    """One operator's samples on a device: their digest, whether it is the expected one, how many they are, and
+    the first that differs. ReeError for what the device refuses."""
     results, samples = [], 0
     for sample in opdef.get(op).samples():
         program = program_of(graph_of(op, sample))
