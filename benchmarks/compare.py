@@ -41,7 +41,10 @@ SETTING = Kind("setting", SAME, float("inf"))
 
 # The first pattern that matches a key, or the nearest key above it that any matches, says what a number is.
 KINDS: tuple[tuple[str, Kind], ...] = (
-    (r"(torch|mkl|eager|hashlib).*|gflops_mkl\w*|note|wanted|load|limits_s", THEIRS),
+    (
+        r"(torch|mkl|eager|hashlib|onnxruntime|openvino).*|gflops_mkl\w*|note|wanted|load|limits_s",
+        THEIRS,
+    ),
     (
         r"threads|cores|rounds|samples|inputs|elements|operations|calls|shapes|seed|log2|unit|steps?_of|features"
         r"|bound_ulp|batch|after_first_of_each",
