@@ -65,7 +65,7 @@ exhaustive: $(VENV)/.built build/formal/bin/halmos sanitize-all
 	$(BIN)/python benchmarks/neon.py
 	$(BIN)/python benchmarks/json_schemas.py
 	REE_EVERY_SAMPLE=1 $(BIN)/python -P -m pytest -m thorough -n 2 --dist worksteal
-	REE_EVERY_SAMPLE=1 $(BIN)/python -P -m pytest tests/gpu/test_interpreted.py -k test_operators
+	REE_EVERY_SAMPLE=1 $(BIN)/python -P -m pytest tests/gpu/test_interpreted.py -k test_operators -m 'not thorough'
 	$(BIN)/python benchmarks/ptx.py
 	$(BIN)/python benchmarks/gpu_space.py -o benchmarks/results/gpu_space.json
 	$(BIN)/python benchmarks/settlement_fp32.py

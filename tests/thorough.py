@@ -23,7 +23,7 @@ THOROUGH = (
     "kernels/test_macros.py::test_samples_by_interpreter_and_kernels[gru]",
     "kernels/test_macros.py::test_samples_by_interpreter_and_kernels[rnn]",
     "compiler/test_torch_places.py::test_grid_sample[reflection]",
-    # interpreted; their PTX is executed by test_ptx_device.py
+    # interpreted; PTX of these operators is executed by test_ptx_device.py, of such a step by benchmarks/ptx.py
     "gpu/test_interpreted.py::test_operators[attention]",
     "gpu/test_interpreted.py::test_operators[convolution]",
     "gpu/test_interpreted.py::test_operators[linear_i8]",
